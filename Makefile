@@ -1,0 +1,54 @@
+# Needs make and Python 3.11 or newer; everything else goes into .venv. Another interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+SHELL       := /bin/sh
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test check coverage bench clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed ## watch a small cluster work, without any server
+	$(BIN)/cluster-kit demo
+
+test: $(VENV)/.installed-dev ## tests without a server, then the same contracts and faults on a real RabbitMQ
+	$(BIN)/python -m pytest
+	scripts/servers rabbitmq
+	$(BIN)/python -m pytest integration
+
+check: $(VENV)/.installed-dev ## format, lint, types, import directions, packaging: all that needs no running code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/meta
+
+coverage: $(VENV)/.installed-dev ## which lines the tests without a server do not reach
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage report
+
+bench: $(VENV)/.installed-dev ## measure; the numbers of the README come from here
+	$(BIN)/python benchmarks/run.py
+
+clean: ## remove the virtual environment and everything that tools left behind
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "cluster-kit needs Python 3.11 or newer, and '$(PYTHON)' is none. Name one: make PYTHON=/path/to/python3" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/.installed $@

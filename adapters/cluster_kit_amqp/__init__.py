@@ -1,0 +1,31 @@
+"""The RabbitMQ adapter: durable queues on RabbitMQ 3.10 to 4.x, without a plugin on the broker.
+
+URL: ``amqp://user:password@host-1:5672,host-2/vhost?option=value``; `cluster_kit_amqp.options`
+lists the options.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.ports import AdapterContext, AdapterSpec
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import EventQueueAdapter
+
+__all__ = ["ADAPTER"]
+
+
+def _event_queue(url: str, context: AdapterContext) -> EventQueueAdapter:
+    from cluster_kit_amqp.event_queue import AmqpEventQueue  # noqa: PLC0415 - loads the driver
+
+    return AmqpEventQueue(url, context)
+
+
+ADAPTER = AdapterSpec(
+    name="amqp",
+    schemes=("amqp", "amqps"),
+    event_queue=_event_queue,
+    install="pip install aio-pika",
+)
+"""Registered in the entry-point group ``cluster_kit.adapters``."""

@@ -1,0 +1,258 @@
+"""The seam between this adapter and whatever speaks AMQP 0-9-1 for it.
+
+Everything above speaks of links, channels and messages as described here. What lies below may be
+replaced without touching it; nothing above imports a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+ExchangeKind = Literal["direct", "fanout", "topic"]
+Arguments = Mapping[str, "str | int"]
+
+# --- values ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """Body and properties of a message, those this library uses.
+
+    `timestamp` is in seconds since 1970 and travels in whole seconds; `expiration_ms` makes the
+    broker expire the message in its queue. What is published is always persistent.
+    """
+
+    body: bytes
+    headers: Mapping[str, object] = field(default_factory=dict[str, object])
+    message_id: str | None = None
+    content_type: str | None = None
+    app_id: str | None = None
+    timestamp: float | None = None
+    expiration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A delivered message. `tag` settles it, on the channel it came through."""
+
+    message: Message
+    tag: int
+    redelivered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """What a passive declaration tells of a queue."""
+
+    ready: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What the broker says of itself."""
+
+    product: str
+    version: str
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Major and minor version; (0, 0) when unreadable.
+
+        >>> Server(product="RabbitMQ", version="4.3.0-rc.1").release
+        (4, 3)
+        """
+        major, _, rest = self.version.partition(".")
+        minor = rest.partition(".")[0]
+        digits = major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()
+        return (int(major), int(minor)) if digits else (0, 0)
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+class LinkError(Exception):
+    """Base of what goes wrong at the seam. Never leaves the adapter.
+
+    `sent` tells of a publish that failed whether its bytes may have left.
+    """
+
+    def __init__(self, reason: str, *, sent: bool = True) -> None:
+        self.reason, self.sent = reason, sent
+        super().__init__(reason)
+
+
+class DialFailed(LinkError):  # noqa: N818 - an event, like its siblings
+    """No link could be made. `retryable` tells whether waiting may help."""
+
+    def __init__(self, reason: str, *, retryable: bool = True) -> None:
+        super().__init__(reason, sent=False)
+        self.retryable = retryable
+
+
+class LinkDown(LinkError):  # noqa: N818
+    """The connection is gone, and every channel with it."""
+
+
+class ChannelDown(LinkError):  # noqa: N818
+    """The channel is gone. `code` is AMQP's reply code, 0 when it was not the broker's doing."""
+
+    def __init__(self, code: int, reason: str, *, sent: bool = True) -> None:
+        super().__init__(reason, sent=sent)
+        self.code = code
+
+
+class Returned(LinkError):  # noqa: N818
+    """No queue took the published message."""
+
+
+class Nacked(LinkError):  # noqa: N818
+    """The broker did not take the published message."""
+
+
+class Unencodable(LinkError):  # noqa: N818
+    """The message cannot be put on the wire; nothing was sent."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, sent=False)
+
+
+# --- the seam --------------------------------------------------------------------------------
+
+
+class Channel(Protocol):
+    """One channel of a link.
+
+    Every call raises `LinkDown` or `ChannelDown`; a call that is refused by the broker ends the
+    channel. A cancelled call ends it too, except `publish`, `ack` and `requeue`.
+    """
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be used."""
+        ...
+
+    def on_closed(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(reason)` once when the channel has ended, whoever ended it."""
+        ...
+
+    async def declare_exchange(self, name: str, kind: ExchangeKind) -> None:
+        """Make a durable exchange, or compare with the one there is."""
+        ...
+
+    async def declare_queue(self, name: str, arguments: Arguments) -> None:
+        """Make a durable queue, or compare with the one there is."""
+        ...
+
+    async def declare_exclusive(self, name: str) -> None:
+        """Make a queue only this link may use and that goes with it."""
+        ...
+
+    async def check_exchange(self, name: str) -> None:
+        """Raise `ChannelDown` with code 404 when there is no such exchange."""
+        ...
+
+    async def check_queue(self, name: str) -> QueueCounts:
+        """Return a queue's counts, or raise `ChannelDown` with code 404."""
+        ...
+
+    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
+        """Let `exchange` route `key` to `queue`."""
+        ...
+
+    async def bind_exchange(self, target: str, source: str, key: str) -> None:
+        """Let `source` route `key` to the exchange `target`."""
+        ...
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all in it."""
+        ...
+
+    async def purge(self, queue: str) -> int:
+        """Drop the ready messages and return how many."""
+        ...
+
+    async def publish(self, exchange: str, key: str, message: Message) -> None:
+        """Publish mandatory and persistent; return when the broker has confirmed.
+
+        The channel must have been opened with confirms.
+
+        Raises:
+            Returned: no queue took it.
+            Nacked: the broker refused it.
+            Unencodable: it cannot travel.
+        """
+        ...
+
+    async def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int,
+        on_message: Callable[[str, Incoming], None],
+        on_cancelled: Callable[[str], None],
+    ) -> str:
+        """Start a consumer and return its tag.
+
+        `on_message(tag, incoming)` is called for every delivery in order; `on_cancelled(tag)`
+        when the broker ends the consumer.
+        """
+        ...
+
+    async def cancel(self, tag: str) -> None:
+        """End a consumer. When this returns no delivery of it comes any more."""
+        ...
+
+    async def get(self, queue: str) -> Incoming | None:
+        """Take one message, or return None when none is ready."""
+        ...
+
+    async def ack(self, tag: int) -> None:
+        """Settle a delivery; returns when the bytes have left."""
+        ...
+
+    async def requeue(self, tag: int, *, multiple: bool = False) -> None:
+        """Return a delivery, with `multiple` all unsettled ones up to it; as `ack`."""
+        ...
+
+    async def close(self) -> None:
+        """Close it. Never raises `LinkError`, bounded in time."""
+        ...
+
+
+class Link(Protocol):
+    """One connection to one broker, from its opening to its loss."""
+
+    @property
+    def server(self) -> Server:
+        """What the broker says of itself."""
+        ...
+
+    @property
+    def lost(self) -> str | None:
+        """Why the link is gone; None while it is up."""
+        ...
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker takes no publishes on this link now; None when it does."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when `lost` or `blocked` changes. It must not raise."""
+        ...
+
+    def channel(self, *, confirms: bool = False) -> AbstractAsyncContextManager[Channel]:
+        """Open a channel that is closed with the context."""
+        ...
+
+    async def open_channel(self, *, confirms: bool = False) -> Channel:
+        """Open a channel that the caller closes."""
+        ...
+
+    async def close(self) -> None:
+        """Close it in good order. Never raises `LinkError`, bounded in time."""
+        ...

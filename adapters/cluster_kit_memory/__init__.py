@@ -1,0 +1,22 @@
+"""The in-process adapter: named hubs of this process, with an optional file behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.ports import AdapterSpec
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter
+
+__all__ = ["ADAPTER"]
+
+
+def _event_queue(url: str, context: AdapterContext) -> EventQueueAdapter:
+    from cluster_kit_memory.event_queue import MemoryEventQueue  # noqa: PLC0415 - listing is cheap
+
+    return MemoryEventQueue(url, context)
+
+
+ADAPTER = AdapterSpec(name="memory", schemes=("memory",), event_queue=_event_queue)
+"""Serves ``memory://``: see `cluster_kit_memory.options` for its URLs."""

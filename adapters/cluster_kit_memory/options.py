@@ -1,0 +1,81 @@
+"""The adapter's URLs.
+
+============================== ====================================================================
+``memory://``                  hub ``default`` of this process
+``memory://name``              another hub; instances on one hub share its queues
+``memory://name?path=work.db`` the same, with unfinished work and dead letters kept in a file
+============================== ====================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from cluster_kit.errors import ConfigurationError, UnknownOptionError
+from cluster_kit.names import check_name
+
+DEFAULT_HUB = "default"
+KNOWN_OPTIONS = ("path",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryOptions:
+    """What a URL says.
+
+    Attributes:
+        url: as given.
+        hub: name of the hub.
+        path: absolute path of the file behind the hub; None keeps nothing.
+    """
+
+    url: str
+    hub: str
+    path: Path | None
+
+
+def parse_url(url: str) -> MemoryOptions:
+    """Return the options in `url`.
+
+    Values are percent-decoded; a plus sign stays one, since paths have them.
+
+    Raises:
+        UnknownOptionError: an option other than ``path``.
+        ConfigurationError: a wrong value, or a URL that has parts this adapter does not know.
+
+    >>> parse_url("memory://orders").hub
+    'orders'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise ConfigurationError(f"{url!r} is no URL: {exc}") from exc
+    if parts.path not in {"", "/"}:
+        hint = f"memory://{parts.netloc}?path={parts.path}"
+        raise ConfigurationError(f"{url!r}: a file is named by an option, as in {hint!r}")
+    if parts.fragment:
+        raise ConfigurationError(f"{url!r}: a '#' in a value is written %23")
+    hub = check_name("hub name", unquote(parts.netloc)) if parts.netloc else DEFAULT_HUB
+    options = _query(parts)
+    path = _path(options["path"]) if "path" in options else None
+    return MemoryOptions(url=url, hub=hub, path=path)
+
+
+def _query(parts: SplitResult) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for pair in filter(None, parts.query.split("&")):
+        name, _, value = pair.partition("=")
+        if name not in KNOWN_OPTIONS:
+            raise UnknownOptionError("a memory:// URL", name, KNOWN_OPTIONS)
+        if name in options:
+            raise ConfigurationError(f"option {name!r} of a memory:// URL is given twice")
+        options[name] = unquote(value)
+    return options
+
+
+def _path(value: str) -> Path:
+    if not value or "\0" in value:
+        text = f"option 'path' of a memory:// URL names a file, not {value!r}"
+        raise ConfigurationError(text)
+    return Path(value).resolve()

@@ -1,0 +1,66 @@
+"""Shared middleware for asyncio services that run as several instances.
+
+The names a user needs are here and loaded when first used, so that importing the package costs
+next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster_kit.cluster import Cluster
+    from cluster_kit.errors import ClusterKitError
+    from cluster_kit.event_queue import EventQueue
+    from cluster_kit.message import DeadLetter, DeadReason, Delivery, Reject, Retry, Snooze
+    from cluster_kit.plugin import Plugin
+    from cluster_kit.retry import RetryPolicy
+    from cluster_kit.settings import Settings
+
+__version__: str
+
+__all__ = [
+    "Cluster",
+    "ClusterKitError",
+    "DeadLetter",
+    "DeadReason",
+    "Delivery",
+    "EventQueue",
+    "Plugin",
+    "Reject",
+    "Retry",
+    "RetryPolicy",
+    "Settings",
+    "Snooze",
+    "__version__",
+]
+
+_HOME = {
+    "Cluster": "cluster",
+    "ClusterKitError": "errors",
+    "DeadLetter": "message",
+    "DeadReason": "message",
+    "Delivery": "message",
+    "EventQueue": "event_queue",
+    "Plugin": "plugin",
+    "Reject": "message",
+    "Retry": "message",
+    "RetryPolicy": "retry",
+    "Settings": "settings",
+    "Snooze": "message",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("cluster-kit")
+    if (home := _HOME.get(name)) is not None:
+        return getattr(import_module(f"cluster_kit.{home}"), name)
+    text = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(text)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

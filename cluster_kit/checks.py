@@ -1,0 +1,22 @@
+"""Checks of what callers pass in."""
+
+from __future__ import annotations
+
+from cluster_kit.errors import ConfigurationError
+
+
+def whole_number(name: str, value: object, *, least: int = 0, most: int | None = None) -> int:
+    """Return `value` if it is an integer within the bounds.
+
+    Raises:
+        ConfigurationError: it is not; the text names it.
+
+    >>> whole_number("concurrency", 4)
+    4
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be an integer, not {type(value).__name__}")
+    if value < least or (most is not None and value > most):
+        bounds = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ConfigurationError(f"{name} must be {bounds}, not {value}")
+    return value

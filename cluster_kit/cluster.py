@@ -1,0 +1,294 @@
+"""The composition root: one object per instance of an application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+from cluster_kit.clock import Duration, seconds, utc
+from cluster_kit.errors import (
+    AlreadyStartedError,
+    ConfigurationError,
+    PluginFailedError,
+)
+from cluster_kit.event_queue import EventQueue
+from cluster_kit.names import check_app, check_name, new_id
+from cluster_kit.plugin import Plugin, make_plugin, start_order
+from cluster_kit.ports import AdapterContext, EventQueueAdapter
+from cluster_kit.registry import AdapterRegistry
+from cluster_kit.settings import Settings, WorkerMode
+from cluster_kit.supervisor import Supervisor
+from cluster_kit.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """One instance of an application that runs as several.
+
+    Args:
+        name: of the application, the same in all its instances; prefixes every queue. Wins over
+            ``CLUSTER_KIT_APP``.
+        plugins: classes or instances, in the order in which they start.
+        settings: by default read from the environment.
+
+    Raises:
+        ConfigurationError: there is no name, or a name or setting is wrong.
+
+    Attributes:
+        name: of the application.
+        instance_id: of this object, unique among instances.
+        settings: in force.
+        event_queue: publishes and runs tasks.
+        registry: the adapters by URL scheme; add your own before start.
+        telemetry: reports what happens.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        plugins: Iterable[Plugin | type[Plugin]] = (),
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings: Settings = Settings() if settings is None else settings
+        chosen = name if name is not None else self.settings.app
+        if chosen is None:
+            raise ConfigurationError("the app has no name: Cluster(name) or CLUSTER_KIT_APP")
+        self.name: str = check_app(chosen)
+        self.instance_id: str = self.settings.instance_id or new_id()[:12]
+        self.registry: AdapterRegistry = AdapterRegistry()
+        self.telemetry: Telemetry = Telemetry()
+        self._worker_mode = WorkerMode.parse(self.settings.worker_mode)
+        self.event_queue: EventQueue = EventQueue(
+            self.name,
+            self.instance_id,
+            self.settings.event_queue,
+            telemetry=self.telemetry,
+            serving=self.serving,
+        )
+        self._plugins: dict[str, Plugin] = {}
+        self._loaded: list[Plugin] = []
+        self._ready = False
+        self._started = False
+        self._changing = asyncio.Lock()
+        self._background = Supervisor()  # of adapters and services; emptied at stop
+        self._lifecycle = Supervisor()  # of stopping itself, which outlives its caller
+        self._stopping: asyncio.Task[list[str]] | None = None
+        self._adapter: EventQueueAdapter | None = None
+        for plugin in plugins:
+            self.add_plugin(plugin)
+
+    # --- plugins -------------------------------------------------------------------------
+
+    @property
+    def plugins(self) -> Mapping[str, Plugin]:
+        """All plugins by name, in the order they were given."""
+        return MappingProxyType(self._plugins)
+
+    def add_plugin(self, plugin: Plugin | type[Plugin]) -> None:
+        """Add a plugin. Legal before start.
+
+        Raises:
+            AlreadyStartedError: the cluster runs.
+            ConfigurationError: its name is missing, malformed or taken.
+        """
+        if self._started:
+            raise AlreadyStartedError("add_plugin()")
+        instance = make_plugin(plugin)
+        if instance.name in self._plugins:
+            raise ConfigurationError(f"there are two plugins named {instance.name!r}")
+        instance.bind(self)
+        self._plugins[instance.name] = instance
+
+    def serving(self, topic: str | None = None) -> bool:
+        """Whether this instance does the work of `topic`, or without one, the main service."""
+        return self._worker_mode.serving(topic if topic is None else check_name("topic", topic))
+
+    # --- life ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, load the plugins and begin to take tasks. No effect when it runs already.
+
+        When something fails, all that was started is stopped in reverse before the error leaves.
+
+        Raises:
+            ConnectError: no connection to the broker.
+            PluginFailedError: a hook raised; the cause is chained.
+            ConfigurationError: of settings, plugins or topology.
+        """
+        async with self._changing:
+            if self._started:
+                return
+            order = start_order(self._plugins)
+            self._started = True
+            try:
+                await self._start(order)
+            except BaseException:
+                await asyncio.shield(self._lifecycle.spawn(self._unwind(0.0), name="unwind"))
+                raise
+            self._ready = True
+        log.info("%s started as instance %s", self.name, self.instance_id)
+        self.telemetry.emit("cluster.started", app=self.name, instance_id=self.instance_id)
+
+    async def stop(self, timeout: Duration | None = None) -> list[str]:
+        """Stop in order: take nothing new, drain, stop the plugins, disconnect.
+
+        Legal before start and twice; a second call waits for the first. Once begun it completes
+        even when the caller is cancelled.
+
+        Args:
+            timeout: seconds running tasks have to finish before they are cancelled and returned
+                to their queues, which costs them no attempt. Defaults to the setting
+                ``drain_timeout``.
+
+        Returns:
+            The ids of tasks that were cut short, sorted; empty after a complete drain.
+        """
+        limit = self.settings.drain_timeout if timeout is None else seconds("timeout", timeout)
+        if self._stopping is None:
+            self._stopping = self._lifecycle.spawn(self._stop(limit), name="stop")
+        return await asyncio.shield(self._stopping)
+
+    async def run_until_signal(self) -> list[str]:
+        """Start, wait for SIGTERM or SIGINT, stop. A second signal ends the process at once.
+
+        Returns:
+            As `stop`.
+        """
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        signals = (signal.SIGTERM, signal.SIGINT)
+
+        def ask() -> None:
+            asked.set()
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+        for number in signals:
+            loop.add_signal_handler(number, ask)
+        try:
+            await self.start()
+            await asked.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+            unfinished = await self.stop()
+        return unfinished
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop with the default drain timeout."""
+        await self.stop()
+
+    def health(self) -> dict[str, Any]:
+        """Return the state as known now, for a health endpoint.
+
+        ``status`` is the worst of the adapters' (``ok``, ``degraded``, ``down``), and ``down``
+        while not running; ``ready`` says whether to send work here; ``adapters`` has status,
+        detail and since (ISO 8601) of each.
+        """
+        if self._adapter is None:
+            return {"status": "down", "ready": False, "adapters": {}}
+        health = self._adapter.health()
+        entry = {
+            "status": health.status,
+            "detail": health.detail,
+            "since": utc(health.since).isoformat(),
+        }
+        return {"status": health.status, "ready": self._ready, "adapters": {"event_queue": entry}}
+
+    # --- inside --------------------------------------------------------------------------
+
+    async def _start(self, order: list[Plugin]) -> None:
+        for warning in self.settings.warnings():
+            log.warning(warning)
+        url = self.settings.url_for("event_queue").reveal()
+        self._adapter = self.registry.create("event_queue", url, self._context())
+        await self._adapter.connect()
+        self.event_queue.attach(self._adapter, self._background)
+        for plugin in order:
+            await _hook(plugin, "before_load")
+        for plugin in order:
+            await _hook(plugin, "load")
+            self._loaded.append(plugin)
+        self._worker_mode.require_known(self._topics())
+        await self.event_queue.start()
+        for plugin in order:
+            await _hook(plugin, "after_start")
+
+    async def _stop(self, timeout: float) -> list[str]:
+        try:
+            async with self._changing:
+                self._ready = False
+                unfinished = await self._unwind(timeout) if self._started else []
+        finally:
+            self._stopping = None
+        return unfinished
+
+    async def _unwind(self, timeout: float) -> list[str]:
+        """Undo whatever `start` has done so far, in reverse; no failure keeps the rest back."""
+        unfinished: list[str] = []
+        adapter, self._adapter = self._adapter, None
+        try:
+            if self.event_queue.attached:
+                await self.event_queue.quiet()
+                unfinished = await self.event_queue.drain(timeout)
+            for plugin in reversed(self._loaded):
+                try:
+                    await plugin.before_stop()
+                except Exception:
+                    log.exception("plugin %r failed in before_stop", plugin.name)
+            self._loaded.clear()
+            await self.event_queue.close()
+        finally:
+            if adapter is not None:
+                await adapter.close()
+            left = await self._background.close()
+            self._started = False
+        if left:
+            log.error("still running after stop: %s", ", ".join(left))
+        self.telemetry.emit(
+            "cluster.stopped",
+            app=self.name,
+            instance_id=self.instance_id,
+            unfinished=unfinished,
+        )
+        return unfinished
+
+    def _context(self) -> AdapterContext:
+        return AdapterContext(
+            app=self.name,
+            instance_id=self.instance_id,
+            tasks=self._background,
+            emit=self.telemetry.emit,
+            connect_timeout=self.settings.connect_timeout,
+            crash_limit=self.settings.event_queue.crash_limit,
+        )
+
+    def _topics(self) -> set[str]:
+        declared = {topic for plugin in self._plugins.values() for topic in plugin.topics}
+        return declared | self.event_queue.topics()
+
+
+async def _hook(plugin: Plugin, hook: str) -> None:
+    try:
+        await getattr(plugin, hook)()
+    except Exception as exc:
+        raise PluginFailedError(plugin.name, hook, exc) from exc

@@ -1,0 +1,84 @@
+"""Payloads as bytes. JSON, and nothing that can execute."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn, Protocol, cast
+
+from cluster_kit.errors import DecodeError, EncodeError
+
+
+class Codec(Protocol):
+    """Turns payloads into bytes and back."""
+
+    content_type: str
+
+    def encode(self, payload: object) -> bytes:
+        """Return the bytes of `payload`, or raise `EncodeError` that names the place."""
+        ...
+
+    def decode(self, body: bytes) -> object:
+        """Return the payload of `body`, or raise `DecodeError`."""
+        ...
+
+
+class JsonCodec:
+    """UTF-8 JSON without NaN and infinities, which RFC 8259 does not know.
+
+    Encodes what JSON has, and pydantic models by their JSON form.
+    """
+
+    content_type = "application/json"
+
+    def encode(self, payload: object) -> bytes:
+        """Return compact JSON.
+
+        Raises:
+            EncodeError: a value has no JSON form, a key is not a string, or NaN is inside.
+        """
+        try:
+            _check_keys(payload)
+            text = json.dumps(
+                payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+            )
+            return text.encode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise EncodeError(f"the payload is not JSON: {exc}") from exc
+
+    def decode(self, body: bytes) -> object:
+        """Return the value of a JSON text.
+
+        Raises:
+            DecodeError: not UTF-8, not JSON, or nested too deeply.
+        """
+        try:
+            return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as exc:
+            raise DecodeError(f"the body is not JSON: {exc}") from exc
+
+
+def _plain(value: object) -> object:
+    """Give json a plain form of a pydantic model; everything else it cannot encode is an error."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    text = f"{type(value).__name__} has no JSON form"
+    raise TypeError(text)
+
+
+def _check_keys(value: object) -> None:
+    """Refuse keys that JSON would turn into strings: {1: …} would come back as {"1": …}."""
+    if isinstance(value, dict):
+        for key, item in cast("dict[object, object]", value).items():
+            if not isinstance(key, str):
+                text = f"key {key!r} is {type(key).__name__}, JSON keys are strings"
+                raise TypeError(text)
+            _check_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in cast("list[object]", value):
+            _check_keys(item)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    text = f"{name} is not JSON"
+    raise ValueError(text)

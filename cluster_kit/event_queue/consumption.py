@@ -1,0 +1,107 @@
+"""The consumers of one instance while it is connected: opened, quieted, drained together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from cluster_kit.event_queue.subscription import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cluster_kit.event_queue.registration import Registration
+    from cluster_kit.event_queue.worker import Surroundings
+    from cluster_kit.names import QueueName
+
+log = logging.getLogger(__name__)
+
+
+class Consumption:
+    """Every subscription this instance has open, and those that are being given up."""
+
+    def __init__(self, shared: Surroundings) -> None:
+        self.shared = shared
+        self._open: dict[QueueName, Subscription] = {}
+        self._retiring: set[Subscription] = set()
+
+    async def start(self, registrations: Iterable[Registration]) -> None:
+        """Open consumers; the first that cannot be opened raises."""
+        for registration in registrations:
+            await self._add(registration).open()
+
+    def open_later(self, registration: Registration) -> None:
+        """Open a consumer in the background, however long it takes until that is possible."""
+        work = self._add(registration).open_patiently()
+        self.shared.supervisor.spawn(work, name=f"open:{registration.queue}")
+
+    def retire(self, queue: QueueName) -> None:
+        """Take nothing more from `queue`; what runs finishes."""
+        subscription = self._open.pop(queue, None)
+        if subscription is not None:
+            self._retiring.add(subscription)
+            self.shared.supervisor.spawn(self._retire(subscription), name=f"retire:{queue}")
+
+    async def quiet(self) -> None:
+        """Take nothing more and give back what had not started."""
+        for subscription in self._all():
+            await subscription.quiet()
+
+    async def drain(self, timeout: float, grace: float) -> list[str]:
+        """Wait `timeout` seconds for what runs, then cancel it and wait `grace` seconds more.
+
+        Returns the ids of tasks that were cut short, sorted.
+        """
+        if await self._finished(timeout):
+            return []
+        unfinished = self._running_ids()
+        log.warning("cutting short %d tasks: %s", len(unfinished), ", ".join(unfinished))
+        self.shared.settler.hurry()
+        for subscription in self._all():
+            subscription.abort()
+        if not await self._finished(grace):
+            stuck = ", ".join(self._running_ids())
+            log.error("tasks that ignore their cancellation: %s", stuck)
+        return unfinished
+
+    async def close(self) -> None:
+        """Close every consumer; what is unsettled goes back to its queue."""
+        for subscription in self._all():
+            await subscription.close()
+        self._open.clear()
+        self._retiring.clear()
+
+    def running(self) -> dict[str, int]:
+        """Return the number of running tasks by channel."""
+        return {queue.channel: len(s.running()) for queue, s in self._open.items()}
+
+    def _add(self, registration: Registration) -> Subscription:
+        subscription = Subscription(
+            registration.queue,
+            registration.handler,
+            registration.judge,
+            registration.options,
+            self.shared,
+        )
+        self._open[registration.queue] = subscription
+        return subscription
+
+    async def _retire(self, subscription: Subscription) -> None:
+        await subscription.retire()
+        self._retiring.discard(subscription)
+
+    async def _finished(self, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                for subscription in self._all():
+                    await subscription.finished()
+        except TimeoutError:
+            return False
+        return True
+
+    def _running_ids(self) -> list[str]:
+        return sorted(id_ for s in self._all() for id_ in s.running())
+
+    def _all(self) -> list[Subscription]:
+        return [*self._open.values(), *self._retiring]

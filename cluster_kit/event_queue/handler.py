@@ -1,0 +1,174 @@
+"""A user's function as the event queue calls it: arity, payload type, sync or async."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from cluster_kit.errors import ConfigurationError, DecodeError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+    from cluster_kit.codec import Codec
+    from cluster_kit.message import Delivery
+    from cluster_kit.supervisor import Supervisor
+
+Process = Callable[..., Any]
+"""``process(payload)`` or ``process(payload, delivery)``, async or sync."""
+
+_ANYTHING: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
+
+
+class Handler:
+    """Decodes for, and calls, one user function.
+
+    A parameter annotated with a type other than ``object`` or ``Any`` is validated by pydantic
+    before the function is called. A function that is not a coroutine function runs in a thread.
+    """
+
+    def __init__(self, process: Process, codec: Codec) -> None:
+        self.process = process
+        self._codec = codec
+        self.name = getattr(process, "__qualname__", None) or repr(process)
+        self._is_async = _is_async(process)
+        parameters = _positional(process, self.name)
+        self._wants_delivery = _wants_delivery(parameters)
+        self._validator = _validator(process, parameters[0], self.name)
+
+    def decode(self, body: bytes, content_type: str | None) -> object:
+        """Return the payload of `body` as the function wants it.
+
+        Without a content type the body is tried as JSON, because that is what other clients
+        most often send.
+
+        Raises:
+            DecodeError: other content type, not decodable, or not what the annotation says.
+        """
+        if content_type is not None and _media_type(content_type) != self._codec.content_type:
+            raise DecodeError(f"content type {content_type!r} is not {self._codec.content_type}")
+        payload = self._codec.decode(body)
+        if self._validator is None:
+            return payload
+        from pydantic import ValidationError  # noqa: PLC0415 - only for annotated payloads
+
+        try:
+            return self._validator.validate_json(body)
+        except ValidationError as exc:
+            text = f"the payload is not what {self.name} takes: {_summary(exc)}"
+            raise DecodeError(text) from exc
+
+    async def call(self, payload: object, delivery: Delivery, supervisor: Supervisor) -> None:
+        """Run the function to its end."""
+        arguments = (payload, delivery) if self._wants_delivery else (payload,)
+        if self._is_async:
+            await self.process(*arguments)
+            return
+        call = functools.partial(self.process, *arguments)
+        result = await supervisor.run_in_thread(call, name=f"{delivery.channel}:{delivery.id}")
+        if inspect.isawaitable(result):  # a callable that hides a coroutine function
+            await _ensure(result)
+
+
+async def _ensure(result: Awaitable[object]) -> None:
+    await result
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_async(process: Process) -> bool:
+    while isinstance(process, functools.partial):
+        process = process.func
+    if inspect.iscoroutinefunction(process):
+        return True
+    return inspect.iscoroutinefunction(getattr(process, "__call__", None))  # noqa: B004 - its type
+
+
+def _positional(process: Process, name: str) -> list[inspect.Parameter]:
+    if not callable(process):
+        raise ConfigurationError(f"a handler is a function, not {type(process).__name__}")
+    try:
+        parameters = list(inspect.signature(process).parameters.values())
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(f"handler {name} has no readable signature: {exc}") from exc
+    kinds = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    positional = [p for p in parameters if p.kind in kinds]
+    empty = inspect.Parameter.empty
+    fixed = [p for p in positional if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    demanded = [p for p in fixed[2:] if p.default is empty]
+    demanded += [
+        p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is empty
+    ]
+    if not positional or demanded:
+        text = f"handler {name} must take (payload) or (payload, delivery)"
+        raise ConfigurationError(text)
+    return positional
+
+
+def _wants_delivery(positional: list[inspect.Parameter]) -> bool:
+    if positional[-1].kind is inspect.Parameter.VAR_POSITIONAL:
+        return True
+    if len(positional) == 1:
+        return False
+    second = positional[1]
+    return second.default is inspect.Parameter.empty or second.name == "delivery"
+
+
+def _validator(
+    process: Process, parameter: inspect.Parameter, name: str
+) -> TypeAdapter[Any] | None:
+    if parameter.annotation in _ANYTHING or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        return None
+    annotation: Any = _resolve(process, parameter, name)
+    if annotation in _ANYTHING:
+        return None
+    from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415 - costs 100 ms to import
+
+    try:
+        return TypeAdapter(annotation)
+    except PydanticUserError as exc:
+        text = f"handler {name}: cannot validate payloads as {annotation!r}: {exc.message}"
+        raise ConfigurationError(text) from exc
+
+
+def _resolve(process: Process, parameter: inspect.Parameter, name: str) -> object:
+    """Return the annotation as a type, also where it was written as a string."""
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    function = inspect.unwrap(process)
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        function = type(function).__call__
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        hints = get_type_hints(_only(parameter), globalns=namespace, include_extras=True)
+    except Exception as exc:
+        text = f"handler {name}: cannot resolve the annotation {parameter.annotation!r}: {exc}"
+        raise ConfigurationError(text) from exc
+    return hints[parameter.name]
+
+
+def _only(parameter: inspect.Parameter) -> Callable[[], None]:
+    """Return a function with just this annotation: others may exist only for type checkers."""
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {parameter.name: parameter.annotation}
+    return holder
+
+
+def _summary(error: ValidationError) -> str:
+    """Pydantic's findings in one line, without the input, which may be long or secret."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    places = [f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in found[:5]]
+    more = f" (+{len(found) - 5} more)" if len(found) > 5 else ""  # noqa: PLR2004 - as above
+    return "; ".join(places) + more

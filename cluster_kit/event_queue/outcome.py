@@ -1,0 +1,114 @@
+"""What becomes of a task after a run, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster_kit.message import DeadReason, Death, Envelope, Reject, Retry, Snooze
+
+if TYPE_CHECKING:
+    from cluster_kit.retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The task is finished, or a copy of it is stored elsewhere: acknowledge it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Store `envelope` for a later run, `delay` seconds from now, then acknowledge.
+
+    `event` is what is reported: ``task.retried`` or ``task.snoozed``.
+    """
+
+    envelope: Envelope
+    delay: float
+    event: str
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Store `envelope` among the dead letters, then acknowledge."""
+
+    envelope: Envelope
+    death: Death
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Return it to the queue unchanged; nothing happened that counts as an attempt."""
+
+    why: str
+
+
+Outcome = Done | Again | Dead | GiveBack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Decides the outcome of a run of one subscription's handler."""
+
+    policy: RetryPolicy
+    instance_id: str
+
+    def verdict(
+        self, envelope: Envelope, error: BaseException | None, *, max_retries: int
+    ) -> Outcome:
+        """Return what becomes of `envelope` after a run that ended with `error` or None."""
+        match error:
+            case None:
+                return Done()
+            case Snooze():
+                return Again(envelope, error.delay, "task.snoozed")
+            case Reject():
+                return self.dead(envelope, DeadReason.REJECTED, error, error.reason)
+            case _:
+                return self._failed(envelope, error, max_retries)
+
+    def _failed(self, envelope: Envelope, error: BaseException, max_retries: int) -> Again | Dead:
+        asked = error if isinstance(error, Retry) else None
+        if envelope.attempt > max_retries or not (asked or self.policy.retries(error)):
+            return self.dead(envelope, DeadReason.FAILED, error, asked.reason if asked else None)
+        delay = asked.delay if asked else None
+        if delay is None:
+            delay = self.policy.delay(envelope.attempt)
+        copy = dataclasses.replace(envelope, attempt=envelope.attempt + 1)
+        return Again(copy, delay, "task.retried", error)
+
+    def dead(
+        self,
+        envelope: Envelope,
+        reason: DeadReason,
+        error: BaseException | None = None,
+        text: str | None = None,
+    ) -> Dead:
+        """Return the outcome that makes `envelope` a dead letter."""
+        death = Death(
+            reason=reason,
+            error_type=_type_name(error) if error is not None else "",
+            error_text=_text(error) if text is None and error is not None else text or "",
+            instance_id=self.instance_id,
+        )
+        return Dead(envelope, death, error)
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else (f"{kind.__module__}.{kind.__qualname__}")
+    )
+
+
+def _text(error: BaseException) -> str:
+    """The error's text. A __str__ that raises must not take the task with it."""
+    try:
+        return str(error)
+    except Exception as exc:  # noqa: BLE001 - foreign code
+        return f"<text not available: {type(exc).__name__}>"

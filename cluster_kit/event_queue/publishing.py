@@ -1,0 +1,145 @@
+"""Turns what a caller publishes into an envelope, refusing what could not travel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from cluster_kit.checks import whole_number
+from cluster_kit.clock import MAX_WAIT, Clock, Duration, seconds
+from cluster_kit.errors import EncodeError, MessageTooLargeError
+from cluster_kit.message import Envelope, Headers
+from cluster_kit.names import QueueName, check_message_id, new_id
+
+if TYPE_CHECKING:
+    from cluster_kit.codec import Codec
+
+MAX_HEADERS_BYTES = 16 * 1024
+"""Most bytes of user headers, names and values together."""
+
+MAX_RETRIES = 1_000_000
+"""Largest legal `max_retries`."""
+
+MAX_HEADER_NAME_BYTES = 128
+_INT64 = 2**63
+_RESERVED = ("ck-", "x-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishOptions:
+    """The options of one publish, checked. Durations are seconds."""
+
+    timeout: float | None
+    max_retries: int | None
+    delay: float
+    ttl: float | None
+    headers: Headers
+
+    @classmethod
+    def check(
+        cls,
+        *,
+        timeout: Duration | None,
+        max_retries: int | None,
+        delay: Duration | None,
+        ttl: Duration | None,
+        headers: Headers | None,
+    ) -> PublishOptions:
+        """Return the options, or raise `ConfigurationError` or `EncodeError` naming the bad one."""
+        return cls(
+            timeout=check_timeout(timeout),
+            max_retries=check_max_retries(max_retries),
+            delay=0.0 if delay is None else seconds("delay", delay, limit=MAX_WAIT),
+            ttl=None if ttl is None else seconds("ttl", ttl, zero=False, limit=MAX_WAIT),
+            headers=check_headers(headers),
+        )
+
+
+def make_envelope(  # noqa: PLR0913 - one argument for each thing it puts together
+    queue: QueueName,
+    payload: object,
+    options: PublishOptions,
+    *,
+    message_id: str | None,
+    codec: Codec,
+    clock: Clock,
+    origin: str,
+    max_payload_bytes: int,
+) -> Envelope:
+    """Return the task as it will travel.
+
+    Raises:
+        EncodeError: the payload has no form in the codec.
+        MessageTooLargeError: it has more than `max_payload_bytes` bytes.
+        InvalidNameError: the message id is malformed.
+    """
+    body = codec.encode(payload)
+    if len(body) > max_payload_bytes:
+        raise MessageTooLargeError("the payload", len(body), max_payload_bytes)
+    now = clock.wall()
+    return Envelope(
+        queue=queue,
+        id=new_id() if message_id is None else check_message_id(message_id),
+        body=body,
+        content_type=codec.content_type,
+        published_at=now,
+        max_retries=options.max_retries,
+        timeout=options.timeout,
+        expires_at=None if options.ttl is None else now + options.delay + options.ttl,
+        origin=origin,
+        headers=options.headers,
+    )
+
+
+def check_timeout(timeout: Duration | None) -> float | None:
+    """Return the timeout of a run in seconds; None leaves it to the next default."""
+    return None if timeout is None else seconds("timeout", timeout, zero=False, limit=MAX_WAIT)
+
+
+def check_max_retries(value: int | None) -> int | None:
+    """Return a legal `max_retries`, or raise `ConfigurationError`."""
+    return None if value is None else whole_number("max_retries", value, most=MAX_RETRIES)
+
+
+def check_headers(headers: object) -> Headers:
+    """Return a copy of legal user headers.
+
+    Floats are refused because AMQP clients disagree on their width: a timestamp sent as a float
+    comes back seconds off.
+
+    Raises:
+        EncodeError: a name or value that cannot travel unchanged; the text names the header.
+        MessageTooLargeError: more than `MAX_HEADERS_BYTES` together.
+    """
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise EncodeError(f"headers must be a mapping, not {type(headers).__name__}")
+    given = dict(cast("Mapping[str, object]", headers))
+    size = sum(_header_bytes(name, value) for name, value in given.items())
+    if size > MAX_HEADERS_BYTES:
+        raise MessageTooLargeError("the headers", size, MAX_HEADERS_BYTES)
+    return given
+
+
+def _header_bytes(name: object, value: object) -> int:
+    if not isinstance(name, str) or not name:
+        raise EncodeError(f"header name {name!r} must be a non-empty string")
+    if name.lower().startswith(_RESERVED):
+        raise EncodeError(f"header {name!r}: names starting with 'ck-' or 'x-' are reserved")
+    try:
+        name_bytes = len(name.encode())
+        value_bytes = len(value.encode()) if isinstance(value, str) else 8
+    except UnicodeEncodeError as exc:
+        raise EncodeError(f"header {name!r} is not valid Unicode") from exc
+    if name_bytes > MAX_HEADER_NAME_BYTES:
+        raise EncodeError(
+            f"header name {name[:40]!r}… is longer than {MAX_HEADER_NAME_BYTES} bytes"
+        )
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        raise EncodeError(f"header {name!r}: the integer does not fit 64 bits")
+    if not isinstance(value, str | int | bool | None):
+        kind = type(value).__name__
+        raise EncodeError(f"header {name!r} is {kind}; str, int, bool and None can travel")
+    return name_bytes + value_bytes

@@ -1,0 +1,104 @@
+"""One run of a handler: its timeout, its abort signal, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import HandlerTimeout
+from cluster_kit.message import AbortSignal, HandlerAnswer
+
+if TYPE_CHECKING:
+    from cluster_kit.message import Envelope
+    from cluster_kit.ports import Received
+
+
+class ShutDown(Exception):  # noqa: N818 - a verdict, never raised to users
+    """The run was cut short because this instance stops; not the task's fault."""
+
+
+class Run:
+    """A delivery that was taken and is being run.
+
+    A run outlives the connection its delivery came on: when the broker delivers the same copy
+    again, the run adopts that delivery and settles it instead.
+
+    Attributes:
+        received: the newest delivery of this copy.
+        signal: the handler's abort signal.
+        running: the handler has not ended; False once the outcome is being settled.
+        stuck: it ignored cancellation for longer than the grace period.
+        early: stores a stuck run's copy before its handler ends.
+        settled_early: that copy is stored; only the acknowledgement is left.
+    """
+
+    def __init__(self, received: Received, *, timeout: float, grace: float) -> None:
+        self.received = received
+        self.copy_id = received.copy_id
+        self.envelope: Envelope = received.envelope
+        self.timeout = timeout
+        self.signal = AbortSignal()
+        self.running = True
+        self.stuck = False
+        self.early: asyncio.Task[None] | None = None
+        self.settled_early = False
+        self._grace = grace
+        self._task: asyncio.Task[object] | None = None
+        self._on_stuck: Callable[[], None] = lambda: None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    async def execute(
+        self, call: Callable[[], Awaitable[None]], on_stuck: Callable[[], None]
+    ) -> BaseException | None:
+        """Run the handler and return the error it failed with, or None.
+
+        A timeout is a `HandlerTimeout` whatever the handler made of its cancellation. A handler
+        that ends by itself after the instance asked it to shut down keeps its result; one that
+        was cut short gives `ShutDown`.
+        """
+        loop = asyncio.get_running_loop()
+        self._task, self._on_stuck = asyncio.current_task(), on_stuck
+        self._timers.append(loop.call_later(self.timeout, self.abort, "timeout"))
+        try:
+            await call()
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler ends the task only
+            return self._ended(exc)
+        finally:
+            self.running = False
+            for timer in self._timers:
+                timer.cancel()
+        return self._ended(None)
+
+    def abort(self, reason: str) -> None:
+        """Set the signal and cancel the handler. Reported as stuck if it does not end in time."""
+        if not self.running:
+            return
+        self.signal.abort(reason)
+        if self._task is not None:
+            self._task.cancel()
+            loop = asyncio.get_running_loop()
+            self._timers.append(loop.call_later(self._grace, self._report_stuck))
+
+    def _report_stuck(self) -> None:
+        if self.running and not self.stuck:
+            self.stuck = True
+            self._on_stuck()
+
+    def _ended(self, error: BaseException | None) -> BaseException | None:
+        cancelled_by_us = self.signal.aborted
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and not cancelled_by_us:
+            if task is not None and task.cancelling():
+                raise error  # the whole process is being torn down
+            return error  # the handler awaited something that was cancelled: a failure
+        if cancelled_by_us and task is not None:
+            while task.cancelling():
+                task.uncancel()
+        if self.signal.reason == "timeout":
+            return HandlerTimeout(self.timeout)
+        if self.signal.reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
+            return ShutDown()
+        return error

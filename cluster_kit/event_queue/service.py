@@ -1,0 +1,358 @@
+"""The event queue: a task runs once, on one instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from cluster_kit.clock import SystemClock
+from cluster_kit.codec import JsonCodec
+from cluster_kit.errors import AlreadySubscribedError, NotStartedError, PublishManyError
+from cluster_kit.event_queue.consumption import Consumption
+from cluster_kit.event_queue.dead_letters import DeadLetters
+from cluster_kit.event_queue.handler import Handler, Process
+from cluster_kit.event_queue.ledger import Ledger
+from cluster_kit.event_queue.outcome import Judge
+from cluster_kit.event_queue.publishing import PublishOptions, make_envelope
+from cluster_kit.event_queue.registration import Registration, check_options
+from cluster_kit.event_queue.settlement import Settler
+from cluster_kit.event_queue.stats import ChannelStats, Counters
+from cluster_kit.event_queue.worker import Surroundings
+from cluster_kit.names import QueueName, check_name
+
+if TYPE_CHECKING:
+    from cluster_kit.clock import Clock, Duration
+    from cluster_kit.codec import Codec
+    from cluster_kit.message import Envelope, Headers
+    from cluster_kit.ports import EventQueueAdapter, QueueDepth
+    from cluster_kit.retry import RetryPolicy
+    from cluster_kit.settings import EventQueueSettings
+    from cluster_kit.supervisor import Supervisor
+    from cluster_kit.telemetry import Telemetry
+
+PIPELINE = 256
+"""Publishes of one `publish_many` that are under way at a time."""
+
+
+class EventQueue:
+    """Publishes tasks and runs them. Got from `Cluster.event_queue`.
+
+    A task runs at least once, on one instance; it is retried, delayed and dead-lettered by the
+    broker's means, so nothing depends on the life of a single process.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        app: str,
+        instance_id: str,
+        settings: EventQueueSettings,
+        *,
+        telemetry: Telemetry,
+        serving: Callable[[str], bool],
+        clock: Clock | None = None,
+        codec: Codec | None = None,
+    ) -> None:
+        self._app = app
+        self._instance_id = instance_id
+        self._settings = settings
+        self._telemetry = telemetry
+        self._serving = serving
+        self._clock = clock or SystemClock()
+        self._codec = codec or JsonCodec()
+        self._counters = Counters()
+        self._registrations: dict[QueueName, Registration] = {}
+        self._consumption: Consumption | None = None
+        self._consuming = False
+
+    # --- declaring consumers -------------------------------------------------------------
+
+    def subscribe(  # noqa: PLR0913 - the options are the interface
+        self,
+        channel: str,
+        process: Process,
+        *,
+        concurrency: int = 1,
+        idle: Callable[[], bool] | None = None,
+        timeout: Duration | None = None,
+        retry: RetryPolicy | None = None,
+        max_retries: int | None = None,
+        shared: bool = False,
+        serves: str | None = None,
+    ) -> None:
+        """Run the tasks of a channel with `process`. Legal before and after start.
+
+        The same function on the same channel again has no effect.
+
+        Args:
+            channel: name without the app's prefix.
+            process: ``process(payload)`` or ``process(payload, delivery)``; a sync function runs
+                in a thread. An annotated payload is validated; a bad one is dead-lettered.
+                Returning means done. Raising `Retry`, `Snooze` or `Reject` says what is to
+                happen; any other exception is left to `retry`.
+            concurrency: most runs at a time in this instance; 0 leaves it to the setting
+                ``event_queue.max_in_flight``. Nothing beyond it is taken from the broker.
+            idle: asked before each task is taken and every 200 ms while it says no; false stops
+                this channel in this instance until it is true again.
+            timeout: seconds a run may take, for tasks published without one. Defaults to the
+                setting ``event_queue.timeout``.
+            retry: backoff and which errors are retried. Defaults to the settings'.
+            max_retries: failed runs after the first before a task is dead-lettered, for tasks
+                published without one. Defaults to the setting ``event_queue.max_retries``.
+            shared: the queue has no app prefix and serves several applications.
+            serves: consume only where the worker mode serves this topic.
+
+        Raises:
+            InvalidNameError: the channel's name is malformed.
+            AlreadySubscribedError: the channel has another handler here.
+            ConfigurationError: an option or the handler's signature is wrong.
+        """
+        queue = self._queue(channel, shared=shared)
+        known = self._registrations.get(queue)
+        if known is not None:
+            if known.handler.process == process:
+                return
+            raise AlreadySubscribedError(channel)
+        policy = retry or self._settings.retry.policy()
+        registration = Registration(
+            queue=queue,
+            handler=Handler(process, self._codec),
+            judge=Judge(policy=policy, instance_id=self._instance_id),
+            options=check_options(
+                self._settings,
+                concurrency=concurrency,
+                idle=idle,
+                timeout=timeout,
+                max_retries=max_retries,
+            ),
+            serves=None if serves is None else check_name("topic", serves),
+        )
+        self._registrations[queue] = registration
+        if self._consuming and self._served(registration):
+            self._active().open_later(registration)
+
+    def unsubscribe(self, channel: str, *, shared: bool = False) -> None:
+        """Take nothing more from a channel; what runs finishes. An unknown channel is no error."""
+        queue = self._queue(channel, shared=shared)
+        self._registrations.pop(queue, None)
+        if self._consumption is not None:
+            self._consumption.retire(queue)
+
+    def topics(self) -> set[str]:
+        """Return the topics named by `serves` of the subscriptions so far."""
+        return {r.serves for r in self._registrations.values() if r.serves is not None}
+
+    # --- publishing ----------------------------------------------------------------------
+
+    async def publish(  # noqa: PLR0913 - the options are the interface
+        self,
+        channel: str,
+        payload: object,
+        *,
+        timeout: Duration | None = None,
+        max_retries: int | None = None,
+        delay: Duration | None = None,
+        ttl: Duration | None = None,
+        message_id: str | None = None,
+        headers: Headers | None = None,
+        shared: bool = False,
+    ) -> str:
+        """Store a task for one instance to run and return its id.
+
+        Returns once the broker has it on a majority of its nodes. No subscriber is needed. Takes
+        at most ``event_queue.publish_timeout`` seconds; within them a lost connection is
+        survived by publishing again under the same id.
+
+        Args:
+            channel: name without the app's prefix.
+            payload: anything JSON has, or a pydantic model.
+            timeout: seconds each run of the handler may take.
+            max_retries: failed runs after the first before it is dead-lettered.
+            delay: seconds it waits in the broker before its first run.
+            ttl: seconds it may wait for a run once it is due; then it is dead-lettered.
+            message_id: your own id; by default a fresh one.
+            headers: str, int, bool and None values that travel with the task.
+            shared: the channel of a queue without app prefix.
+
+        Raises:
+            NotStartedError: the cluster is not running.
+            ConfigurationError: a name or option is wrong.
+            EncodeError: payload or headers cannot travel.
+            MessageTooLargeError: over ``event_queue.max_payload_bytes`` or 16 KiB of headers.
+            PublishRefused: the broker said no; nothing is stored.
+            Unroutable: there is no queue for it; nothing is stored.
+            ConnectionLost: no connection in time; nothing was sent.
+            PublishUnconfirmed: sent, but not confirmed in time; it may be stored.
+        """
+        options = PublishOptions.check(
+            timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
+        )
+        envelope = self._envelope(channel, payload, options, message_id, shared=shared)
+        await self._publish(envelope, options.delay)
+        return envelope.id
+
+    async def publish_many(  # noqa: PLR0913 - the options are the interface
+        self,
+        channel: str,
+        payloads: Iterable[object],
+        *,
+        timeout: Duration | None = None,
+        max_retries: int | None = None,
+        delay: Duration | None = None,
+        ttl: Duration | None = None,
+        headers: Headers | None = None,
+        shared: bool = False,
+    ) -> list[str]:
+        """Store many tasks at once, pipelined, and return their ids in order.
+
+        All payloads are encoded before the first is sent. Options and errors as `publish`.
+
+        Raises:
+            PublishManyError: some were not confirmed; it says which were.
+        """
+        options = PublishOptions.check(
+            timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
+        )
+        envelopes = [self._envelope(channel, p, options, None, shared=shared) for p in payloads]
+        supervisor = self._active().shared.supervisor
+        calls = [lambda e=e: self._publish(e, options.delay) for e in envelopes]
+        results = await supervisor.run_all(calls, limit=PIPELINE)
+        failed = {
+            e.id: result
+            for e, result in zip(envelopes, results, strict=True)
+            if isinstance(result, Exception)
+        }
+        if failed:
+            raise PublishManyError([e.id for e in envelopes if e.id not in failed], failed)
+        return [e.id for e in envelopes]
+
+    # --- looking after it ----------------------------------------------------------------
+
+    def dead_letters(self, channel: str, *, shared: bool = False) -> DeadLetters:
+        """Return the dead letters of a channel."""
+        return DeadLetters(
+            self._queue(channel, shared=shared),
+            self._adapter(),
+            self._codec,
+            self._clock,
+            publish_timeout=self._settings.publish_timeout,
+        )
+
+    def stats(self) -> dict[str, ChannelStats]:
+        """Return this instance's counters by channel, since it was made."""
+        running = {} if self._consumption is None else self._consumption.running()
+        return self._counters.snapshot(running)
+
+    async def depth(self, channel: str, *, shared: bool = False) -> QueueDepth | None:
+        """Count a channel's messages at the broker; None when it has no queue yet."""
+        return await self._adapter().depth(self._queue(channel, shared=shared))
+
+    async def channels(self) -> list[str]:
+        """Return the channels of this application that have a queue at the broker, sorted."""
+        return [queue.channel for queue in await self._adapter().channels()]
+
+    async def purge(self, channel: str, *, shared: bool = False) -> int:
+        """Drop the tasks of a channel that wait for a worker and return how many.
+
+        Running and delayed tasks and dead letters stay.
+        """
+        return await self._adapter().purge(self._queue(channel, shared=shared))
+
+    # --- life, led by Cluster ------------------------------------------------------------
+
+    @property
+    def attached(self) -> bool:
+        """Whether it has a connected adapter."""
+        return self._consumption is not None
+
+    def attach(self, adapter: EventQueueAdapter, supervisor: Supervisor) -> None:
+        """Use a connected adapter: publishing is possible from now on."""
+        ledger = Ledger(self._clock)
+        settler = Settler(
+            adapter,
+            ledger,
+            self._report,
+            self._clock,
+            publish_timeout=self._settings.publish_timeout,
+        )
+        self._consumption = Consumption(
+            Surroundings(
+                adapter=adapter,
+                ledger=ledger,
+                settler=settler,
+                supervisor=supervisor,
+                clock=self._clock,
+                report=self._report,
+            )
+        )
+
+    async def start(self) -> None:
+        """Open every consumer declared so far. Raises as `EventQueueAdapter.consume`."""
+        self._consuming = True
+        await self._active().start(filter(self._served, tuple(self._registrations.values())))
+
+    async def quiet(self) -> None:
+        """Take nothing more and give back what had not started."""
+        self._consuming = False
+        await self._active().quiet()
+
+    async def drain(self, timeout: float) -> list[str]:
+        """Wait for running tasks, cancel them after `timeout` seconds.
+
+        Returns the ids of tasks that had to be cut short, sorted. They are back in their queues
+        and it cost them no attempt.
+        """
+        return await self._active().drain(timeout, self._settings.cancel_grace)
+
+    async def close(self) -> None:
+        """Close the consumers; publishing is over. Registrations stay for another start."""
+        consumption, self._consumption = self._consumption, None
+        self._consuming = False
+        if consumption is not None:
+            await consumption.close()
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _queue(self, channel: str, *, shared: bool) -> QueueName:
+        return QueueName(None if shared else self._app, check_name("channel", channel))
+
+    def _active(self) -> Consumption:
+        if self._consumption is None:
+            raise NotStartedError("event queue")
+        return self._consumption
+
+    def _adapter(self) -> EventQueueAdapter:
+        return self._active().shared.adapter
+
+    def _served(self, registration: Registration) -> bool:
+        return registration.serves is None or self._serving(registration.serves)
+
+    def _envelope(
+        self,
+        channel: str,
+        payload: object,
+        options: PublishOptions,
+        message_id: str | None,
+        *,
+        shared: bool,
+    ) -> Envelope:
+        self._active()
+        return make_envelope(
+            self._queue(channel, shared=shared),
+            payload,
+            options,
+            message_id=message_id,
+            codec=self._codec,
+            clock=self._clock,
+            origin=self._instance_id,
+            max_payload_bytes=self._settings.max_payload_bytes,
+        )
+
+    async def _publish(self, envelope: Envelope, delay: float) -> None:
+        timeout = self._settings.publish_timeout
+        await self._adapter().publish(envelope, delay=delay, timeout=timeout)
+        channel = envelope.queue.channel
+        self._report("task.published", channel=channel, id=envelope.id, delay=delay)
+
+    def _report(self, event: str, /, **fields: object) -> None:
+        self._counters.count(event, str(fields["channel"]))
+        self._telemetry.emit(event, **fields)

@@ -1,0 +1,152 @@
+"""Carries outcomes out: store the copy first, acknowledge after, lose nothing between."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import ConnectionLost, TransportError
+from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome
+
+if TYPE_CHECKING:
+    from cluster_kit.clock import Clock
+    from cluster_kit.event_queue.ledger import Ledger
+    from cluster_kit.event_queue.run import Run
+    from cluster_kit.message import Envelope
+    from cluster_kit.ports import Emit, EventQueueAdapter, Received
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds between tries to store a copy the broker does not take."""
+
+
+class Settler:
+    """Settles deliveries of one instance.
+
+    The order is fixed: a copy (retry, dead letter) is confirmed by the broker before the
+    original is acknowledged. A crash between the two repeats a task and never loses one.
+    """
+
+    def __init__(
+        self,
+        adapter: EventQueueAdapter,
+        ledger: Ledger,
+        report: Emit,
+        clock: Clock,
+        *,
+        publish_timeout: float,
+    ) -> None:
+        self._adapter = adapter
+        self._ledger = ledger
+        self._report = report
+        self._clock = clock
+        self._timeout = publish_timeout
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """From now on give back what cannot be settled at once: this instance is stopping."""
+        self._hurry.set()
+
+    async def settle(self, run: Run, outcome: Outcome) -> None:
+        """Carry out `outcome` for `run`."""
+        if isinstance(outcome, Again | Dead) and not await self.store(run.envelope, outcome):
+            outcome = GiveBack("the broker did not take its copy before this instance stopped")
+        if isinstance(outcome, GiveBack):
+            await self.give_back(run.received, outcome.why)
+            return
+        if isinstance(outcome, Done):
+            self._ledger.done(run.envelope)
+        await self.ack(run)
+
+    async def store(self, envelope: Envelope, outcome: Again | Dead) -> bool:
+        """Publish the copy until the broker has it; False when hurried before it did."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self._store_once(envelope, outcome)
+            except TransportError as exc:
+                log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
+            else:
+                return True
+            if self._hurry.is_set():
+                return False
+            try:
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _store_once(self, envelope: Envelope, outcome: Again | Dead) -> None:
+        name, channel = envelope.id, envelope.queue.channel
+        if isinstance(outcome, Again):
+            await self._adapter.publish(
+                outcome.envelope, delay=outcome.delay, timeout=self._timeout
+            )
+            shown = {"delay": outcome.delay}
+            if outcome.event == "task.retried":
+                shown |= {"attempt": envelope.attempt, "error": outcome.error}  # type: ignore[dict-item]
+            self._report(outcome.event, channel=channel, id=name, **shown)
+            return
+        death = dataclasses.replace(outcome.death, died_at=self._clock.wall())
+        dead = dataclasses.replace(outcome.envelope, death=death)
+        await self._adapter.bury(dead, timeout=self._timeout)
+        self._report(
+            "task.dead",
+            channel=channel,
+            id=name,
+            attempt=envelope.attempt,
+            reason=death.reason,
+            error=outcome.error,
+        )
+
+    async def ack(self, run: Run) -> None:
+        """Acknowledge the newest delivery of the run's copy, or remember that it is missing."""
+        while True:
+            received = run.received
+            try:
+                await received.ack()
+            except ConnectionLost:
+                if run.received is not received:
+                    continue  # the copy was delivered again meanwhile
+                self._ledger.ack_lost(run)
+                self._report(
+                    "task.ack_lost", channel=run.envelope.queue.channel, id=run.envelope.id
+                )
+            return
+
+    async def ack_remembered(self, received: Received) -> None:
+        """Acknowledge a copy whose task needs no further run here."""
+        envelope = received.envelope
+        try:
+            await received.ack()
+        except ConnectionLost:
+            return  # it comes again and is met here again
+        self._ledger.acked(received)
+        self._report("task.ack_remembered", channel=envelope.queue.channel, id=envelope.id)
+
+    async def give_back(self, received: Received, why: str) -> None:
+        """Return the task to its queue."""
+        envelope = received.envelope
+        self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)
+        try:
+            await received.give_back()
+        except ConnectionLost:
+            log.debug("task %s went back by itself: the connection was lost", envelope.id)
+
+    async def postpone(self, received: Received, delay: float, why: str) -> None:
+        """Return the task to its queue as a fresh copy, `delay` seconds from now.
+
+        Unlike `give_back` this moves it behind others and leaves no trace in its redeliveries.
+        """
+        envelope = received.envelope
+        try:
+            await self._adapter.publish(envelope, delay=delay, timeout=self._timeout)
+            await received.ack()
+        except TransportError as exc:
+            log.debug("task %s is given back instead of postponed: %s", envelope.id, exc)
+            await self.give_back(received, why)
+        else:
+            self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)

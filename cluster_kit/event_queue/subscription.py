@@ -1,0 +1,235 @@
+"""One channel consumed by this instance: slots, idle, and what to do with each delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from cluster_kit.errors import TopologyError, TransportError
+from cluster_kit.event_queue.run import Run
+from cluster_kit.event_queue.worker import Options, Surroundings, Worker
+
+if TYPE_CHECKING:
+    from cluster_kit.event_queue.handler import Handler
+    from cluster_kit.event_queue.outcome import Judge
+    from cluster_kit.message import Envelope
+    from cluster_kit.names import QueueName
+    from cluster_kit.ports import Consumer, Received
+
+log = logging.getLogger(__name__)
+
+IDLE_POLL = 0.2
+"""Seconds between questions to `idle` while it answers no."""
+
+TWIN_DELAY = 1.0
+"""Seconds a task waits in the broker while an earlier attempt of it still runs here."""
+
+OPEN_PAUSE, OPEN_PAUSE_TOPOLOGY = 1.0, 30.0
+"""Seconds between tries to open a consumer that was subscribed after start."""
+
+
+class Subscription:
+    """Takes tasks of one queue and runs them, never more than `concurrency` at a time."""
+
+    def __init__(
+        self,
+        queue: QueueName,
+        handler: Handler,
+        judge: Judge,
+        options: Options,
+        shared: Surroundings,
+    ) -> None:
+        self.queue = queue
+        self._worker = Worker(queue.channel, handler, judge, options, shared)
+        self._options = options
+        self._shared = shared
+        self._consumer: Consumer | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._runs: set[Run] = set()
+        self._chores: set[asyncio.Task[None]] = set()
+        self._finished = asyncio.Event()
+        self._turn = asyncio.Event()
+        self._balancing = asyncio.Lock()
+        self._refused: list[Received] = []
+        self._taking = True
+        self._stopping = False
+
+    # --- life ---
+
+    async def open(self) -> None:
+        """Start taking. Raises as `EventQueueAdapter.consume`."""
+        self._taking = self._may_take()
+        consumer = await self._shared.adapter.consume(
+            self.queue,
+            prefetch=self._options.concurrency,
+            on_delivery=self._on_delivery,
+            paused=not self._taking,
+        )
+        if self._stopping:
+            await consumer.close()
+            return
+        self._consumer = consumer
+        self._keeper = self._shared.supervisor.spawn(self._keep(), name=f"keeper:{self.queue}")
+
+    async def open_patiently(self) -> None:
+        """Start taking, however long it takes until that is possible."""
+        while not self._stopping:
+            try:
+                await self.open()
+            except TransportError as exc:
+                log.warning("cannot consume %s yet: %s", self.queue, exc)
+                await self._shared.clock.sleep(OPEN_PAUSE)
+            except TopologyError as exc:
+                log.error("cannot consume %s: %s", self.queue, exc)  # noqa: TRY400 - says it all
+                await self._shared.clock.sleep(OPEN_PAUSE_TOPOLOGY)
+            else:
+                return
+
+    async def quiet(self) -> None:
+        """Take nothing more; give back what had not started."""
+        self._stopping = True
+        await self._balance()
+
+    async def finished(self) -> None:
+        """Wait until nothing runs any more."""
+        while self._runs or self._chores:
+            self._finished.clear()
+            await self._finished.wait()
+
+    def abort(self) -> None:
+        """Cancel what runs, because the instance stops. Uses no attempt."""
+        for run in tuple(self._runs):
+            run.abort("shutdown")
+
+    def running(self) -> list[str]:
+        """Return the ids of the tasks that run now."""
+        return sorted(run.envelope.id for run in self._runs)
+
+    async def close(self) -> None:
+        """Stop for good; what is still unsettled goes back to the queue."""
+        self._stopping = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if self._consumer is not None:
+            await self._consumer.close()
+
+    async def retire(self) -> None:
+        """Stop taking, let what runs finish, close."""
+        await self.quiet()
+        await self.finished()
+        await self.close()
+
+    # --- deliveries ---
+
+    def _on_delivery(self, received: Received) -> None:
+        ledger, settler = self._shared.ledger, self._shared.settler
+        envelope = received.envelope
+        if ledger.only_ack_missing(received) or ledger.is_done(envelope):
+            self._do(settler.ack_remembered(received), envelope)
+        elif (run := ledger.same_copy(received)) is not None:
+            run.received = received
+        elif (run := ledger.same_id(envelope)) is not None:
+            self._meet_twin(run, received)
+        elif self._may_take():
+            self._take(received)
+        else:
+            self._refused.append(received)
+            self._turn.set()
+
+    def _meet_twin(self, run: Run, received: Received) -> None:
+        """Deal with another copy of a task whose handler runs here at this moment."""
+        envelope = received.envelope
+        if not run.copy_id and not received.copy_id:
+            run.received = received  # no telling them apart: most likely the same one again
+        elif envelope.attempt <= run.envelope.attempt:
+            # A repeated publish. The running copy is stored until its outcome is, so one is enough.
+            self._do(self._shared.settler.ack_remembered(received), envelope)
+        else:
+            why = "an earlier attempt still runs in this instance"
+            self._do(self._shared.settler.postpone(received, TWIN_DELAY, why), envelope)
+
+    def _may_take(self) -> bool:
+        if self._stopping or len(self._runs) >= self._options.concurrency:
+            return False
+        if self._options.idle is None:
+            return True
+        try:
+            return bool(self._options.idle())
+        except Exception:
+            log.exception("idle() of channel %s failed and counts as false", self.queue.channel)
+            return False
+
+    def _take(self, received: Received) -> None:
+        options = self._options
+        run = Run(
+            received,
+            timeout=received.envelope.timeout or options.timeout,
+            grace=options.cancel_grace,
+        )
+        self._runs.add(run)
+        self._shared.ledger.begin(run)
+        self._shared.supervisor.spawn(self._work(run), name=f"task:{self.queue}:{run.envelope.id}")
+
+    async def _work(self, run: Run) -> None:
+        try:
+            await self._worker.work(run)
+        finally:
+            self._runs.discard(run)
+            self._finished.set()
+            if not self._taking:
+                self._turn.set()
+
+    # --- pausing and giving back ---
+
+    async def _keep(self) -> None:
+        """Pause the consumer while nothing may be taken here, resume it when something may."""
+        while True:
+            try:
+                async with asyncio.timeout(None if self._taking else IDLE_POLL):
+                    await self._turn.wait()
+            except TimeoutError:
+                pass  # time to ask idle() again
+            self._turn.clear()
+            await self._balance()
+
+    async def _balance(self) -> None:
+        async with self._balancing:
+            consumer = self._consumer
+            if consumer is None:
+                return
+            if self._taking and (self._refused or self._stopping):
+                self._taking = False
+                # First pause, then give back: otherwise they come straight back to us.
+                await consumer.pause()
+            refused, self._refused = self._refused, []
+            for received in refused:
+                await self._return(received)
+            if not self._taking and self._may_take():
+                self._taking = True
+                await consumer.resume()
+
+    async def _return(self, received: Received) -> None:
+        """Give back a task that did not start, without wearing it out.
+
+        Brokers that count every give-back as a redelivery would in the end take a task that only
+        met busy instances for one that kills its workers; before that it is stored afresh.
+        """
+        why = "this instance takes no more at the moment"
+        worn = received.redeliveries >= max(1, self._options.crash_limit // 2)
+        if received.give_back_counts and worn:
+            await self._shared.settler.postpone(received, 0.0, why)
+        else:
+            await self._shared.settler.give_back(received, why)
+
+    # --- small things ---
+
+    def _do(self, chore: Coroutine[Any, Any, None], envelope: Envelope) -> None:
+        task = self._shared.supervisor.spawn(chore, name=f"settle:{self.queue}:{envelope.id}")
+        self._chores.add(task)
+        task.add_done_callback(self._chore_ended)
+
+    def _chore_ended(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        self._finished.set()

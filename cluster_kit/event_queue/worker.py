@@ -1,0 +1,171 @@
+"""Takes one delivery from its checks to its settlement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster_kit.clock import utc
+from cluster_kit.errors import HandlerTimeout
+from cluster_kit.event_queue.outcome import Again, Dead, GiveBack, Judge, Outcome
+from cluster_kit.event_queue.run import Run, ShutDown
+from cluster_kit.message import DeadReason, Delivery
+
+if TYPE_CHECKING:
+    from cluster_kit.clock import Clock
+    from cluster_kit.event_queue.handler import Handler
+    from cluster_kit.event_queue.ledger import Ledger
+    from cluster_kit.event_queue.settlement import Settler
+    from cluster_kit.message import Envelope
+    from cluster_kit.ports import Emit, EventQueueAdapter
+    from cluster_kit.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of a subscription; durations in seconds, defaults already filled in."""
+
+    concurrency: int
+    timeout: float
+    max_retries: int
+    crash_limit: int
+    cancel_grace: float
+    idle: Callable[[], bool] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every subscription of an instance shares while it is connected."""
+
+    adapter: EventQueueAdapter
+    ledger: Ledger
+    settler: Settler
+    supervisor: Supervisor
+    clock: Clock
+    report: Emit
+
+
+class Worker:
+    """Runs tasks of one channel: checks, decodes, calls the handler, settles the outcome."""
+
+    def __init__(
+        self, channel: str, handler: Handler, judge: Judge, options: Options, shared: Surroundings
+    ) -> None:
+        self._channel = channel
+        self._handler = handler
+        self._judge = judge
+        self._options = options
+        self._shared = shared
+
+    async def work(self, run: Run) -> None:
+        """Take `run` to its end. Errors of the handler become outcomes, not exceptions."""
+        shared = self._shared
+        try:
+            outcome = await self._outcome(run)
+            shared.ledger.settling(run)
+            if run.early is not None:
+                await asyncio.wait({run.early})
+            if run.settled_early:
+                await shared.settler.ack(run)
+            else:
+                await shared.settler.settle(run, outcome)
+        finally:
+            shared.ledger.end(run)
+
+    async def _outcome(self, run: Run) -> Outcome:
+        envelope = run.envelope
+        if (dead := self._refusal(run)) is not None:
+            return dead
+        try:
+            payload = self._handler.decode(envelope.body, envelope.content_type)
+        except Exception as exc:  # noqa: BLE001 - a validator is foreign code
+            return self._judge.dead(envelope, DeadReason.UNDECODABLE, exc)
+        return await self._attempt(run, payload)
+
+    def _refusal(self, run: Run) -> Dead | None:
+        """Return why the task must not be run at all."""
+        envelope, redeliveries = run.envelope, run.received.redeliveries
+        if redeliveries > self._options.crash_limit:
+            text = f"delivered {redeliveries + 1} times without an outcome"
+            return self._judge.dead(envelope, DeadReason.CRASHED, text=text)
+        if envelope.expires_at is not None and self._shared.clock.wall() >= envelope.expires_at:
+            return self._judge.dead(envelope, DeadReason.EXPIRED)
+        return None
+
+    async def _attempt(self, run: Run, payload: object) -> Outcome:
+        envelope, shared = run.envelope, self._shared
+        delivery = self._delivery(run)
+        attempt = envelope.attempt
+        self._tell("task.started", run, attempt=attempt, redelivered=delivery.redelivered)
+        started = shared.clock.monotonic()
+        error = await run.execute(
+            lambda: self._handler.call(payload, delivery, shared.supervisor),
+            lambda: self._settle_stuck(run),
+        )
+        if error is None:
+            spent = shared.clock.monotonic() - started
+            self._tell("task.done", run, attempt=attempt, seconds=spent)
+        else:
+            log.warning(
+                "task %s on %s, attempt %d of %d, did not succeed",
+                envelope.id,
+                self._channel,
+                attempt,
+                delivery.max_retries + 1,
+                exc_info=error,
+            )
+        if isinstance(error, ShutDown):
+            return GiveBack("this instance stops")
+        return self._judge.verdict(envelope, error, max_retries=delivery.max_retries)
+
+    def _settle_stuck(self, run: Run) -> None:
+        """A handler ignores its cancellation: report it, and let the next attempt go ahead.
+
+        Its delivery stays unacknowledged until it ends, which keeps its slot taken at the broker
+        as it is here.
+        """
+        self._tell("task.stuck", run, attempt=run.envelope.attempt, seconds=run.timeout)
+        log.error(
+            "task %s on %s ignores its cancellation (%s); its slot stays taken until it ends",
+            run.envelope.id,
+            self._channel,
+            run.signal.reason,
+        )
+        if run.signal.reason == "timeout":
+            name = f"stuck:{self._channel}:{run.envelope.id}"
+            run.early = self._shared.supervisor.spawn(self._store_early(run), name=name)
+
+    async def _store_early(self, run: Run) -> None:
+        envelope = run.envelope
+        outcome = self._judge.verdict(
+            envelope, HandlerTimeout(run.timeout), max_retries=self._max_retries(envelope)
+        )
+        if isinstance(outcome, Again | Dead):
+            run.settled_early = await self._shared.settler.store(envelope, outcome)
+
+    def _max_retries(self, envelope: Envelope) -> int:
+        own = envelope.max_retries
+        return self._options.max_retries if own is None else own
+
+    def _delivery(self, run: Run) -> Delivery:
+        envelope = run.envelope
+        published = envelope.published_at
+        return Delivery(
+            id=envelope.id,
+            channel=self._channel,
+            attempt=envelope.attempt,
+            max_retries=self._max_retries(envelope),
+            published_at=None if published is None else utc(published),
+            deadline=utc(self._shared.clock.wall() + run.timeout),
+            headers=envelope.headers,
+            redelivered=run.received.redeliveries > 0,
+            signal=run.signal,
+        )
+
+    def _tell(self, event: str, run: Run, **fields: object) -> None:
+        self._shared.report(event, channel=self._channel, id=run.envelope.id, **fields)

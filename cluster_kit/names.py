@@ -1,0 +1,89 @@
+"""Syntax of names, and how an application's names become queue names."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from cluster_kit.errors import InvalidNameError
+
+MAX_NAME_BYTES = 200
+"""Longest channel name, bytes of UTF-8."""
+
+MAX_APP_BYTES = 40
+"""Longest application name: app, dot, channel and ``.dead`` must fit AMQP's 255 bytes."""
+
+MAX_ID_BYTES = 200
+"""Longest message id, bytes of UTF-8."""
+
+
+def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
+    """Return `name` if it is legal, else raise `InvalidNameError` with the reason.
+
+    Legal are 1 to `limit` bytes of UTF-8 without spaces, control characters, ``*`` or ``#``.
+
+    >>> check_name("channel", "mails.send")
+    'mails.send'
+    """
+    if not isinstance(name, str):
+        raise InvalidNameError(kind, name, f"a {kind} is a string")
+    if not name:
+        raise InvalidNameError(kind, name, "it is empty")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidNameError(kind, name, "it is not valid Unicode") from None
+    if size > limit:
+        raise InvalidNameError(kind, name, f"it has {size} bytes, the limit is {limit}")
+    if any(c.isspace() or not c.isprintable() for c in name):
+        raise InvalidNameError(kind, name, "spaces and control characters are not allowed")
+    if "*" in name or "#" in name:
+        raise InvalidNameError(kind, name, "'*' and '#' are wildcards of pub/sub subscriptions")
+    return name
+
+
+def check_app(name: object) -> str:
+    """Return an application's name if it is legal: as `check_name`, at most 40 bytes."""
+    return check_name("app name", name, limit=MAX_APP_BYTES)
+
+
+def check_message_id(message_id: object) -> str:
+    """Return a message id if it is legal: as `check_name`, wildcards allowed."""
+    if isinstance(message_id, str):
+        check_name("message id", message_id.replace("*", "_").replace("#", "_"), limit=MAX_ID_BYTES)
+        return message_id
+    raise InvalidNameError("message id", message_id, "a message id is a string")
+
+
+def new_id() -> str:
+    """Return a fresh message or instance id (UUID4, 32 hexadecimal digits)."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class QueueName:
+    """The queue of one channel.
+
+    `app` is None for a queue shared between applications, whose name has no prefix.
+
+    >>> QueueName("shop", "mails.send").full
+    'shop.mails.send'
+    >>> QueueName(None, "audit").dead
+    'audit.dead'
+    """
+
+    app: str | None
+    channel: str
+
+    @property
+    def full(self) -> str:
+        """The name of the queue on the broker."""
+        return f"{self.app}.{self.channel}" if self.app is not None else self.channel
+
+    @property
+    def dead(self) -> str:
+        """The name of its dead-letter queue."""
+        return f"{self.full}.dead"
+
+    def __str__(self) -> str:
+        return self.full

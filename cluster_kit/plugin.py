@@ -1,0 +1,141 @@
+"""Plugins: parts of an application that start, stop and message as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, cast
+
+from cluster_kit.errors import (
+    ConfigurationError,
+    LifecycleError,
+    PluginRequirementError,
+    suggestion,
+)
+from cluster_kit.names import check_name
+
+if TYPE_CHECKING:
+    from cluster_kit.event_queue import EventQueue
+    from cluster_kit.registry import AdapterRegistry
+    from cluster_kit.settings import Settings
+    from cluster_kit.telemetry import Telemetry
+
+
+class Host(Protocol):
+    """The cluster, as its plugins see it."""
+
+    name: str
+    instance_id: str
+    settings: Settings
+    event_queue: EventQueue
+    registry: AdapterRegistry
+    telemetry: Telemetry
+
+    @property
+    def plugins(self) -> Mapping[str, Plugin]:
+        """All plugins by name."""
+        ...
+
+    def serving(self, topic: str | None = None) -> bool:
+        """Whether this instance does the work of `topic`, or without one, the main service."""
+        ...
+
+
+class Plugin:
+    """Base of an application's plugins. Override the hooks you need.
+
+    Hooks run in this order, each through all plugins before the next: `before_load`, `load`,
+    `after_start`; and at the end `before_stop`, in reverse. Plugins named in `requires` go first.
+
+    Attributes:
+        name: unique among the plugins of a cluster; prefixes your channels by convention.
+        requires: names of plugins that must be there and are started earlier.
+        topics: worker-mode topics this plugin's subscriptions serve.
+    """
+
+    name: str = ""
+    requires: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+
+    _host: Host | None = None
+
+    @property
+    def cluster(self) -> Host:
+        """The cluster this plugin belongs to.
+
+        Raises:
+            LifecycleError: it belongs to none yet.
+        """
+        if self._host is None:
+            raise LifecycleError(f"plugin {self.name!r} does not belong to a cluster yet")
+        return self._host
+
+    def bind(self, host: Host) -> None:
+        """Make this plugin part of a cluster. Called by `Cluster`.
+
+        Raises:
+            ConfigurationError: it is part of another one.
+        """
+        if self._host is not None and self._host is not host:
+            raise ConfigurationError(f"plugin {self.name!r} belongs to another cluster already")
+        self._host = host
+
+    async def before_load(self) -> None:
+        """Prepare. The adapters are connected; no plugin is loaded yet."""
+
+    async def load(self) -> None:
+        """Subscribe, open, read. Plugins named in `requires` are loaded."""
+
+    async def after_start(self) -> None:
+        """Begin work of your own. Every plugin is loaded and tasks are being taken."""
+
+    async def before_stop(self) -> None:
+        """Put things in order. Handlers have ended; publishing still works."""
+
+
+def make_plugin(plugin: object) -> Plugin:
+    """Return an instance for what a user listed: an instance or a class without arguments.
+
+    Raises:
+        ConfigurationError: it is neither, or has no legal name.
+    """
+    instance = cast("type[object]", plugin)() if isinstance(plugin, type) else plugin
+    if not isinstance(instance, Plugin):
+        text = f"plugins are Plugin classes or instances, not {type(instance).__name__}"
+        raise ConfigurationError(text)
+    if not instance.name:
+        raise ConfigurationError(f"plugin {type(instance).__qualname__} has no name")
+    check_name("plugin name", instance.name)
+    for attribute in ("requires", "topics"):
+        if isinstance(getattr(instance, attribute), str):
+            text = f"plugin {instance.name!r}: {attribute} is a tuple of names, not a string"
+            raise ConfigurationError(text)
+    return instance
+
+
+def start_order(plugins: Mapping[str, Plugin]) -> list[Plugin]:
+    """Return the plugins so that each comes after those it requires, else in the given order.
+
+    Raises:
+        PluginRequirementError: a required plugin is missing, or plugins require each other; the
+            text has the path.
+    """
+    ordered: dict[str, Plugin] = {}
+
+    def visit(name: str, path: Iterable[str]) -> None:
+        path = [*path, name]
+        if name in path[:-1]:
+            circle = " -> ".join(path[path.index(name) :])
+            raise PluginRequirementError(f"plugins require each other: {circle}")
+        if name in ordered:
+            return
+        plugin = plugins[name]
+        for required in plugin.requires:
+            if required not in plugins:
+                text = f"plugin {name!r} requires {required!r}, which is not there"
+                raise PluginRequirementError(text + suggestion(required, plugins))
+            visit(required, path)
+        ordered[name] = plugin
+
+    for name in plugins:
+        visit(name, [])
+    return list(ordered.values())

@@ -1,0 +1,87 @@
+"""Finds adapters by entry point and makes them by URL."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
+from cluster_kit.ports import AdapterSpec
+from cluster_kit.urls import redact_url, url_scheme
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter
+
+GROUP = "cluster_kit.adapters"
+"""Entry-point group in which a distribution names its `AdapterSpec`."""
+
+
+class AdapterRegistry:
+    """Adapters by URL scheme.
+
+    The library's own come through the entry-point group, as anybody's would. One that cannot be
+    imported is remembered with the reason and harms nobody until its scheme is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._specs: dict[str, AdapterSpec] = {}
+        self._broken: dict[str, ImportError] = {}
+        for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+            try:
+                spec = entry.load()
+            except ImportError as exc:
+                self._broken[entry.name] = exc
+                continue
+            if not isinstance(spec, AdapterSpec):
+                text = f"entry point {entry.name!r} of {GROUP} is no AdapterSpec: {entry.value}"
+                raise ConfigurationError(text)
+            self._specs[spec.name] = spec
+
+    def register(self, spec: AdapterSpec) -> None:
+        """Add an adapter, or replace the one of the same name. It wins its schemes."""
+        self._specs.pop(spec.name, None)
+        self._specs[spec.name] = spec
+
+    def names(self) -> list[str]:
+        """Return the names of all adapters, sorted."""
+        return sorted(self._specs)
+
+    def specs(self) -> list[AdapterSpec]:
+        """Return all adapters, sorted by name."""
+        return [self._specs[name] for name in self.names()]
+
+    def find(self, url: str) -> AdapterSpec:
+        """Return the adapter that serves `url`.
+
+        Raises:
+            ConfigurationError: `url` has no scheme.
+            AdapterNotFoundError: no adapter serves its scheme.
+            AdapterUnavailableError: the one that might cannot be imported.
+        """
+        scheme = url_scheme(url)
+        if not scheme:
+            raise ConfigurationError(f"{redact_url(url)!r} is no URL: expected scheme://…")
+        for spec in reversed(self._specs.values()):
+            if scheme in spec.schemes:
+                return spec
+        if (broken := self._broken.get(scheme)) is not None:
+            raise AdapterUnavailableError(scheme, str(broken), "") from broken
+        known = [known for spec in self._specs.values() for known in spec.schemes]
+        raise AdapterNotFoundError(scheme, known)
+
+    def create(self, capability: str, url: str, context: AdapterContext) -> EventQueueAdapter:
+        """Make the adapter of a capability (``event_queue``) for `url`.
+
+        Raises:
+            ConfigurationError: as `find`; or the adapter lacks this capability; or an option of
+                the URL is wrong.
+            AdapterUnavailableError: its driver is not installed.
+        """
+        spec = self.find(url)
+        factory = spec.capabilities().get(capability)
+        if factory is None:
+            raise ConfigurationError(f"adapter {spec.name!r} has no {capability}")
+        try:
+            return factory(url, context)
+        except ImportError as exc:
+            raise AdapterUnavailableError(spec.name, exc.name or str(exc), spec.install) from exc

@@ -1,0 +1,58 @@
+"""How often and how late a failed task is tried again."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+from cluster_kit.clock import MAX_WAIT, seconds
+from cluster_kit.errors import ConfigurationError
+
+ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Exponential backoff with jitter. Durations are seconds.
+
+    Attributes:
+        initial_delay: before the second attempt. Defaults to 0.5; 0 means at once.
+        factor: by which each further delay grows. Defaults to 2.
+        max_delay: upper bound of a delay before jitter. Defaults to 600 (ten minutes).
+        jitter: share by which a delay is varied at random either way, so that what failed
+            together does not come back together. Defaults to 0.1; from 0 to 1.
+        retry_on: exceptions that are retried. Defaults to every `Exception`.
+        give_up_on: exceptions that are dead-lettered at once; wins over `retry_on`.
+
+    >>> [RetryPolicy(jitter=0).delay(failures) for failures in (1, 2, 3, 99)]
+    [0.5, 1.0, 2.0, 600.0]
+    """
+
+    initial_delay: float = 0.5
+    factor: float = 2.0
+    max_delay: float = 600.0
+    jitter: float = 0.1
+    retry_on: ExceptionTypes = Exception
+    give_up_on: ExceptionTypes = ()
+    random: random.Random = field(default_factory=random.Random, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        seconds("initial_delay", self.initial_delay, limit=MAX_WAIT)
+        seconds("max_delay", self.max_delay, limit=MAX_WAIT)
+        if not (math.isfinite(self.factor) and self.factor >= 1):
+            raise ConfigurationError(f"factor must be finite and 1 or more, not {self.factor!r}")
+        if not 0 <= self.jitter <= 1:
+            raise ConfigurationError(f"jitter must be from 0 to 1, not {self.jitter!r}")
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether the policy retries after `error` at all."""
+        return isinstance(error, self.retry_on) and not isinstance(error, self.give_up_on)
+
+    def delay(self, failures: int) -> float:
+        """Return the seconds to wait after the given number of failed attempts (1 or more)."""
+        try:
+            nominal = min(self.initial_delay * self.factor ** (failures - 1), self.max_delay)
+        except OverflowError:
+            nominal = self.max_delay if self.initial_delay else 0.0
+        return min(nominal * (1 + self.jitter * self.random.uniform(-1, 1)), MAX_WAIT)

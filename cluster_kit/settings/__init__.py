@@ -1,0 +1,17 @@
+"""Settings: from ``CLUSTER_KIT_*`` variables, a ``.env`` file, and arguments, in rising order."""
+
+from __future__ import annotations
+
+from cluster_kit.settings.groups import CapabilitySettings, EventQueueSettings, RetrySettings
+from cluster_kit.settings.model import Settings
+from cluster_kit.settings.values import ServerUrl
+from cluster_kit.settings.worker_mode import WorkerMode
+
+__all__ = [
+    "CapabilitySettings",
+    "EventQueueSettings",
+    "RetrySettings",
+    "ServerUrl",
+    "Settings",
+    "WorkerMode",
+]

@@ -1,0 +1,145 @@
+"""Groups of settings."""
+
+from __future__ import annotations
+
+from typing import NoReturn, TypedDict, Unpack
+
+from pydantic import BaseModel, ConfigDict
+
+from cluster_kit.clock import Duration
+from cluster_kit.errors import SettingsError
+from cluster_kit.retry import RetryPolicy
+from cluster_kit.settings.values import (
+    Count,
+    Factor,
+    Grace,
+    InFlight,
+    ServerUrl,
+    Share,
+    SizeBytes,
+    Timeout,
+    Wait,
+)
+from cluster_kit.settings.variables import naming_origins
+
+_MEBIBYTE = 1024 * 1024
+
+
+class RetryValues(TypedDict, total=False):
+    """`RetrySettings` as a dict."""
+
+    initial_delay: Duration
+    factor: float
+    max_delay: Duration
+    jitter: float
+
+
+def refuse_change(name: str) -> NoReturn:
+    """Raise `SettingsError`. pydantic's own error would show the value, which may be a URL."""
+    raise SettingsError(f"{name}: settings are frozen; make new ones")
+
+
+class _Group(BaseModel):
+    """Base of all groups: frozen, and with errors that show no value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def __init__(self, **values: object) -> None:
+        with naming_origins(type(self), values):
+            super().__init__(**values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        refuse_change(name)
+
+
+class RetrySettings(_Group):
+    """Backoff of tasks whose subscription brings no policy of its own.
+
+    Attributes:
+        initial_delay: seconds before the second attempt. Defaults to 0.5; 0 means at once.
+        factor: by which each further delay grows, 1 or more. Defaults to 2.
+        max_delay: upper bound of a delay, seconds. Defaults to 600.
+        jitter: share by which a delay varies at random, from 0 to 1. Defaults to 0.1.
+    """
+
+    initial_delay: Wait = 0.5
+    factor: Factor = 2.0
+    max_delay: Wait = 600.0
+    jitter: Share = 0.1
+
+    def __init__(self, **values: Unpack[RetryValues]) -> None:
+        super().__init__(**values)
+
+    def policy(self) -> RetryPolicy:
+        """Return the policy these settings describe."""
+        return RetryPolicy(
+            initial_delay=self.initial_delay,
+            factor=self.factor,
+            max_delay=self.max_delay,
+            jitter=self.jitter,
+        )
+
+
+class CapabilityValues(TypedDict, total=False):
+    """`CapabilitySettings` as a dict."""
+
+    url: str | ServerUrl | None
+
+
+class CapabilitySettings(_Group):
+    """Settings of a capability of which only the server can be chosen.
+
+    Attributes:
+        url: of its server; None leaves it to `Settings.url_for`.
+    """
+
+    url: ServerUrl | None = None
+
+    def __init__(self, **values: Unpack[CapabilityValues]) -> None:
+        super().__init__(**values)
+
+
+class EventQueueValues(CapabilityValues, total=False):
+    """`EventQueueSettings` as a dict."""
+
+    timeout: Duration
+    max_retries: int
+    retry: RetrySettings | RetryValues
+    crash_limit: int
+    max_in_flight: int
+    max_payload_bytes: int
+    publish_timeout: Duration
+    cancel_grace: Duration
+
+
+class EventQueueSettings(_Group):
+    """Settings of the event queue. Durations are seconds.
+
+    Attributes:
+        url: of its server; None leaves it to `Settings.url_for`.
+        timeout: for each run of a handler, unless task or subscription say otherwise.
+            Defaults to 60.
+        max_retries: failed attempts after the first before a task is a dead letter, unless task
+            or subscription say otherwise. Defaults to 3.
+        retry: backoff between attempts.
+        crash_limit: deliveries without any outcome (a dead worker, a lost connection, a drain)
+            a task may have before it is a dead letter. Defaults to 10.
+        max_in_flight: most tasks one subscription with ``concurrency=0`` runs at a time, from 1
+            to 65,535. Defaults to 1,000.
+        max_payload_bytes: largest encoded payload. Defaults to 8 MiB.
+        publish_timeout: until a publish without confirmation raises. Defaults to 10.
+        cancel_grace: between cancelling handlers at stop and leaving them behind. Defaults to 5.
+    """
+
+    url: ServerUrl | None = None
+    timeout: Timeout = 60.0
+    max_retries: Count = 3
+    retry: RetrySettings = RetrySettings()
+    crash_limit: Count = 10
+    max_in_flight: InFlight = 1_000
+    max_payload_bytes: SizeBytes = 8 * _MEBIBYTE
+    publish_timeout: Timeout = 10.0
+    cancel_grace: Grace = 5.0
+
+    def __init__(self, **values: Unpack[EventQueueValues]) -> None:
+        super().__init__(**values)

@@ -1,0 +1,173 @@
+"""The settings themselves, with units and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypedDict, Unpack
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cluster_kit.clock import Duration
+from cluster_kit.settings.groups import (
+    CapabilitySettings,
+    CapabilityValues,
+    EventQueueSettings,
+    EventQueueValues,
+    refuse_change,
+)
+from cluster_kit.settings.values import (
+    AmqpUrl,
+    AppName,
+    Grace,
+    InstanceId,
+    MemcachedUrl,
+    RedisUrl,
+    ServerUrl,
+    Timeout,
+    WorkerModeText,
+)
+from cluster_kit.settings.variables import (
+    NESTED,
+    PREFIX,
+    Path,
+    Variables,
+    naming_origins,
+    variable,
+)
+
+Capability = Literal["event_queue", "pubsub", "cache", "locks"]
+"""What has a server of its own in the settings."""
+
+MEMORY = "memory"
+
+
+class SettingsValues(TypedDict, total=False):
+    """Arguments of `Settings`."""
+
+    app: str | None
+    amqp_url: str | ServerUrl | None
+    redis_url: str | ServerUrl | None
+    memcached_url: str | ServerUrl | None
+    event_queue: EventQueueSettings | EventQueueValues
+    pubsub: CapabilitySettings | CapabilityValues
+    cache: CapabilitySettings | CapabilityValues
+    locks: CapabilitySettings | CapabilityValues
+    worker_mode: str
+    drain_timeout: Duration
+    connect_timeout: Duration
+    instance_id: str | None
+
+
+class Settings(BaseSettings):
+    """Settings of a cluster. Frozen; passwords are never shown.
+
+    An argument wins over its variable, which wins over the ``.env`` file of the working
+    directory. Variables have the arguments' names in upper case after ``CLUSTER_KIT_``, groups
+    joined by two underscores: ``CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY=60``. One environment
+    serves every release: `redis_url`, `memcached_url`, `pubsub`, `cache` and `locks` are read by
+    these capabilities where the release has them, and are otherwise checked and left alone.
+
+    Attributes:
+        app: name of the application, 1 to 40 bytes; `Cluster` has its own argument for it.
+        amqp_url: of RabbitMQ, one or several hosts: ``amqp://user:password@mq-1,mq-2/vhost``.
+        redis_url: of Redis.
+        memcached_url: of memcached.
+        event_queue: settings of the event queue.
+        pubsub: settings of publish and subscribe.
+        cache: settings of the cache.
+        locks: settings of the locks.
+        worker_mode: which part of the work this instance does, see `WorkerMode`.
+            Defaults to everything.
+        drain_timeout: seconds handlers have to finish at stop. Defaults to 30; 0 cancels at once.
+        connect_timeout: seconds for the first connection. Defaults to 10.
+        instance_id: of this instance, unique in the application; None makes a random one.
+
+    Raises:
+        SettingsError: one line for each unknown or wrong variable and argument.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    app: AppName = None
+    amqp_url: AmqpUrl = None
+    redis_url: RedisUrl = None
+    memcached_url: MemcachedUrl = None
+    event_queue: EventQueueSettings = EventQueueSettings()
+    pubsub: CapabilitySettings = CapabilitySettings()
+    cache: CapabilitySettings = CapabilitySettings()
+    locks: CapabilitySettings = CapabilitySettings()
+    worker_mode: WorkerModeText = ""
+    drain_timeout: Grace = 30.0
+    connect_timeout: Timeout = 10.0
+    instance_id: InstanceId = None
+
+    def __init__(self, **values: Unpack[SettingsValues]) -> None:
+        with naming_origins(type(self), values):
+            super().__init__(**values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        refuse_change(name)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then variables; part of the interface of pydantic-settings."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return init_settings, Variables(settings_cls)
+
+    def url_for(self, capability: Capability) -> ServerUrl:
+        """Return the server of a capability.
+
+        That is its own URL; else `amqp_url` for the event queue and pub/sub, `redis_url` for
+        cache and locks; else ``memory://``, which reaches no other process.
+
+        >>> Settings(amqp_url="amqp://mq/").url_for("event_queue")
+        ServerUrl('amqp://mq/')
+        """
+        own: CapabilitySettings | EventQueueSettings = getattr(self, capability)
+        implied = self.amqp_url if capability in {"event_queue", "pubsub"} else self.redis_url
+        return own.url or implied or ServerUrl(f"{MEMORY}://")
+
+    def warnings(self, capabilities: Iterable[Capability] = ("event_queue",)) -> list[str]:
+        """Return what looks like a mistake, to be logged at start.
+
+        A capability in memory beside a configured server splits the instances into islands that
+        do not see each other's work.
+
+        Args:
+            capabilities: those in use.
+        """
+        shared = [variable(path) for path, url in self._urls() if url.scheme != MEMORY]
+        if not shared:
+            return []
+        return [
+            f"{capability} is on memory:// although {', '.join(shared)} is set: every instance "
+            f"works on its own island; set {variable((capability, 'url'))}"
+            for capability in capabilities
+            if self.url_for(capability).scheme == MEMORY
+        ]
+
+    def _urls(self) -> list[tuple[Path, ServerUrl]]:
+        """Return every URL that is set, with the path of its setting."""
+        found: dict[Path, ServerUrl | None] = {
+            ("amqp_url",): self.amqp_url,
+            ("redis_url",): self.redis_url,
+            ("memcached_url",): self.memcached_url,
+            ("event_queue", "url"): self.event_queue.url,
+            ("pubsub", "url"): self.pubsub.url,
+            ("cache", "url"): self.cache.url,
+            ("locks", "url"): self.locks.url,
+        }
+        return [(path, url) for path, url in found.items() if url is not None]

@@ -1,0 +1,185 @@
+"""Types of settings. Each validator accepts the text of a variable and the value of an argument."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from cluster_kit.clock import MAX_WAIT, Duration, seconds
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.names import check_app, check_name
+from cluster_kit.settings.worker_mode import WorkerMode
+from cluster_kit.urls import redact_url, url_scheme
+
+MAX_PREFETCH: Final = 65_535
+"""Most unacknowledged deliveries AMQP can express for a consumer (16 bit)."""
+
+
+class ServerUrl:
+    """The address of a server, whose password is seen only by who asks for it.
+
+    `str`, `repr`, formatting and JSON show the redacted form; `reveal` returns the text itself.
+
+    >>> url = ServerUrl("amqp://shop:secret@mq/")
+    >>> url, f"{url}"
+    (ServerUrl('amqp://shop:***@mq/'), 'amqp://shop:***@mq/')
+    >>> url.reveal()
+    'amqp://shop:secret@mq/'
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        """Take the address.
+
+        Raises:
+            ConfigurationError: it is empty, has no scheme, or has spaces or control characters.
+        """
+        self._text: Final = _check_url(text)
+
+    @property
+    def scheme(self) -> str:
+        """The scheme in lower case."""
+        return url_scheme(self._text)
+
+    def reveal(self) -> str:
+        """Return the address with its password."""
+        return self._text
+
+    def __str__(self) -> str:
+        return redact_url(self._text)
+
+    def __repr__(self) -> str:
+        return f"ServerUrl({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, ServerUrl) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[type[ServerUrl], tuple[str]]:
+        return ServerUrl, (self._text,)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Accept an address or its text; write the redacted form to JSON."""
+        return core_schema.no_info_plain_validator_function(
+            _to_url,
+            serialization=core_schema.plain_serializer_function_ser_schema(str, when_used="json"),
+        )
+
+
+def _check_url(text: str) -> str:
+    # The value is never shown: without a scheme nobody can tell where its password is.
+    if not text.strip():
+        raise ConfigurationError("the URL is empty; leave the setting out instead")
+    if any(c.isspace() or not c.isprintable() for c in text):
+        raise ConfigurationError("the URL has spaces or control characters")
+    try:
+        scheme = url_scheme(text)
+    except ValueError:
+        raise ConfigurationError("the URL cannot be understood") from None
+    if not scheme:
+        raise ConfigurationError("this is no URL: expected scheme://host")
+    return text
+
+
+def _to_url(value: object) -> ServerUrl:
+    if isinstance(value, ServerUrl):
+        return value
+    if isinstance(value, str):
+        return ServerUrl(value)
+    raise ConfigurationError(f"a URL is a string, not {type(value).__name__}")
+
+
+def _url_with_scheme(*schemes: str) -> BeforeValidator:
+    def check(value: object) -> ServerUrl | None:
+        if value is None:
+            return None
+        url = _to_url(value)
+        if url.scheme not in schemes:
+            wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+            raise ConfigurationError(f"the URL starts with {url.scheme}://, expected {wanted}")
+        return url
+
+    return BeforeValidator(check)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigurationError(f"expected a number, not {type(value).__name__}")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f"expected a number, not {value!r}") from None
+    if not math.isfinite(number):
+        raise ConfigurationError(f"expected a finite number, not {value!r}")
+    return number
+
+
+def _number_within(least: float, most: float) -> BeforeValidator:
+    def check(value: object) -> float:
+        number = _number(value)
+        if not least <= number <= most:
+            limits = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
+            raise ConfigurationError(f"expected a number {limits}, not {value!r}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def _whole_within(least: int, most: int | None = None) -> BeforeValidator:
+    def check(value: object) -> int:
+        number = _number(value)
+        whole = int(number)
+        if whole != number or whole < least or (most is not None and whole > most):
+            limits = f"from {least} to {most}" if most is not None else f"{least} or more"
+            raise ConfigurationError(f"expected a whole number {limits}, not {value!r}")
+        return whole
+
+    return BeforeValidator(check)
+
+
+def _duration(*, zero: bool, limit: float = math.inf) -> BeforeValidator:
+    def check(value: Duration | str) -> float:
+        given = _number(value) if isinstance(value, str) else value
+        return seconds("the duration", given, zero=zero, limit=limit)
+
+    return BeforeValidator(check)
+
+
+def _app(value: object) -> str | None:
+    return None if value is None else check_app(value)
+
+
+def _instance_id(value: object) -> str | None:
+    return None if value is None else check_name("instance id", value)
+
+
+def _worker_mode(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"a worker mode is a string, not {type(value).__name__}")
+    WorkerMode.parse(value)
+    return value
+
+
+AmqpUrl = Annotated[ServerUrl | None, _url_with_scheme("amqp", "amqps")]
+RedisUrl = Annotated[ServerUrl | None, _url_with_scheme("redis", "rediss", "unix")]
+MemcachedUrl = Annotated[ServerUrl | None, _url_with_scheme("memcached")]
+AppName = Annotated[str | None, BeforeValidator(_app)]
+InstanceId = Annotated[str | None, BeforeValidator(_instance_id)]
+WorkerModeText = Annotated[str, BeforeValidator(_worker_mode)]
+Wait = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
+Timeout = Annotated[float, _duration(zero=False)]
+Grace = Annotated[float, _duration(zero=True)]
+Factor = Annotated[float, _number_within(1, math.inf)]
+Share = Annotated[float, _number_within(0, 1)]
+Count = Annotated[int, _whole_within(0)]
+SizeBytes = Annotated[int, _whole_within(1)]
+InFlight = Annotated[int, _whole_within(1, MAX_PREFETCH)]

@@ -1,0 +1,218 @@
+"""Where settings come from, and how a wrong one is named to who set it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+)
+
+from cluster_kit.errors import SettingsError
+from cluster_kit.urls import redact_url
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+PREFIX = "CLUSTER_KIT_"
+NESTED = "__"
+TEST_PREFIX = "CLUSTER_KIT_TEST_"
+"""Variables of the test harness; they are no settings."""
+
+DOTENV = ".env"
+
+Path = tuple[str, ...]
+"""Names from the outermost group to the setting."""
+
+Problem = tuple[Path, str]
+"""Where, and what is wrong there."""
+
+
+class Variables(PydanticBaseSettingsSource):
+    """The ``CLUSTER_KIT_*`` variables of the environment, over those of the ``.env`` file.
+
+    Every variable under the prefix is passed on, known or not: an unknown one is then refused
+    like an unknown argument. pydantic-settings' own sources pass over it in silence.
+    """
+
+    def __init__(self, settings: type[BaseSettings]) -> None:
+        super().__init__(settings)
+        self.values: dict[Path, str] = {}
+        self.origins: dict[Path, str] = {}
+        for source, origin in (
+            (_read_dotenv(settings), f" (in {DOTENV})"),
+            (EnvSettingsSource(settings).env_vars, ""),
+        ):
+            for name, value in source.items():
+                if _is_setting(name):
+                    path = tuple(name.upper().removeprefix(PREFIX).lower().split(NESTED))
+                    self.values[path], self.origins[path] = value or "", origin
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values as nested dicts."""
+        tree: dict[str, Any] = {}
+        for path, value in sorted(self.values.items(), reverse=True):
+            _graft(tree, path, value)
+        return tree
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of an outermost setting; part of the interface of a source."""
+        del field
+        return self().get(field_name), field_name, False
+
+    def below(self, path: Path) -> list[Path]:
+        """Return what is set at or below `path`."""
+        return [found for found in sorted(self.values) if found[: len(path)] == path]
+
+
+def variable(path: Path) -> str:
+    """Return the variable of a setting.
+
+    >>> variable(("event_queue", "url"))
+    'CLUSTER_KIT_EVENT_QUEUE__URL'
+    """
+    return PREFIX + NESTED.join(path).upper()
+
+
+def argument(path: Path) -> str:
+    """Return the argument of a setting.
+
+    >>> argument(("event_queue", "url"))
+    'event_queue.url'
+    """
+    return ".".join(path)
+
+
+def paths(model: type[BaseModel], above: Path = ()) -> Iterator[Path]:
+    """Iterate over the paths of all settings of `model`."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from paths(field.annotation, (*above, name))
+        else:
+            yield (*above, name)
+
+
+class SettingsGroupError(SettingsError):
+    """A group of settings is wrong. `problems` has the places within the group."""
+
+    def __init__(self, problems: list[Problem], text: str) -> None:
+        self.problems = problems
+        super().__init__(text)
+
+
+@contextmanager
+def naming_origins(model: type[BaseModel], arguments: Mapping[str, object]) -> Generator[None]:
+    """Turn pydantic's error about `model` into one that names arguments and variables.
+
+    Raises:
+        SettingsError: with a line for each problem.
+    """
+    try:
+        yield
+    except ValidationError as exc:
+        # Not chained: pydantic's error holds the values, passwords included.
+        raise _explain(exc, model, arguments) from None
+
+
+def _explain(
+    error: ValidationError, model: type[BaseModel], arguments: Mapping[str, object]
+) -> SettingsError:
+    problems = list(_problems(error))
+    speaker = _Speaker(model, arguments)
+    lines = [line for path, text in problems for line in speaker.lines(path, text)]
+    # A URL may have been given where none belongs, in a name or a number.
+    text = redact_url("\n".join(dict.fromkeys(lines)))
+    top = issubclass(model, BaseSettings)
+    return SettingsError(text) if top else SettingsGroupError(problems, text)
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for details in error.errors(include_url=False, include_input=False):
+        path = tuple(str(part) for part in details["loc"])
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, SettingsGroupError):
+            yield from ((path + inner, text) for inner, text in cause.problems)
+        else:
+            yield path, str(cause or details["msg"])
+
+
+class _Speaker:
+    """Says what is wrong in the words of whoever set it."""
+
+    def __init__(self, model: type[BaseModel], arguments: Mapping[str, object]) -> None:
+        self._known = list(paths(model))
+        self._arguments = arguments
+        self._variables = Variables(model) if issubclass(model, BaseSettings) else None
+
+    def lines(self, path: Path, text: str) -> Iterator[str]:
+        """Iterate over what is wrong at `path`; several variables may set parts of it."""
+        if self._variables is None or _given(self._arguments, path):
+            yield f"{argument(path)}{self._fault(argument, path, path, text)}"
+            return
+        for found in self._variables.below(path):
+            name = f"{variable(found)}{self._variables.origins[found]}"
+            yield f"{name}{self._fault(variable, path, found, text)}"
+
+    def _fault(self, form: Callable[[Path], str], path: Path, found: Path, text: str) -> str:
+        known = self._known
+        members = [form(other) for other in known if other[: len(path)] == path and other != path]
+        if found != path or (path not in known and not members):
+            return f" is not a setting{self._hint(form, found)}"
+        if members:
+            return f" is a group of settings: {', '.join(members)}"
+        return f": {text}"
+
+    def _hint(self, form: Callable[[Path], str], unknown: Path) -> str:
+        """Return the closest setting: of the same group, where that exists, else of all."""
+        *group, name = unknown
+        candidates = {other[-1]: other for other in self._known if [*other[:-1]] == group}
+        if not group or not candidates:
+            name, candidates = argument(unknown), {argument(path): path for path in self._known}
+        close = get_close_matches(name, candidates, n=1)
+        return f"; did you mean {form(candidates[close[0]])}?" if close else ""
+
+
+def _is_setting(name: str) -> bool:
+    upper = name.upper()
+    return upper.startswith(PREFIX) and not upper.startswith(TEST_PREFIX)
+
+
+def _read_dotenv(settings: type[BaseSettings]) -> Mapping[str, str | None]:
+    try:
+        # utf-8-sig: editors on Windows write the mark.
+        source = DotEnvSettingsSource(settings, env_file=DOTENV, env_file_encoding="utf-8-sig")
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    else:
+        return source.env_vars
+    raise SettingsError(f"cannot read {DOTENV}: {reason}")
+
+
+def _graft(tree: dict[str, Any], path: Path, value: str) -> None:
+    """Put `value` into nested dicts. A value where a group belongs wins, and is then refused."""
+    for name in path[:-1]:
+        below = tree.setdefault(name, {})
+        if not isinstance(below, dict):
+            return
+        tree = cast("dict[str, Any]", below)
+    tree[path[-1]] = value
+
+
+def _given(arguments: object, path: Path) -> bool:
+    """Whether the setting at `path` comes from the arguments of the constructor."""
+    for name in path:
+        if not isinstance(arguments, Mapping):
+            return True
+        if name not in arguments:
+            return False
+        arguments = cast("Mapping[str, object]", arguments)[name]
+    return True

@@ -1,0 +1,117 @@
+"""Which part of the work an instance does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from cluster_kit.errors import ConfigurationError, suggestion
+from cluster_kit.names import check_name
+
+WEB, BACKGROUND, TRANSIENT = "!", "*", "-"
+VARIABLE = "CLUSTER_KIT_WORKER_MODE"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMode:
+    """Splits one application into services, each on instances of its own.
+
+    ========  =========  ================  ===========================
+    mode      serving()  serving("topic")  does
+    ========  =========  ================  ===========================
+    (empty)   yes        yes               everything
+    ``!``     yes        no                requests only
+    ``*``     no         yes               all background work
+    ``a,b``   no         when listed       the listed topics only
+    ``!,a``   yes        when listed       requests and listed topics
+    ``!,*``   yes        yes               everything, said explicitly
+    ``-``     no         no                nothing: a passing command
+    ========  =========  ================  ===========================
+
+    Attributes:
+        web: whether it answers requests.
+        background: whether it does the background work of every topic.
+        topics: those it serves when `background` is false.
+
+    >>> mode = WorkerMode.parse("!, mails:send")
+    >>> mode.serving(), mode.serving("mails:send"), mode.serving("reports:build")
+    (True, True, False)
+    """
+
+    web: bool
+    background: bool
+    topics: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a mode. Items are trimmed; their order does not matter.
+
+        Raises:
+            ConfigurationError: ``-`` beside other items, commas without items, or a topic that is
+                no legal name.
+
+        >>> WorkerMode.parse("") == WorkerMode.parse("!,*")
+        True
+        >>> WorkerMode.parse("b, a") == WorkerMode.parse("a,b")
+        True
+        """
+        if not text.strip():
+            return cls(web=True, background=True)
+        items = {item.strip() for item in text.split(",")} - {""}
+        if not items:
+            raise ConfigurationError(f"worker mode {text!r} has commas but no items")
+        if TRANSIENT in items and len(items) > 1:
+            raise ConfigurationError(f"in worker mode {text!r} '-' must stand alone")
+        background = BACKGROUND in items
+        topics = {check_name("topic", item) for item in items - {WEB, BACKGROUND, TRANSIENT}}
+        return cls(WEB in items, background, frozenset(topics))
+
+    @property
+    def transient(self) -> bool:
+        """Whether it serves nothing at all, as a passing command does.
+
+        >>> WorkerMode.parse("-").transient
+        True
+        """
+        return not (self.web or self.background or self.topics)
+
+    def serving(self, topic: str | None = None) -> bool:
+        """Whether this instance serves `topic`, or without one, the main service.
+
+        >>> WorkerMode.parse("*").serving(), WorkerMode.parse("*").serving("mails:send")
+        (False, True)
+        """
+        if topic is None:
+            return self.web
+        return self.background or topic in self.topics
+
+    def unknown_topics(self, known: Iterable[str]) -> list[str]:
+        """Return the topics of this mode that are not among `known`, sorted.
+
+        >>> WorkerMode.parse("mails:send,mials").unknown_topics({"mails:send"})
+        ['mials']
+        """
+        return sorted(self.topics.difference(known))
+
+    def require_known(self, known: Iterable[str]) -> None:
+        """Refuse topics nobody serves: a typing error would leave work undone in silence.
+
+        Raises:
+            ConfigurationError: names every unknown topic, with the closest known one.
+
+        >>> WorkerMode.parse("mials").require_known({"mails", "reports"})
+        Traceback (most recent call last):
+            ...
+        cluster_kit.errors.ConfigurationError: CLUSTER_KIT_WORKER_MODE names topic 'mials', which \
+no plugin serves; did you mean 'mails'?
+        """
+        topics = sorted(set(known))
+        everything = f"; known: {', '.join(topics) or 'none'}"
+        lines = [
+            f"{VARIABLE} names topic {topic!r}, which no plugin serves"
+            f"{suggestion(topic, topics) or everything}"
+            for topic in self.unknown_topics(topics)
+        ]
+        if lines:
+            raise ConfigurationError("\n".join(lines))

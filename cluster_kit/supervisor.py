@@ -1,0 +1,104 @@
+"""The one place that starts tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Supervisor:
+    """Starts tasks, keeps them referenced, and ends them together.
+
+    An exception that ends a task nobody awaits is logged with the task's name; it is never lost.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start `work` as a task called `name`."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background task %s failed", task.get_name(), exc_info=error)
+
+    async def run_all(
+        self, works: Iterable[Callable[[], Awaitable[T]]], *, limit: int
+    ) -> list[T | Exception]:
+        """Run all, at most `limit` at a time; return results or exceptions in order.
+
+        When the caller is cancelled, what still runs is cancelled and awaited.
+        """
+        calls = list(works)
+        results: list[T | Exception] = [RuntimeError("not run")] * len(calls)
+        numbered = iter(enumerate(calls))
+
+        async def lane() -> None:
+            for index, call in numbered:
+                try:
+                    results[index] = await call()
+                except Exception as exc:  # noqa: BLE001 - handed to the caller, in its place
+                    results[index] = exc
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(limit, len(calls))):
+                group.create_task(lane())
+        return results
+
+    async def run_in_thread(self, function: Callable[[], T], *, name: str) -> T:
+        """Run `function` in a thread of its own and return its result.
+
+        The thread is a daemon: one that never ends must not keep the process from exiting.
+        Nothing can stop a thread, so a first cancellation is only noted: this call waits on, and
+        what the function returns or raises counts. A second cancellation gives the thread up.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def report(outcome: Callable[[], None]) -> None:
+            if not done.done():
+                outcome()
+
+        def body() -> None:
+            try:
+                outcome = partial(done.set_result, context.run(function))
+            except StopIteration as exc:  # no future can hold one
+                outcome = partial(done.set_exception, RuntimeError(f"{name} raised {exc!r}"))
+            except BaseException as exc:  # noqa: BLE001 - carried to the caller
+                outcome = partial(done.set_exception, exc)
+            try:
+                loop.call_soon_threadsafe(report, outcome)
+            except RuntimeError:
+                log.warning("thread %s ended after its event loop", name)
+
+        threading.Thread(target=body, name=name, daemon=True).start()
+        try:
+            await asyncio.wait({done})
+        except asyncio.CancelledError:
+            await asyncio.wait({done})
+        return done.result()
+
+    async def close(self, timeout: float = 5.0) -> list[str]:
+        """Cancel everything, wait at most `timeout` seconds, return the names of what remains."""
+        tasks = {task for task in self._tasks if task is not asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if not tasks:
+            return []
+        _, pending = await asyncio.wait(tasks, timeout=timeout)
+        return sorted(task.get_name() for task in pending)

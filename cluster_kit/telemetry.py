@@ -1,0 +1,59 @@
+"""What the library reports about itself.
+
+An observer is called with the event's name and its fields; it must be quick and is never allowed
+to harm what it observes. `EVENTS` is the complete list.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[str, Mapping[str, object]], None]
+
+EVENTS: Mapping[str, tuple[str, ...]] = {
+    # event queue; channel is the name without prefix, times are seconds
+    "task.published": ("channel", "id", "delay"),
+    "task.started": ("channel", "id", "attempt", "redelivered"),
+    "task.done": ("channel", "id", "attempt", "seconds"),
+    "task.retried": ("channel", "id", "attempt", "delay", "error"),
+    "task.snoozed": ("channel", "id", "delay"),
+    "task.dead": ("channel", "id", "attempt", "reason", "error"),
+    "task.given_back": ("channel", "id", "why"),
+    "task.stuck": ("channel", "id", "attempt", "seconds"),
+    "task.ack_lost": ("channel", "id"),
+    "task.ack_remembered": ("channel", "id"),
+    # adapters
+    "connection.up": ("adapter", "purpose", "url"),
+    "connection.lost": ("adapter", "purpose", "reason"),
+    "connection.blocked": ("adapter", "purpose", "reason"),
+    "connection.unblocked": ("adapter", "purpose"),
+    "consumer.started": ("adapter", "queue"),
+    "consumer.lost": ("adapter", "queue", "reason"),
+    # lifecycle
+    "cluster.started": ("app", "instance_id"),
+    "cluster.stopped": ("app", "instance_id", "unfinished"),
+}
+"""Every event with its fields."""
+
+
+class Telemetry:
+    """Hands events to observers."""
+
+    def __init__(self) -> None:
+        self._observers: list[Observer] = []
+
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer(event, fields)` for every event; return what undoes it."""
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer) if observer in self._observers else None
+
+    def emit(self, event: str, /, **fields: object) -> None:
+        """Report `event`. An observer that raises is logged and the others still hear of it."""
+        for observer in tuple(self._observers):
+            try:
+                observer(event, fields)
+            except Exception:
+                log.exception("telemetry observer failed on %s", event)

@@ -1,0 +1,95 @@
+"""Clusters for a test, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cluster_kit.cluster import Cluster
+from cluster_kit.settings import Settings
+from cluster_kit.testing.proxy import TASK_PREFIX
+
+if TYPE_CHECKING:
+    from cluster_kit.plugin import Plugin
+
+_STOP_SECONDS = 5.0
+_LEAK_SECONDS = 5.0
+
+
+class ClusterFactory:
+    """Makes clusters that share an application, and stops them all.
+
+    Args:
+        url: of the event queue, where a call names none; by default a memory hub of its own.
+    """
+
+    def __init__(self, url: str = "") -> None:
+        unique = uuid.uuid4().hex[:12]
+        self.name: str = f"test-{unique}"
+        self.url: str = url or f"memory://{unique}"
+        self.clusters: list[Cluster] = []
+        self._before = asyncio.all_tasks()
+
+    async def __call__(
+        self,
+        n: int = 1,
+        *,
+        name: str | None = None,
+        plugins: Sequence[type[Plugin] | Plugin] = (),
+        url: str | None = None,
+        start: bool = True,
+        event_queue: Mapping[str, object] | None = None,
+        **settings: Any,  # noqa: ANN401 - whatever Settings takes
+    ) -> list[Cluster]:
+        """Return `n` instances of one application, started one after the other.
+
+        Args:
+            n: how many.
+            name: of the application; by default one of its own for this factory.
+            plugins: for each instance; give classes when there are several instances.
+            url: of the event queue.
+            start: False leaves starting to the test.
+            event_queue: further settings of the event queue.
+            settings: further keywords of `Settings`.
+        """
+        made: list[Cluster] = []
+        for _ in range(n):
+            queue = {"url": url or self.url, **(event_queue or {})}
+            chosen = Settings(event_queue=queue, **settings)
+            cluster = Cluster(name or self.name, plugins=plugins, settings=chosen)
+            self.clusters.append(cluster)
+            made.append(cluster)
+            if start:
+                await cluster.start()
+        return made
+
+    async def close(self) -> None:
+        """Stop everything in reverse order.
+
+        Raises:
+            ExceptionGroup: what went wrong at stopping.
+            AssertionError: tasks that were not there before still run.
+        """
+        failures: list[Exception] = []
+        while self.clusters:
+            try:
+                await self.clusters.pop().stop(timeout=_STOP_SECONDS)
+            except Exception as exc:  # noqa: BLE001 - the others are to be stopped too
+                failures.append(exc)
+        if failures:
+            raise ExceptionGroup("clusters that did not stop well", failures)
+        await self._expect_no_leak()
+
+    async def _expect_no_leak(self) -> None:
+        ours = {*self._before, asyncio.current_task()}
+        left = {
+            task
+            for task in asyncio.all_tasks() - ours
+            if not task.get_name().startswith(TASK_PREFIX)
+        }
+        if left:
+            await asyncio.wait(left, timeout=_LEAK_SECONDS)
+        leaked = sorted(repr(task) for task in left if not task.done())
+        assert not leaked, "tasks that go on after every cluster has stopped: " + "; ".join(leaked)

@@ -1,0 +1,74 @@
+"""The fixtures of the pytest plugin. What they need is imported when a test asks for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from cluster_kit.testing.clock import FakeClock
+    from cluster_kit.testing.factory import ClusterFactory
+    from cluster_kit.testing.proxy import FaultProxy
+    from cluster_kit.testing.servers import RabbitServer
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitServer]:
+    """A RabbitMQ for the whole run: given by the environment, in a container, or started here.
+
+    Where there is none the test is skipped with the reason; it fails when ``CI`` is set.
+    """
+    from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
+
+    try:
+        server = start_rabbitmq()
+    except NodeUnavailableError as exc:
+        if os.environ.get("CI"):
+            pytest.fail(str(exc), pytrace=False)
+        pytest.skip(str(exc))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitServer) -> str:
+    """URL of a virtual host of this test's own.
+
+    On a RabbitMQ given by ``CLUSTER_KIT_TEST_AMQP_URL`` without ``CLUSTER_KIT_TEST_AMQP_CTL`` it
+    is the URL as given: there, names must keep tests apart.
+    """
+    return rabbitmq_server.new_url()
+
+
+@pytest_asyncio.fixture
+async def fault_proxy(rabbitmq: str) -> AsyncIterator[FaultProxy]:
+    """A proxy in front of `rabbitmq` that breaks the link on demand; connect to its `url`."""
+    from cluster_kit.testing.proxy import FaultProxy
+
+    async with FaultProxy(rabbitmq) as proxy:
+        yield proxy
+
+
+@pytest_asyncio.fixture
+async def cluster_factory() -> AsyncIterator[ClusterFactory]:
+    """Makes clusters, in memory unless a URL is given, and stops them after the test.
+
+    ``first, second = await cluster_factory(2)``. The test fails when a task outlives them.
+    """
+    from cluster_kit.testing.factory import ClusterFactory
+
+    factory = ClusterFactory()
+    yield factory
+    await factory.close()
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """A clock that stands still until the test advances it."""
+    from cluster_kit.testing.clock import FakeClock
+
+    return FakeClock()

@@ -1,0 +1,45 @@
+"""Which scenarios of a contract are run: all that the adapter does not declare impossible."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+
+class Selection:
+    """Drops what an adapter's `Features` rule out, and says so at the end of the run."""
+
+    def __init__(self) -> None:
+        self.dropped: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Deselect scenarios that need a feature their class declares absent."""
+        kept: list[pytest.Item] = []
+        out: list[pytest.Item] = []
+        for item in items:
+            lacking = _lacking(item)
+            if lacking:
+                owner = item.getparent(pytest.Class)
+                self.dropped[owner.name if owner else ""][lacking].append(item.name)
+            (out if lacking else kept).append(item)
+        if out:
+            config.hook.pytest_deselected(items=out)
+            items[:] = kept
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """List what was dropped."""
+        for owner, features in sorted(self.dropped.items()):
+            for feature, names in sorted(features.items()):
+                terminalreporter.write_line(
+                    f"{owner} declares {feature} unsupported: {len(names)} scenarios not run"
+                )
+
+
+def _lacking(item: pytest.Item) -> str:
+    owner = item.getparent(pytest.Class)
+    features = getattr(owner.obj if owner else None, "features", None)
+    needed = [name for mark in item.iter_markers("needs") for name in mark.args]
+    return ", ".join(name for name in needed if not getattr(features, name, True))

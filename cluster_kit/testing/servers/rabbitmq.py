@@ -1,0 +1,119 @@
+"""The handle of a RabbitMQ node that tests get."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from cluster_kit.testing.servers.handshake import server_properties
+from cluster_kit.testing.servers.node import NodeCommandError
+
+if TYPE_CHECKING:
+    from cluster_kit.testing.servers.node import Node
+
+_BATCH = 16
+"""Virtual hosts made at once: calling rabbitmqctl takes most of a second, a virtual host little."""
+
+
+class RabbitServer:
+    """A RabbitMQ node. Its methods block: in a coroutine use `asyncio.to_thread`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._spare: list[str] = []
+        self._made: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """URL of the default virtual host."""
+        return self._node.url
+
+    @property
+    def origin(self) -> str:
+        """Where the node comes from, for people."""
+        return self._node.origin
+
+    @property
+    def can_control(self) -> bool:
+        """Whether `stop`, `start` and `restart` work: not on a node that others may be using."""
+        return self._node.can_control
+
+    @property
+    def has_ctl(self) -> bool:
+        """Whether `ctl`, `close_connections` and virtual hosts of one's own work."""
+        return self._node.has_ctl
+
+    @property
+    def version(self) -> str:
+        """Version of the broker, from its own greeting."""
+        return str(server_properties(self.url, timeout=10.0).get("version", ""))
+
+    def ctl(self, *args: str, stdin: str = "") -> str:
+        """Run ``rabbitmqctl args…`` and return what it printed.
+
+        Raises:
+            NodeCommandError: it failed, or there is no rabbitmqctl for this node.
+        """
+        return self._node.ctl(*args, stdin=stdin)
+
+    def new_url(self) -> str:
+        """Return the URL of a fresh virtual host; without `has_ctl`, that of the given one."""
+        if not self.has_ctl:
+            return self.url
+        if not self._spare:
+            self._make_vhosts()
+        path = "/" + quote(self._spare.pop(0), safe="")
+        return urlunsplit(urlsplit(self.url)._replace(path=path))
+
+    def stop(self) -> None:
+        """Stop the node; what it has stored stays."""
+        self._node.stop()
+
+    def kill(self) -> None:
+        """End the node without warning, as a power cut would."""
+        self._node.stop(kill=True)
+
+    def start(self) -> None:
+        """Start the stopped node on its old ports; return when it answers."""
+        self._node.start()
+
+    def restart(self) -> None:
+        """Stop and start the node."""
+        self.stop()
+        self.start()
+
+    def close_connections(self, reason: str = "closed by a test", *, vhost: str = "/") -> None:
+        """Make the broker close every client connection of a virtual host."""
+        self.ctl("close_all_connections", "--vhost", vhost, reason)
+
+    def close(self) -> None:
+        """Remove the virtual hosts made here, and end the node if it is ours. Idempotent."""
+        made, self._made = self._made, []
+        self._spare = []
+        try:
+            if made and not self.can_control:
+                self._remove_vhosts(made)
+        finally:
+            self._node.close()
+
+    def _make_vhosts(self) -> None:
+        names = [f"ck-test-{uuid.uuid4().hex[:12]}" for _ in range(_BATCH)]
+        user = urlsplit(self.url).username or "guest"
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        definitions = {
+            "vhosts": [{"name": name} for name in names],
+            "permissions": [{"user": user, "vhost": name, **everything} for name in names],
+        }
+        self._made += names
+        self.ctl("import_definitions", stdin=json.dumps(definitions))
+        listed = self.ctl("--quiet", "list_user_permissions", user)  # import may still be going on
+        if missing := [name for name in names if name not in listed]:
+            raise NodeCommandError(f"virtual hosts were not made: {missing}")
+        self._spare += names
+
+    def _remove_vhosts(self, names: list[str]) -> None:
+        # One call for all: delete_vhost takes a single name and most of a second.
+        listed = ",".join(f'<<"{name}">>' for name in names)
+        self.ctl("eval", f'[catch rabbit_vhost:delete(V, <<"tests">>) || V <- [{listed}]].')

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+TOOL: dict[str, Any] = PROJECT["tool"]
+ADAPTERS = sorted(path.name for path in (ROOT / "adapters").iterdir() if path.name != "__pycache__")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_adapter_is_declared_wherever_packages_are_listed(adapter: str) -> None:
+    name = adapter.removeprefix("cluster_kit_")
+    linter = TOOL["importlinter"]
+    contracts = {contract["name"]: contract for contract in linter["contracts"]}
+    lists = {
+        "tool.hatch.build.targets.wheel.packages": TOOL["hatch"]["build"]["targets"]["wheel"][
+            "packages"
+        ],
+        "tool.coverage.run.source_pkgs": TOOL["coverage"]["run"]["source_pkgs"],
+        "tool.ruff.lint.isort.known-first-party": TOOL["ruff"]["lint"]["isort"][
+            "known-first-party"
+        ],
+        "tool.importlinter.root_packages": linter["root_packages"],
+        "the core knows no adapter": contracts["the core knows no adapter and no driver"][
+            "forbidden_modules"
+        ],
+        "adapters do not know each other": contracts["adapters do not know each other"]["modules"],
+        "adapters see ports": contracts["adapters see ports and below, never services"][
+            "source_modules"
+        ],
+    }
+
+    assert [
+        place
+        for place, listed in lists.items()
+        if adapter not in {entry.split("/")[-1] for entry in listed}
+    ] == []
+    assert (
+        PROJECT["project"]["entry-points"]["cluster_kit.adapters"].get(name) == f"{adapter}:ADAPTER"
+    )
+
+
+@pytest.mark.parametrize("package", ["cluster_kit", *(f"adapters/{name}" for name in ADAPTERS)])
+def test_a_package_can_be_imported_and_is_typed(package: str) -> None:
+    assert (ROOT / package / "__init__.py").exists()
+    assert (ROOT / package / "py.typed").exists()
+
+
+def test_the_newest_release_of_the_changelog_is_this_version() -> None:
+    releases = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert releases[0] == PROJECT["project"]["version"]
+    assert importlib.metadata.version("cluster-kit") == releases[0], (
+        "the installed one is older: make test"
+    )
+
+
+def test_every_make_target_says_what_it_is_for() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    targets = re.findall(r"^([a-z]+):(.*)$", makefile, re.MULTILINE)
+
+    assert [name for name, rest in targets if " ## " not in rest] == []
+    assert sorted(" ".join(phony).split()) == sorted(name for name, _ in targets)
+
+
+@pytest.mark.parametrize("script", [".ci/run", "scripts/servers"])
+def test_a_script_can_be_started(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+    assert (ROOT / script).read_text().startswith("#!/")
