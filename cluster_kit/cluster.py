@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -245,24 +246,23 @@ class Cluster:
     async def _unwind(self, timeout: float) -> list[str]:
         """Undo whatever `start` has done so far, in reverse; no failure keeps the rest back."""
         unfinished: list[str] = []
-        adapter, self._adapter = self._adapter, None
-        try:
-            if self.event_queue.attached:
+        if self.event_queue.attached:
+            async with _whatever_happens("taking nothing more"):
                 await self.event_queue.quiet()
+            async with _whatever_happens("draining"):
                 unfinished = await self.event_queue.drain(timeout)
-            for plugin in reversed(self._loaded):
-                try:
-                    await plugin.before_stop()
-                except Exception:
-                    log.exception("plugin %r failed in before_stop", plugin.name)
-            self._loaded.clear()
+        while self._loaded:
+            plugin = self._loaded.pop()
+            async with _whatever_happens(f"before_stop of plugin {plugin.name!r}"):
+                await plugin.before_stop()
+        async with _whatever_happens("closing the consumers"):
             await self.event_queue.close()
-        finally:
-            if adapter is not None:
+        adapter, self._adapter = self._adapter, None
+        if adapter is not None:
+            async with _whatever_happens("disconnecting"):
                 await adapter.close()
-            left = await self._background.close()
-            self._started = False
-        if left:
+        self._started = False
+        if left := await self._background.close():
             log.error("still running after stop: %s", ", ".join(left))
         self.telemetry.emit(
             "cluster.stopped",
@@ -285,6 +285,15 @@ class Cluster:
     def _topics(self) -> set[str]:
         declared = {topic for plugin in self._plugins.values() for topic in plugin.topics}
         return declared | self.event_queue.topics()
+
+
+@asynccontextmanager
+async def _whatever_happens(step: str) -> AsyncGenerator[None, None]:
+    """Log what goes wrong in a step of stopping and let the next steps follow."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s failed", step)
 
 
 async def _hook(plugin: Plugin, hook: str) -> None:

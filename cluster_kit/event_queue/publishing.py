@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Clock, Duration, seconds
-from cluster_kit.errors import EncodeError, MessageTooLargeError
+from cluster_kit.errors import EncodeError, MessageTooLargeError, PublishManyError
 from cluster_kit.message import Envelope, Headers
-from cluster_kit.names import QueueName, check_message_id, new_id
+from cluster_kit.names import QueueName, check_message_id, check_name, new_id
 
 if TYPE_CHECKING:
     from cluster_kit.codec import Codec
+    from cluster_kit.event_queue.worker import Surroundings
+    from cluster_kit.settings import EventQueueSettings
 
 MAX_HEADERS_BYTES = 16 * 1024
 """Most bytes of user headers, names and values together."""
+
+PIPELINE = 256
+"""Publishes of one batch that are under way at a time."""
 
 MAX_RETRIES = 1_000_000
 """Largest legal `max_retries`."""
@@ -56,40 +62,78 @@ class PublishOptions:
         )
 
 
-def make_envelope(  # noqa: PLR0913 - one argument for each thing it puts together
-    queue: QueueName,
-    payload: object,
-    options: PublishOptions,
-    *,
-    message_id: str | None,
-    codec: Codec,
-    clock: Clock,
-    origin: str,
-    max_payload_bytes: int,
-) -> Envelope:
-    """Return the task as it will travel.
+class Publisher:
+    """Makes envelopes of one instance's tasks and has them stored."""
 
-    Raises:
-        EncodeError: the payload has no form in the codec.
-        MessageTooLargeError: it has more than `max_payload_bytes` bytes.
-        InvalidNameError: the message id is malformed.
-    """
-    body = codec.encode(payload)
-    if len(body) > max_payload_bytes:
-        raise MessageTooLargeError("the payload", len(body), max_payload_bytes)
-    now = clock.wall()
-    return Envelope(
-        queue=queue,
-        id=new_id() if message_id is None else check_message_id(message_id),
-        body=body,
-        content_type=codec.content_type,
-        published_at=now,
-        max_retries=options.max_retries,
-        timeout=options.timeout,
-        expires_at=None if options.ttl is None else now + options.delay + options.ttl,
-        origin=origin,
-        headers=options.headers,
-    )
+    def __init__(
+        self,
+        app: str,
+        instance_id: str,
+        settings: EventQueueSettings,
+        codec: Codec,
+        clock: Clock,
+    ) -> None:
+        self._app = app
+        self._instance_id = instance_id
+        self._settings = settings
+        self._codec = codec
+        self._clock = clock
+
+    def queue(self, channel: str, *, shared: bool) -> QueueName:
+        """Return the queue of a channel, or raise `InvalidNameError`."""
+        return QueueName(None if shared else self._app, check_name("channel", channel))
+
+    def envelope(
+        self,
+        queue: QueueName,
+        payload: object,
+        options: PublishOptions,
+        message_id: str | None = None,
+    ) -> Envelope:
+        """Return the task as it will travel.
+
+        Raises:
+            EncodeError: the payload has no form in the codec.
+            MessageTooLargeError: it has too many bytes.
+            InvalidNameError: the message id is malformed.
+        """
+        body = self._codec.encode(payload)
+        limit = self._settings.max_payload_bytes
+        if len(body) > limit:
+            raise MessageTooLargeError("the payload", len(body), limit)
+        now = self._clock.wall()
+        return Envelope(
+            queue=queue,
+            id=new_id() if message_id is None else check_message_id(message_id),
+            body=body,
+            content_type=self._codec.content_type,
+            published_at=now,
+            max_retries=options.max_retries,
+            timeout=options.timeout,
+            expires_at=None if options.ttl is None else now + options.delay + options.ttl,
+            origin=self._instance_id,
+            headers=options.headers,
+        )
+
+    async def send(self, envelope: Envelope, delay: float, shared: Surroundings) -> str:
+        """Store a task, report it, return its id. Raises as `EventQueueAdapter.publish`."""
+        timeout = self._settings.publish_timeout
+        await shared.adapter.publish(envelope, delay=delay, timeout=timeout)
+        channel = envelope.queue.channel
+        shared.report("task.published", channel=channel, id=envelope.id, delay=delay)
+        return envelope.id
+
+    async def send_all(
+        self, envelopes: Sequence[Envelope], delay: float, shared: Surroundings
+    ) -> list[str]:
+        """Store many tasks, pipelined; `PublishManyError` when some were not confirmed."""
+        calls = [partial(self.send, envelope, delay, shared) for envelope in envelopes]
+        results = await shared.supervisor.run_all(calls, limit=PIPELINE)
+        outcomes = list(zip(envelopes, results, strict=True))
+        failed = {e.id: r for e, r in outcomes if isinstance(r, Exception)}
+        if failed:
+            raise PublishManyError([e.id for e in envelopes if e.id not in failed], failed)
+        return [e.id for e in envelopes]
 
 
 def check_timeout(timeout: Duration | None) -> float | None:

@@ -33,7 +33,14 @@ class Run:
         settled_early: that copy is stored; only the acknowledgement is left.
     """
 
-    def __init__(self, received: Received, *, timeout: float, grace: float) -> None:
+    def __init__(
+        self,
+        received: Received,
+        *,
+        timeout: float,
+        grace: float,
+        on_release: Callable[[], None],
+    ) -> None:
         self.received = received
         self.copy_id = received.copy_id
         self.envelope: Envelope = received.envelope
@@ -44,9 +51,17 @@ class Run:
         self.early: asyncio.Task[None] | None = None
         self.settled_early = False
         self._grace = grace
+        self._on_release = on_release
+        self._released = False
         self._task: asyncio.Task[object] | None = None
         self._on_stuck: Callable[[], None] = lambda: None
         self._timers: list[asyncio.TimerHandle] = []
+
+    def release(self) -> None:
+        """Free the slot: the delivery is being settled, so the broker may send another. Once."""
+        if not self._released:
+            self._released = True
+            self._on_release()
 
     async def execute(
         self, call: Callable[[], Awaitable[None]], on_stuck: Callable[[], None]

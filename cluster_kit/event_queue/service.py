@@ -7,31 +7,29 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
-from cluster_kit.errors import AlreadySubscribedError, NotStartedError, PublishManyError
+from cluster_kit.errors import AlreadySubscribedError, NotStartedError
 from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.handler import Handler, Process
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
-from cluster_kit.event_queue.publishing import PublishOptions, make_envelope
+from cluster_kit.event_queue.publishing import Publisher, PublishOptions
 from cluster_kit.event_queue.registration import Registration, check_options
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.stats import ChannelStats, Counters
 from cluster_kit.event_queue.worker import Surroundings
-from cluster_kit.names import QueueName, check_name
+from cluster_kit.names import check_name
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock, Duration
     from cluster_kit.codec import Codec
-    from cluster_kit.message import Envelope, Headers
+    from cluster_kit.message import Headers
+    from cluster_kit.names import QueueName
     from cluster_kit.ports import EventQueueAdapter, QueueDepth
     from cluster_kit.retry import RetryPolicy
     from cluster_kit.settings import EventQueueSettings
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
-
-PIPELINE = 256
-"""Publishes of one `publish_many` that are under way at a time."""
 
 
 class EventQueue:
@@ -52,13 +50,13 @@ class EventQueue:
         clock: Clock | None = None,
         codec: Codec | None = None,
     ) -> None:
-        self._app = app
         self._instance_id = instance_id
         self._settings = settings
         self._telemetry = telemetry
         self._serving = serving
         self._clock = clock or SystemClock()
         self._codec = codec or JsonCodec()
+        self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
         self._counters = Counters()
         self._registrations: dict[QueueName, Registration] = {}
         self._consumption: Consumption | None = None
@@ -106,7 +104,7 @@ class EventQueue:
             AlreadySubscribedError: the channel has another handler here.
             ConfigurationError: an option or the handler's signature is wrong.
         """
-        queue = self._queue(channel, shared=shared)
+        queue = self._publisher.queue(channel, shared=shared)
         known = self._registrations.get(queue)
         if known is not None:
             if known.handler.process == process:
@@ -132,7 +130,7 @@ class EventQueue:
 
     def unsubscribe(self, channel: str, *, shared: bool = False) -> None:
         """Take nothing more from a channel; what runs finishes. An unknown channel is no error."""
-        queue = self._queue(channel, shared=shared)
+        queue = self._publisher.queue(channel, shared=shared)
         self._registrations.pop(queue, None)
         if self._consumption is not None:
             self._consumption.retire(queue)
@@ -186,9 +184,10 @@ class EventQueue:
         options = PublishOptions.check(
             timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
         )
-        envelope = self._envelope(channel, payload, options, message_id, shared=shared)
-        await self._publish(envelope, options.delay)
-        return envelope.id
+        around = self._active().shared
+        queue = self._publisher.queue(channel, shared=shared)
+        envelope = self._publisher.envelope(queue, payload, options, message_id)
+        return await self._publisher.send(envelope, options.delay, around)
 
     async def publish_many(  # noqa: PLR0913 - the options are the interface
         self,
@@ -212,25 +211,17 @@ class EventQueue:
         options = PublishOptions.check(
             timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
         )
-        envelopes = [self._envelope(channel, p, options, None, shared=shared) for p in payloads]
-        supervisor = self._active().shared.supervisor
-        calls = [lambda e=e: self._publish(e, options.delay) for e in envelopes]
-        results = await supervisor.run_all(calls, limit=PIPELINE)
-        failed = {
-            e.id: result
-            for e, result in zip(envelopes, results, strict=True)
-            if isinstance(result, Exception)
-        }
-        if failed:
-            raise PublishManyError([e.id for e in envelopes if e.id not in failed], failed)
-        return [e.id for e in envelopes]
+        around = self._active().shared
+        queue = self._publisher.queue(channel, shared=shared)
+        envelopes = [self._publisher.envelope(queue, payload, options) for payload in payloads]
+        return await self._publisher.send_all(envelopes, options.delay, around)
 
     # --- looking after it ----------------------------------------------------------------
 
     def dead_letters(self, channel: str, *, shared: bool = False) -> DeadLetters:
         """Return the dead letters of a channel."""
         return DeadLetters(
-            self._queue(channel, shared=shared),
+            self._publisher.queue(channel, shared=shared),
             self._adapter(),
             self._codec,
             self._clock,
@@ -244,7 +235,7 @@ class EventQueue:
 
     async def depth(self, channel: str, *, shared: bool = False) -> QueueDepth | None:
         """Count a channel's messages at the broker; None when it has no queue yet."""
-        return await self._adapter().depth(self._queue(channel, shared=shared))
+        return await self._adapter().depth(self._publisher.queue(channel, shared=shared))
 
     async def channels(self) -> list[str]:
         """Return the channels of this application that have a queue at the broker, sorted."""
@@ -255,7 +246,7 @@ class EventQueue:
 
         Running and delayed tasks and dead letters stay.
         """
-        return await self._adapter().purge(self._queue(channel, shared=shared))
+        return await self._adapter().purge(self._publisher.queue(channel, shared=shared))
 
     # --- life, led by Cluster ------------------------------------------------------------
 
@@ -312,9 +303,6 @@ class EventQueue:
 
     # --- inside --------------------------------------------------------------------------
 
-    def _queue(self, channel: str, *, shared: bool) -> QueueName:
-        return QueueName(None if shared else self._app, check_name("channel", channel))
-
     def _active(self) -> Consumption:
         if self._consumption is None:
             raise NotStartedError("event queue")
@@ -325,33 +313,6 @@ class EventQueue:
 
     def _served(self, registration: Registration) -> bool:
         return registration.serves is None or self._serving(registration.serves)
-
-    def _envelope(
-        self,
-        channel: str,
-        payload: object,
-        options: PublishOptions,
-        message_id: str | None,
-        *,
-        shared: bool,
-    ) -> Envelope:
-        self._active()
-        return make_envelope(
-            self._queue(channel, shared=shared),
-            payload,
-            options,
-            message_id=message_id,
-            codec=self._codec,
-            clock=self._clock,
-            origin=self._instance_id,
-            max_payload_bytes=self._settings.max_payload_bytes,
-        )
-
-    async def _publish(self, envelope: Envelope, delay: float) -> None:
-        timeout = self._settings.publish_timeout
-        await self._adapter().publish(envelope, delay=delay, timeout=timeout)
-        channel = envelope.queue.channel
-        self._report("task.published", channel=channel, id=envelope.id, delay=delay)
 
     def _report(self, event: str, /, **fields: object) -> None:
         self._counters.count(event, str(fields["channel"]))

@@ -55,6 +55,7 @@ class Settler:
         if isinstance(outcome, Again | Dead) and not await self.store(run.envelope, outcome):
             outcome = GiveBack("the broker did not take its copy before this instance stopped")
         if isinstance(outcome, GiveBack):
+            run.release()
             await self.give_back(run.received, outcome.why)
             return
         if isinstance(outcome, Done):
@@ -67,7 +68,7 @@ class Settler:
         while True:
             try:
                 await self._store_once(envelope, outcome)
-            except TransportError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
                 log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
             else:
                 return True
@@ -104,6 +105,8 @@ class Settler:
 
     async def ack(self, run: Run) -> None:
         """Acknowledge the newest delivery of the run's copy, or remember that it is missing."""
+        # Before the acknowledgement, because the next delivery may follow upon it at once.
+        run.release()
         while True:
             received = run.received
             try:
@@ -120,6 +123,7 @@ class Settler:
     async def ack_remembered(self, received: Received) -> None:
         """Acknowledge a copy whose task needs no further run here."""
         envelope = received.envelope
+        log.info("task %s needs no further run: this instance has it already", envelope.id)
         try:
             await received.ack()
         except ConnectionLost:

@@ -48,6 +48,7 @@ class Subscription:
         self._consumer: Consumer | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._runs: set[Run] = set()
+        self._busy = 0
         self._chores: set[asyncio.Task[None]] = set()
         self._finished = asyncio.Event()
         self._turn = asyncio.Event()
@@ -143,7 +144,7 @@ class Subscription:
         envelope = received.envelope
         if not run.copy_id and not received.copy_id:
             run.received = received  # no telling them apart: most likely the same one again
-        elif envelope.attempt <= run.envelope.attempt:
+        elif envelope.attempt <= run.envelope.attempt and not run.stuck:
             # A repeated publish. The running copy is stored until its outcome is, so one is enough.
             self._do(self._shared.settler.ack_remembered(received), envelope)
         else:
@@ -151,7 +152,7 @@ class Subscription:
             self._do(self._shared.settler.postpone(received, TWIN_DELAY, why), envelope)
 
     def _may_take(self) -> bool:
-        if self._stopping or len(self._runs) >= self._options.concurrency:
+        if self._stopping or self._busy >= self._options.concurrency:
             return False
         if self._options.idle is None:
             return True
@@ -167,7 +168,9 @@ class Subscription:
             received,
             timeout=received.envelope.timeout or options.timeout,
             grace=options.cancel_grace,
+            on_release=self._release,
         )
+        self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
         self._shared.supervisor.spawn(self._work(run), name=f"task:{self.queue}:{run.envelope.id}")
@@ -175,11 +178,18 @@ class Subscription:
     async def _work(self, run: Run) -> None:
         try:
             await self._worker.work(run)
+        except Exception:
+            log.exception("task %s on %s was not settled", run.envelope.id, self.queue.channel)
+            await self._shared.settler.give_back(run.received, "it could not be settled")
         finally:
+            run.release()
             self._runs.discard(run)
             self._finished.set()
-            if not self._taking:
-                self._turn.set()
+
+    def _release(self) -> None:
+        self._busy -= 1
+        if not self._taking:
+            self._turn.set()
 
     # --- pausing and giving back ---
 
