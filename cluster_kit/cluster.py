@@ -294,6 +294,10 @@ async def _whatever_happens(step: str) -> AsyncGenerator[None, None]:
         yield
     except Exception:
         log.exception("%s failed", step)
+    except asyncio.CancelledError:
+        if _being_cancelled():
+            raise
+        log.exception("%s failed", step)
 
 
 async def _hook(plugin: Plugin, hook: str) -> None:
@@ -301,3 +305,13 @@ async def _hook(plugin: Plugin, hook: str) -> None:
         await getattr(plugin, hook)()
     except Exception as exc:
         raise PluginFailedError(plugin.name, hook, exc) from exc
+    except asyncio.CancelledError as exc:
+        if _being_cancelled():
+            raise
+        raise PluginFailedError(plugin.name, hook, exc) from exc
+
+
+def _being_cancelled() -> bool:
+    """Whether it is this task that is cancelled, not something a step was waiting for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -101,7 +101,7 @@ class AdapterUnavailableError(ConfigurationError):
 
     def __init__(self, name: str, missing: str, install: str) -> None:
         self.name, self.missing, self.install = name, missing, install
-        super().__init__(f"adapter {name!r} needs {missing}: {install}")
+        super().__init__(f"adapter {name!r} needs {missing}{f': {install}' if install else ''}")
 
 
 class AlreadySubscribedError(ConfigurationError):

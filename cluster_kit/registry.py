@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.ports import AdapterSpec
-from cluster_kit.urls import redact_url, url_scheme
+from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, EventQueueAdapter
@@ -25,11 +25,11 @@ class AdapterRegistry:
 
     def __init__(self) -> None:
         self._specs: dict[str, AdapterSpec] = {}
-        self._broken: dict[str, ImportError] = {}
+        self._broken: dict[str, Exception] = {}
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
             try:
                 spec = entry.load()
-            except ImportError as exc:
+            except Exception as exc:  # noqa: BLE001 - foreign code; told when somebody asks for it
                 self._broken[entry.name] = exc
                 continue
             if not isinstance(spec, AdapterSpec):
@@ -60,12 +60,13 @@ class AdapterRegistry:
         """
         scheme = url_scheme(url)
         if not scheme:
-            raise ConfigurationError(f"{redact_url(url)!r} is no URL: expected scheme://…")
+            # Not shown: without a scheme nobody can tell where its password is.
+            raise ConfigurationError("this is no URL: expected scheme://…")
         for spec in reversed(self._specs.values()):
             if scheme in spec.schemes:
                 return spec
         if (broken := self._broken.get(scheme)) is not None:
-            raise AdapterUnavailableError(scheme, str(broken), "") from broken
+            raise AdapterUnavailableError(scheme, _missing(broken), "") from broken
         known = [known for spec in self._specs.values() for known in spec.schemes]
         raise AdapterNotFoundError(scheme, known)
 
@@ -84,4 +85,11 @@ class AdapterRegistry:
         try:
             return factory(url, context)
         except ImportError as exc:
-            raise AdapterUnavailableError(spec.name, exc.name or str(exc), spec.install) from exc
+            raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from exc
+
+
+def _missing(error: Exception) -> str:
+    """Return what keeps an adapter from being used: most often the name of a package."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the package {error.name}"
+    return f"a working import ({type(error).__name__}: {error})"

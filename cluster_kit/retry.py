@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
+from typing import cast
 
 from cluster_kit.clock import MAX_WAIT, seconds
 from cluster_kit.errors import ConfigurationError
@@ -38,12 +39,16 @@ class RetryPolicy:
     random: random.Random = field(default_factory=random.Random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        seconds("initial_delay", self.initial_delay, limit=MAX_WAIT)
-        seconds("max_delay", self.max_delay, limit=MAX_WAIT)
-        if not (math.isfinite(self.factor) and self.factor >= 1):
+        for name in ("initial_delay", "max_delay"):
+            checked = seconds(name, getattr(self, name), limit=MAX_WAIT)
+            object.__setattr__(self, name, checked)  # a timedelta becomes seconds
+        if not (_is_number(self.factor) and math.isfinite(self.factor) and self.factor >= 1):
             raise ConfigurationError(f"factor must be finite and 1 or more, not {self.factor!r}")
-        if not 0 <= self.jitter <= 1:
+        if not (_is_number(self.jitter) and 0 <= self.jitter <= 1):
             raise ConfigurationError(f"jitter must be from 0 to 1, not {self.jitter!r}")
+        for name in ("retry_on", "give_up_on"):
+            if not _are_exceptions(getattr(self, name)):
+                raise ConfigurationError(f"{name} must be an exception class or a tuple of them")
 
     def retries(self, error: BaseException) -> bool:
         """Whether the policy retries after `error` at all."""
@@ -56,3 +61,12 @@ class RetryPolicy:
         except OverflowError:
             nominal = self.max_delay if self.initial_delay else 0.0
         return min(nominal * (1 + self.jitter * self.random.uniform(-1, 1)), MAX_WAIT)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_exceptions(value: object) -> bool:
+    kinds = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+    return all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)

@@ -17,7 +17,8 @@ __all__ = ["ADAPTER"]
 
 
 def _event_queue(url: str, context: AdapterContext) -> EventQueueAdapter:
-    from cluster_kit_amqp.event_queue import AmqpEventQueue  # noqa: PLC0415 - loads the driver
+    # Imported here, for it loads the driver, which listing adapters must not.
+    from cluster_kit_amqp.event_queue import AmqpEventQueue
 
     return AmqpEventQueue(url, context)
 

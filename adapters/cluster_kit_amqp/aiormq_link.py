@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import aiormq
-from aiormq.abc import AbstractChannel
 
+from cluster_kit_amqp.aiormq_calls import Calls
 from cluster_kit_amqp.aiormq_channel import AiormqChannel
 from cluster_kit_amqp.aiormq_stream import Observed, Transport
 from cluster_kit_amqp.errors import Translated, dial_failed
-from cluster_kit_amqp.link import DialFailed, LinkDown, LinkError, Server
+from cluster_kit_amqp.link import Link, LinkError, Server
 
 if TYPE_CHECKING:
+    import ssl
+
     from cluster_kit_amqp.options import Host, Options
 
-_CLOSE_TIMEOUT = 4.0  # seconds; aiormq waits 2 for the broker's answer
-_GRACE = 0.5  # seconds a call may take after the loss of its link to say how it ended
+_CLOSE_TIMEOUT = 4.0  # seconds; aiormq itself waits 2 for the broker's answer
 
-_REPORTED_BY_US = (
+_TOLD_BY_US = (  # through telemetry, health or an error, and there without the driver's addresses
     "error when creating transport: %r",
     "Cancelling cause reader exited abnormally",
     'Unexpected connection close from remote "%s", Connection.Close(reply_code=%r, reply_text=%r)',
@@ -39,9 +38,114 @@ _REPORTED_BY_US = (
 )
 
 
-def _not_reported_by_us(record: logging.LogRecord) -> bool:
-    return record.msg not in _REPORTED_BY_US
+def _not_told_by_us(record: logging.LogRecord) -> bool:
+    return record.msg not in _TOLD_BY_US
 
 
 for _name in ("aiormq.connection", "aiormq.channel"):
-    logging.getLogger(_name).addFilter(_not_reported_by_us)
+    logging.getLogger(_name).addFilter(_not_told_by_us)
+
+
+class AiormqLink:
+    """Implements `cluster_kit_amqp.link.Link`."""
+
+    def __init__(self, connection: aiormq.Connection, observed: Observed) -> None:
+        self._connection, self._observed = connection, observed
+        self._calls = Calls(observed)
+        self._callbacks: list[Callable[[], None]] = [self._end_calls]
+        observed.on_change = self._changed
+        told = connection.server_properties
+        self.server: Server = Server(
+            product=str(told.get("product", "")), version=str(told.get("version", ""))
+        )
+
+    @property
+    def lost(self) -> str | None:
+        """Why the link is gone; None while it is up."""
+        return self._observed.lost
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker takes no publishes; None when it does."""
+        return self._observed.blocked
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when `lost` or `blocked` changes."""
+        self._callbacks.append(callback)
+
+    def _changed(self) -> None:
+        for callback in self._callbacks:
+            callback()
+
+    def _end_calls(self) -> None:
+        if self.lost is not None:
+            self._calls.end_all()
+
+    @asynccontextmanager
+    async def channel(self, *, confirms: bool = False) -> AsyncGenerator[AiormqChannel, None]:
+        """Open a channel for the length of the context."""
+        channel = await self.open_channel(confirms=confirms)
+        try:
+            yield channel
+        finally:
+            await channel.close()
+
+    async def open_channel(self, *, confirms: bool = False) -> AiormqChannel:
+        """Open a channel that the caller closes."""
+        async with self._calls.call():
+            channel = await self._connection.channel(publisher_confirms=confirms)
+            return AiormqChannel(channel, self._calls)
+
+    async def close(self) -> None:
+        """Close the connection and its socket."""
+        try:
+            with suppress(LinkError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    with Translated():
+                        await self._connection.close(
+                            aiormq.exceptions.ConnectionClosed(200, "closed by this side")
+                        )
+        finally:
+            self._observed.end("closed by this side")
+
+
+async def dial(
+    options: Options,
+    host: Host,
+    *,
+    tls: ssl.SSLContext | None,
+    name: str,
+) -> Link:
+    """Connect to one host. The caller bounds the time.
+
+    Args:
+        options: credentials, virtual host, heartbeat.
+        host: where to.
+        tls: settings of TLS; None for a plain connection.
+        name: of the connection, shown by the broker.
+
+    Raises:
+        DialFailed: it could not be made.
+    """
+    observed = Observed()
+    connection = aiormq.Connection(
+        f"amqp://{quote(options.user, safe='')}:{quote(options.password, safe='')}"
+        f"@broker/?heartbeat={options.heartbeat}",
+        transport_factory=Transport(host, tls, observed),
+        client_properties={
+            "connection_name": name,
+            "product": "cluster-kit",
+            "version": version("cluster-kit"),
+            "information": "",
+        },
+    )
+    connection.vhost = options.vhost
+    try:
+        with Translated():
+            await connection.connect()
+    except LinkError as exc:
+        raise dial_failed(exc, observed.lost, observed.closed_by) from exc
+    finally:
+        if not connection.is_opened:
+            observed.abort()
+    return AiormqLink(connection, observed)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from aiormq.connection import TransportFactory
 from pamqp.header import ContentHeader
 
+from cluster_kit_amqp.link import LinkDown
+
 if TYPE_CHECKING:
     import ssl
 
@@ -54,6 +56,11 @@ class Observed:
             self.abort()
             self._changed()
 
+    def require(self, *, sent: bool = False) -> None:
+        """Raise `LinkDown` with the reason when the stream has ended."""
+        if self.lost is not None:
+            raise LinkDown(self.lost, sent=sent)
+
     def explain(self, reason: str) -> str:
         """Return the broker's own words where it gave any, else `reason`."""
         return reason if self.closed_by is None else f"{self.closed_by[0]} {self.closed_by[1]}"
@@ -91,7 +98,7 @@ class FrameReader(asyncio.StreamReader):
     def __init__(self, observed: Observed) -> None:
         super().__init__(limit=1 << 18, loop=asyncio.get_running_loop())
         self._observed = observed
-        self._frame = b""
+        self._frame: bytes = b""
         self._served = 0
 
     def at_eof(self) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import aiormq.exceptions as driver
-from pamqp.exceptions import PAMQPException
 
 from cluster_kit_amqp.link import (
     ChannelDown,
@@ -20,7 +20,7 @@ from cluster_kit_amqp.link import (
     Unencodable,
 )
 
-_CHANNEL_CODES: dict[type[driver.ChannelClosed], int] = {
+_CHANNEL_CODES: dict[type[BaseException], int] = {
     driver.ChannelAccessRefused: 403,
     driver.ChannelNotFoundEntity: 404,
     driver.ChannelLockedResource: 405,
@@ -33,42 +33,58 @@ _TEMPORARY = re.compile(r"limit|is down|shut", re.IGNORECASE)
 
 def translate(error: BaseException) -> LinkError:
     """Return the seam's error for one of the driver's."""
-    match error:
-        case driver.PublishError():
-            return Returned(" ".join(str(arg) for arg in error.args))
-        case driver.DeliveryError():
-            return Nacked(str(error))
-        case driver.AMQPChannelError():
-            return _channel_down(error)
-        case driver.ChannelInvalidStateError():
-            return ChannelDown(0, "the channel is closed", sent=False)
-        case driver.AuthenticationError() | driver.ProbableAuthenticationError():
-            return DialFailed(_text(error), retryable=False)
-        case TypeError() | ValueError() | OverflowError() | RecursionError():
-            return Unencodable(_text(error))
-        case _:
-            return LinkDown(_text(error))
+    for kind, make in _TRANSLATIONS:
+        if isinstance(error, kind):
+            return make(error)
+    return LinkDown(_text(error))
 
 
-def _channel_down(error: driver.AMQPChannelError) -> ChannelDown:
-    code, text = _CHANNEL_CODES.get(type(error), 0), _text(error)  # type: ignore[arg-type]
+def _channel_down(error: BaseException) -> ChannelDown:
+    code, text = _CHANNEL_CODES.get(type(error), 0), _text(error)
     if not code and len(error.args) == 2 and isinstance(error.args[0], int):  # noqa: PLR2004
         code, text = error.args[0], str(error.args[1])
     return ChannelDown(code, text)
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(arg) for arg in error.args if arg is not None) or type(error).__name__
 
 
-def dial_failed(error: BaseException, closed_by: tuple[int, str] | None) -> DialFailed:
-    """Return why a link could not be made; `closed_by` is how the broker closed, if it did."""
-    if closed_by is None:
-        told = translate(error)
-        return told if isinstance(told, DialFailed) else DialFailed(told.reason)
-    code, text = closed_by
-    lasting = code in {_ACCESS_REFUSED, _NOT_ALLOWED} and not _TEMPORARY.search(text)
-    return DialFailed(f"{code} {text}", retryable=not lasting)
+_TRANSLATIONS: tuple[
+    tuple[
+        type[BaseException] | tuple[type[BaseException], ...], Callable[[BaseException], LinkError]
+    ],
+    ...,
+] = (
+    (driver.PublishError, lambda error: Returned(_text(error))),
+    (driver.DeliveryError, lambda error: Nacked(str(error))),
+    (driver.AMQPChannelError, _channel_down),
+    (
+        driver.ChannelInvalidStateError,
+        lambda _: ChannelDown(0, "the channel is closed", sent=False),
+    ),
+    (
+        (driver.AuthenticationError, driver.ProbableAuthenticationError),
+        lambda error: DialFailed(_text(error), retryable=False),
+    ),
+    ((TypeError, ValueError, OverflowError, RecursionError), lambda e: Unencodable(_text(e))),
+)
+"""The first that fits counts; whatever else the driver raises is the end of the link."""
+
+
+def dial_failed(
+    error: LinkError, lost: str | None, closed_by: tuple[int, str] | None
+) -> DialFailed:
+    """Return why a link could not be made, in the broker's words where it said any."""
+    if closed_by is not None:
+        code, text = closed_by
+        lasting = code in {_ACCESS_REFUSED, _NOT_ALLOWED} and not _TEMPORARY.search(text)
+        return DialFailed(f"{code} {text}", retryable=not lasting)
+    if isinstance(error, DialFailed):
+        return error
+    return DialFailed(lost or error.reason)
 
 
 class Translated:
@@ -103,7 +119,3 @@ class Translated:
 def _cancellations() -> int:
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
-
-
-MAPPED = (driver.AMQPError, driver.ChannelInvalidStateError, PAMQPException, OSError, EOFError)
-"""Roots of everything the driver raises by itself; a test walks what is below them."""

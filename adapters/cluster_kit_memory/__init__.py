@@ -13,7 +13,7 @@ __all__ = ["ADAPTER"]
 
 
 def _event_queue(url: str, context: AdapterContext) -> EventQueueAdapter:
-    from cluster_kit_memory.event_queue import MemoryEventQueue  # noqa: PLC0415 - listing is cheap
+    from cluster_kit_memory.event_queue import MemoryEventQueue
 
     return MemoryEventQueue(url, context)
 

@@ -130,7 +130,7 @@ class Hub:
     def _new(self, envelope: Envelope) -> Stored:
         queue = self.open_queue(envelope.queue)
         number = next(self._numbers)
-        return Stored(number, queue, own_copy(envelope), new_id(), number)
+        return Stored(number, queue, own_copy(envelope, envelope.queue), new_id(), number)
 
     def _put_delayed(self, stored: Stored, begins: float) -> None:
         self._delayed.add(stored.id, begins, stored)
@@ -227,7 +227,7 @@ class Hub:
         stored.redeliveries += counts
         if stored.redeliveries > self._redelivery_limit:
             text = f"delivered {stored.redeliveries} times without any outcome"
-            self._die(stored, DeadReason.CRASHED, text)
+            self._die(stored, DeadReason.CRASHED, text, done)
             return
         stored.queue.put_back(stored)
         self._watch_expiry(stored)
@@ -240,12 +240,12 @@ class Hub:
         del stored.queue.dead[stored.id]
         self._store.remove([stored.id], done)
 
-    def _die(self, stored: Stored, reason: DeadReason, text: str) -> None:
+    def _die(self, stored: Stored, reason: DeadReason, text: str, done: Done = ignore) -> None:
         death = Death(reason=reason, error_text=text, died_at=self._clock.wall())
         stored.envelope = replace(stored.envelope, death=death)
         stored.position = next(self._numbers)
         stored.queue.dead[stored.id] = stored
-        self._store.change(stored, State.DEAD, ignore)
+        self._store.change(stored, State.DEAD, done)
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -273,9 +273,9 @@ class Hub:
         return min(left, default=None)
 
 
-def own_copy(envelope: Envelope) -> Envelope:
-    """Return `envelope` with headers nobody else can change."""
-    return replace(envelope, headers=copy.deepcopy(dict(envelope.headers)))
+def own_copy(envelope: Envelope, queue: QueueName) -> Envelope:
+    """Return `envelope`, addressed to `queue`, with headers nobody else can change."""
+    return replace(envelope, queue=queue, headers=copy.deepcopy(dict(envelope.headers)))
 
 
 def _after(entry: Callable[[], None], done: Done, error: Exception | None) -> None:

@@ -85,9 +85,9 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One statement. Of all changes to a row that failed, only the last need be repeated."""
+    """One statement. Of those with one `key` that failed, only the last need be repeated."""
 
-    row: int
+    key: int | str
     sql: str
     values: tuple[object, ...]
 
@@ -95,11 +95,8 @@ class Change:
     def insert(cls, row: Row, text: str) -> Change:
         """Keep a new task whose envelope is `text`."""
         sql = "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        body = row.envelope.body
-        values = (
-            row.id, int(row.state), row.position, row.due, row.redeliveries, row.copy_id, text, body,
-        )  # fmt: skip
-        return cls(row.id, sql, values)
+        place = (row.id, int(row.state), row.position, row.due, row.redeliveries)
+        return cls(row.id, sql, (*place, row.copy_id, text, row.envelope.body))
 
     @classmethod
     def move(cls, row: int, state: State, position: int, redeliveries: int) -> Change:
@@ -123,8 +120,7 @@ class Change:
     @classmethod
     def name_queue(cls, text: str) -> Change:
         """Keep a queue's name."""
-        # Negative, so that it never meets the row of a task.
-        return cls(-1 - abs(hash(text)), "INSERT OR IGNORE INTO queues VALUES (?)", (text,))
+        return cls(text, "INSERT OR IGNORE INTO queues VALUES (?)", (text,))
 
 
 class QueueFile:
@@ -147,7 +143,7 @@ class QueueFile:
             self._make()
             base = sqlite3.connect(self._path, timeout=0, isolation_level=None)
             contents = _lock_and_read(base)
-        except (sqlite3.Error, OSError, ValueError, QueueFileError) as exc:
+        except (sqlite3.Error, OSError, TypeError, ValueError, QueueFileError) as exc:
             if base is not None:
                 base.close()
             raise self._explain(exc) from exc
@@ -187,7 +183,7 @@ class QueueFile:
                 self._base.execute(change.sql, change.values)
             self._base.execute("COMMIT")
         except (sqlite3.Error, OverflowError) as exc:
-            if self._base.in_transaction:
+            with suppress(sqlite3.Error):  # some failures have rolled back by themselves
                 self._base.execute("ROLLBACK")
             return exc
         return None
@@ -212,7 +208,7 @@ def _lock_and_read(base: sqlite3.Connection) -> Contents:
     _check_format(base)
     contents = Contents(
         queues=[decode_name(text) for (text,) in base.execute("SELECT name FROM queues")],
-        rows=[_row(*found) for found in base.execute("SELECT * FROM tasks ORDER BY position")],
+        rows=[_row(found) for found in base.execute("SELECT * FROM tasks ORDER BY position")],
     )
     base.execute("COMMIT")
     # In exclusive mode the log needs no shared memory, and a commit is one append.
@@ -236,7 +232,7 @@ def _check_format(base: sqlite3.Connection) -> None:
         raise QueueFileError(f"is damaged, and is left alone: {report}")
 
 
-def _row(*found: Any) -> Row:
+def _row(found: tuple[Any, ...]) -> Row:
     number, state, position, due, redeliveries, copy_id, text, body = found
     envelope = decode_envelope(text, bytes(body))
     return Row(number, State(state), position, due, redeliveries, copy_id, envelope)

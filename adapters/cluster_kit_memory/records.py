@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from cluster_kit.errors import EncodeError
 from cluster_kit.message import DeadReason, Death, Envelope
 from cluster_kit.names import QueueName
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+_SIMPLE_FIELDS = tuple(
+    field.name
+    for field in fields(Envelope)
+    if field.name not in {"queue", "body", "headers", "death"}
+)
 
 _TAG = "$"
 """A dict with this one key stands for a value that JSON does not have."""
@@ -44,19 +48,14 @@ def encode_envelope(envelope: Envelope) -> str:
     Raises:
         EncodeError: a header has a value that cannot be kept; the text names the header.
     """
-    fields: dict[str, object] = {
+    parts: dict[str, object] = {
         "queue": [envelope.queue.app, envelope.queue.channel],
         "headers": {name: _plain(name, value) for name, value in envelope.headers.items()},
         "death": None if envelope.death is None else asdict(envelope.death),
     }
     for name in _SIMPLE_FIELDS:
-        fields[name] = getattr(envelope, name)
-    return json.dumps(fields, separators=(",", ":"))
-
-
-_SIMPLE_FIELDS = (
-    "id", "content_type", "published_at", "attempt", "max_retries", "timeout", "expires_at", "origin",
-)  # fmt: skip
+        parts[name] = getattr(envelope, name)
+    return json.dumps(parts, separators=(",", ":"))
 
 
 def decode_envelope(text: str, body: bytes) -> Envelope:
@@ -66,55 +65,62 @@ def decode_envelope(text: str, body: bytes) -> Envelope:
         ValueError: the text is something else.
     """
     try:
-        fields: dict[str, Any] = json.loads(text)
-        death = fields.pop("death")
-        if death is not None:
-            death = Death(**{**death, "reason": DeadReason(death["reason"])})
-        app, channel = fields.pop("queue")
-        headers = {name: _rich(value) for name, value in fields.pop("headers").items()}
+        parts: dict[str, Any] = json.loads(text)
+        death = _death(parts.pop("death"))
+        app, channel = parts.pop("queue")
+        headers = {name: _rich(value) for name, value in parts.pop("headers").items()}
         return Envelope(
-            queue=QueueName(app, channel), headers=headers, death=death, body=body, **fields
+            queue=QueueName(app, channel), headers=headers, death=death, body=body, **parts
         )
-    except (KeyError, TypeError, AttributeError) as exc:
+    except (ArithmeticError, KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"{text[:80]!r} is no task: {exc}") from exc
 
 
+def _death(parts: dict[str, Any] | None) -> Death | None:
+    if parts is None:
+        return None
+    reason = DeadReason(parts.pop("reason"))
+    return Death(reason=reason, **parts)
+
+
 def _plain(header: str, value: object) -> object:
+    plain = value
     match value:
         case None | bool() | int() | float() | str():
-            return value
-        case bytes() | bytearray():
-            return {_TAG: "bytes", "value": base64.b64encode(value).decode()}
-        case datetime():
-            return {_TAG: "time", "value": value.isoformat()}
-        case Decimal():
-            return {_TAG: "decimal", "value": str(value)}
+            pass
         case list() | tuple():
-            return [_plain(header, item) for item in cast("list[object]", value)]
+            plain = [_plain(header, item) for item in cast("list[object]", value)]
         case dict():
             items = cast("Mapping[object, object]", value).items()
-            pairs = [[_plain(header, key), _plain(header, item)] for key, item in items]
-            return {_TAG: "dict", "value": pairs}
+            plain = _tagged("dict", [[_plain(header, key), _plain(header, v)] for key, v in items])
+        case bytes() | bytearray():
+            plain = _tagged("bytes", base64.b64encode(value).decode())
+        case datetime():
+            plain = _tagged("time", value.isoformat())
+        case Decimal():
+            plain = _tagged("decimal", str(value))
         case _:
             kind = type(value).__name__
             raise EncodeError(f"header {header!r}: a {kind} cannot be kept in the hub's file")
+    return plain
 
 
-def _rich(value: Any) -> object:
+def _tagged(kind: str, value: object) -> dict[str, object]:
+    return {_TAG: kind, "value": value}
+
+
+def _rich(value: object) -> object:
     if isinstance(value, list):
         return [_rich(item) for item in cast("list[object]", value)]
-    if not isinstance(value, dict):
-        return value
-    tagged = cast("dict[str, Any]", value)
-    kind, content = tagged[_TAG], tagged["value"]
-    match kind:
-        case "bytes":
-            return base64.b64decode(content)
-        case "time":
-            return datetime.fromisoformat(content)
-        case "decimal":
-            return Decimal(content)
-        case "dict":
-            return {_rich(key): _rich(item) for key, item in content}
-        case _:
-            raise ValueError(f"unknown tag {kind!r}")
+    if isinstance(value, dict):
+        tagged = cast("dict[str, Any]", value)
+        return _UNTAG[tagged[_TAG]](tagged["value"])
+    return value
+
+
+_UNTAG: Mapping[str, Callable[[Any], object]] = {
+    "bytes": base64.b64decode,
+    "time": datetime.fromisoformat,
+    "decimal": Decimal,
+    "dict": lambda pairs: {_rich(key): _rich(value) for key, value in pairs},
+}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from cluster_kit.clock import Clock
     from cluster_kit.names import QueueName
     from cluster_kit_memory.work_queue import Stored
 
@@ -41,6 +42,11 @@ class Store(Protocol):
     @property
     def trouble(self) -> str:
         """Why the last writing failed; empty while all is well."""
+        ...
+
+    @property
+    def trouble_since(self) -> float:
+        """When writing began to fail, seconds since 1970; 0 while all is well."""
         ...
 
     def add(self, stored: Stored, state: State, due: float, done: Done) -> None:
@@ -76,6 +82,7 @@ class NoStore:
     """Keeps nothing. Yields to the event loop where a store would write."""
 
     trouble = ""
+    trouble_since = 0.0
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -86,7 +93,8 @@ class NoStore:
 
     def change(self, stored: Stored, state: State, done: Done) -> None:  # noqa: ARG002 - as above
         """Do nothing."""
-        self._loop.call_soon(done, None)
+        if done is not ignore:
+            self._loop.call_soon(done, None)
 
     def remove(self, ids: Iterable[int], done: Done) -> None:  # noqa: ARG002 - as above
         """Do nothing."""
@@ -119,22 +127,25 @@ class FileStore:
 
     A new task or dead letter is on disk, safe from a loss of power, when `done` is called. Other
     moves are safe from the end of this process, and on disk with the next task at the latest.
+
+    Attributes:
+        trouble: why the last writing failed.
+        trouble_since: when writing began to fail.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.trouble = ""
+        self.trouble_since = 0.0
         self._path = path
+        self._clock = clock
         self._file = QueueFile(path)
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"queue file {path.name}")
         self._gathered: list[_Entry] = []
-        self._unwritten: dict[int, Change] = {}  # by row; the last one says it all
+        self._unwritten: dict[int | str, Change] = {}  # by row; the last one says it all
         self._writing = False
-        self._trouble = ""
-
-    @property
-    def trouble(self) -> str:
-        """Why the last writing failed."""
-        return self._trouble
+        self._closed: asyncio.Future[None] | None = None
+        self._let_go = False
 
     def open(self) -> asyncio.Future[Contents]:
         """Open the file and read it. The result's errors are those of `QueueFile.open`."""
@@ -198,34 +209,49 @@ class FileStore:
         self._note_trouble(next((error for error in errors if error is not None), None))
         for entry, error in zip(batch, errors, strict=True):
             if error is not None and not entry.vital:
-                self._unwritten.update((change.row, change) for change in entry.changes)
+                self._unwritten.update((change.key, change) for change in entry.changes)
             self._loop.call_soon(entry.done, error if entry.vital else None)
         self._writing = False
         if self._gathered:
             self._write()
+        elif self._closed is not None:
+            self._finish(self._closed)
 
     def _note_trouble(self, error: Exception | None) -> None:
-        trouble = "" if error is None else f"cannot write {self._path}: {error}"
-        if trouble and not self._trouble:
-            log.error("%s; outcomes are written once that is possible again", trouble)
-        self._trouble = trouble
+        if error is None:
+            self.trouble, self.trouble_since = "", 0.0
+            return
+        if not self.trouble:
+            self.trouble_since = self._clock.wall()
+            log.error("cannot write %s: %s; no task is accepted until it works", self._path, error)
+        self.trouble = f"cannot write {self._path}: {error}"
 
     def close(self) -> asyncio.Future[None]:
         """Write what is left and let go of the file."""
-        closed = self._loop.run_in_executor(self._thread, self._close_in_thread)
+        if self._closed is None:
+            self._closed = self._loop.create_future()
+            if not self._writing:
+                self._finish(self._closed)
+        return self._closed
+
+    def _finish(self, closed: asyncio.Future[None]) -> None:
+        self._let_go = True
+        left = list(self._unwritten.values())
+        closing = self._loop.run_in_executor(self._thread, self._close_in_thread, left)
+        closing.add_done_callback(lambda _: closed.set_result(None))
         self._thread.shutdown(wait=False)
-        return closed
 
     def abandon(self) -> None:
         """Do as `close`, and wait for it here."""
-        self._thread.submit(self._close_in_thread)
+        if not self._let_go:
+            left = list(self._unwritten.values())
+            left += [change for entry in self._gathered for change in entry.changes]
+            self._thread.submit(self._close_in_thread, left)
         self._thread.shutdown(wait=True)
 
-    def _close_in_thread(self) -> None:
-        changes = [*self._unwritten.values()]
-        changes += [change for entry in self._gathered for change in entry.changes]
-        error = self._file.write(changes, durable=True) if changes else None
+    def _close_in_thread(self, left: list[Change]) -> None:
+        error = self._file.write(left, durable=True) if left else None
         self._file.close()
         if error is not None:
             text = "%d outcomes could not be written to %s: these tasks may run again (%s)"
-            log.error(text, len(changes), self._path, error)
+            log.error(text, len(left), self._path, error)

@@ -7,6 +7,6 @@ PROGRAM = "cluster-kit"
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong use."""
-    from cluster_kit.cli.app import app  # noqa: PLC0415 - importing the package stays free
+    from cluster_kit.cli.app import app
 
     app(prog_name=PROGRAM)

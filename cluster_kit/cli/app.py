@@ -1,18 +1,34 @@
-"""The commands: their names, arguments and help. What they do is in modules beside this one."""
+"""The commands: their arguments and help. What they do is in the modules beside this one."""
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
 
-from cluster_kit.cli import options
 from cluster_kit.cli.dead_letters_app import dead_letters_app
+from cluster_kit.cli.options import (
+    App,
+    AsJson,
+    Channel,
+    Delay,
+    DemoUrl,
+    Headers,
+    MaxRetries,
+    NewId,
+    Shared,
+    Timeout,
+    Ttl,
+    Url,
+    Version,
+)
+from cluster_kit.cli.reporting import reporting
+
+HELP = "Look after the tasks of an application that runs as several instances."
 
 # Plain help and errors: the same in a terminal, a pipe and a log, and quick to come.
 app = typer.Typer(
-    help="Look after the tasks of an application that runs as several instances.",
+    help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -21,17 +37,10 @@ app = typer.Typer(
 app.add_typer(dead_letters_app, name="dead-letters")
 
 
-@app.callback()
-def program(
-    *,
-    version: Annotated[  # noqa: ARG001 - its callback does the work
-        bool,
-        typer.Option(
-            "--version", callback=options.show_version, is_eager=True, help="Show it and exit."
-        ),
-    ] = False,
-) -> None:
-    """Look after the tasks of an application that runs as several instances."""
+@app.callback(help=HELP)
+def program(*, version: Version = False) -> None:
+    """Take the options of the program itself."""
+    del version  # shown by its callback
 
 
 @app.command()
@@ -40,70 +49,102 @@ def demo(
     instances: Annotated[
         int, typer.Option(min=2, max=20, metavar="N", help="How many instances.")
     ] = 3,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            callback=options.url,
-            help="A RabbitMQ; the instances are then processes. Without: all in memory.",
-        ),
-    ] = None,
-    app: options.DemoApp = "cluster-kit-demo",
-    as_json: options.AsJson = False,
+    url: DemoUrl = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Watch a small cluster keep every promise of the queue, and what is measured of it."""
-    from cluster_kit.cli.demo import show  # noqa: PLC0415
+    """Watch a small cluster keep every promise."""
+    from cluster_kit.cli.demo import show
 
-    show(instances=instances, url=url, app=app, as_json=as_json)
+    with reporting():
+        show(instances=instances, url=url, as_json=as_json)
 
 
 @app.command()
-def run(  # noqa: PLR0913 - each parameter is an option
+def run(
     target: Annotated[
-        str, typer.Argument(metavar="MODULE:CLUSTER", help="A Cluster or a function making one.")
+        str,
+        typer.Argument(metavar="MODULE:CLUSTER", help="A Cluster, or a function that makes one."),
     ],
     *,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, metavar="N", help="Processes, kept running."),
+        typer.Option(min=1, max=1000, metavar="N", help="So many processes, kept running."),
     ] = None,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Restart when a .py file changes here.")
+        bool, typer.Option("--reload", help="Restart when a .py file changes below here.")
     ] = False,
-    url: options.Url = None,
-    app: options.App = None,
-    as_json: options.AsJson = False,
-    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    url: Url = None,
+    app: App = None,
+    as_json: AsJson = False,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run an application until SIGTERM or SIGINT, then drain it.
+    """Run an application until SIGTERM, then drain it.
 
-    Exits 0 after a complete drain, 1 when time ran out. A second signal ends it at once.
+    SIGINT is the same. Exits 0 after a complete drain and 1 when the time ran out. A second
+    signal ends it at once.
     """
-    from cluster_kit.cli.run import Request, run_target  # noqa: PLC0415
+    from cluster_kit.cli.run import Launch, launch
 
-    run_target(
-        Request(
-            target=target,
+    with reporting():
+        launch(
+            Launch(target, url=url, app=app, as_json=as_json),
             workers=workers,
             reload=reload,
-            url=url,
-            app=app,
-            as_json=as_json,
-            parent=parent,
+            lifeline=lifeline,
         )
-    )
 
 
 @app.command()
-def publish(  # noqa: PLR0913 - each parameter is an option
-    channel: options.Channel,
+def publish(
+    channel: Channel,
     payload: Annotated[
-        str, typer.Argument(metavar="PAYLOAD_JSON", help="JSON; '-' reads standard input.")
+        str, typer.Argument(metavar="PAYLOAD_JSON", help="JSON; - reads standard input.")
     ],
     *,
-    delay: options.Seconds("Wait so long before the first run.") = None,  # type: ignore[valid-type]
-    url: options.Url = None,
-    app: options.App = None,
-    as_json: options.AsJson = False,
+    delay: Delay = None,
+    ttl: Ttl = None,
+    timeout: Timeout = None,
+    max_retries: MaxRetries = None,
+    message_id: NewId = None,
+    header: Headers = None,
+    shared: Shared = False,
+    url: Url = None,
+    app: App = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Publish a task and print its id once the broker has stored it."""
+    """Publish a task and print its id once it is stored."""
+    from cluster_kit.cli.session import Access
+    from cluster_kit.cli.tasks import Task, publish_task, read_headers, read_payload
+
+    task = Task(
+        channel=channel,
+        payload=read_payload(payload),
+        delay=delay,
+        ttl=ttl,
+        timeout=timeout,
+        max_retries=max_retries,
+        message_id=message_id,
+        headers=read_headers(header or []),
+        shared=shared,
+    )
+    with reporting():
+        publish_task(Access(url, app, shared=shared), task, as_json=as_json)
+
+
+@app.command()
+def queues(*, url: Url = None, app: App = None, as_json: AsJson = False) -> None:
+    """List an application's queues and how full they are."""
+    from cluster_kit.cli.session import Access
+    from cluster_kit.cli.tasks import list_queues
+
+    with reporting():
+        list_queues(Access(url, app), as_json=as_json)
+
+
+@app.command()
+def adapters(*, as_json: AsJson = False) -> None:
+    """List the installed adapters and the URLs they serve."""
+    from cluster_kit.cli.adapters import list_adapters
+
+    with reporting():
+        list_adapters(as_json=as_json)

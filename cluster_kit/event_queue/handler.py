@@ -20,6 +20,7 @@ Process = Callable[..., Any]
 """``process(payload)`` or ``process(payload, delivery)``, async or sync."""
 
 _ANYTHING: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
+_GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 class Handler:
@@ -81,11 +82,16 @@ def _media_type(content_type: str) -> str:
 
 
 def _is_async(process: Process) -> bool:
+    return inspect.iscoroutinefunction(_innermost(process))
+
+
+def _innermost(process: Process) -> object:
+    """Return the function that is called in the end, with partials and callable objects opened."""
     while isinstance(process, functools.partial):
         process = process.func
-    if inspect.iscoroutinefunction(process):
-        return True
-    return inspect.iscoroutinefunction(getattr(process, "__call__", None))  # noqa: B004 - its type
+    if inspect.isroutine(process) or isinstance(process, type):
+        return process
+    return getattr(process, "__call__", None)  # noqa: B004 - its type
 
 
 def _positional(process: Process, name: str) -> list[inspect.Parameter]:
@@ -100,6 +106,9 @@ def _positional(process: Process, name: str) -> list[inspect.Parameter]:
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.VAR_POSITIONAL,
     )
+    if any(test(_innermost(process)) for test in _GENERATORS):
+        text = f"handler {name} is a generator, which would never run; return or await instead"
+        raise ConfigurationError(text)
     positional = [p for p in parameters if p.kind in kinds]
     empty = inspect.Parameter.empty
     fixed = [p for p in positional if p.kind is not inspect.Parameter.VAR_POSITIONAL]
@@ -133,10 +142,12 @@ def _validator(
     from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415 - costs 100 ms to import
 
     try:
-        return TypeAdapter(annotation)
+        adapter = TypeAdapter(annotation)
+        _ = adapter.validator.title  # raises while a forward reference inside is open
     except PydanticUserError as exc:
         text = f"handler {name}: cannot validate payloads as {annotation!r}: {exc.message}"
         raise ConfigurationError(text) from exc
+    return adapter
 
 
 def _resolve(process: Process, parameter: inspect.Parameter, name: str) -> object:

@@ -78,7 +78,7 @@ class ServerUrl:
 def _check_url(text: str) -> str:
     # The value is never shown: without a scheme nobody can tell where its password is.
     if not text.strip():
-        raise ConfigurationError("the URL is empty; leave the setting out instead")
+        raise ConfigurationError("the URL is empty; leave it out instead")
     if any(c.isspace() or not c.isprintable() for c in text):
         raise ConfigurationError("the URL has spaces or control characters")
     try:

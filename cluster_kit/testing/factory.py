@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cluster import Cluster
 from cluster_kit.settings import Settings
+from cluster_kit.settings.groups import EventQueueSettings, EventQueueValues
 from cluster_kit.testing.proxy import TASK_PREFIX
 
 if TYPE_CHECKING:
     from cluster_kit.plugin import Plugin
+    from cluster_kit.settings.model import SettingsValues
 
 _STOP_SECONDS = 5.0
 _LEAK_SECONDS = 5.0
@@ -40,8 +42,7 @@ class ClusterFactory:
         plugins: Sequence[type[Plugin] | Plugin] = (),
         url: str | None = None,
         start: bool = True,
-        event_queue: Mapping[str, object] | None = None,
-        **settings: Any,  # noqa: ANN401 - whatever Settings takes
+        **settings: Unpack[SettingsValues],
     ) -> list[Cluster]:
         """Return `n` instances of one application, started one after the other.
 
@@ -51,14 +52,14 @@ class ClusterFactory:
             plugins: for each instance; give classes when there are several instances.
             url: of the event queue.
             start: False leaves starting to the test.
-            event_queue: further settings of the event queue.
-            settings: further keywords of `Settings`.
+            settings: keywords of `Settings`.
         """
+        queue = settings.get("event_queue", EventQueueValues())
+        if not isinstance(queue, EventQueueSettings):
+            settings["event_queue"] = {"url": url or self.url, **queue}
         made: list[Cluster] = []
         for _ in range(n):
-            queue = {"url": url or self.url, **(event_queue or {})}
-            chosen = Settings(event_queue=queue, **settings)
-            cluster = Cluster(name or self.name, plugins=plugins, settings=chosen)
+            cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))
             self.clusters.append(cluster)
             made.append(cluster)
             if start:

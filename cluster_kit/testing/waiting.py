@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -13,13 +13,29 @@ PATIENCE = 20.0
 """Seconds that a wait lasts at most. Long: it only ever ends a test that fails anyway."""
 
 
+@overload
 async def eventually(
-    ask: Callable[[], T] | Callable[[], Awaitable[T]],
-    accept: Callable[[T], object] = bool,
+    ask: Callable[[], Awaitable[T]],
+    accept: Callable[[T], object] = ...,
+    *,
+    timeout: float = ...,
+    interval: float = ...,
+) -> T: ...
+@overload
+async def eventually(
+    ask: Callable[[], T],
+    accept: Callable[[T], object] = ...,
+    *,
+    timeout: float = ...,
+    interval: float = ...,
+) -> T: ...
+async def eventually(
+    ask: Callable[[], object],
+    accept: Callable[[Any], object] = bool,
     *,
     timeout: float = PATIENCE,
     interval: float = 0.02,
-) -> T:
+) -> object:
     """Ask again and again until the answer is accepted, and return it.
 
     Args:
@@ -36,7 +52,7 @@ async def eventually(
         async with asyncio.timeout(timeout):
             while True:
                 answer = ask()
-                value: T = await answer if inspect.isawaitable(answer) else answer
+                value = await answer if inspect.isawaitable(answer) else answer
                 if accept(value):
                     return value
                 seen = value

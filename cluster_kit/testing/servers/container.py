@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from time import sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster_kit.clock import SystemClock
 from cluster_kit.testing.servers.handshake import server_properties
@@ -29,7 +29,8 @@ def container_node() -> ContainerNode:
     except ImportError as exc:
         raise NodeUnavailableError(f"no containers: {exc.name} is not installed") from exc
     try:
-        DockerClient(timeout=_ENGINE_SECONDS).client.ping()
+        engine: Any = DockerClient(timeout=_ENGINE_SECONDS).client
+        engine.ping()
     except Exception as exc:
         raise NodeUnavailableError("no Docker engine answers") from exc
     port = _free_port()

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 30.0
@@ -67,11 +68,15 @@ def _end(program: subprocess.Popen[bytes], *, kill: bool) -> None:
         program.wait()
 
 
+def _stay(_number: int, _frame: FrameType | None) -> None:
+    """Take no notice of a signal."""
+
+
 def main() -> None:
     """Run what the argument says."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Only the parent decides when to end. Not SIG_IGN: the programs would inherit that.
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _stay)
     order = json.loads(sys.argv[1])
     folder = Path(order["folder"])
     if _run(order["commands"], order["environment"], folder) == "orphaned":

@@ -1,0 +1,254 @@
+"""Consuming: one channel per consumer, taken care of by one task of its own.
+
+The caller only says what it wants (take, pause, end). The task makes it so, again after every
+loss, and is the only one that talks on the channel, except for settling. So no caller that is
+cancelled leaves the channel half way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cluster_kit.errors import ConnectionLost, TopologyError
+from cluster_kit_amqp.connection import LONGEST_DELAY, Backoff
+from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
+from cluster_kit_amqp.session import Session
+
+if TYPE_CHECKING:
+    from cluster_kit.names import QueueName
+    from cluster_kit.ports import AdapterContext, Received
+    from cluster_kit_amqp.connection import Connection
+    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.health import Problems
+
+log = logging.getLogger(__name__)
+
+Wish = Literal["take", "pause", "end"]
+
+CALL_TIMEOUT = 10.0  # seconds for what the broker is asked at once
+WATCH_INTERVAL = 30.0  # seconds between looks whether the broker still knows of the consumer
+_LONGEST_CONFLICT_DELAY = 60.0  # seconds between attempts on a queue with other arguments
+_FEWEST_LOST = 2  # looks in a row that must find no consumer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the consumers of one adapter share."""
+
+    connection: Connection
+    declarer: Declarer
+    context: AdapterContext
+    problems: Problems
+
+
+class AmqpConsumer:
+    """A consumer that heals itself. Implements `cluster_kit.ports.Consumer`."""
+
+    def __init__(
+        self,
+        queue: QueueName,
+        surroundings: Surroundings,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[Received], None],
+        paused: bool,
+    ) -> None:
+        self._queue, self._prefetch, self._on_delivery = queue, prefetch, on_delivery
+        self._connection, self._declarer = surroundings.connection, surroundings.declarer
+        self._context, self._problems = surroundings.context, surroundings.problems
+        self._wish: Wish = "pause" if paused else "take"
+        self._session: Session | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._passed = asyncio.Event()
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._unseen = 0
+        self._reported = False
+
+    # --- for the service ---------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to take, or raise what keeps it from that. See `EventQueueAdapter.consume`."""
+        link = self._connection.link
+        if link is None:
+            raise ConnectionLost(f"no connection to consume {self._queue} on")
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await self._attach(link)
+        except TimeoutError:
+            await self._drop("the broker did not answer")
+            raise ConnectionLost(f"cannot consume {self._queue}: no answer in time") from None
+        except LinkError as exc:
+            await self._drop(exc.reason)
+            raise ConnectionLost(f"cannot consume {self._queue}: {exc.reason}") from exc
+        except BaseException:
+            await self._drop("given up")
+            raise
+        self._unsubscribe = self._connection.on_change(self._wake.set)
+        self._task = self._context.tasks.spawn(self._run(), name=f"amqp consumer {self._queue}")
+
+    async def pause(self) -> None:
+        """Take nothing more until `resume`."""
+        await self._want("pause")
+
+    async def resume(self) -> None:
+        """Take again; returns at once, the consumer follows."""
+        if self._wish == "pause":
+            self._wish = "take"
+            self._wake.set()
+
+    async def close(self) -> None:
+        """Stop for good."""
+        await self._want("end")
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has stopped for good."""
+        return self._task is not None and self._task.done()
+
+    async def _want(self, wish: Wish) -> None:
+        """Say what is wanted and wait until the task has gone by that."""
+        if self._wish == "end" or self._task is None:
+            return
+        self._wish = wish
+        self._wake.set()
+        while self._wish == wish and not self._task.done() and self._is_taking:
+            await self._passed.wait()
+
+    @property
+    def _is_taking(self) -> bool:
+        session = self._session
+        return session is not None and session.lost is None and session.taking
+
+    # --- the task ----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._follow_the_wish()
+        finally:
+            self._unsubscribe()
+            session, self._session = self._session, None
+            if session is not None:
+                await session.close()
+            self._problems.clear(self._part)
+            self._end_pass()
+
+    async def _follow_the_wish(self) -> None:
+        backoff = Backoff(self._context, LONGEST_DELAY)
+        slow = Backoff(self._context, _LONGEST_CONFLICT_DELAY)
+        while self._wish != "end":
+            self._wake.clear()
+            pause = WATCH_INTERVAL
+            try:
+                await self._step()
+            except TopologyError as exc:
+                pause = await self._failed(str(exc), slow)
+            except (LinkError, TimeoutError) as exc:
+                pause = await self._failed(str(exc) or "the broker did not answer", backoff)
+            self._end_pass()
+            if await self._woken_within(pause):
+                continue
+            if self._is_taking:  # and has been for a while
+                backoff.reset()
+                slow.reset()
+                await self._look_for_us()
+
+    def _end_pass(self) -> None:
+        self._passed.set()
+        self._passed = asyncio.Event()
+
+    async def _woken_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _step(self) -> None:
+        """Do what is missing between what is and what is wished."""
+        session = self._session
+        if session is not None and session.lost is not None:
+            raise LinkDown(session.lost)
+        async with asyncio.timeout(CALL_TIMEOUT):
+            if self._wish == "pause" and session is not None:
+                await session.stop_taking()
+            elif self._wish == "take" and session is not None:
+                await self._take(session)
+            elif self._wish == "take" and (link := self._connection.link) is not None:
+                await self._attach(link)
+
+    async def _attach(self, link: Link) -> None:
+        """Open a channel of its own, and consume on it unless paused."""
+        await self._declarer.ensure_queue(link, self._queue)
+        self._reported = False
+        self._session = await Session.open(
+            link,
+            self._queue,
+            prefetch=self._prefetch,
+            on_delivery=self._on_delivery,
+            on_change=self._wake.set,
+        )
+        if self._wish == "take":
+            await self._take(self._session)
+        self._problems.clear(self._part)
+
+    async def _take(self, session: Session) -> None:
+        await session.take()
+        self._unseen = 0
+        if not self._reported:
+            self._reported = True
+            self._context.emit("consumer.started", adapter="amqp", queue=self._queue.full)
+
+    async def _failed(self, reason: str, backoff: Backoff) -> float:
+        """Note why the consumer is not taking; return the seconds until the next attempt."""
+        await self._drop(reason)
+        self._declarer.forget(self._queue.full)
+        detail = f"consumer of {self._queue} is not taking: {reason}"
+        self._problems.report(self._part, "degraded", detail)
+        return backoff.next()
+
+    async def _drop(self, reason: str) -> None:
+        """Give up the session; its deliveries come again."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        session.lose(reason, tell=False)
+        self._declarer.forget(self._queue.full)
+        if self._wish == "take":
+            detail = f"consumer of {self._queue} lost: {reason}"
+            self._problems.report(self._part, "degraded", detail)
+        if self._reported:
+            self._context.emit(
+                "consumer.lost", adapter="amqp", queue=self._queue.full, reason=reason
+            )
+        await session.close()
+
+    async def _look_for_us(self) -> None:
+        """Find out whether the broker has forgotten the consumer without telling."""
+        link = self._connection.link
+        if link is None:
+            return
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT), link.channel() as channel:
+                counts = await channel.check_queue(self._queue.full)
+        except ChannelDown as exc:
+            await self._drop(exc.reason)
+            self._wake.set()
+        except (LinkDown, TimeoutError):
+            return
+        else:
+            self._unseen = 0 if counts.consumers else self._unseen + 1
+            if self._unseen >= _FEWEST_LOST:
+                await self._drop("the broker knows of no consumer")
+                self._wake.set()
+
+    @property
+    def _part(self) -> str:
+        return f"consumer {self._queue.full}"

@@ -1,0 +1,202 @@
+"""Makes and checks the topology, always on channels of its own.
+
+A refused declaration ends its channel; on one that consumes or publishes it would do harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import TopologyError
+from cluster_kit_amqp.link import Channel, ChannelDown, Link
+from cluster_kit_amqp.topology import (
+    Exchange,
+    Queue,
+    Step,
+    Steps,
+    check_queue_name,
+    work_steps,
+)
+
+if TYPE_CHECKING:
+    from cluster_kit.names import QueueName
+    from cluster_kit_amqp.options import DeclareMode
+
+log = logging.getLogger(__name__)
+
+ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
+
+Announce = Callable[["QueueName"], Awaitable[None]]
+"""Called before a work queue is made for the first time."""
+
+_DIFFERS = re.compile(
+    r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>.*)' "
+    r"in vhost '.*': received (?P<ours>.+) but current is (?P<theirs>.+)$",
+    re.DOTALL,
+)
+_TYPED_VALUE = re.compile(r"^the value '(.*)' of type '\w+'$", re.DOTALL)
+
+
+class Declarer:
+    """Makes sure of the topology on one connection, once per link."""
+
+    def __init__(self, mode: DeclareMode, crash_limit: int, announce: Announce) -> None:
+        self._mode, self._crash_limit, self._announce = mode, crash_limit, announce
+        self._link: Link | None = None
+        self._done: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def ensure_queue(self, link: Link, queue: QueueName) -> None:
+        """Make or check a channel's queues and what leads to them.
+
+        Raises:
+            TopologyError: something is missing, or is there with other arguments.
+            LinkError: the link or a channel failed meanwhile.
+        """
+        if self._is_done(link, queue.full):
+            return
+        check_queue_name(queue)
+        async with self._lock(queue.full):
+            if self._is_done(link, queue.full):
+                return
+            steps = work_steps(queue, self._crash_limit)
+            known = self._mode != "auto" or await exists(link, Queue(queue.full, {}))
+            if not known:
+                await self._announce(queue)
+            await self._settle(link, steps)
+            self._mark(link, queue.full)
+
+    async def ensure(self, link: Link, name: str, steps: Steps) -> None:
+        """Make or check `steps`, known together as `name`. Raises as `ensure_queue`."""
+        if self._is_done(link, name):
+            return
+        async with self._lock(name):
+            if not self._is_done(link, name):
+                await self._settle(link, steps)
+                self._mark(link, name)
+
+    def forget(self, *names: str) -> None:
+        """What these names stand for may be gone: look again at the next need."""
+        self._done.difference_update(names)
+
+    def _is_done(self, link: Link, name: str) -> bool:
+        return self._mode == "none" or (link is self._link and name in self._done)
+
+    def _mark(self, link: Link, name: str) -> None:
+        if link is not self._link:
+            self._link = link
+            self._done.clear()
+        self._done.add(name)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _settle(self, link: Link, steps: Steps) -> None:
+        if self._mode == "passive":
+            await check(link, steps)
+            return
+        try:
+            await declare(link, steps)
+        except ChannelDown as exc:
+            if exc.code != ACCESS_REFUSED:
+                raise
+            # A user that may not configure can still work with what others have made.
+            log.debug("not allowed to declare, checking instead: %s", exc.reason)
+            await check(link, steps)
+
+
+async def declare(link: Link, steps: Steps) -> None:
+    """Make `steps` in their order.
+
+    Raises:
+        TopologyError: something of that name is there with other arguments, or locked.
+        LinkError: anything else, access refused among it.
+    """
+    async with link.channel() as channel:
+        for step in steps:
+            try:
+                await _declare_step(channel, step)
+            except ChannelDown as exc:
+                if exc.code in {PRECONDITION_FAILED, LOCKED}:
+                    raise conflict(step, exc.reason) from exc
+                raise
+
+
+async def check(link: Link, steps: Steps) -> None:
+    """See whether the exchanges and queues of `steps` are there.
+
+    Raises:
+        TopologyError: one is missing, or this user may not even look.
+    """
+    for step in steps:
+        if isinstance(step, Exchange | Queue) and not await exists(link, step):
+            raise TopologyError(_subject(step), "missing on the broker")
+
+
+async def exists(link: Link, step: Exchange | Queue) -> bool:
+    """Whether an exchange or queue is there.
+
+    Raises:
+        TopologyError: this user may not even look.
+    """
+    async with link.channel() as channel:
+        try:
+            if isinstance(step, Exchange):
+                await channel.check_exchange(step.name)
+            else:
+                await channel.check_queue(step.name)
+        except ChannelDown as exc:
+            if exc.code == NOT_FOUND:
+                return False
+            if exc.code in {ACCESS_REFUSED, LOCKED}:
+                raise TopologyError(_subject(step), exc.reason) from exc
+            raise
+        return True
+
+
+async def _declare_step(channel: Channel, step: Step) -> None:
+    match step:
+        case Exchange():
+            await channel.declare_exchange(step.name, step.kind)
+        case Queue():
+            await channel.declare_queue(step.name, step.arguments)
+        case _:
+            bind = channel.bind_queue if step.target_kind == "queue" else channel.bind_exchange
+            await bind(step.target, step.source, step.key)
+
+
+def conflict(step: Step, text: str) -> TopologyError:
+    """Return the error for what the broker said of a declaration.
+
+    >>> str(conflict(Queue("shop.mails", {}), "PRECONDITION_FAILED - inequivalent arg "
+    ...     "'x-queue-type' for queue 'shop.mails' in vhost '/': received 'quorum' but current "
+    ...     "is 'classic'"))
+    "queue 'shop.mails': x-queue-type is 'classic' on the broker, 'quorum' expected"
+    """
+    match = _DIFFERS.search(text)
+    if match is None:
+        return TopologyError(_subject(step), text)
+    return TopologyError(
+        f"{match['kind']} {match['name']!r}",
+        f"{match['argument']} is {_value(match['theirs'])} on the broker, "
+        f"{_value(match['ours'])} expected",
+    )
+
+
+def _value(text: str) -> str:
+    typed = _TYPED_VALUE.match(text)
+    return f"'{typed[1]}'" if typed else text
+
+
+def _subject(step: Step) -> str:
+    match step:
+        case Exchange():
+            return f"exchange {step.name!r}"
+        case Queue():
+            return f"queue {step.name!r}"
+        case _:
+            return f"binding of {step.target!r} to {step.source!r}"

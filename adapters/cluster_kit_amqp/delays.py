@@ -1,0 +1,127 @@
+"""Where a message waits: on a step of the ladder, or along the chain.
+
+Nothing waits in a worker, and a long delay never holds up a short one, because every wait queue
+has one constant time to live and is thus in order.
+
+* The ladder has one wait queue for each of a few common delays; one hop.
+* The chain reaches any delay in ticks of 100 ms: level n holds a message for 2^n ticks when bit n
+  of its delay is set, and the routing key carries the bits, the highest first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import ConfigurationError
+from cluster_kit_amqp.topology import (
+    BACK,
+    CHAIN_LEVELS,
+    DELIVER,
+    NO_LIMIT,
+    Binding,
+    Exchange,
+    Queue,
+    Step,
+    Steps,
+    address,
+    quorum,
+)
+
+if TYPE_CHECKING:
+    from cluster_kit.names import QueueName
+
+LADDER_MS = (*(500 << step for step in range(11)), 600_000)
+"""Half a second, doubled up to 512 s, and ten minutes: the default backoff without its jitter."""
+
+TICK_MS = 100
+LONGEST_MS = TICK_MS * (2**CHAIN_LEVELS - 1)
+_ROUNDING_MS = 1e-6  # 1.1 s are 1100.0000000000002 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Where to publish so that a message comes after its delay, and what that needs.
+
+    `needs` names the steps: equal names, equal steps.
+    """
+
+    exchange: str
+    key: str
+    needs: str
+    steps: Steps
+
+
+def milliseconds(delay: float) -> int:
+    """Return a delay in whole milliseconds, rounded up.
+
+    >>> milliseconds(1.1), milliseconds(0.0001)
+    (1100, 1)
+    """
+    return max(1, math.ceil(delay * 1000 - _ROUNDING_MS))
+
+
+def wait_for(queue: QueueName, delay: float) -> Wait:
+    """Return where a message for `queue` waits `delay` seconds (above 0).
+
+    Raises:
+        ConfigurationError: it is longer than the chain reaches.
+
+    >>> from cluster_kit.names import QueueName
+    >>> wait_for(QueueName("shop", "mails"), 0.5).exchange
+    'ck.v1.wait.500'
+    >>> wait_for(QueueName("shop", "mails"), 0.2).exchange
+    'ck.v1.delay.level-01'
+    """
+    ms = milliseconds(delay)
+    if ms > LONGEST_MS:
+        raise ConfigurationError(f"a delay may be at most {LONGEST_MS / 1000:g} s, not {delay:g}")
+    if ms in LADDER_MS:
+        name = ladder_name(ms)
+        return Wait(name, queue.full, name, ladder_steps(ms))
+    ticks = -(-ms // TICK_MS)
+    bits = ".".join(format(ticks, f"0{CHAIN_LEVELS}b"))
+    start = level_name(ticks.bit_length() - 1)
+    return Wait(start, f"{bits}.{address(queue)}", "ck.v1.delay", chain_steps())
+
+
+def ladder_name(ms: int) -> str:
+    """Return the name of a step's exchange and queue."""
+    return f"ck.v1.wait.{ms}"
+
+
+def level_name(level: int) -> str:
+    """Return the name of a level's exchange and queue."""
+    return f"ck.v1.delay.level-{level:02d}"
+
+
+def ladder_steps(ms: int) -> Steps:
+    """Return what one step of the ladder needs."""
+    name = ladder_name(ms)
+    return (Exchange(BACK, "direct"), Exchange(name, "fanout"), *_wait_queue(name, ms, BACK, ""))
+
+
+def chain_steps() -> Steps:
+    """Return what the whole chain needs, its end first."""
+    steps: list[Step] = [Exchange(DELIVER, "topic")]
+    for level in range(CHAIN_LEVELS):
+        name = level_name(level)
+        after = level_name(level - 1) if level else DELIVER
+        higher = "*." * (CHAIN_LEVELS - 1 - level)
+        steps += (
+            Exchange(name, "topic"),
+            *_wait_queue(name, TICK_MS << level, after, f"{higher}1.#"),
+            Binding("exchange", after, name, f"{higher}0.#"),
+        )
+    return tuple(steps)
+
+
+def _wait_queue(name: str, ms: int, after: str, key: str) -> Steps:
+    arguments = quorum(
+        limit=NO_LIMIT,
+        message_ttl=ms,
+        dead_letter_strategy="at-least-once",
+        dead_letter_exchange=after,
+    )
+    return (Queue(name, arguments), Binding("queue", name, name, key))

@@ -1,0 +1,111 @@
+"""The list of an application's channels, kept on the broker.
+
+AMQP cannot list queues. So whoever makes a channel's queue first puts its name, as a message,
+into a queue that is only ever browsed. An entry without a queue is harmless: readers look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+
+from cluster_kit.errors import InvalidNameError
+from cluster_kit.names import QueueName, check_name, new_id
+from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, declare, exists
+from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message
+from cluster_kit_amqp.topology import DIRECTORY, READER, Queue, directory_queue, directory_steps
+
+_TURN_INTERVAL = 0.05  # seconds
+_TURNS = 60
+
+
+async def announce(link: Link, queue: QueueName) -> None:
+    """Put a channel on the list; confirmed when this returns.
+
+    A shared queue is no application's and is not listed. A user that may not write the list is
+    a user that makes no queues either; the attempt to make one will tell.
+
+    Raises:
+        LinkError: the link or a channel failed.
+    """
+    if queue.app is None:
+        return
+    try:
+        await declare(link, directory_steps(queue.app))
+        async with link.channel(confirms=True) as channel:
+            entry = Message(body=queue.channel.encode(), message_id=new_id())
+            await channel.publish(DIRECTORY, queue.app, entry)
+    except ChannelDown as exc:
+        if exc.code != ACCESS_REFUSED:
+            raise
+
+
+async def read_channels(link: Link, app: str, used: AbstractSet[QueueName]) -> list[QueueName]:
+    """Return the channels on the list, and those of `used`, whose queue is there, sorted.
+
+    Entries that one reader holds are hidden from others, so readers take turns.
+
+    Raises:
+        LinkError: the link or a channel failed.
+    """
+    name = directory_queue(app)
+    listed = set(used)
+    if await exists(link, Queue(name, {})):
+        async with _turn(link, app):
+            listed |= await _browse(link, app, name)
+    return [queue for queue in sorted(listed, key=str) if await exists(link, Queue(queue.full, {}))]
+
+
+@asynccontextmanager
+async def _turn(link: Link, app: str) -> AsyncGenerator[None, None]:
+    """Wait until no other connection reads the list; go on without a turn when none comes.
+
+    The turn is a queue that only its connection may use and that goes with it.
+    """
+    name = f"{READER}.{app}"
+    taken = False
+    for _ in range(_TURNS):
+        try:
+            async with link.channel() as channel:
+                await channel.declare_exclusive(name)
+        except ChannelDown as exc:
+            if exc.code == ACCESS_REFUSED:
+                break
+            if exc.code != LOCKED:
+                raise
+            await asyncio.sleep(_TURN_INTERVAL)
+        else:
+            taken = True
+            break
+    try:
+        yield
+    finally:
+        if taken:
+            async with link.channel() as channel:
+                await channel.delete_queue(name)
+
+
+async def _browse(link: Link, app: str, name: str) -> set[QueueName]:
+    """Read the whole list and put it back, each channel once."""
+    listed: set[QueueName] = set()
+    held: list[int] = []
+    async with link.channel() as channel:
+        while (entry := await channel.get(name)) is not None:
+            queue = _entry(app, entry)
+            if queue is None or queue in listed:
+                await channel.ack(entry.tag)
+            else:
+                listed.add(queue)
+                held.append(entry.tag)
+        if held:
+            await channel.requeue(held[-1], multiple=True)
+    return listed
+
+
+def _entry(app: str, entry: Incoming) -> QueueName | None:
+    try:
+        return QueueName(app, check_name("channel", entry.message.body.decode()))
+    except (UnicodeDecodeError, InvalidNameError):
+        return None

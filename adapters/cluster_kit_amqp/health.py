@@ -1,0 +1,43 @@
+"""What is wrong now, collected from the parts of the adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.ports import Health, HealthStatus
+
+if TYPE_CHECKING:
+    from cluster_kit.clock import Clock
+
+_WORST_FIRST: tuple[HealthStatus, ...] = ("down", "degraded")
+
+
+class Problems:
+    """Known problems by the part that has them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[str, Health] = {}
+        self._well_since = clock.wall()
+
+    def report(self, part: str, status: HealthStatus, detail: str) -> None:
+        """`part` has a problem. A status that stays keeps its `since`."""
+        before = self._known.get(part)
+        same = before is not None and before.status == status
+        since = before.since if before is not None and same else self._clock.wall()
+        self._known[part] = Health(status=status, detail=detail, since=since)
+
+    def clear(self, part: str) -> None:
+        """`part` is well."""
+        if self._known.pop(part, None) is not None and not self._known:
+            self._well_since = self._clock.wall()
+
+    def health(self, fine: str) -> Health:
+        """Return the worst there is, with the details of all that are as bad."""
+        for status in _WORST_FIRST:
+            found = [problem for problem in self._known.values() if problem.status == status]
+            if found:
+                detail = "; ".join(dict.fromkeys(problem.detail for problem in found))
+                since = min(problem.since for problem in found)
+                return Health(status=status, detail=detail, since=since)
+        return Health(status="ok", detail=fine, since=self._well_since)

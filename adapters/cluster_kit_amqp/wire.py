@@ -1,0 +1,271 @@
+"""An envelope as an AMQP message, and any AMQP message as an envelope.
+
+The body is the payload alone; what else there is to know sits in properties and in headers that
+begin with ``ck-``. Headers that begin with ``x-`` are the broker's and are never sent: RabbitMQ
+3.10 drops a message that is published again with its old ``x-death``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+from cluster_kit.clock import MAX_WAIT
+from cluster_kit.errors import InvalidNameError
+from cluster_kit.message import DeadReason, Death, Envelope
+from cluster_kit.names import check_message_id, new_id
+from cluster_kit_amqp.link import Incoming, Message
+
+if TYPE_CHECKING:
+    from cluster_kit.names import QueueName
+
+MAX_ERROR_BYTES = 8192
+"""Longest error text that travels, bytes: all headers must fit into one frame."""
+
+MAX_HEADERS_BYTES = 96 * 1024
+"""Most bytes of foreign headers that travel on; a frame has 128 KiB as a rule."""
+
+_MAX_TEXT_BYTES = 255
+_MAX_COUNT = 2**31 - 1
+_MAX_MS = 253_402_300_799_000  # the end of the year 9999, the last a datetime can be
+_RESERVED = ("ck-", "x-")
+_REASONS = {reason.value: reason for reason in DeadReason}
+_BROKER_REASONS = {
+    "expired": DeadReason.EXPIRED,
+    "delivery_limit": DeadReason.CRASHED,
+    "rejected": DeadReason.REJECTED,
+}
+
+
+# --- to the broker ---------------------------------------------------------------------------
+
+
+def to_message(
+    envelope: Envelope, *, copy_id: str, app: str, expiration_ms: int | None = None
+) -> Message:
+    """Return the message of an envelope.
+
+    Args:
+        envelope: the task or dead letter.
+        copy_id: identity of the stored copy, unlike that of any other.
+        app: the publishing application.
+        expiration_ms: for an undelayed task: when the broker is to expire it.
+    """
+    own: dict[str, object] = {
+        "ck-id": envelope.id,
+        "ck-attempt": envelope.attempt,
+        "ck-max-retries": envelope.max_retries,
+        "ck-timeout-ms": _ms(envelope.timeout),
+        "ck-origin": _cut(envelope.origin, _MAX_TEXT_BYTES),
+        "ck-expires-at": _ms(envelope.expires_at),
+        "ck-published-at": _ms(envelope.published_at),
+        **_death_headers(envelope.death),
+    }
+    own = {name: value for name, value in own.items() if value is not None and value != ""}
+    return Message(
+        body=envelope.body,
+        headers={**_fitting(user_headers(envelope.headers)), **own},
+        message_id=copy_id,
+        content_type=_cut(envelope.content_type or "", _MAX_TEXT_BYTES) or None,
+        app_id=app,
+        timestamp=envelope.published_at,
+        expiration_ms=expiration_ms,
+    )
+
+
+def _death_headers(death: Death | None) -> dict[str, object]:
+    if death is None:
+        return {}
+    return {
+        "ck-reason": str(death.reason),
+        "ck-error-type": _cut(death.error_type, _MAX_TEXT_BYTES),
+        "ck-error-text": _cut(death.error_text, MAX_ERROR_BYTES),
+        "ck-instance": _cut(death.instance_id, _MAX_TEXT_BYTES),
+        "ck-died-at": _ms(death.died_at),
+    }
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _cut(text: str, limit: int) -> str:
+    r"""Return `text` within `limit` bytes of UTF-8.
+
+    >>> _cut("häuser", 2), _cut("lone surrogate \ud800", 99)
+    ('h', 'lone surrogate ?')
+    """
+    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
+
+def _fitting(headers: Mapping[str, object]) -> dict[str, object]:
+    """Drop the largest foreign headers until the rest fits into a frame beside our own."""
+    sizes = {name: len(name) + _size(value) for name, value in headers.items()}
+    total, kept = sum(sizes.values()), dict(headers)
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if total <= MAX_HEADERS_BYTES:
+            break
+        total -= sizes[name]
+        del kept[name]
+    return kept
+
+
+def _size(value: object, depth: int = 0) -> int:
+    """Return about how many bytes a header's value takes; generous where nested."""
+    if isinstance(value, str | bytes | bytearray):
+        return 5 + len(value.encode("utf-8", "replace") if isinstance(value, str) else value)
+    if depth > 50:  # noqa: PLR2004 - nobody means that; let it count as too large
+        return MAX_HEADERS_BYTES
+    if isinstance(value, Mapping):
+        table = cast("Mapping[str, object]", value)
+        return 5 + sum(2 + 4 * len(name) + _size(item, depth + 1) for name, item in table.items())
+    if isinstance(value, list):
+        return 5 + sum(_size(item, depth + 1) for item in cast("list[object]", value))
+    return 16
+
+
+# --- from the broker -------------------------------------------------------------------------
+
+
+def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> Envelope:
+    """Return what a message of `queue` says, whoever sent it. Never raises.
+
+    Metadata that is malformed or out of bounds counts as missing.
+
+    Args:
+        message: as delivered.
+        queue: where it came from.
+        dead: whether it came from the queue's dead letters.
+
+    >>> from cluster_kit.names import QueueName
+    >>> foreign = Message(body=b"{}", headers={"ck-attempt": -1, "ck-id": "a b", "tenant": "x"})
+    >>> envelope = to_envelope(foreign, QueueName("shop", "mails"))
+    >>> envelope.attempt, envelope.headers, len(envelope.id)
+    (1, {'tenant': 'x'}, 32)
+    """
+    headers = message.headers
+    published_ms = _whole(headers, "ck-published-at", 0, _MAX_MS)
+    timeout_ms = _whole(headers, "ck-timeout-ms", 1, int(MAX_WAIT * 1000))
+    expires_ms = _whole(headers, "ck-expires-at", 0, _MAX_MS)
+    attempt = _whole(headers, "ck-attempt", 1, _MAX_COUNT)
+    return Envelope(
+        queue=queue,
+        id=_id(message),
+        body=message.body,
+        content_type=message.content_type or None,
+        published_at=message.timestamp if published_ms is None else published_ms / 1000,
+        attempt=attempt or 1,
+        max_retries=_whole(headers, "ck-max-retries", 0, _MAX_COUNT),
+        timeout=None if timeout_ms is None else timeout_ms / 1000,
+        expires_at=None if expires_ms is None else expires_ms / 1000,
+        origin=_text(headers, "ck-origin", _MAX_TEXT_BYTES),
+        headers=user_headers(headers),
+        death=_death(headers, queue) if dead else None,
+    )
+
+
+def copy_id(message: Message) -> str:
+    """Return the identity of the stored copy; empty when a foreign publisher gave none."""
+    return message.message_id or ""
+
+
+def redeliveries(incoming: Incoming) -> int:
+    """Return how many deliveries of this copy ended without an outcome.
+
+    A first delivery counts 0 whatever a publisher may have put into the broker's header. Up to
+    4.2 the broker counts every return, from 4.3 on those that look like a crash; the flag alone,
+    without any count, tells of one.
+
+    >>> message = Message(body=b"", headers={"x-delivery-count": 9})
+    >>> redeliveries(Incoming(message=message, tag=1, redelivered=False))
+    0
+    >>> redeliveries(Incoming(message=message, tag=1, redelivered=True))
+    9
+    """
+    if not incoming.redelivered:
+        return 0
+    headers = incoming.message.headers
+    counted = _whole(headers, "x-delivery-count", 0, _MAX_COUNT)
+    if counted is not None:
+        return counted
+    return 0 if "x-acquired-count" in headers else 1
+
+
+def user_headers(headers: Mapping[str, object]) -> dict[str, object]:
+    """Return the headers that are neither the library's nor the broker's."""
+    return {name: value for name, value in headers.items() if not name.startswith(_RESERVED)}
+
+
+def _id(message: Message) -> str:
+    for candidate in (message.headers.get("ck-id"), message.message_id):
+        try:
+            return check_message_id(candidate)
+        except InvalidNameError:
+            continue
+    return new_id()
+
+
+def _whole(headers: Mapping[str, object], name: str, least: int, most: int) -> int | None:
+    value = headers.get(name)
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    return None
+
+
+def _text(headers: Mapping[str, object], name: str, limit: int) -> str:
+    value = headers.get(name)
+    return _cut(value, limit) if isinstance(value, str) else ""
+
+
+# --- dead letters ----------------------------------------------------------------------------
+
+
+def _death(headers: Mapping[str, object], queue: QueueName) -> Death:
+    """Return how a dead letter ended.
+
+    What this library buries says so in ``ck-`` headers and has no ``x-death``, for that is never
+    published; what the broker dead-lettered has it, below whatever its publisher may have sent.
+    """
+    if "x-death" in headers or "x-first-death-reason" in headers:
+        return _broker_death(headers, queue)
+    died_ms = _whole(headers, "ck-died-at", 0, _MAX_MS)
+    return Death(
+        reason=_reason(headers),
+        error_type=_text(headers, "ck-error-type", _MAX_TEXT_BYTES),
+        error_text=_text(headers, "ck-error-text", MAX_ERROR_BYTES),
+        instance_id=_text(headers, "ck-instance", _MAX_TEXT_BYTES),
+        died_at=None if died_ms is None else died_ms / 1000,
+    )
+
+
+def _reason(headers: Mapping[str, object]) -> DeadReason:
+    value = headers.get("ck-reason")
+    known = _REASONS.get(value) if isinstance(value, str) else None
+    return known or DeadReason.FAILED
+
+
+def _broker_death(headers: Mapping[str, object], queue: QueueName) -> Death:
+    """Read ``x-death``: of its entries, that of the work queue. The others tell of its waits."""
+    entry = _death_entry(headers.get("x-death"), queue)
+    reason = entry.get("reason") or headers.get("x-last-death-reason")
+    reason = reason or headers.get("x-first-death-reason")
+    time = entry.get("time")
+    known = _BROKER_REASONS.get(reason) if isinstance(reason, str) else None
+    return Death(
+        reason=known or DeadReason.FAILED,
+        error_text="" if known else _cut(f"dead-lettered by the broker: {reason}", MAX_ERROR_BYTES),
+        died_at=time.timestamp() if isinstance(time, datetime) else None,
+    )
+
+
+def _death_entry(deaths: object, queue: QueueName) -> Mapping[str, object]:
+    if not isinstance(deaths, Sequence) or isinstance(deaths, str | bytes | bytearray):
+        return {}
+    entries = [
+        cast("Mapping[str, object]", entry)
+        for entry in cast("Sequence[object]", deaths)
+        if isinstance(entry, Mapping)
+    ]
+    own = [entry for entry in entries if entry.get("queue") == queue.full]
+    return (own or entries or [{}])[0]

@@ -1,0 +1,56 @@
+"""The command ``adapters``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+
+from cluster_kit.cli.output import Column, print_json, print_table
+from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
+from cluster_kit.registry import GROUP, AdapterRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An adapter. `problem` says why it cannot be used."""
+
+    name: str
+    schemes: list[str]
+    capabilities: list[str]
+    problem: str | None = None
+
+
+def list_adapters(*, as_json: bool) -> None:
+    """Print every installed adapter."""
+    rows = sorted(_rows(), key=lambda row: row.name)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    columns = [Column("adapter"), Column("urls", fold=True), Column("capabilities", fold=True)]
+    if any(row.problem for row in rows):
+        columns.append(Column("problem", fold=True))
+    cells = [
+        (
+            row.name,
+            " ".join(f"{s}://" for s in row.schemes),
+            " ".join(row.capabilities),
+            row.problem,
+        )
+        for row in rows
+    ]
+    print_table(columns, [cell[: len(columns)] for cell in cells])
+
+
+def _rows() -> Iterator[Row]:
+    registry = AdapterRegistry()
+    for spec in registry.specs():
+        usable = [name for name, factory in spec.capabilities().items() if factory is not None]
+        yield Row(spec.name, list(spec.schemes), usable)
+    for name in {entry.name for entry in entry_points(group=GROUP)} - set(registry.names()):
+        try:
+            registry.find(f"{name}://")
+        except AdapterUnavailableError as exc:
+            yield Row(name, [], [], str(exc))
+        except AdapterNotFoundError:
+            continue  # it was imported, and calls itself otherwise

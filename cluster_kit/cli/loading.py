@@ -1,0 +1,80 @@
+"""Finds the cluster that ``module:attribute`` names."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster_kit.cli.reporting import WRONG_USE, fail
+from cluster_kit.cluster import Cluster
+from cluster_kit.errors import ClusterKitError, ConfigurationError, suggestion
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def load_cluster(target: str) -> Cluster:
+    """Return the `Cluster` that `target` names, or that the function it names returns.
+
+    Modules are looked for in the working directory first.
+
+    Raises:
+        Exit: `target` is not ``module:attribute``.
+        ConfigurationError: there is no such thing, or it cannot be had; the text says where.
+    """
+    module_name, colon, attribute = target.partition(":")
+    if not (module_name and colon and attribute):
+        fail(f"expected MODULE:CLUSTER, as in shop.main:cluster, not {target!r}", WRONG_USE)
+    found = _attribute(_module(module_name), attribute)
+    if not isinstance(found, Cluster) and callable(found):
+        found = _call(target, found)
+    if isinstance(found, Cluster):
+        return found
+    if inspect.iscoroutine(found):
+        found.close()
+    raise ConfigurationError(f"{target} is no Cluster, but {type(found).__name__}")
+
+
+def _module(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name and (name == exc.name or name.startswith(f"{exc.name}.")):
+            raise ConfigurationError(f"there is no module {exc.name!r} here") from None
+        raise _failure(f"importing {name} failed", exc) from exc
+    except Exception as exc:
+        raise _failure(f"importing {name} failed", exc) from exc
+
+
+def _attribute(module: ModuleType, path: str) -> object:
+    found: object = module
+    for name in path.split("."):
+        if not hasattr(found, name):
+            hint = suggestion(name, [known for known in dir(found) if not known.startswith("_")])
+            raise ConfigurationError(f"module {module.__name__!r} has no {path!r}{hint}")
+        found = getattr(found, name)
+    return found
+
+
+def _call(target: str, factory: Callable[[], object]) -> object:
+    try:
+        return factory()
+    except Exception as exc:
+        raise _failure(f"{target} failed", exc) from exc
+
+
+def _failure(what: str, exc: Exception) -> ConfigurationError:
+    """Say in one line what the application's own code raised, and where."""
+    if isinstance(exc, ClusterKitError):
+        return ConfigurationError(f"{what}: {exc}")
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return ConfigurationError(f"{what}: {type(exc).__name__}: {exc}{where}")

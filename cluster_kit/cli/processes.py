@@ -1,0 +1,209 @@
+"""Keeps worker processes running: starts them, restarts dead ones, stops them together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+from cluster_kit.cli.lifeline import STOP_MARGIN, Report
+from cluster_kit.cli.reporting import say
+
+MOST_FAILED_STARTS = 5
+"""Ends before being ready, in a row, after which a worker is not started again."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+"""Seconds before a dead worker is restarted; each pause doubles."""
+
+HEALTHY_AGE = 60.0
+"""Seconds of life after which a worker's death counts as the first again."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Worker:
+    """One process."""
+
+    def __init__(
+        self, number: int, process: asyncio.subprocess.Process, ours: socket.socket
+    ) -> None:
+        self.number = number
+        self.process = process
+        self.report = Report()
+        self._ours = ours
+        self._started = asyncio.get_running_loop().time()
+        self._asked = asyncio.Event()
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (process {self.process.pid})"
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was told to stop."""
+        return self._asked.is_set()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it has lived long."""
+        return asyncio.get_running_loop().time() - self._started > HEALTHY_AGE
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        self._asked.set()
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for the end and return the exit code; kill it when its stop takes too long."""
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(self._listen()), group.create_task(self._kill_late())]
+            code = await self.process.wait()
+            for helper in helpers:
+                helper.cancel()
+        return code
+
+    def drained(self, code: int) -> bool:
+        """Whether exit `code`, after being told to stop, left no task behind."""
+        return code == 0 or (not self.report.ready and -code in STOP_SIGNALS)
+
+    async def _listen(self) -> None:
+        reader, writer = await asyncio.open_connection(sock=self._ours)
+        try:
+            async for line in reader:
+                self.report = Report.parse(line)
+            await asyncio.Event().wait()  # the other end is closed: the process is ending
+        finally:
+            writer.close()
+
+    async def _kill_late(self) -> None:
+        await self._asked.wait()
+        await asyncio.sleep(self.report.stop_seconds + STOP_MARGIN)
+        say(f"{self} does not stop and is killed")
+        self.process.kill()
+
+
+class Pool:
+    """A number of workers that run the same command.
+
+    Args:
+        command: of a worker; ``--lifeline FD`` is appended.
+        environments: of each worker; as many as there are workers.
+        patient: a worker that cannot start waits for `restart` instead of ending the pool.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environments: Sequence[dict[str, str]],
+        *,
+        patient: bool = False,
+    ) -> None:
+        self._command = tuple(command)
+        self._environments = environments
+        self._patient = patient
+        self._workers: set[Worker] = set()
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._failed = False
+
+    async def run(self) -> bool:
+        """Run until SIGTERM or SIGINT; return whether every worker drained completely.
+
+        A second signal kills what is left.
+        """
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in range(len(self._environments)):
+                    group.create_task(self._keep(index))
+        finally:
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+        return not self._failed
+
+    def restart(self) -> None:
+        """Drain every worker and start it anew."""
+        self._changed.set()
+        for worker in self._workers:
+            worker.send(signal.SIGTERM)
+
+    def _signalled(self, number: int) -> None:
+        again = self._stopping.is_set()
+        self._stopping.set()
+        self._changed.set()
+        for worker in self._workers:
+            worker.send(signal.SIGKILL if again else number)
+
+    async def _keep(self, number: int) -> None:
+        pause, failed_starts = FIRST_PAUSE, 0
+        while not self._stopping.is_set():
+            self._changed.clear()
+            worker = await self._start(number)
+            code = await worker.ended()
+            self._workers.discard(worker)
+            if worker.asked:
+                self._failed |= self._stopping.is_set() and not worker.drained(code)
+                continue
+            failed_starts = 0 if worker.report.ready else failed_starts + 1
+            pause = FIRST_PAUSE if worker.healthy else pause
+            await self._after_death(worker, code, failed_starts, pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _after_death(
+        self, worker: Worker, code: int, failed_starts: int, pause: float
+    ) -> None:
+        how = f"{worker} ended {_how(code)}"
+        if failed_starts and self._patient:
+            say(f"{how}; waiting for a change")
+            await self._changed.wait()
+        elif failed_starts == MOST_FAILED_STARTS:
+            say(f"{how}, {failed_starts} times in a row before it was ready; giving up")
+            self._failed = True
+            self._signalled(signal.SIGTERM)
+        else:
+            say(f"{how}; starting another in {pause:g} s")
+            await _wait_at_most(self._changed, pause)
+
+    async def _start(self, number: int) -> Worker:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--lifeline",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=self._environments[number],
+                # A group of its own: Ctrl-C goes to this process alone, which passes it on once.
+                process_group=0,
+            )
+        worker = Worker(number + 1, process, ours)
+        self._workers.add(worker)
+        if self._stopping.is_set():
+            worker.send(signal.SIGTERM)
+        return worker
+
+
+def child_environments(count: int, instance_id: str | None) -> list[dict[str, str]]:
+    """Return the environment of each worker; an instance id that is set becomes one for each."""
+    name = "CLUSTER_KIT_INSTANCE_ID"
+    if instance_id is None or count == 1:
+        return [dict(os.environ) for _ in range(count)]
+    return [{**os.environ, name: f"{instance_id}-{number + 1}"} for number in range(count)]
+
+
+def _how(code: int) -> str:
+    return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+
+
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

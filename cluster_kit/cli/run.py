@@ -1,0 +1,126 @@
+"""The command ``run``: one instance in this process, or several in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from cluster_kit.cli.lifeline import Lifeline
+from cluster_kit.cli.loading import load_cluster
+from cluster_kit.cli.output import print_json
+from cluster_kit.cli.processes import Pool, child_environments
+from cluster_kit.cli.reload import require_watchfiles, restart_on_change
+from cluster_kit.cli.reporting import FAILED, say
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.settings import Settings
+
+if TYPE_CHECKING:
+    from cluster_kit.cluster import Cluster
+
+URL_VARIABLE = "CLUSTER_KIT_EVENT_QUEUE__URL"
+APP_VARIABLE = "CLUSTER_KIT_APP"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What is to be run. `url` and `app` stand for their variables."""
+
+    target: str
+    url: str | None
+    app: str | None
+    as_json: bool
+
+
+def launch(what: Launch, *, workers: int | None, reload: bool, lifeline: int | None) -> NoReturn:
+    """Run until told to stop, and exit.
+
+    Raises:
+        ClusterKitError: it cannot be loaded or started.
+    """
+    if what.url is not None:
+        os.environ[URL_VARIABLE] = what.url
+    if what.app is not None:
+        os.environ[APP_VARIABLE] = what.app
+    if reload:
+        require_watchfiles()
+    if workers is not None or reload:
+        drained = asyncio.run(_supervise(what, workers or 1, reload=reload))
+        raise typer.Exit(0 if drained else FAILED)
+    _run_here(what, None if lifeline is None else Lifeline(lifeline))
+
+
+# --- in this process -------------------------------------------------------------------------
+
+
+def _run_here(what: Launch, lifeline: Lifeline | None) -> NoReturn:
+    if lifeline is not None:
+        lifeline.watch()
+    cluster = load_cluster(what.target)
+    _check_effect(what, cluster)
+    # Has no effect where the application configured logging itself.
+    layout = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=layout)
+    if lifeline is not None:
+        _connect(lifeline, cluster)
+    code = asyncio.run(_serve(what, cluster))
+    raise typer.Exit(code)
+
+
+def _check_effect(what: Launch, cluster: Cluster) -> None:
+    """Refuse options that the application overrides."""
+    url = cluster.settings.url_for("event_queue")
+    if what.url is not None and url.reveal() != what.url:
+        raise ConfigurationError(f"--url has no effect: {what.target} chooses {url}")
+    if what.app is not None and cluster.name != what.app:
+        raise ConfigurationError(f"--app has no effect: {what.target} is named {cluster.name!r}")
+
+
+def _connect(lifeline: Lifeline, cluster: Cluster) -> None:
+    settings = cluster.settings
+    lifeline.loaded(
+        settings.connect_timeout + settings.drain_timeout + settings.event_queue.cancel_grace
+    )
+
+    def observe(event: str, _fields: Mapping[str, object]) -> None:
+        if event == "cluster.started":
+            lifeline.ready()
+
+    cluster.telemetry.subscribe(observe)
+
+
+async def _serve(what: Launch, cluster: Cluster) -> int:
+    unfinished = await cluster.run_until_signal()
+    if what.as_json:
+        print_json({"unfinished": unfinished})
+    if unfinished:
+        say(f"out of time; cut short and given back: {', '.join(unfinished)}")
+    code = FAILED if unfinished else 0
+    if asyncio.all_tasks() - {asyncio.current_task()}:
+        # Handlers that ignore their cancellation: asyncio would wait for them without end.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+# --- in processes of their own ---------------------------------------------------------------
+
+
+async def _supervise(what: Launch, workers: int, *, reload: bool) -> bool:
+    command = [sys.executable, "-m", "cluster_kit", "run", what.target]
+    pool = Pool(command, child_environments(workers, Settings().instance_id), patient=reload)
+    if not reload:
+        return await pool.run()
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(restart_on_change(pool))
+        drained = await pool.run()
+        watching.cancel()
+    return drained

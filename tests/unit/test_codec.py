@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from enum import Enum
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from cluster_kit.codec import JsonCodec
+from cluster_kit.errors import DecodeError, EncodeError
+
+CODEC = JsonCodec()
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**80), 2**80)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=20,
+)
+
+
+class Size(Enum):
+    SMALL = "s"
+
+
+class Order(BaseModel):
+    id: int
+    at: datetime
+    size: Size = Size.SMALL
+
+
+@given(payload=JSON)
+def test_what_json_has_comes_back_unchanged(payload: object) -> None:
+    assert CODEC.decode(CODEC.encode(payload)) == payload
+
+
+@pytest.mark.parametrize(
+    ("payload", "body"),
+    [
+        ({"a": [1, 2.5, None, True]}, b'{"a":[1,2.5,null,true]}'),
+        ("Grüße", '"Grüße"'.encode()),
+        ((1, 2), b"[1,2]"),
+        (None, b"null"),
+        ("", b'""'),
+        ({}, b"{}"),
+    ],
+)
+def test_bytes_are_compact_utf8(payload: object, body: bytes) -> None:
+    assert CODEC.encode(payload) == body
+
+
+def test_pydantic_models_travel_in_their_json_form_also_inside() -> None:
+    order = Order(id=1, at=datetime(2030, 1, 1, tzinfo=UTC))
+    plain = {"id": 1, "at": "2030-01-01T00:00:00Z", "size": "s"}
+
+    assert CODEC.decode(CODEC.encode(order)) == plain
+    assert CODEC.decode(CODEC.encode({"orders": [order]})) == {"orders": [plain]}
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (datetime(2030, 1, 1, tzinfo=UTC), "datetime has no JSON form"),
+        ({"tags": {"a"}}, "set has no JSON form"),
+        ([b"bytes"], "bytes has no JSON form"),
+        (Order, "type"),
+        ({1: "one"}, "key 1 is int, JSON keys are strings"),
+        ({"a": [{None: 1}]}, "key None is NoneType, JSON keys are strings"),
+        ({True: 1}, "key True is bool, JSON keys are strings"),
+        (math.nan, "Out of range float values are not JSON compliant"),
+        ({"a": [math.inf]}, "Out of range float values are not JSON compliant"),
+        ("\ud800", "surrogates not allowed"),
+    ],
+)
+def test_what_json_has_not_is_refused_with_the_reason(payload: object, reason: str) -> None:
+    pattern = f"^the payload is not JSON: .*{re.escape(reason)}"
+    if payload is Order:
+        pattern = "^the payload is not JSON: "
+
+    with pytest.raises(EncodeError, match=pattern):
+        CODEC.encode(payload)
+
+
+def test_a_payload_that_contains_itself_is_refused() -> None:
+    payload: list[object] = []
+    payload.append(payload)
+
+    with pytest.raises(EncodeError, match=r"^the payload is not JSON: "):
+        CODEC.encode(payload)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'a': 1}",
+        b'{"a": 1} trailing',
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b"NaN",
+        b'{"a": [Infinity]}',
+        b"-Infinity",
+        b"[" * 200_000,
+        b"1" * 5_000,
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(DecodeError, match=r"^the body is not JSON: ") as caught:
+        CODEC.decode(body)
+
+    assert caught.value.retryable is False
+
+
+@given(body=st.binary())
+def test_no_body_raises_anything_but_a_decode_error(body: bytes) -> None:
+    try:
+        payload = CODEC.decode(body)
+    except DecodeError:
+        return
+
+    assert payload is None or isinstance(payload, bool | int | float | str | list | dict)
