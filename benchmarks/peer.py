@@ -21,6 +21,11 @@ Handle = Callable[[object], Awaitable[None]]
 class Peer(Protocol):
     """A connected library, with one queue."""
 
+    @property
+    def queue(self) -> str:
+        """Name of its queue on the broker."""
+        ...
+
     async def publish(self, payload: object) -> None:
         """Return when the broker has confirmed that it is stored."""
         ...
@@ -39,9 +44,11 @@ class Peer(Protocol):
 
 
 class Connect(Protocol):
-    """Connects a peer; `queue` is made if it is not there."""
+    """The function of a peer's file."""
 
-    def __call__(self, url: str, queue: str) -> AbstractAsyncContextManager[Peer]: ...
+    def __call__(self, url: str, queue: str) -> AbstractAsyncContextManager[Peer]:
+        """Connect; the peer's queue is named after `queue` and made if it is not there."""
+        ...
 
 
 _FOLDER = Path(__file__).with_name("peers")

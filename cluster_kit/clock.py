@@ -81,5 +81,5 @@ def seconds(name: str, value: object, *, zero: bool = True, limit: float = math.
         least = "0 or more" if zero else "above 0"
         raise ConfigurationError(f"{name} must be finite and {least} seconds, not {value!r}")
     if result > limit:
-        raise ConfigurationError(f"{name} may be at most {limit:g} seconds, not {value!r}")
+        raise ConfigurationError(f"{name} may be at most {limit:,.10g} seconds, not {value!r}")
     return result

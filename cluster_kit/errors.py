@@ -22,13 +22,13 @@
     │   ├── PublishUnconfirmed        the outcome is unknown; the message may be stored
     │   └── PublishManyError          a batch that ended in part: which ids are confirmed
     ├── MessageError
-    │   ├── EncodeError               the payload or a header cannot be encoded
-    │   ├── DecodeError               a body cannot be decoded
-    │   └── MessageTooLargeError      over the configured size limit
+    │   ├── EncodeError (ValueError)  the payload or a header cannot be encoded
+    │   ├── DecodeError (ValueError)  a body cannot be decoded
+    │   └── MessageTooLargeError (ValueError)  over a size limit
     ├── HandlerTimeout (TimeoutError) a handler ran longer than its timeout
     └── PluginError
         ├── PluginFailedError         a hook raised
-        └── PluginRequirementError    a required plugin is missing, or plugins require each other
+        └── PluginRequirementError (ConfigurationError)  one is missing, or they form a circle
 
 Each class has `retryable`: whether the same call may succeed later without anything being
 changed. Errors of drivers are always translated; passwords never reach a message.

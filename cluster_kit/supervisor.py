@@ -93,7 +93,7 @@ class Supervisor:
             await asyncio.wait({done})
         return done.result()
 
-    async def close(self, timeout: float = 5.0) -> list[str]:
+    async def close(self, timeout: float = 1.0) -> list[str]:
         """Cancel everything, wait at most `timeout` seconds, return the names of what remains."""
         tasks = {task for task in self._tasks if task is not asyncio.current_task()}
         for task in tasks:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiormq.exceptions import ChannelClosed
 from pamqp import encode
@@ -18,7 +18,6 @@ from pamqp.header import ContentHeader
 
 from cluster_kit_amqp.link import (
     Arguments,
-    ChannelDown,
     ExchangeKind,
     Incoming,
     LinkError,
@@ -29,6 +28,7 @@ from cluster_kit_amqp.link import (
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel, DeliveredMessage
+    from pamqp.common import FieldValue
 
     from cluster_kit_amqp.aiormq_calls import Calls
 
@@ -36,6 +36,13 @@ _CLOSE_TIMEOUT = 3.0  # seconds
 _PERSISTENT = 2
 _FRAME_OVERHEAD = 8
 _SURELY_FITS = 4096  # bytes of headers, the smallest frame_max there is
+
+
+class _Closing(Protocol):
+    """The part of the driver's channel that it leaves without a type."""
+
+    @property
+    def closing(self) -> asyncio.Future[object]: ...
 
 
 class AiormqChannel:
@@ -54,11 +61,11 @@ class AiormqChannel:
     def on_closed(self, callback: Callable[[str], None]) -> None:
         """Call `callback(reason)` when the channel has ended."""
 
-        def ended(closing: asyncio.Future[Any]) -> None:
+        def ended(closing: asyncio.Future[object]) -> None:
             error = None if closing.cancelled() else closing.exception()
             callback(str(error) if error is not None else "closed")
 
-        self._channel.closing.add_done_callback(ended)
+        cast("_Closing", self._channel).closing.add_done_callback(ended)
 
     # --- topology ----------------------------------------------------------------------------
 
@@ -197,13 +204,6 @@ class AiormqChannel:
                 await self._channel.close(ChannelClosed(0, "closed by this side"))
 
 
-def require_open(channel: AiormqChannel) -> AiormqChannel:
-    """Return the channel, or raise `ChannelDown` when it has ended already."""
-    if not channel.open:
-        raise ChannelDown(0, "the channel is closed", sent=False)
-    return channel
-
-
 def _properties(message: Message) -> Basic.Properties:
     timestamp = None
     if message.timestamp is not None:
@@ -260,7 +260,7 @@ def _value(value: object) -> object:
     elif isinstance(value, float) and not _is_single(value):
         return repr(value)  # the encoder knows single precision only
     try:
-        encode.encode_table_value(value)  # type: ignore[arg-type]  # whatever it is
+        encode.encode_table_value(cast("FieldValue", value))
     except (TypeError, ValueError, OverflowError, RecursionError, struct.error):
         return str(value) if isinstance(value, int | float | Decimal | datetime) else _NO_VALUE
     return value

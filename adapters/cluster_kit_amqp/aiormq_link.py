@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote
 
 import aiormq
@@ -44,6 +44,12 @@ def _not_told_by_us(record: logging.LogRecord) -> bool:
 
 for _name in ("aiormq.connection", "aiormq.channel"):
     logging.getLogger(_name).addFilter(_not_told_by_us)
+
+
+class _Connects(Protocol):
+    """The part of the driver's connection that it leaves without a type."""
+
+    async def connect(self) -> bool: ...
 
 
 class AiormqLink:
@@ -142,7 +148,7 @@ async def dial(
     connection.vhost = options.vhost
     try:
         with Translated():
-            await connection.connect()
+            await cast("_Connects", connection).connect()
     except LinkError as exc:
         raise dial_failed(exc, observed.lost, observed.closed_by) from exc
     finally:

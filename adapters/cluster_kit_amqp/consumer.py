@@ -176,6 +176,8 @@ class AmqpConsumer:
         session = self._session
         if session is not None and session.lost is not None:
             raise LinkDown(session.lost)
+        if session is None and self._wish == "pause":
+            self._problems.clear(self._part)  # nothing is missing
         async with asyncio.timeout(CALL_TIMEOUT):
             if self._wish == "pause" and session is not None:
                 await session.stop_taking()

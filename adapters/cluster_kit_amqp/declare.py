@@ -48,6 +48,7 @@ class Declarer:
         self._mode, self._crash_limit, self._announce = mode, crash_limit, announce
         self._link: Link | None = None
         self._done: set[str] = set()
+        self._doubted: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def ensure_queue(self, link: Link, queue: QueueName) -> None:
@@ -70,18 +71,27 @@ class Declarer:
             await self._settle(link, steps)
             self._mark(link, queue.full)
 
-    async def ensure(self, link: Link, name: str, steps: Steps) -> None:
-        """Make or check `steps`, known together as `name`. Raises as `ensure_queue`."""
+    async def ensure(
+        self, link: Link, name: str, steps: Steps, last: Exchange | None = None
+    ) -> None:
+        """Make or check `steps`, known together as `name`. Raises as `ensure_queue`.
+
+        Where `last` is there, all are taken to be, until `forget` was called for them.
+        """
         if self._is_done(link, name):
             return
         async with self._lock(name):
-            if not self._is_done(link, name):
+            if self._is_done(link, name):
+                return
+            trusted = last is not None and name not in self._doubted and self._mode == "auto"
+            if last is None or not trusted or not await exists(link, last):
                 await self._settle(link, steps)
-                self._mark(link, name)
+            self._mark(link, name)
 
     def forget(self, *names: str) -> None:
         """What these names stand for may be gone: look again at the next need."""
         self._done.difference_update(names)
+        self._doubted.update(names)
 
     def _is_done(self, link: Link, name: str) -> bool:
         return self._mode == "none" or (link is self._link and name in self._done)
@@ -91,6 +101,7 @@ class Declarer:
             self._link = link
             self._done.clear()
         self._done.add(name)
+        self._doubted.discard(name)
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

@@ -37,6 +37,7 @@ LADDER_MS = (*(500 << step for step in range(11)), 600_000)
 
 TICK_MS = 100
 LONGEST_MS = TICK_MS * (2**CHAIN_LEVELS - 1)
+CHAIN_COMPLETE = Exchange("ck.v1.delay.complete", "fanout")
 _ROUNDING_MS = 1e-6  # 1.1 s are 1100.0000000000002 ms
 
 
@@ -44,13 +45,15 @@ _ROUNDING_MS = 1e-6  # 1.1 s are 1100.0000000000002 ms
 class Wait:
     """Where to publish so that a message comes after its delay, and what that needs.
 
-    `needs` names the steps: equal names, equal steps.
+    `needs` names the steps: equal names, equal steps. Where there are many, the last of them
+    tells, by being there, that all are.
     """
 
     exchange: str
     key: str
     needs: str
     steps: Steps
+    last: Exchange | None = None
 
 
 def milliseconds(delay: float) -> int:
@@ -83,7 +86,7 @@ def wait_for(queue: QueueName, delay: float) -> Wait:
     ticks = -(-ms // TICK_MS)
     bits = ".".join(format(ticks, f"0{CHAIN_LEVELS}b"))
     start = level_name(ticks.bit_length() - 1)
-    return Wait(start, f"{bits}.{address(queue)}", "ck.v1.delay", chain_steps())
+    return Wait(start, f"{bits}.{address(queue)}", "ck.v1.delay", chain_steps(), CHAIN_COMPLETE)
 
 
 def ladder_name(ms: int) -> str:
@@ -114,7 +117,7 @@ def chain_steps() -> Steps:
             *_wait_queue(name, TICK_MS << level, after, f"{higher}1.#"),
             Binding("exchange", after, name, f"{higher}0.#"),
         )
-    return tuple(steps)
+    return (*steps, CHAIN_COMPLETE)
 
 
 def _wait_queue(name: str, ms: int, after: str, key: str) -> Steps:

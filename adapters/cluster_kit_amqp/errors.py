@@ -52,12 +52,8 @@ def _text(error: BaseException) -> str:
     return " ".join(str(arg) for arg in error.args if arg is not None) or type(error).__name__
 
 
-_TRANSLATIONS: tuple[
-    tuple[
-        type[BaseException] | tuple[type[BaseException], ...], Callable[[BaseException], LinkError]
-    ],
-    ...,
-] = (
+_Kinds = type[BaseException] | tuple[type[BaseException], ...]
+_TRANSLATIONS: tuple[tuple[_Kinds, Callable[[BaseException], LinkError]], ...] = (
     (driver.PublishError, lambda error: Returned(_text(error))),
     (driver.DeliveryError, lambda error: Nacked(str(error))),
     (driver.AMQPChannelError, _channel_down),

@@ -148,7 +148,8 @@ class Publisher:
         """Make sure of everything a publish needs. What fails in here was not sent."""
         await self._declarer.ensure_queue(link, envelope.queue)
         if target.wait is not None:
-            await self._declarer.ensure(link, target.wait.needs, target.wait.steps)
+            wait = target.wait
+            await self._declarer.ensure(link, wait.needs, wait.steps, wait.last)
         if self._largest_body is not None and len(envelope.body) > self._largest_body:
             raise self._too_large(envelope)
         async with self._opening:

@@ -104,7 +104,7 @@ class Hubs:
     def _find_or_open(self, options: MemoryOptions, context: AdapterContext) -> OpenHub:
         self._drop_stale()
         found = self._open.get(options.hub)
-        if found is None:
+        if found is None or (found.closing is not None and found.closing.done()):
             return self._open_new(options, context)
         if found.loop is not asyncio.get_running_loop():
             text = (
@@ -119,7 +119,7 @@ class Hubs:
 
     def _open_new(self, options: MemoryOptions, context: AdapterContext) -> OpenHub:
         for other in self._open.values():
-            if options.path is not None and other.path == options.path:
+            if other.path == options.path is not None and other.name != options.hub:
                 text = f"{options.path} is in use by hub {other.name!r} of this process"
                 raise ConnectError(options.url, text, retryable=False)
         loop = asyncio.get_running_loop()

@@ -206,7 +206,7 @@ class FileStore:
         self, batch: list[_Entry], writing: asyncio.Future[list[Exception | None]]
     ) -> None:
         errors = writing.result()
-        self._note_trouble(next((error for error in errors if error is not None), None))
+        self._note_trouble(None if None in errors else errors[0])
         for entry, error in zip(batch, errors, strict=True):
             if error is not None and not entry.vital:
                 self._unwritten.update((change.key, change) for change in entry.changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +70,14 @@ def _run_here(what: Launch, lifeline: Lifeline | None) -> NoReturn:
     logging.basicConfig(level=logging.INFO, format=layout)
     if lifeline is not None:
         _connect(lifeline, cluster)
-    code = asyncio.run(_serve(what, cluster))
+    with asyncio.Runner() as runner:
+        try:
+            code = runner.run(_serve(what, cluster))
+        except KeyboardInterrupt:
+            # The second SIGINT: leaving the runner would wait for handlers to be cancelled.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+            raise
     raise typer.Exit(code)
 
 

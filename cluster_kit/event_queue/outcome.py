@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from cluster_kit.retry import RetryPolicy
 
 
+MAX_ERROR_TEXT_BYTES = 4096
+"""Most bytes of an error's text kept in a dead letter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The task is finished, or a copy of it is stored elsewhere: acknowledge it."""
@@ -91,7 +95,7 @@ class Judge:
         death = Death(
             reason=reason,
             error_type=_type_name(error) if error is not None else "",
-            error_text=_text(error) if text is None and error is not None else text or "",
+            error_text=_cut(_text(error) if text is None and error is not None else text or ""),
             instance_id=self.instance_id,
         )
         return Dead(envelope, death, error)
@@ -104,6 +108,14 @@ def _type_name(error: BaseException) -> str:
         if kind.__module__ == "builtins"
         else (f"{kind.__module__}.{kind.__qualname__}")
     )
+
+
+def _cut(text: str) -> str:
+    """Return at most `MAX_ERROR_TEXT_BYTES` of `text`, so that it fits a broker's frame."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= MAX_ERROR_TEXT_BYTES:
+        return encoded.decode()
+    return encoded[:MAX_ERROR_TEXT_BYTES].decode("utf-8", "ignore") + "…"
 
 
 def _text(error: BaseException) -> str:

@@ -28,7 +28,7 @@ class MemoryEnvironment(Environment):
         self._url = f"memory://{uuid.uuid4().hex}{query}"
         self._adapters: dict[str, MemoryEventQueue] = {}
 
-    def url(self, index: int) -> str:
+    async def url(self, index: int) -> str:
         return self._url
 
     def prepare(self, cluster: Cluster) -> None:

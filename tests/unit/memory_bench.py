@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster_kit.clock import Clock, SystemClock
 from cluster_kit.message import DeadReason, Death, Envelope
@@ -17,6 +17,8 @@ from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory.event_queue import MemoryEventQueue
 
+T = TypeVar("T")
+
 QUEUE = QueueName("shop", "mails")
 
 
@@ -24,8 +26,10 @@ def fresh_url() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
-def task(id_: str, *, queue: QueueName = QUEUE, **fields: Any) -> Envelope:
-    return Envelope(queue=queue, id=id_, body=id_.encode(), **fields)
+def task(
+    id_: str, *, queue: QueueName = QUEUE, body: bytes | None = None, **fields: Any
+) -> Envelope:
+    return Envelope(queue=queue, id=id_, body=id_.encode() if body is None else body, **fields)
 
 
 def letter(id_: str, **fields: Any) -> Envelope:
@@ -51,11 +55,28 @@ class Inbox:
             await self.received.pop(0).ack()
 
 
+class WatchedSupervisor(Supervisor):
+    """Remembers which of its tasks ended with an error, so that a test can insist on none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[BaseException] = []
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        task = super().spawn(work, name=name)
+        task.add_done_callback(self._note)
+        return task
+
+    def _note(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failures.append(error)
+
+
 class Instance:
     """One adapter with its surroundings."""
 
     def __init__(self, url: str, *, app: str, clock: Clock | None, crash_limit: int) -> None:
-        self.supervisor = Supervisor()
+        self.supervisor = WatchedSupervisor()
         self.events: list[tuple[str, dict[str, object]]] = []
         self.context = AdapterContext(
             app=app,
@@ -105,6 +126,7 @@ async def joined(
     finally:
         await adapter.close()
         assert await instance.supervisor.close() == []
+        assert instance.supervisor.failures == []
 
 
 async def let_run(turns: int = 20) -> None:

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from cluster_kit.clock import MAX_WAIT, SystemClock, seconds, utc
 from cluster_kit.errors import ConfigurationError
 
+FINITE = "delay must be finite and 0 or more seconds"
+AT_MOST = "delay may be at most 2,592,000 seconds"
+
 
 @pytest.mark.parametrize(
     ("value", "expected"),
@@ -33,25 +36,18 @@ def test_numbers_and_timedeltas_are_seconds(value: object, expected: float) -> N
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (-1, "delay must be finite and 0 or more seconds, not -1"),
-        (-0.001, "delay must be finite and 0 or more seconds, not -0.001"),
-        (math.nan, "delay must be finite and 0 or more seconds, not nan"),
-        (math.inf, "delay must be finite and 0 or more seconds, not inf"),
-        (-math.inf, "delay must be finite and 0 or more seconds, not -inf"),
-        (
-            timedelta(seconds=-1),
-            "delay must be finite and 0 or more seconds, not "
-            "datetime.timedelta(days=-1, seconds=86399)",
-        ),
+        (-1, f"{FINITE}, not -1"),
+        (-0.001, f"{FINITE}, not -0.001"),
+        (math.nan, f"{FINITE}, not nan"),
+        (math.inf, f"{FINITE}, not inf"),
+        (-math.inf, f"{FINITE}, not -inf"),
         (True, "delay must be seconds or a timedelta, not bool"),
         ("5", "delay must be seconds or a timedelta, not str"),
         (Decimal(5), "delay must be seconds or a timedelta, not Decimal"),
         (None, "delay must be seconds or a timedelta, not NoneType"),
-        (MAX_WAIT + 1, "delay may be at most 2.592e+06 seconds, not 2592001.0"),
-        (
-            timedelta(days=31),
-            "delay may be at most 2.592e+06 seconds, not datetime.timedelta(days=31)",
-        ),
+        (MAX_WAIT + 1, f"{AT_MOST}, not 2592001.0"),
+        (timedelta(days=-1), f"{FINITE}, not datetime.timedelta(days=-1)"),
+        (timedelta(days=31), f"{AT_MOST}, not datetime.timedelta(days=31)"),
     ],
 )
 def test_a_bad_duration_is_refused_by_name(value: object, text: str) -> None:

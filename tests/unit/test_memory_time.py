@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from cluster_kit.message import DeadReason
 from cluster_kit.testing.clock import FakeClock
 from cluster_kit_memory.schedule import Schedule
-from tests.unit.memory_bench import Instance, fresh_url, joined, let_run
+from tests.unit.memory_bench import QUEUE, Instance, fresh_url, joined, let_run
 
 pytestmark = pytest.mark.asyncio
 
@@ -81,9 +82,11 @@ async def test_a_delay_of_days_is_one_sleeping_task(fake_clock: FakeClock) -> No
 
 async def test_delays_outlive_the_instance_that_published(fake_clock: FakeClock) -> None:
     url = fresh_url()
-    async with joined(url, clock=fake_clock) as two:
-        async with joined(url, clock=fake_clock) as one:
-            await one.publish("1", delay=5)
+    async with AsyncExitStack() as first_to_leave, AsyncExitStack() as last_to_leave:
+        one = await first_to_leave.enter_async_context(joined(url, clock=fake_clock))
+        two = await last_to_leave.enter_async_context(joined(url, clock=fake_clock))
+        await one.publish("1", delay=5)
+        await first_to_leave.aclose()
         await fake_clock.advance(5)
 
         assert await two.ready() == 1
@@ -147,6 +150,15 @@ async def test_a_returned_task_still_expires_in_time(fake_clock: FakeClock) -> N
 
         assert [id_ for id_, _, _ in await reasons(one)] == ["1"]
         assert await one.ready() == 0
+
+
+async def test_a_purged_task_does_not_expire(fake_clock: FakeClock) -> None:
+    async with joined(fresh_url(), clock=fake_clock) as one:
+        await one.publish("1", "2", expires_at=fake_clock.wall() + 1)
+        assert await one.adapter.purge(QUEUE) == 2
+        await fake_clock.advance(2)
+
+        assert await reasons(one) == []
 
 
 async def test_a_wall_clock_that_is_set_forward_is_noticed(fake_clock: FakeClock) -> None:

@@ -60,11 +60,9 @@ class ContainerNode:
             self.close()
             raise
 
-    def ctl(self, *args: str, stdin: str = "") -> str:
+    def ctl(self, *args: str) -> str:
         """Run rabbitmqctl inside."""
-        # exec of the Docker client has no standard input to write to.
-        script = 'text=$1; shift; printf %s "$text" | rabbitmqctl "$@"'
-        done = self._container.exec(["sh", "-c", script, "sh", stdin, *args])
+        done = self._container.exec(["rabbitmqctl", *args])
         output = done.output.decode(errors="replace")
         if done.exit_code != 0:
             raise NodeCommandError(f"rabbitmqctl {' '.join(args)}: {output.strip()}")

@@ -55,11 +55,11 @@ class GivenNode:
         """Whether ``CLUSTER_KIT_TEST_AMQP_CTL`` was set."""
         return bool(self._ctl)
 
-    def ctl(self, *args: str, stdin: str = "") -> str:
+    def ctl(self, *args: str) -> str:
         """Run rabbitmqctl as the environment says."""
         if not self._ctl:
             raise NodeCommandError(f"set {CTL_VARIABLE} to the command line of rabbitmqctl")
-        return run_ctl([*self._ctl, *args], stdin=stdin)
+        return run_ctl([*self._ctl, *args])
 
     def stop(self, *, kill: bool = False) -> NoReturn:
         """Refuse: others may be using it."""

@@ -78,10 +78,10 @@ class LocalNode:
         """The program it was started from."""
         return str(self._programs / "rabbitmq-server")
 
-    def ctl(self, *args: str, stdin: str = "") -> str:
+    def ctl(self, *args: str) -> str:
         """Run this installation's rabbitmqctl on the node."""
         program = str(self._programs / "rabbitmqctl")
-        return run_ctl([program, *args], stdin=stdin, env=self._environment)
+        return run_ctl([program, *args], env=self._environment)
 
     def start(self) -> None:
         """Start it; return when it greets."""

@@ -45,7 +45,7 @@ class Node(Protocol):
         """Whether it is ours to stop and start."""
         ...
 
-    def ctl(self, *args: str, stdin: str = "") -> str:
+    def ctl(self, *args: str) -> str:
         """Run rabbitmqctl and return what it printed, or raise `NodeCommandError`."""
         ...
 
@@ -66,9 +66,7 @@ Provider = Callable[[], Node]
 """Returns a running node or raises `NodeUnavailableError`."""
 
 
-def run_ctl(
-    command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] | None = None
-) -> str:
+def run_ctl(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
     """Run a rabbitmqctl command line and return its standard output.
 
     Raises:
@@ -77,7 +75,7 @@ def run_ctl(
     try:
         done = subprocess.run(  # noqa: S603 - the command line is ours
             command,
-            input=stdin,
+            stdin=subprocess.DEVNULL,
             env=env,
             capture_output=True,
             text=True,

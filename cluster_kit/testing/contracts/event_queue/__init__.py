@@ -28,6 +28,7 @@ from cluster_kit.testing.contracts.event_queue.faults import FaultScenarios
 from cluster_kit.testing.contracts.event_queue.foreign import ForeignScenarios
 from cluster_kit.testing.contracts.event_queue.handlers import HandlerScenarios
 from cluster_kit.testing.contracts.event_queue.lifecycle import LifecycleScenarios
+from cluster_kit.testing.contracts.event_queue.outages import OutageScenarios
 from cluster_kit.testing.contracts.event_queue.retries import RetryScenarios
 from cluster_kit.testing.contracts.event_queue.sharing import SharingScenarios
 from cluster_kit.testing.contracts.event_queue.timing import TimingScenarios
@@ -53,5 +54,6 @@ class EventQueueContract(
     BadInputScenarios,
     LifecycleScenarios,
     FaultScenarios,
+    OutageScenarios,
 ):
     """All of it."""

@@ -165,15 +165,16 @@ class BadInputScenarios(Scenarios):
     async def test_bad_options_of_a_subscription_are_refused(self, bench: Bench) -> None:
         cluster = await bench.cluster()
         queue: Any = cluster.event_queue
-        bad_options: list[dict[str, object]] = [
-            *({"concurrency": bad} for bad in (-1, 1.5, True, "1")),
-            *({"max_retries": bad} for bad in (-1, 1.5, True)),
-            *({"timeout": bad} for bad in (0, *BAD_DURATIONS)),
-            {"serves": "a topic"},
+        bad_options: list[tuple[str, list[object]]] = [
+            ("concurrency", [-1, 1.5, True, "1"]),
+            ("max_retries", [-1, 1.5, True]),
+            ("timeout", [0, *BAD_DURATIONS]),
+            ("serves", ["a topic"]),
         ]
-        for options in bad_options:
-            with pytest.raises(ConfigurationError):
-                queue.subscribe(CHANNEL, Recorder().handle, **options)
+        for option, values in bad_options:
+            for bad in values:
+                with pytest.raises(ConfigurationError):
+                    queue.subscribe(CHANNEL, Recorder().handle, **{option: bad})
         queue.subscribe(CHANNEL, Recorder().handle)  # none of them left a trace
 
     async def test_what_cannot_be_called_with_a_payload_is_no_handler(self, bench: Bench) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.testing.factory import ClusterFactory
@@ -46,7 +46,7 @@ class Bench:
         **event_queue: Unpack[EventQueueValues],
     ) -> Cluster:
         """Return one more instance; `event_queue` are settings of its event queue."""
-        url = self.environment.url(self._made)
+        url = await self.environment.url(self._made)
         self._made += 1
         [cluster] = await self._factory(
             name=app or self.app,
@@ -100,6 +100,25 @@ class Bench:
             return running + await self._ready(clusters[0], channel)
 
         await eventually(busy, lambda tasks: tasks == 0)
+
+    @asynccontextmanager
+    async def outage(self, cluster: Cluster) -> AsyncGenerator[None]:
+        """Keep `cluster` off the broker inside the block, from the moment it has noticed."""
+        await self.environment.cut_off(cluster)
+        try:
+            await eventually(lambda: cluster.health()["status"] != "ok")
+            yield
+        finally:
+            await self.environment.reconnect(cluster)
+
+    async def cut(self, cluster: Cluster) -> None:
+        """Break the link of `cluster` for a moment."""
+        async with self.outage(cluster):
+            pass
+
+    async def healthy(self, cluster: Cluster) -> None:
+        """Wait until `cluster` says that all is well."""
+        await eventually(lambda: cluster.health()["status"] == "ok")
 
     async def close(self) -> None:
         """Stop every instance.

@@ -79,16 +79,18 @@ class DeadLetterScenarios(Scenarios):
 
         [letter] = await bench.dead(cluster, CHANNEL)
         assert letter.id == published
-        assert letter.payload == "x" * 100_000
-        assert letter.error_text.startswith("🦊" * 100)
-        assert len(letter.error_text.encode()) < 100_000
+        body_bytes, text_bytes = len(letter.body), len(letter.error_text.encode())
+        assert body_bytes == 100_002
+        assert text_bytes < 100_000
+        assert letter.error_text[:100] == "🦊" * 100
 
     async def test_replay_runs_everything_again_from_the_first_attempt(self, bench: Bench) -> None:
         cluster = await bench.cluster()
         recorder = Recorder(answers(*[ValueError("no")] * 4))
         cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=AT_ONCE)
-        options = {"headers": {"tenant": "a"}}
-        ids = await cluster.event_queue.publish_many(CHANNEL, ["a", "b"], max_retries=1, **options)
+        ids = await cluster.event_queue.publish_many(
+            CHANNEL, ["a", "b"], max_retries=1, headers={"tenant": "a"}
+        )
         await bench.dead(cluster, CHANNEL, 2)
 
         assert await cluster.event_queue.dead_letters(CHANNEL).replay() == 2

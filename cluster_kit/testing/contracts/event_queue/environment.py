@@ -55,7 +55,7 @@ class Environment:
     Implement `url` and whatever the `Features` do not rule out.
     """
 
-    def url(self, index: int) -> str:
+    async def url(self, index: int) -> str:
         """Return the URL for the scenario's instance number `index`, from 0.
 
         For `cut_off` and `freeze` each instance needs a link of its own.

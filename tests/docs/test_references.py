@@ -1,0 +1,77 @@
+"""Tables of the documents against the code they speak of."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import reduce
+
+import pytest
+
+from cluster_kit import errors
+from cluster_kit.settings import Settings
+from cluster_kit.settings.variables import Path as Setting
+from cluster_kit.settings.variables import paths, variable
+from cluster_kit.telemetry import EVENTS
+from tests.docs.documents import ROOT, parse
+
+ROW = re.compile(r"^\| (?P<cells>.*) \|$", re.MULTILINE)
+VARIABLE = re.compile(r"`(CLUSTER_KIT_[A-Z_]+)`")
+UNUSED = {"redis_url", "memcached_url", "pubsub", "cache", "locks"}  # of capabilities yet to come
+
+
+def rows(document: str) -> list[list[str]]:
+    text = (ROOT / document).read_text()
+    return [[cell.strip() for cell in match["cells"].split(" | ")] for match in ROW.finditer(text)]
+
+
+def settings_table(document: str) -> dict[str, str]:
+    """Variable to default, of each row that begins with a variable."""
+    found = [(VARIABLE.fullmatch(row[0]), row) for row in rows(document)]
+    table = [(match[1], row[1]) for match, row in found if match]
+    assert len(table) == len(dict(table)), "a variable stands there twice"
+    return dict(table)
+
+
+def shown_default(path: Setting) -> str:
+    value = reduce(getattr, path, Settings.model_construct())
+    if value is None:
+        return "none"
+    return "empty" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("document", "left_out"), [("docs/reference/settings.md", set[str]()), ("README.md", UNUSED)]
+)
+def test_settings_are_as_in_the_code(document: str, left_out: set[str]) -> None:
+    known = [path for path in paths(Settings) if path[0] not in left_out]
+
+    assert settings_table(document) == {variable(path): shown_default(path) for path in known}
+
+
+def test_errors_are_as_in_the_code() -> None:
+    document = (ROOT / "docs/reference/errors.md").read_text()
+    drawn = parse(document, "errors.md")[0].code
+
+    assert inspect.cleandoc(errors.__doc__ or "").split("::\n\n")[1].startswith(
+        "".join(f"    {line}\n" for line in drawn.splitlines())
+    )
+    assert error_names(drawn) == {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+
+
+def error_names(tree: str) -> set[str]:
+    return {line.lstrip("│├└─ ").split()[0] for line in tree.splitlines()}
+
+
+def test_telemetry_events_are_as_in_the_code() -> None:
+    table = {
+        row[0].strip("`"): tuple(re.findall(r"`(\w+)`", row[1]))
+        for row in rows("docs/how-to/operate.md")
+        if re.fullmatch(r"`\w+\.\w+`", row[0])
+    }
+
+    assert table == dict(EVENTS)

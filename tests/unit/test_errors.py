@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+
+import pytest
+
+from cluster_kit import errors
+from cluster_kit.errors import (
+    AdapterNotFoundError,
+    AdapterUnavailableError,
+    AlreadyStartedError,
+    AlreadySubscribedError,
+    ClusterKitError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    HandlerTimeout,
+    InvalidNameError,
+    MessageTooLargeError,
+    NotStartedError,
+    PluginFailedError,
+    PluginRequirementError,
+    PublishManyError,
+    PublishRefused,
+    PublishUnconfirmed,
+    TopologyError,
+    TransportError,
+    UnknownOptionError,
+    Unroutable,
+    shorten,
+    suggestion,
+)
+
+CLASSES = {
+    name: kind
+    for name, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, ClusterKitError) and kind.__module__ == errors.__name__
+}
+NODE = re.compile(
+    r"^ {4}(?P<stem>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: \((?P<second>\w+)\))?", re.MULTILINE
+)
+
+
+def drawn_tree() -> dict[str, list[str]]:
+    """Name to bases as the module's docstring draws them."""
+    tree: dict[str, list[str]] = {}
+    path: list[str] = []
+    for node in NODE.finditer(errors.__doc__ or ""):
+        depth = len(node["stem"]) // 4
+        path[depth:] = [node["name"]]
+        parent = path[depth - 1] if depth else "Exception"
+        tree[node["name"]] = [parent, node["second"]] if node["second"] else [parent]
+    return tree
+
+
+def test_the_tree_in_the_docstring_is_the_real_one() -> None:
+    real = {name: [base.__name__ for base in kind.__bases__] for name, kind in CLASSES.items()}
+
+    assert drawn_tree() == real
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
+    kind = CLASSES[name]
+
+    assert inspect.getdoc(kind)
+    assert kind.retryable is (issubclass(kind, TransportError | HandlerTimeout))
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (InvalidNameError("channel", "a b", "no spaces"), "bad channel 'a b': no spaces"),
+        (
+            UnknownOptionError("memory://", "pth", ["path"]),
+            "unknown option 'pth' in memory://; did you mean 'path'?",
+        ),
+        (
+            UnknownOptionError("memory://", "zzz", ["path", "mode"]),
+            "unknown option 'zzz' in memory://; known: mode, path",
+        ),
+        (UnknownOptionError("x://", "zzz", []), "unknown option 'zzz' in x://; known: none"),
+        (
+            AdapterNotFoundError("ampq", ["memory", "amqp"]),
+            "no adapter for ampq://; did you mean 'amqp'?",
+        ),
+        (
+            AdapterNotFoundError("kafka", ["memory", "amqp"]),
+            "no adapter for kafka://; known: amqp, memory",
+        ),
+        (
+            AdapterUnavailableError("amqp", "the package aio_pika", "pip install aio-pika"),
+            "adapter 'amqp' needs the package aio_pika: pip install aio-pika",
+        ),
+        (
+            AdapterUnavailableError("kafka", "the package kafka", ""),
+            "adapter 'kafka' needs the package kafka",
+        ),
+        (
+            AlreadySubscribedError("mails"),
+            "channel 'mails' already has another handler in this instance",
+        ),
+        (TopologyError("queue 'a'", "x-max-length differs"), "queue 'a': x-max-length differs"),
+        (
+            NotStartedError("event queue"),
+            "event queue: the cluster is not running; call start() or use 'async with'",
+        ),
+        (AlreadyStartedError("add_plugin()"), "add_plugin() is legal only before start()"),
+        (
+            ConnectError("amqp://mq/", "refused"),
+            "cannot connect to amqp://mq/: refused",
+        ),
+        (
+            PublishUnconfirmed("m1", "no answer within 10 s"),
+            "message m1 may or may not be stored: no answer within 10 s",
+        ),
+        (
+            PublishManyError(["a", "b"], {"c": PublishRefused("queue full")}),
+            "2 messages confirmed, 1 not; the first failure: PublishRefused: queue full",
+        ),
+        (
+            MessageTooLargeError("the payload", 12, 10),
+            "the payload has 12 bytes, the limit is 10",
+        ),
+        (HandlerTimeout(0.25), "the handler ran longer than 0.25 s"),
+        (
+            PluginFailedError("mails", "load", KeyError("x")),
+            "plugin 'mails' failed in load: KeyError: 'x'",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_texts(error: ClusterKitError, text: str) -> None:
+    assert str(error) == text
+
+
+def test_errors_are_what_a_caller_would_catch_in_plain_python() -> None:
+    assert isinstance(ConfigurationError(), ValueError)
+    assert isinstance(NotStartedError("x"), RuntimeError)
+    assert isinstance(HandlerTimeout(1), TimeoutError)
+    assert issubclass(PluginRequirementError, ConfigurationError)
+
+
+def test_a_failed_connection_says_itself_whether_waiting_helps() -> None:
+    assert ConnectError("amqp://mq/", "refused").retryable is True
+    assert ConnectError("amqp://mq/", "wrong password", retryable=False).retryable is False
+    assert ConnectError.retryable is True
+
+
+def test_the_parts_of_a_batch_are_kept() -> None:
+    failure = ConnectionLost("gone")
+    error = PublishManyError(["a"], {"b": failure, "c": Unroutable("no queue")})
+
+    assert error.confirmed == ["a"]
+    assert list(error.failed) == ["b", "c"]
+    assert error.failed["b"] is failure
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectError("amqp://shop:s3cr/et@mq/", "at amqp://shop:s3cr/et@mq/: refused"),
+        PublishUnconfirmed("m1", "lost amqp://shop:s3cr/et@mq/"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_password_in_text_repr_attributes_or_traceback(error: ClusterKitError) -> None:
+    try:
+        raise error
+    except ClusterKitError as exc:
+        trace = "".join(traceback.format_exception(exc))
+
+    shown = [str(error), repr(error), trace, repr(vars(error)), repr(error.args)]
+    assert [text for text in shown if "s3cr" in text] == []
+    assert "amqp://shop:***@mq/" in str(error)
+
+
+def test_suggestions_are_made_only_when_close() -> None:
+    assert suggestion("mials", ["mails", "reports"]) == "; did you mean 'mails'?"
+    assert suggestion("zzz", ["mails", "reports"]) == ""
+    assert suggestion("mails", []) == ""
+
+
+def test_shorten_keeps_the_limit() -> None:
+    assert shorten("abc", 3) == "abc"
+    assert shorten("abcd", 3) == "ab…"

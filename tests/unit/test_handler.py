@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from typing import Any
+
+import pytest
+
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.supervisor import Supervisor
+from tests.unit.handlers import (
+    DELIVERY,
+    Mailer,
+    handler,
+    hidden,
+    seen,
+    sync_payload,
+    takes_a_default,
+    takes_an_optional_delivery,
+    takes_an_optional_keyword,
+    takes_anything,
+    takes_both,
+    takes_both_and_a_default,
+    takes_payload,
+    takes_payload_and_more,
+    takes_positional_only,
+    takes_three,
+    traced,
+)
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    seen.clear()
+
+
+async def run(process: object, payload: object = "payload") -> list[tuple[object, ...]]:
+    await handler(process).call(payload, DELIVERY, Supervisor())
+    return seen
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("process", "arguments"),
+    [
+        (takes_payload, ("payload",)),
+        (takes_both, ("payload", DELIVERY)),
+        (takes_anything, ("payload", DELIVERY)),
+        (takes_payload_and_more, ("payload", DELIVERY)),
+        (takes_a_default, ("payload", False)),
+        (takes_an_optional_delivery, ("payload", DELIVERY)),
+        (takes_both_and_a_default, ("payload", DELIVERY, False)),
+        (takes_positional_only, ("payload", DELIVERY)),
+        (takes_an_optional_keyword, ("payload", False)),
+        (functools.partial(takes_three, "shop"), ("shop", "payload", DELIVERY)),
+        (functools.partial(functools.partial(takes_three), "shop"), ("shop", "payload", DELIVERY)),
+        (functools.partial(takes_a_default, verbose=True), ("payload", True)),
+        (sync_payload, ("payload",)),
+        (functools.partial(sync_payload), ("payload",)),
+        (Mailer().send, ("payload", DELIVERY)),
+        (Mailer(), ("payload",)),
+        (Mailer.static, ("payload",)),
+        (Mailer.of_class, (Mailer, "payload")),
+        (lambda payload: takes_a_default(payload, verbose=True), ("payload", True)),
+        (lambda payload, delivery: takes_both(payload, delivery=delivery), ("payload", DELIVERY)),
+        (hidden(takes_both), ("payload", DELIVERY)),
+    ],
+    ids=lambda value: "" if isinstance(value, tuple) else getattr(value, "__name__", None),
+)
+async def test_a_handler_gets_what_its_signature_asks_for(
+    process: object, arguments: tuple[object, ...]
+) -> None:
+    assert await run(process) == [arguments]
+
+
+@pytest.mark.asyncio
+async def test_a_decorated_handler_gets_what_the_wrapped_function_asks_for() -> None:
+    assert await run(traced(takes_both)) == [("traced",), ("payload", DELIVERY)]
+
+
+@pytest.mark.asyncio
+async def test_async_handlers_run_on_the_event_loop_and_sync_ones_in_a_thread() -> None:
+    threads: list[threading.Thread] = []
+
+    async def asynchronous(_payload: object) -> None:
+        threads.append(threading.current_thread())
+
+    def synchronous(_payload: object) -> None:
+        threads.append(threading.current_thread())
+
+    await run(asynchronous)
+    await run(synchronous)
+
+    assert threads[0] is threading.current_thread()
+    assert threads[1].name == "mails:1"
+
+
+@pytest.mark.asyncio
+async def test_errors_of_a_handler_pass_unchanged() -> None:
+    error = LookupError("no such shelf")
+
+    async def asynchronous(_payload: object) -> None:
+        raise error
+
+    def synchronous(_payload: object) -> None:
+        raise error
+
+    for process in (asynchronous, synchronous, hidden(asynchronous)):
+        with pytest.raises(LookupError) as caught:
+            await run(process)
+        assert caught.value is error
+
+
+# --- what is refused ---
+
+
+def nothing() -> None: ...
+def keywords_only(*, payload: Any) -> None: ...
+def any_keywords(**payload: Any) -> None: ...
+def three(payload: Any, delivery: Any, third: Any) -> None: ...
+def demands_a_keyword(payload: Any, *, verbose: bool) -> None: ...
+def generates(payload: Any) -> Any:
+    yield payload
+
+
+async def generates_later(payload: Any) -> Any:
+    yield payload
+
+
+SIGNATURE = "must take (payload) or (payload, delivery)"
+GENERATOR = "is a generator, which would never run; return or await instead"
+
+
+@pytest.mark.parametrize(
+    ("process", "text"),
+    [
+        (nothing, f"handler nothing {SIGNATURE}"),
+        (keywords_only, f"handler keywords_only {SIGNATURE}"),
+        (any_keywords, f"handler any_keywords {SIGNATURE}"),
+        (three, f"handler three {SIGNATURE}"),
+        (demands_a_keyword, f"handler demands_a_keyword {SIGNATURE}"),
+        (generates, f"handler generates {GENERATOR}"),
+        (generates_later, f"handler generates_later {GENERATOR}"),
+        (None, "a handler is a function, not NoneType"),
+        ("mails", "a handler is a function, not str"),
+        (max, "handler max has no readable signature: "),
+    ],
+)
+def test_what_cannot_be_called_is_refused_when_it_subscribes(process: object, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}"):
+        handler(process)
+
+
+def test_a_partial_of_a_generator_is_refused_too() -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(GENERATOR)):
+        handler(functools.partial(generates))
+
+
+def test_names_are_what_logs_show() -> None:
+    assert handler(takes_both).name == "takes_both"
+    assert handler(Mailer().send).name == "Mailer.send"
+    assert handler(traced(takes_both)).name == "takes_both"
+    assert "takes_three" in handler(functools.partial(takes_three, "shop")).name

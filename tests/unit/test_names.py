@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster_kit.errors import InvalidNameError
+from cluster_kit.names import QueueName, check_app, check_message_id, check_name, new_id
+
+LEGAL = st.text(
+    st.characters(exclude_categories=["C", "Z"], exclude_characters="*#"), min_size=1, max_size=50
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["mails", "mails.send", "a-b_c:d/e", "größe", "作業", "x" * 200, "é" * 100, "🙂"]
+)
+def test_legal_names_are_returned_as_they_are(name: str) -> None:
+    assert check_name("channel", name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("", "bad channel '': it is empty"),
+        (None, "bad channel None: a channel is a string"),
+        (b"mails", "bad channel b'mails': a channel is a string"),
+        ("two words", "bad channel 'two words': spaces and control characters are not allowed"),
+        ("tab\t", r"bad channel 'tab\t': spaces and control characters are not allowed"),
+        ("nul\0", r"bad channel 'nul\x00': spaces and control characters are not allowed"),
+        ("nbsp\u00a0", r"bad channel 'nbsp\xa0': spaces and control characters are not allowed"),
+        ("join\u200d", r"bad channel 'join\u200d': spaces and control characters are not allowed"),
+        ("a.*", "bad channel 'a.*': '*' and '#' are wildcards of pub/sub subscriptions"),
+        ("#", "bad channel '#': '*' and '#' are wildcards of pub/sub subscriptions"),
+        ("\ud800", r"bad channel '\ud800': it is not valid Unicode"),
+        ("x" * 201, f"bad channel '{'x' * 78}…: it has 201 bytes, the limit is 200"),
+        ("é" * 101, f"bad channel '{'é' * 78}…: it has 202 bytes, the limit is 200"),
+    ],
+)
+def test_a_bad_name_is_refused_with_the_reason(name: object, text: str) -> None:
+    with pytest.raises(InvalidNameError, match=f"^{re.escape(text)}$") as caught:
+        check_name("channel", name)
+
+    assert (caught.value.kind, caught.value.name) == ("channel", name)
+
+
+def test_an_app_name_is_shorter_so_that_every_queue_name_fits_amqp() -> None:
+    app, channel = "a" * 40, "c" * 200
+
+    assert check_app(app) == app
+    assert len(QueueName(app, channel).dead.encode()) <= 255
+    with pytest.raises(InvalidNameError, match=r"^bad app name 'a+': it has 41 bytes, the limit"):
+        check_app("a" * 41)
+
+
+@given(name=LEGAL)
+def test_printable_names_without_wildcards_are_legal(name: str) -> None:
+    assert check_name("channel", name) == name
+
+
+@given(name=st.text() | st.binary() | st.integers())
+def test_every_name_is_taken_unchanged_or_refused(name: object) -> None:
+    try:
+        checked = check_name("channel", name)
+    except InvalidNameError as exc:
+        assert exc.reason  # noqa: PT017 - either way is right
+    else:
+        assert checked == name
+        assert 1 <= len(checked.encode()) <= 200
+        assert not set(checked) & set("*# \t\r\n\0")
+
+
+def test_message_ids_may_have_wildcards() -> None:
+    assert check_message_id("order#1*") == "order#1*"
+
+
+@pytest.mark.parametrize(
+    ("message_id", "reason"),
+    [
+        ("", "it is empty"),
+        (7, "a message id is a string"),
+        ("a b", "spaces and control characters are not allowed"),
+        ("#" * 201, "it has 201 bytes, the limit is 200"),
+    ],
+)
+def test_a_bad_message_id_is_refused_with_the_reason(message_id: object, reason: str) -> None:
+    with pytest.raises(InvalidNameError, match=f"^bad message id .*: {reason}$"):
+        check_message_id(message_id)
+
+
+def test_new_ids_are_legal_and_differ() -> None:
+    ids = {new_id() for _ in range(100)}
+
+    assert len(ids) == 100
+    assert {check_message_id(one) for one in ids} == ids
+
+
+def test_queue_names() -> None:
+    own, shared = QueueName("shop", "mails.send"), QueueName(None, "audit")
+
+    assert (own.full, own.dead) == ("shop.mails.send", "shop.mails.send.dead")
+    assert (shared.full, shared.dead) == ("audit", "audit.dead")
+    assert (str(own), str(shared)) == (own.full, shared.full)
+
+
+@given(app=LEGAL, other=LEGAL, channel=LEGAL)
+def test_applications_do_not_share_prefixed_queues(app: str, other: str, channel: str) -> None:
+    mine, theirs = QueueName(app, channel), QueueName(other, channel)
+
+    assert (mine.full == theirs.full) == (app == other)

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import importlib
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster_kit.errors import (
+    AdapterNotFoundError,
+    AdapterUnavailableError,
+    ConfigurationError,
+    UnknownOptionError,
+)
+from cluster_kit.ports import AdapterContext, AdapterSpec
+from cluster_kit.registry import GROUP, AdapterRegistry
+from cluster_kit.supervisor import Supervisor
+from cluster_kit.telemetry import Telemetry
+from cluster_kit_memory.event_queue import MemoryEventQueue
+
+
+def context() -> AdapterContext:
+    return AdapterContext(app="shop", instance_id="one", tasks=Supervisor(), emit=Telemetry().emit)
+
+
+def spec(name: str, *schemes: str, **options: Any) -> AdapterSpec:
+    return AdapterSpec(name=name, schemes=schemes or (name,), **options)
+
+
+class Site:
+    """A folder on the import path into which a third party installs its adapter."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def install(self, text: str, target: str = "{module}:ADAPTER") -> None:
+        """Add a distribution whose adapter ``kafka`` is in a module of this text."""
+        module = f"kafka_{uuid.uuid4().hex}"
+        (self._folder / f"{module}.py").write_text(text)
+        info = self._folder / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        entry = f"[{GROUP}]\nkafka = {target.format(module=module)}\n"
+        (info / "entry_points.txt").write_text(entry)
+        importlib.invalidate_caches()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.syspath_prepend(tmp_path)
+    return Site(tmp_path)
+
+
+def test_the_adapters_of_the_library_come_through_their_entry_points() -> None:
+    registry = AdapterRegistry()
+
+    assert registry.names() == ["amqp", "memory"]
+    assert [(spec.name, spec.schemes) for spec in registry.specs()] == [
+        ("amqp", ("amqp", "amqps")),
+        ("memory", ("memory",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("memory://", "memory"), ("amqp://mq/", "amqp"), ("AMQPS://a,b/", "amqp")],
+)
+def test_the_scheme_chooses(url: str, name: str) -> None:
+    assert AdapterRegistry().find(url).name == name
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("ampq://mq/", "no adapter for ampq://; did you mean 'amqp'?"),
+        ("kafka://mq/", "no adapter for kafka://; known: amqp, amqps, memory"),
+    ],
+)
+def test_an_unknown_scheme_is_refused_with_the_known_ones(url: str, text: str) -> None:
+    with pytest.raises(AdapterNotFoundError, match=f"^{re.escape(text)}$"):
+        AdapterRegistry().find(url)
+
+
+@pytest.mark.parametrize("url", ["", "memory", "shop:s3cret@mq:5672", "//shop:s3cret@mq/"])
+def test_what_is_no_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^this is no URL: expected scheme://…$"):
+        AdapterRegistry().find(url)
+
+
+def test_create_makes_the_adapter() -> None:
+    made = AdapterRegistry().create("event_queue", "memory://here", context())
+
+    assert isinstance(made, MemoryEventQueue)
+
+
+def test_create_passes_on_what_the_adapter_says_of_its_url() -> None:
+    with pytest.raises(UnknownOptionError, match="did you mean 'path'"):
+        AdapterRegistry().create("event_queue", "memory://here?pth=x", context())
+
+
+def test_a_registered_adapter_wins_its_schemes_from_then_on() -> None:
+    registry, made = AdapterRegistry(), object()
+    registry.register(spec("mine", "memory", "mine", event_queue=lambda *_: made))
+
+    assert registry.names() == ["amqp", "memory", "mine"]
+    assert registry.find("memory://").name == "mine"
+    assert registry.create("event_queue", "mine://x", context()) is made
+
+
+def test_registering_a_name_again_replaces_it() -> None:
+    registry = AdapterRegistry()
+    registry.register(spec("mine", "one"))
+    registry.register(spec("other", "two"))
+    registry.register(spec("mine", "two"))
+
+    assert registry.find("two://").name == "mine"
+    with pytest.raises(AdapterNotFoundError):
+        registry.find("one://")
+
+
+def test_registries_do_not_share_what_is_registered() -> None:
+    AdapterRegistry().register(spec("mine"))
+
+    assert AdapterRegistry().names() == ["amqp", "memory"]
+
+
+@pytest.mark.parametrize("capability", ["event_queue", "locks"])
+def test_a_capability_an_adapter_lacks_is_refused(capability: str) -> None:
+    registry = AdapterRegistry()
+    registry.register(spec("mine"))
+
+    with pytest.raises(ConfigurationError, match=f"^adapter 'mine' has no {capability}$"):
+        registry.create(capability, "mine://", context())
+
+
+def test_a_missing_driver_says_what_to_install() -> None:
+    def factory(_url: str, _context: AdapterContext) -> Any:
+        return importlib.import_module("no_such_driver")
+
+    registry = AdapterRegistry()
+    registry.register(spec("mine", event_queue=factory, install="pip install driver"))
+
+    with pytest.raises(
+        AdapterUnavailableError,
+        match=r"^adapter 'mine' needs the package no_such_driver: pip install driver$",
+    ) as caught:
+        registry.create("event_queue", "mine://", context())
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import no_such_driver", "the package no_such_driver"),
+        ("from json import no_such", "a working import (ImportError: cannot import name 'no_such'"),
+        ("", "a working import (AttributeError: module"),
+        ("1 / 0", "a working import (ZeroDivisionError: division by zero)"),
+    ],
+)
+def test_an_adapter_that_cannot_be_imported_harms_only_who_asks_for_it(
+    site: Site, text: str, reason: str
+) -> None:
+    site.install(text)
+    registry = AdapterRegistry()
+
+    assert registry.names() == ["amqp", "memory"]
+    assert registry.find("memory://").name == "memory"
+    pattern = "^" + re.escape(f"adapter 'kafka' needs {reason}")
+    with pytest.raises(AdapterUnavailableError, match=pattern) as caught:
+        registry.create("event_queue", "kafka://mq", context())
+    assert caught.value.__cause__ is not None
+
+
+def test_a_third_party_adapter_is_found_as_the_librarys_own(site: Site) -> None:
+    schemes = "('kafka', 'kafkas')"
+    site.install(
+        "from cluster_kit.ports import AdapterSpec\n"
+        f"ADAPTER = AdapterSpec(name='kafka', schemes={schemes})\n"
+    )
+    registry = AdapterRegistry()
+
+    assert registry.names() == ["amqp", "kafka", "memory"]
+    assert registry.find("kafkas://mq").name == "kafka"
+
+
+def test_an_entry_point_that_names_something_else_is_refused(site: Site) -> None:
+    site.install("", target="json:dumps")
+
+    text = "entry point 'kafka' of cluster_kit.adapters is no AdapterSpec: json:dumps"
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        AdapterRegistry()
