@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,15 +14,15 @@ from cluster_kit.clock import Duration, seconds, utc
 from cluster_kit.errors import (
     AlreadyStartedError,
     ConfigurationError,
-    PluginFailedError,
+    LifecycleError,
 )
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.names import check_app, check_name, new_id
-from cluster_kit.plugin import Plugin, make_plugin, start_order
+from cluster_kit.plugin import Plugin, make_plugin, run_hook, start_order
 from cluster_kit.ports import AdapterContext, EventQueueAdapter
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
-from cluster_kit.supervisor import Supervisor
+from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Cluster:
         self._ready = False
         self._started = False
         self._changing = asyncio.Lock()
+        self._changer: asyncio.Task[Any] | None = None
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._lifecycle = Supervisor()  # of stopping itself, which outlives its caller
         self._stopping: asyncio.Task[list[str]] | None = None
@@ -124,8 +125,10 @@ class Cluster:
             ConnectError: no connection to the broker.
             PluginFailedError: a hook raised; the cause is chained.
             ConfigurationError: of settings, plugins or topology.
+            LifecycleError: called from a plugin's hook.
         """
-        async with self._changing:
+        self._refuse_in_hook("start()")
+        async with self._change():
             if self._started:
                 return
             order = start_order(self._plugins)
@@ -133,7 +136,10 @@ class Cluster:
             try:
                 await self._start(order)
             except BaseException:
-                await asyncio.shield(self._lifecycle.spawn(self._unwind(0.0), name="unwind"))
+                unwinding = self._lifecycle.spawn(self._unwind(0.0), name="unwind")
+                while not unwinding.done():  # however often the caller is cancelled
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.shield(unwinding)
                 raise
             self._ready = True
         log.info("%s started as instance %s", self.name, self.instance_id)
@@ -152,7 +158,11 @@ class Cluster:
 
         Returns:
             The ids of tasks that were cut short, sorted; empty after a complete drain.
+
+        Raises:
+            LifecycleError: called from a plugin's hook.
         """
+        self._refuse_in_hook("stop()")
         limit = self.settings.drain_timeout if timeout is None else seconds("timeout", timeout)
         if self._stopping is None:
             self._stopping = self._lifecycle.spawn(self._stop(limit), name="stop")
@@ -225,18 +235,18 @@ class Cluster:
         await self._adapter.connect()
         self.event_queue.attach(self._adapter, self._background)
         for plugin in order:
-            await _hook(plugin, "before_load")
+            await run_hook(plugin, "before_load")
         for plugin in order:
-            await _hook(plugin, "load")
+            await run_hook(plugin, "load")
             self._loaded.append(plugin)
         self._worker_mode.require_known(self._topics())
         await self.event_queue.start()
         for plugin in order:
-            await _hook(plugin, "after_start")
+            await run_hook(plugin, "after_start")
 
     async def _stop(self, timeout: float) -> list[str]:
         try:
-            async with self._changing:
+            async with self._change():
                 self._ready = False
                 unfinished = await self._unwind(timeout) if self._started else []
         finally:
@@ -247,19 +257,19 @@ class Cluster:
         """Undo whatever `start` has done so far, in reverse; no failure keeps the rest back."""
         unfinished: list[str] = []
         if self.event_queue.attached:
-            async with _whatever_happens("taking nothing more"):
+            async with logged("taking nothing more"):
                 await self.event_queue.quiet()
-            async with _whatever_happens("draining"):
+            async with logged("draining"):
                 unfinished = await self.event_queue.drain(timeout)
         while self._loaded:
             plugin = self._loaded.pop()
-            async with _whatever_happens(f"before_stop of plugin {plugin.name!r}"):
+            async with logged(f"before_stop of plugin {plugin.name!r}"):
                 await plugin.before_stop()
-        async with _whatever_happens("closing the consumers"):
+        async with logged("closing the consumers"):
             await self.event_queue.close()
         adapter, self._adapter = self._adapter, None
         if adapter is not None:
-            async with _whatever_happens("disconnecting"):
+            async with logged("disconnecting"):
                 await adapter.close()
         self._started = False
         if left := await self._background.close():
@@ -271,6 +281,20 @@ class Cluster:
             unfinished=unfinished,
         )
         return unfinished
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncGenerator[None, None]:
+        """Let one start or stop happen at a time, and know which task it happens in."""
+        async with self._changing:
+            self._changer = asyncio.current_task()
+            try:
+                yield
+            finally:
+                self._changer = None
+
+    def _refuse_in_hook(self, what: str) -> None:
+        if self._changer is not None and asyncio.current_task() is self._changer:
+            raise LifecycleError(f"{what} in a plugin's hook would wait for itself")
 
     def _context(self) -> AdapterContext:
         return AdapterContext(
@@ -285,33 +309,3 @@ class Cluster:
     def _topics(self) -> set[str]:
         declared = {topic for plugin in self._plugins.values() for topic in plugin.topics}
         return declared | self.event_queue.topics()
-
-
-@asynccontextmanager
-async def _whatever_happens(step: str) -> AsyncGenerator[None, None]:
-    """Log what goes wrong in a step of stopping and let the next steps follow."""
-    try:
-        yield
-    except Exception:
-        log.exception("%s failed", step)
-    except asyncio.CancelledError:
-        if _being_cancelled():
-            raise
-        log.exception("%s failed", step)
-
-
-async def _hook(plugin: Plugin, hook: str) -> None:
-    try:
-        await getattr(plugin, hook)()
-    except Exception as exc:
-        raise PluginFailedError(plugin.name, hook, exc) from exc
-    except asyncio.CancelledError as exc:
-        if _being_cancelled():
-            raise
-        raise PluginFailedError(plugin.name, hook, exc) from exc
-
-
-def _being_cancelled() -> bool:
-    """Whether it is this task that is cancelled, not something a step was waiting for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import NoReturn, Protocol, cast
 
 from cluster_kit.errors import DecodeError, EncodeError
@@ -52,7 +53,9 @@ class JsonCodec:
             DecodeError: not UTF-8, not JSON, or nested too deeply.
         """
         try:
-            return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+            return json.loads(
+                body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
+            )
         except (ValueError, RecursionError) as exc:
             raise DecodeError(f"the body is not JSON: {exc}") from exc
 
@@ -77,6 +80,12 @@ def _check_keys(value: object) -> None:
     elif isinstance(value, list | tuple):
         for item in cast("list[object]", value):
             _check_keys(item)
+
+
+def _finite(text: str) -> float:
+    """Refuse 1e999, which would become an infinity that cannot be encoded again."""
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_constant(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:

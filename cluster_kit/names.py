@@ -42,6 +42,18 @@ def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
     return name
 
 
+DEAD_SUFFIX = ".dead"
+
+
+def check_channel(channel: object) -> str:
+    """Return a channel's name if it is legal: as `check_name`, not ending in ``.dead``."""
+    name = check_name("channel", channel)
+    if name.endswith(DEAD_SUFFIX):
+        reason = f"names ending in {DEAD_SUFFIX!r} belong to the dead letters"
+        raise InvalidNameError("channel", channel, reason)
+    return name
+
+
 def check_app(name: object) -> str:
     """Return an application's name if it is legal: as `check_name`, at most 40 bytes."""
     return check_name("app name", name, limit=MAX_APP_BYTES)
@@ -83,7 +95,7 @@ class QueueName:
     @property
     def dead(self) -> str:
         """The name of its dead-letter queue."""
-        return f"{self.full}.dead"
+        return f"{self.full}{DEAD_SUFFIX}"
 
     def __str__(self) -> str:
         return self.full

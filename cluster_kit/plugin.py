@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from cluster_kit.errors import (
     ConfigurationError,
     LifecycleError,
+    PluginFailedError,
     PluginRequirementError,
     suggestion,
 )
 from cluster_kit.names import check_name
+from cluster_kit.supervisor import being_cancelled
 
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue
@@ -139,3 +142,20 @@ def start_order(plugins: Mapping[str, Plugin]) -> list[Plugin]:
     for name in plugins:
         visit(name, [])
     return list(ordered.values())
+
+
+async def run_hook(plugin: Plugin, hook: str) -> None:
+    """Run one hook of a plugin.
+
+    Raises:
+        PluginFailedError: it raised, which is chained; also when it ran into a cancellation that
+            was not meant for it.
+    """
+    try:
+        await getattr(plugin, hook)()
+    except Exception as exc:
+        raise PluginFailedError(plugin.name, hook, exc) from exc
+    except asyncio.CancelledError as exc:
+        if being_cancelled():
+            raise
+        raise PluginFailedError(plugin.name, hook, exc) from exc

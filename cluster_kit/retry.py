@@ -23,7 +23,8 @@ class RetryPolicy:
         max_delay: upper bound of a delay before jitter. Defaults to 600 (ten minutes).
         jitter: share by which a delay is varied at random either way, so that what failed
             together does not come back together. Defaults to 0.1; from 0 to 1.
-        retry_on: exceptions that are retried. Defaults to every `Exception`.
+        retry_on: exceptions that are retried. Defaults to every `Exception`. What is none, such as
+            ``sys.exit()`` in a handler or a cancellation it ran into, is retried as well.
         give_up_on: exceptions that are dead-lettered at once; wins over `retry_on`.
 
     >>> [RetryPolicy(jitter=0).delay(failures) for failures in (1, 2, 3, 99)]
@@ -52,7 +53,9 @@ class RetryPolicy:
 
     def retries(self, error: BaseException) -> bool:
         """Whether the policy retries after `error` at all."""
-        return isinstance(error, self.retry_on) and not isinstance(error, self.give_up_on)
+        if isinstance(error, self.give_up_on):
+            return False
+        return isinstance(error, self.retry_on) or not isinstance(error, Exception)
 
     def delay(self, failures: int) -> float:
         """Return the seconds to wait after the given number of failed attempts (1 or more)."""

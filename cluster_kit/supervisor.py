@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -102,3 +103,22 @@ class Supervisor:
             return []
         _, pending = await asyncio.wait(tasks, timeout=timeout)
         return sorted(task.get_name() for task in pending)
+
+
+@asynccontextmanager
+async def logged(step: str) -> AsyncGenerator[None, None]:
+    """Log what goes wrong in a step of stopping, so that the next steps follow."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s failed", step)
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        log.exception("%s failed", step)
+
+
+def being_cancelled() -> bool:
+    """Whether it is the current task that is cancelled, not something it was waiting for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

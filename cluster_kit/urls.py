@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
+_SCHEME = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://")
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<userinfo>\S*)@")
 _SECRET_OPTION = re.compile(r"(?i)(?P<name>[?&](?:password|passwd|secret|token)=)[^&\s]*")
 
@@ -34,4 +34,5 @@ def url_scheme(url: str) -> str:
     >>> url_scheme("AMQPS://mq/")
     'amqps'
     """
-    return urlsplit(url).scheme.lower() if "://" in url else ""
+    found = _SCHEME.match(url)
+    return found["scheme"].lower() if found else ""

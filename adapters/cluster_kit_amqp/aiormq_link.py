@@ -60,6 +60,8 @@ class AiormqLink:
         self._calls = Calls(observed)
         self._callbacks: list[Callable[[], None]] = [self._end_calls]
         observed.on_change = self._changed
+        # After a close by the broker the driver stops reading: the stream sees no end of its own.
+        connection.closing.add_done_callback(lambda _: observed.end("the connection was closed"))
         told = connection.server_properties
         self.server: Server = Server(
             product=str(told.get("product", "")), version=str(told.get("version", ""))

@@ -18,7 +18,7 @@ Purpose = Literal["publish", "consume"]
 State = Literal["closed", "connecting", "blocked", "ready"]
 
 FIRST_DELAY = 0.1  # seconds before the first attempt to reconnect
-LONGEST_DELAY = 15.0  # seconds between attempts at most
+LONGEST_DELAY = 5.0  # seconds between attempts at most
 _STEADY = 10.0  # seconds a connection must have lived for the delays to start over
 
 

@@ -5,6 +5,12 @@
 ``memory://name``              another hub; instances on one hub share its queues
 ``memory://name?path=work.db`` the same, with unfinished work and dead letters kept in a file
 ============================== ====================================================================
+
+A hub lives as long as an instance on one event loop uses it. With a file, publishing returns once
+the task is on disk (fsync; what comes together is written together). What happens to it later,
+handing out and acknowledging, survives a kill of the process at once and a loss of power from the
+next publish on; what is lost there is a repeated run, never a task. The file belongs to one process
+at a time and must be on a local disk.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from cluster_kit.errors import ConfigurationError, UnknownOptionError
 from cluster_kit.names import check_name
+from cluster_kit.urls import redact_url
 
 DEFAULT_HUB = "default"
 KNOWN_OPTIONS = ("path",)
@@ -47,15 +54,18 @@ def parse_url(url: str) -> MemoryOptions:
     >>> parse_url("memory://orders").hub
     'orders'
     """
+    shown = redact_url(url)
     try:
         parts = urlsplit(url)
-    except ValueError as exc:
-        raise ConfigurationError(f"{url!r} is no URL: {exc}") from exc
+    except ValueError:
+        raise ConfigurationError(f"{shown!r} is no URL") from None
+    if "@" in parts.netloc:
+        raise ConfigurationError(f"{shown!r}: a hub has no user and no password")
     if parts.path not in {"", "/"}:
         hint = f"memory://{parts.netloc}?path={parts.path}"
-        raise ConfigurationError(f"{url!r}: a file is named by an option, as in {hint!r}")
+        raise ConfigurationError(f"{shown!r}: a file is named by an option, as in {hint!r}")
     if parts.fragment:
-        raise ConfigurationError(f"{url!r}: a '#' in a value is written %23")
+        raise ConfigurationError(f"{shown!r}: a '#' in a value is written %23")
     hub = check_name("hub name", unquote(parts.netloc)) if parts.netloc else DEFAULT_HUB
     options = _query(parts)
     path = _path(options["path"]) if "path" in options else None

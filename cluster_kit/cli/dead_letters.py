@@ -134,10 +134,14 @@ def as_dict(letter: DeadLetter) -> dict[str, Any]:
 
 def _confirm(box: Box, ids: list[str] | None) -> None:
     which = "all dead letters" if ids is None else f"{len(ids)} dead letters"
-    if not sys.stdin.isatty():
+    if not _is_person():
         fail(f"this would discard {which} of {box.channel!r}; confirm with --yes", WRONG_USE)
     if not typer.confirm(f"Discard {which} of {box.channel!r} for good?", err=True):
         fail("nothing was discarded")
+
+
+def _is_person() -> bool:
+    return sys.stdin.isatty()
 
 
 def _report(done: str, count: int, ids: list[str] | None, *, as_json: bool) -> None:

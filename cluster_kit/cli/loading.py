@@ -75,6 +75,8 @@ def _failure(what: str, exc: Exception) -> ConfigurationError:
     """Say in one line what the application's own code raised, and where."""
     if isinstance(exc, ClusterKitError):
         return ConfigurationError(f"{what}: {exc}")
-    frames = traceback.extract_tb(exc.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if f.filename[0] != "<"]
+    # A syntax error names its place itself; the last frame is the importer's.
+    told = isinstance(exc, SyntaxError) or not frames
+    where = "" if told else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
     return ConfigurationError(f"{what}: {type(exc).__name__}: {exc}{where}")

@@ -11,7 +11,7 @@ from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Clock, Duration, seconds
 from cluster_kit.errors import EncodeError, MessageTooLargeError, PublishManyError
 from cluster_kit.message import Envelope, Headers
-from cluster_kit.names import QueueName, check_message_id, check_name, new_id
+from cluster_kit.names import QueueName, check_channel, check_message_id, new_id
 
 if TYPE_CHECKING:
     from cluster_kit.codec import Codec
@@ -81,7 +81,7 @@ class Publisher:
 
     def queue(self, channel: str, *, shared: bool) -> QueueName:
         """Return the queue of a channel, or raise `InvalidNameError`."""
-        return QueueName(None if shared else self._app, check_name("channel", channel))
+        return QueueName(None if shared else self._app, check_channel(channel))
 
     def envelope(
         self,
@@ -163,7 +163,7 @@ def check_headers(headers: object) -> Headers:
     given = dict(cast("Mapping[str, object]", headers))
     size = sum(_header_bytes(name, value) for name, value in given.items())
     if size > MAX_HEADERS_BYTES:
-        raise MessageTooLargeError("the headers", size, MAX_HEADERS_BYTES)
+        raise MessageTooLargeError("the set of headers", size, MAX_HEADERS_BYTES)
     return given
 
 

@@ -163,7 +163,9 @@ class _Speaker:
     def _fault(self, form: Callable[[Path], str], path: Path, found: Path, text: str) -> str:
         known = self._known
         members = [form(other) for other in known if other[: len(path)] == path and other != path]
-        if found != path or (path not in known and not members):
+        if found != path and path in known:
+            return f" is not a setting; did you mean {form(path)}?"
+        if path not in known and not members:
             return f" is not a setting{self._hint(form, found)}"
         if members:
             return f" is a group of settings: {', '.join(members)}"

@@ -113,6 +113,18 @@ async def test_delays_keep_their_due_time_over_a_restart(url: str, fake_clock: F
         assert await one.ready() == 1
 
 
+async def test_a_delay_that_has_passed_keeps_its_place_in_line(
+    url: str, fake_clock: FakeClock
+) -> None:
+    async with joined(url, clock=fake_clock) as one:
+        await one.publish("delayed", delay=1)
+        await fake_clock.advance(1)
+        await one.publish("later")
+    async with joined(url, clock=fake_clock) as one:
+        inbox = await one.consume()
+        await inbox.holds("delayed", "later")
+
+
 async def test_what_expires_while_nobody_runs_is_dead_at_the_restart(
     url: str, fake_clock: FakeClock
 ) -> None:

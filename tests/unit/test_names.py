@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_kit.errors import InvalidNameError
-from cluster_kit.names import QueueName, check_app, check_message_id, check_name, new_id
+from cluster_kit.names import (
+    QueueName,
+    check_app,
+    check_channel,
+    check_message_id,
+    check_name,
+    new_id,
+)
 
 LEGAL = st.text(
     st.characters(exclude_categories=["C", "Z"], exclude_characters="*#"), min_size=1, max_size=50
@@ -70,6 +77,14 @@ def test_every_name_is_taken_unchanged_or_refused(name: object) -> None:
         assert checked == name
         assert 1 <= len(checked.encode()) <= 200
         assert not set(checked) & set("*# \t\r\n\0")
+
+
+def test_no_channel_can_be_the_dead_letters_of_another() -> None:
+    assert check_channel("mails.dead.letters") == "mails.dead.letters"
+    for name in ("mails.dead", ".dead", QueueName(None, "mails").dead):
+        text = f"^bad channel {name!r}: names ending in '.dead' belong to the dead letters$"
+        with pytest.raises(InvalidNameError, match=text):
+            check_channel(name)
 
 
 def test_message_ids_may_have_wildcards() -> None:

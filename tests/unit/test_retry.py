@@ -112,8 +112,10 @@ def test_a_bad_policy_is_refused_when_it_is_made(options: dict[str, Any], text: 
     ("policy", "error", "retried"),
     [
         (RetryPolicy(), ValueError(), True),
-        (RetryPolicy(), SystemExit(), False),
-        (RetryPolicy(), asyncio.CancelledError(), False),
+        (RetryPolicy(), SystemExit(), True),
+        (RetryPolicy(), asyncio.CancelledError(), True),
+        (RetryPolicy(retry_on=()), asyncio.CancelledError(), True),
+        (RetryPolicy(give_up_on=BaseException), SystemExit(), False),
         (RetryPolicy(retry_on=OSError), TimeoutError(), True),
         (RetryPolicy(retry_on=OSError), ValueError(), False),
         (RetryPolicy(retry_on=(OSError, KeyError)), KeyError(), True),

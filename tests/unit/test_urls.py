@@ -63,6 +63,8 @@ def test_redacting_twice_changes_nothing_more(text: str) -> None:
         ("redis+tls://cache", "redis+tls"),
         ("mq:5672", ""),
         ("//mq/", ""),
+        ("amqp://[::1/", "amqp"),
+        ("shop:s3cret@mq/?next=http://elsewhere", ""),
         ("", ""),
     ],
 )

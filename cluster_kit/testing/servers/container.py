@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
+import warnings
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +27,30 @@ def container_node() -> ContainerNode:
     """Start a container, if testcontainers is installed and a Docker engine answers."""
     try:
         from testcontainers.core.container import DockerContainer
-        from testcontainers.core.docker_client import DockerClient
     except ImportError as exc:
         raise NodeUnavailableError(f"no containers: {exc.name} is not installed") from exc
-    try:
-        engine: Any = DockerClient(timeout=_ENGINE_SECONDS).client
-        engine.ping()
-    except Exception as exc:
-        raise NodeUnavailableError("no Docker engine answers") from exc
+    with warnings.catch_warnings():
+        # The Docker client leaves its socket to the garbage collector when nobody answers.
+        warnings.simplefilter("ignore", ResourceWarning)
+        answers = _engine_answers()
+        gc.collect()
+    if not answers:
+        raise NodeUnavailableError("no Docker engine answers")
     port = _free_port()
     # A port of our own choice: one chosen by Docker would be another after a restart.
     container = DockerContainer(IMAGE, hostname="rabbitmq").with_bind_ports(5672, port)
     return ContainerNode(container, port)
+
+
+def _engine_answers() -> bool:
+    from testcontainers.core.docker_client import DockerClient
+
+    try:
+        engine: Any = DockerClient(timeout=_ENGINE_SECONDS).client
+        engine.ping()
+    except Exception:  # noqa: BLE001 - whatever it says: there is no engine to use
+        return False
+    return True
 
 
 class ContainerNode:

@@ -1,8 +1,8 @@
 """Keeps programs running as long as its parent lives: a program of its own.
 
 A test run may end in any way, also by SIGKILL, and only another process can clean up then. The
-parent holds the other end of standard input. ``stop`` or ``kill`` on it ends the programs; its
-end means that the parent is gone: then the folder is removed too.
+parent holds the other end of standard input. ``stop`` or ``kill`` on it ends the programs;
+``close``, or its end because the parent is gone, also removes the folder.
 
 Started by `cluster_kit.testing.servers.local` with one argument, a JSON object: ``commands`` (each
 a list, the last one is what it is all about), ``environment``, ``folder``.
@@ -52,7 +52,7 @@ def _wait(program: subprocess.Popen[bytes]) -> str:
     while program.poll() is None:
         ready, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
         if ready:
-            return sys.stdin.readline().strip() or "orphaned"
+            return sys.stdin.readline().strip() or "close"
     return "ended"
 
 
@@ -79,7 +79,7 @@ def main() -> None:
         signal.signal(number, _stay)
     order = json.loads(sys.argv[1])
     folder = Path(order["folder"])
-    if _run(order["commands"], order["environment"], folder) == "orphaned":
+    if _run(order["commands"], order["environment"], folder) == "close":
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -102,15 +102,18 @@ class LocalNode:
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop it and wait for its end."""
-        running, self._guard = self._guard, None
-        if running is not None:
-            with contextlib.suppress(BrokenPipeError):  # it has ended by itself
-                running.communicate("kill\n" if kill else "stop\n")
+        self._order("kill" if kill else "stop")
 
     def close(self) -> None:
         """Stop it and remove its folder."""
-        self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._order("close")
+        shutil.rmtree(self._folder, ignore_errors=True)  # in case it did not run
+
+    def _order(self, order: str) -> None:
+        running, self._guard = self._guard, None
+        if running is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended by itself
+                running.communicate(f"{order}\n")
 
     def _mapper_command(self) -> list[list[str]]:
         """Run the port mapper ourselves: one that Erlang starts would outlive the node."""

@@ -67,7 +67,7 @@ class DeadLetterScenarios(Scenarios):
         assert [letter.id for letter in await letters.browse(limit=3)] == ids[:3]
         assert await letters.browse(limit=0) == []
         found = await bench.dead(cluster, CHANNEL, 5)
-        assert [letter.id for letter in found] == ids
+        assert [ids.index(letter.id) for letter in found] == [0, 1, 2, 3, 4]
         assert await letters.count() == 5
 
     async def test_an_error_text_of_any_size_is_cut_and_kept(self, bench: Bench) -> None:

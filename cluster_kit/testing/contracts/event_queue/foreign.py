@@ -165,7 +165,7 @@ class ForeignScenarios(Scenarios):
             {"ck-attempt": -7, "ck-max-retries": 2**62, "ck-timeout-ms": -1, "ck-id": "a b"},
             {
                 "ck-attempt": 2**62,
-                "ck-max-retries": 1.5,
+                "ck-max-retries": "1.5",
                 "ck-timeout-ms": 2**62,
                 "ck-id": "x" * 999,
             },

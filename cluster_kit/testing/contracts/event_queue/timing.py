@@ -91,7 +91,7 @@ class TimingScenarios(Scenarios):
 
         await bench.reported("task.stuck", channel=CHANNEL, id=stuck, attempt=1)
         # Long enough for a second run to begin, if the slot or the id were free.
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.5)
         assert recorder.payloads == ["stuck"]
 
         gate.set()
@@ -107,12 +107,12 @@ class TimingScenarios(Scenarios):
         cluster, recorder = await bench.cluster(), Recorder()
         cluster.event_queue.subscribe(CHANNEL, recorder.handle, concurrency=5)
 
-        for delay in (2.4, 1.2, 0.2):
+        for delay in (1.8, 0.9, 0.2):
             await cluster.event_queue.publish(CHANNEL, delay, delay=delay)
         await cluster.event_queue.publish(CHANNEL, 0)
 
         runs = await recorder.finished(4)
-        assert recorder.payloads == [0, 0.2, 1.2, 2.4]
+        assert recorder.payloads == [0, 0.2, 0.9, 1.8]
         for run in runs:
             delivery = run.delivery
             assert delivery.published_at is not None
@@ -126,7 +126,7 @@ class TimingScenarios(Scenarios):
         publisher, other = await bench.clusters(2)
         never, recorder = Recorder(), Recorder()
         publisher.event_queue.subscribe(CHANNEL, never.handle)
-        published = await publisher.event_queue.publish(CHANNEL, 1, delay=1.0)
+        published = await publisher.event_queue.publish(CHANNEL, 1, delay=0.8)
         await publisher.stop()
 
         other.event_queue.subscribe(CHANNEL, recorder.handle)
@@ -139,7 +139,7 @@ class TimingScenarios(Scenarios):
     async def test_a_retry_waits_in_the_broker(self, bench: Bench) -> None:
         first, other = await bench.clusters(2)
         failing, working = Recorder(answers(ValueError("later"))), Recorder()
-        policy = RetryPolicy(initial_delay=1.0, jitter=0)
+        policy = RetryPolicy(initial_delay=0.8, jitter=0)
         first.event_queue.subscribe(CHANNEL, failing.handle, retry=policy)
         published = await first.event_queue.publish(CHANNEL, 1)
         await bench.reported("task.retried", id=published)
@@ -216,11 +216,11 @@ class TimingScenarios(Scenarios):
         cluster = await bench.cluster()
 
         async def outlast(_payload: object, _delivery: Delivery) -> None:
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(0.6)
 
         recorder = Recorder(outlast)
         cluster.event_queue.subscribe(CHANNEL, recorder.handle)
-        await cluster.event_queue.publish(CHANNEL, 1, ttl=0.4)
+        await cluster.event_queue.publish(CHANNEL, 1, ttl=0.3)
 
         [run] = await recorder.finished()
         assert run.error is None

@@ -1,0 +1,104 @@
+"""What type checkers infer for users of a cluster. Checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, assert_type
+
+from cluster_kit import (
+    Cluster,
+    DeadLetter,
+    DeadReason,
+    Delivery,
+    EventQueue,
+    Plugin,
+    Reject,
+    Retry,
+    RetryPolicy,
+    Settings,
+    Snooze,
+)
+from cluster_kit.event_queue import ChannelStats, DeadLetters
+from cluster_kit.plugin import Host
+from cluster_kit.ports import AdapterSpec, QueueDepth
+from cluster_kit.registry import AdapterRegistry
+from cluster_kit.settings import ServerUrl
+
+
+class Mails(Plugin):
+    name = "mails"
+    requires: tuple[str, ...] = ("db",)
+
+    async def load(self) -> None:
+        assert_type(self.cluster, Host)
+        self.cluster.event_queue.subscribe("mails.send", self.send, serves="mails:send")
+
+    async def send(self, payload: dict[str, Any], delivery: Delivery) -> None:
+        assert_type(delivery.id, str)
+        assert_type(delivery.attempt, int)
+        assert_type(delivery.retried, int)
+        assert_type(delivery.redelivered, bool)
+        assert_type(delivery.published_at, datetime | None)
+        assert_type(delivery.deadline, datetime)
+        assert_type(delivery.headers, Mapping[str, object])
+        assert_type(delivery.signal.aborted, bool)
+        assert_type(await delivery.signal.wait(), str)
+        if payload:
+            raise Retry(delay=timedelta(seconds=1), reason="later")
+        raise Snooze(1.5) if delivery.retried else Reject("never")
+
+
+async def life() -> None:
+    cluster = Cluster("shop", plugins=[Mails, Mails()], settings=Settings(worker_mode="!"))
+    cluster.add_plugin(Mails)
+    async with cluster as entered:
+        assert_type(entered, Cluster)
+    assert_type(await cluster.start(), None)
+    assert_type(await cluster.stop(timeout=timedelta(seconds=5)), list[str])
+    assert_type(await cluster.run_until_signal(), list[str])
+    assert_type(cluster.health(), dict[str, Any])
+    assert_type(cluster.plugins, Mapping[str, Plugin])
+    assert_type(cluster.serving("mails:send"), bool)
+    assert_type(cluster.name, str)
+    assert_type(cluster.instance_id, str)
+    assert_type(cluster.settings, Settings)
+    assert_type(cluster.settings.url_for("event_queue"), ServerUrl)
+    assert_type(cluster.event_queue, EventQueue)
+    assert_type(cluster.registry, AdapterRegistry)
+    assert_type(cluster.registry.find("memory://"), AdapterSpec)
+
+
+async def queue(queue: EventQueue) -> None:
+    def sync(payload: object) -> None: ...
+
+    queue.subscribe(
+        "mails",
+        sync,
+        concurrency=0,
+        idle=lambda: True,
+        timeout=timedelta(minutes=1),
+        retry=RetryPolicy(initial_delay=0, retry_on=(OSError, KeyError), give_up_on=ValueError),
+        max_retries=3,
+        shared=True,
+    )
+    queue.unsubscribe("mails", shared=True)
+    delay = timedelta(seconds=1)
+    assert_type(await queue.publish("mails", {"id": 1}, delay=delay, headers={"a": 1}), str)
+    assert_type(await queue.publish_many("mails", iter(range(3)), ttl=60), list[str])
+    assert_type(queue.stats(), dict[str, ChannelStats])
+    assert_type(await queue.depth("mails"), QueueDepth | None)
+    assert_type(await queue.channels(), list[str])
+    assert_type(await queue.purge("mails"), int)
+
+
+async def dead(letters: DeadLetters) -> None:
+    assert_type(await letters.count(), int)
+    assert_type(await letters.replay(["1"], rate=10), int)
+    assert_type(await letters.discard(), int)
+    for letter in await letters.browse(limit=5):
+        assert_type(letter, DeadLetter)
+        assert_type(letter.reason, DeadReason)
+        assert_type(letter.payload, object)
+        assert_type(letter.body, bytes)
+        assert_type(letter.died_at, datetime | None)

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from cluster_kit import Cluster, Delivery, Plugin, Settings
+from cluster_kit.errors import ConfigurationError, NotStartedError
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.recorder import Recorder, until
+from tests.unit.adapters import Faults
+
+
+class Gate(Plugin):
+    """Holds a hook back until the test opens it."""
+
+    name = "gate"
+
+    def __init__(self, hook: str) -> None:
+        self._hook = hook
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.passed = 0
+
+    async def load(self) -> None:
+        await self._hold("load")
+
+    async def before_stop(self) -> None:
+        await self._hold("before_stop")
+
+    async def _hold(self, hook: str) -> None:
+        if hook == self._hook:
+            self.reached.set()
+            await self.opened.wait()
+            self.passed += 1
+
+
+def cluster(*plugins: Plugin, **settings: Any) -> Cluster:
+    return Cluster("shop", plugins=plugins, settings=Settings(**settings))
+
+
+@pytest.mark.asyncio
+async def test_stopping_before_start_and_twice_is_legal() -> None:
+    made = cluster()
+
+    assert await made.stop() == []
+    await made.start()
+    assert await made.stop() == []
+    assert await made.stop() == []
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "5"])
+@pytest.mark.asyncio
+async def test_a_bad_timeout_is_refused_and_nothing_stops(timeout: Any) -> None:
+    async with cluster() as made:
+        with pytest.raises(ConfigurationError, match=r"^timeout must be "):
+            await made.stop(timeout)
+        assert made.health()["ready"] is True
+
+
+@pytest.mark.asyncio
+async def test_a_second_stop_waits_for_the_first() -> None:
+    gate = Gate("before_stop")
+    made = cluster(gate)
+    await made.start()
+    stops = [asyncio.create_task(made.stop()) for _ in range(3)]
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+    assert not any(stop.done() for stop in stops)
+
+    gate.opened.set()
+
+    assert [await stop for stop in stops] == [[], [], []]
+    assert gate.passed == 1
+    assert made.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_stop_outlives_its_caller() -> None:
+    gate = Gate("before_stop")
+    made = cluster(gate)
+    await made.start()
+    stop = asyncio.create_task(made.stop())
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+    stop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+
+    gate.opened.set()
+    await made.stop()
+
+    assert gate.passed == 1
+    assert made.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_stop_during_start_waits_for_it_and_then_stops() -> None:
+    gate = Gate("load")
+    made = cluster(gate)
+    starting = asyncio.create_task(made.start())
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+    stopping = asyncio.create_task(made.stop())
+    await asyncio.sleep(0)
+    gate.opened.set()
+
+    async with asyncio.timeout(5):
+        await starting
+        assert await stopping == []
+    assert made.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_start_during_stop_waits_for_it_and_then_starts() -> None:
+    gate = Gate("before_stop")
+    made = cluster(gate)
+    await made.start()
+    stopping = asyncio.create_task(made.stop())
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+    starting = asyncio.create_task(made.start())
+    gate.opened.set()
+
+    async with asyncio.timeout(5):
+        await stopping
+        await starting
+    assert made.health()["ready"] is True
+    await made.stop()
+
+
+@pytest.mark.asyncio
+async def test_after_a_restart_everything_declared_works_again(
+    cluster_factory: ClusterFactory,
+) -> None:
+    recorder = Recorder()
+    [watching] = await cluster_factory()
+    [made] = await cluster_factory(start=False)
+    made.event_queue.subscribe("mails", recorder.handle)
+    for round_ in (1, 2, 3):
+        async with made:
+            await made.event_queue.publish("mails", round_)
+            await recorder.finished(round_)
+        await watching.event_queue.publish("mails", "while it is away")
+        assert await watching.event_queue.purge("mails") == 1
+
+    assert recorder.payloads == [1, 2, 3]
+    assert made.event_queue.stats()["mails"].done == 3
+
+
+def test_one_cluster_lives_in_one_event_loop_after_the_other() -> None:
+    made = cluster()
+    recorders: list[Recorder] = []
+
+    async def handle(payload: object, delivery: Delivery) -> None:
+        await recorders[-1].handle(payload, delivery)
+
+    async def life(payload: int) -> None:
+        recorders.append(Recorder())
+        async with made:
+            await made.event_queue.publish("mails", payload)
+            await recorders[-1].finished()
+
+    made.event_queue.subscribe("mails", handle)
+    asyncio.run(life(1))
+    asyncio.run(life(2))
+
+    assert [recorder.payloads for recorder in recorders] == [[1], [2]]
+
+
+# --- running tasks ---
+
+
+@pytest.mark.asyncio
+async def test_a_stop_waits_for_running_tasks(cluster_factory: ClusterFactory) -> None:
+    gate = asyncio.Event()
+    recorder = Recorder(until(gate))
+    [made] = await cluster_factory()
+    made.event_queue.subscribe("mails", recorder.handle)
+    await made.event_queue.publish("mails", 1)
+    await recorder.started()
+    stopping = asyncio.create_task(made.stop())
+    await asyncio.sleep(0)
+    gate.set()
+
+    assert await stopping == []
+    [run] = recorder.runs
+    assert (run.ended, run.error) == (True, None)
+    with pytest.raises(NotStartedError):
+        await made.event_queue.publish("mails", 2)
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_is_cut_short_is_told_and_runs_elsewhere_as_the_same_attempt(
+    cluster_factory: ClusterFactory,
+) -> None:
+    reasons: list[str] = []
+    unfinished: list[object] = []
+
+    async def answer(_payload: object, delivery: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            reasons.append(delivery.signal.reason)
+
+    cut, elsewhere = Recorder(answer), Recorder()
+    first, second = await cluster_factory(2)
+    first.telemetry.subscribe(lambda _, fields: unfinished.append(fields.get("unfinished")))
+    first.event_queue.subscribe("mails", cut.handle, concurrency=2)
+    ids = await first.event_queue.publish_many("mails", [1, 2])
+    await cut.started(2)
+
+    assert await first.stop(timeout=0) == sorted(ids)
+    assert reasons == ["shutdown", "shutdown"]
+    assert unfinished[-1] == sorted(ids)
+    second.event_queue.subscribe("mails", elsewhere.handle, concurrency=2)
+    runs = await elsewhere.finished(2)
+    assert {run.delivery.id for run in runs} == set(ids)
+    assert {run.delivery.attempt for run in runs} == {1}
+
+
+@pytest.mark.asyncio
+async def test_plugins_stop_after_the_drain_and_before_the_connection_goes(
+    cluster_factory: ClusterFactory,
+) -> None:
+    started, gate = asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    async def work(_payload: object) -> None:
+        started.set()
+        await gate.wait()
+        order.append("task ended")
+
+    class Last(Plugin):
+        name = "last"
+
+        async def before_stop(self) -> None:
+            await self.cluster.event_queue.publish("goodbye", 1)
+            order.append("before_stop")
+
+    [made] = await cluster_factory(plugins=[Last])
+    made.event_queue.subscribe("mails", work)
+    made.telemetry.subscribe(lambda event, _: order.append(event))
+    await made.event_queue.publish("mails", 1)
+    async with asyncio.timeout(5):
+        await started.wait()
+    order.clear()
+    stopping = asyncio.create_task(made.stop())
+    gate.set()
+    await stopping
+
+    assert order == [
+        *("task ended", "task.done", "task.published", "before_stop", "cluster.stopped"),
+    ]
+
+
+# --- trouble ---
+
+
+@pytest.mark.asyncio
+async def test_whatever_fails_while_stopping_is_logged_and_the_rest_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate("before_stop")
+    gate.opened.set()
+    made = cluster(gate, event_queue={"url": "faulty://stop"})
+    faults = Faults(made)
+    faults.close_fails = OSError("cannot close")
+    await made.start()
+
+    async def fails() -> None:
+        raise LookupError
+
+    monkeypatch.setattr(made.event_queue, "quiet", fails)
+    assert await made.stop() == []
+
+    errors = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
+    assert errors == ["taking nothing more failed", "disconnecting failed"]
+    assert gate.passed == 1
+    assert faults.log == ["connect", "close"]
+    assert made.health() == {"status": "down", "ready": False, "adapters": {}}
+
+
+@pytest.mark.asyncio
+async def test_stopping_leaves_no_task_behind() -> None:
+    before = asyncio.all_tasks()
+    recorder = Recorder()
+    made = cluster()
+    for number in range(5):
+        made.event_queue.subscribe(f"channel-{number}", recorder.handle)
+    async with made:
+        await made.event_queue.publish("channel-3", 1)
+        await recorder.finished()
+        assert asyncio.all_tasks() != before
+
+    assert asyncio.all_tasks() == before

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from cluster_kit.event_queue.ledger import REMEMBERED, REMEMBERED_SECONDS, Ledger
+from cluster_kit.event_queue.run import Run
+from cluster_kit.message import Envelope
+from cluster_kit.names import QueueName
+from cluster_kit.testing.clock import FakeClock
+
+MAILS, REPORTS = QueueName("shop", "mails"), QueueName("shop", "reports")
+
+
+@dataclass
+class Delivered:
+    """A delivery nobody settles."""
+
+    envelope: Envelope
+    copy_id: str = "copy"
+    redeliveries: int = 0
+    give_back_counts: bool = False
+
+    async def ack(self) -> None: ...
+
+    async def give_back(self) -> None: ...
+
+
+def task(id_: str = "1", queue: QueueName = MAILS) -> Envelope:
+    return Envelope(queue=queue, id=id_, body=b"{}")
+
+
+def delivered(id_: str = "1", copy_id: str = "copy", queue: QueueName = MAILS) -> Delivered:
+    return Delivered(task(id_, queue), copy_id)
+
+
+def run(delivery: Delivered) -> Run:
+    return Run(delivery, timeout=60, grace=5, on_release=lambda: None)
+
+
+@pytest.fixture
+def ledger(fake_clock: FakeClock) -> Ledger:
+    return Ledger(fake_clock)
+
+
+def test_a_run_is_known_by_its_copy_and_its_id_until_it_ends(ledger: Ledger) -> None:
+    delivery = delivered()
+    one = run(delivery)
+    assert ledger.same_copy(delivery) is ledger.same_id(delivery.envelope) is None
+
+    ledger.begin(one)
+    assert ledger.same_copy(delivered()) is one
+    assert ledger.same_id(task()) is one
+
+    ledger.settling(one)
+    assert ledger.same_copy(delivered()) is one
+    assert ledger.same_id(task()) is None
+
+    ledger.end(one)
+    assert ledger.same_copy(delivered()) is None
+
+
+def test_queues_do_not_share_ids_or_copies(ledger: Ledger) -> None:
+    ledger.begin(run(delivered()))
+    ledger.done(task("2"))
+
+    assert ledger.same_copy(delivered(queue=REPORTS)) is None
+    assert ledger.same_id(task(queue=REPORTS)) is None
+    assert not ledger.is_done(task("2", REPORTS))
+
+
+def test_a_retry_that_begins_while_its_predecessor_settles_is_not_forgotten(ledger: Ledger) -> None:
+    first, second = run(delivered(copy_id="a")), run(delivered(copy_id="b"))
+    ledger.begin(first)
+    ledger.settling(first)
+    ledger.begin(second)
+
+    ledger.end(first)
+
+    assert ledger.same_id(task()) is second
+    assert ledger.same_copy(delivered(copy_id="b")) is second
+    assert ledger.same_copy(delivered(copy_id="a")) is None
+
+
+def test_copies_without_identity_are_never_mistaken_for_one_another(ledger: Ledger) -> None:
+    nameless = run(delivered("1", copy_id=""))
+    ledger.begin(nameless)
+    ledger.ack_lost(nameless)
+
+    assert ledger.same_copy(delivered("2", copy_id="")) is None
+    assert not ledger.only_ack_missing(delivered("2", copy_id=""))
+    ledger.end(nameless)
+    assert ledger.same_id(task("1")) is None
+
+
+@pytest.mark.asyncio
+async def test_a_finished_id_is_remembered_for_five_minutes(
+    ledger: Ledger, fake_clock: FakeClock
+) -> None:
+    ledger.done(task())
+    assert ledger.is_done(task())
+    assert not ledger.is_done(task("2"))
+
+    await fake_clock.advance(REMEMBERED_SECONDS)
+    assert ledger.is_done(task())
+    await fake_clock.advance(1)
+    assert not ledger.is_done(task())
+
+    ledger.done(task())
+    assert ledger.is_done(task())
+
+
+def test_a_clock_set_back_does_not_forget(ledger: Ledger, fake_clock: FakeClock) -> None:
+    ledger.done(task())
+    fake_clock.shift_wall(-10 * REMEMBERED_SECONDS)
+
+    assert ledger.is_done(task())
+
+
+def test_memory_is_bounded_and_the_oldest_goes_first(ledger: Ledger) -> None:
+    ledger.done(task("0"))
+    for number in range(1, REMEMBERED):
+        ledger.done(task(str(number)))
+    ledger.done(task("0"))  # new again
+    ledger.done(task("last"))
+
+    assert ledger.is_done(task("0"))
+    assert not ledger.is_done(task("1"))
+    assert ledger.is_done(task("2"))
+
+
+def test_a_lost_acknowledgement_is_remembered_until_it_is_made(ledger: Ledger) -> None:
+    one = run(delivered())
+    ledger.ack_lost(one)
+
+    assert ledger.only_ack_missing(delivered())
+    assert not ledger.only_ack_missing(delivered(copy_id="other"))
+
+    ledger.acked(delivered())
+    ledger.acked(delivered())
+    assert not ledger.only_ack_missing(delivered())
+
+
+def test_lost_acknowledgements_are_bounded_too(ledger: Ledger) -> None:
+    for number in range(REMEMBERED + 1):
+        ledger.ack_lost(run(delivered(copy_id=str(number))))
+
+    assert not ledger.only_ack_missing(delivered(copy_id="0"))
+    assert ledger.only_ack_missing(delivered(copy_id=str(REMEMBERED)))

@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import Any, ClassVar
+
+import pytest
+
+from cluster_kit import Cluster, Plugin, Settings
+from cluster_kit.errors import (
+    AlreadyStartedError,
+    ConfigurationError,
+    InvalidNameError,
+    LifecycleError,
+    PluginFailedError,
+    PluginRequirementError,
+)
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.recorder import Recorder
+
+START = ("before_load", "load", "after_start")
+
+
+class Diary(Plugin):
+    """Writes down its hooks, and fails in one of them when told to.
+
+    `written` is shared by all plugins of a test.
+    """
+
+    written: ClassVar[list[str]] = []
+    fails_in: str = ""
+    error: BaseException = LookupError("no such shelf")
+
+    async def before_load(self) -> None:
+        self.write("before_load")
+
+    async def load(self) -> None:
+        self.write("load")
+
+    async def after_start(self) -> None:
+        self.write("after_start")
+
+    async def before_stop(self) -> None:
+        self.write("before_stop")
+
+    def write(self, hook: str) -> None:
+        self.written.append(f"{self.name}.{hook}")
+        if hook == self.fails_in:
+            raise self.error
+
+
+@pytest.fixture(autouse=True)
+def written() -> list[str]:
+    Diary.written.clear()
+    return Diary.written
+
+
+def plugin(name: str, *requires: str, **attributes: Any) -> Diary:
+    made = Diary()
+    made.name, made.requires = name, requires
+    for attribute, value in attributes.items():
+        setattr(made, attribute, value)
+    return made
+
+
+def cluster(*plugins: Plugin | type[Plugin]) -> Cluster:
+    return Cluster("shop", plugins=plugins, settings=Settings())
+
+
+def lines(hook: str, *names: str) -> list[str]:
+    return [f"{name}.{hook}" for name in names]
+
+
+# --- order ---
+
+
+@pytest.mark.asyncio
+async def test_each_hook_goes_through_all_plugins_before_the_next_one(written: list[str]) -> None:
+    async with cluster(plugin("a"), plugin("b"), plugin("c")):
+        assert written == [line for hook in START for line in lines(hook, "a", "b", "c")]
+        written.clear()
+
+    assert written == lines("before_stop", "c", "b", "a")
+
+
+@pytest.mark.asyncio
+async def test_required_plugins_go_first_and_stop_last(written: list[str]) -> None:
+    app = cluster(plugin("web", "db", "mail"), plugin("mail", "db"), plugin("solo"), plugin("db"))
+
+    async with app:
+        assert list(app.plugins) == ["web", "mail", "solo", "db"], "in the order they were given"
+        assert written[:4] == lines("before_load", "db", "mail", "web", "solo")
+        assert written[4:8] == lines("load", "db", "mail", "web", "solo")
+        written.clear()
+
+    assert written == lines("before_stop", "solo", "web", "mail", "db")
+
+
+@pytest.mark.parametrize(
+    ("plugins", "text"),
+    [
+        (
+            [plugin("a", "b"), plugin("b", "c"), plugin("c", "a")],
+            "plugins require each other: a -> b -> c -> a",
+        ),
+        (
+            [plugin("x", "a"), plugin("a", "b"), plugin("b", "a")],
+            "plugins require each other: a -> b -> a",
+        ),
+        ([plugin("a", "a")], "plugins require each other: a -> a"),
+        (
+            [plugin("web", "mials"), plugin("mails")],
+            "plugin 'web' requires 'mials', which is not there; did you mean 'mails'?",
+        ),
+        ([plugin("web", "db")], "plugin 'web' requires 'db', which is not there"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_requirements_that_cannot_be_met_are_told_before_anything_runs(
+    written: list[str], plugins: list[Diary], text: str
+) -> None:
+    app = Cluster("shop", settings=Settings())
+    for one in plugins:
+        app.add_plugin(plugin(one.name, *one.requires))
+
+    with pytest.raises(PluginRequirementError, match=f"^{re.escape(text)}$"):
+        await app.start()
+    assert written == []
+    assert app.health()["status"] == "down"
+    assert await app.stop() == []
+
+
+# --- failures at start ---
+
+
+@pytest.mark.parametrize(
+    ("hook", "stopped"),
+    [("before_load", []), ("load", ["a"]), ("after_start", ["c", "b", "a"])],
+)
+@pytest.mark.asyncio
+async def test_a_hook_that_raises_undoes_in_reverse_what_was_loaded(
+    written: list[str], hook: str, stopped: list[str]
+) -> None:
+    failing = plugin("b", fails_in=hook)
+    app = cluster(plugin("a"), failing, plugin("c"))
+
+    text = f"^plugin 'b' failed in {hook}: LookupError: no such shelf$"
+    with pytest.raises(PluginFailedError, match=text) as caught:
+        await app.start()
+
+    assert (caught.value.plugin, caught.value.hook) == ("b", hook)
+    assert caught.value.__cause__ is failing.error
+    assert written[written.index(f"b.{hook}") + 1 :] == lines("before_stop", *stopped)
+    assert app.health() == {"status": "down", "ready": False, "adapters": {}}
+
+
+@pytest.mark.asyncio
+async def test_after_a_failed_start_the_same_cluster_can_be_started(written: list[str]) -> None:
+    failing = plugin("b", fails_in="after_start")
+    app = cluster(plugin("a"), failing)
+    with pytest.raises(PluginFailedError):
+        await app.start()
+    failing.fails_in = ""
+    written.clear()
+
+    async with app:
+        assert app.health()["status"] == "ok"
+
+    assert written[-2:] == lines("before_stop", "b", "a")
+    assert len(written) == 8
+
+
+@pytest.mark.asyncio
+async def test_a_hook_that_meets_a_cancelled_task_has_failed_like_any_other() -> None:
+    class Waits(Plugin):
+        name = "waits"
+
+        async def load(self) -> None:
+            work = asyncio.ensure_future(asyncio.sleep(60))
+            work.cancel()
+            await work
+
+    with pytest.raises(PluginFailedError, match=r"^plugin 'waits' failed in load: Cancelled"):
+        await cluster(Waits).start()
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_is_cancelled_is_undone(written: list[str]) -> None:
+    hangs = asyncio.Event()
+
+    class Hangs(Diary):
+        name = "hangs"
+
+        async def load(self) -> None:
+            hangs.set()
+            await asyncio.Event().wait()
+
+    app = cluster(plugin("a"), Hangs, plugin("c"))
+    starting = asyncio.create_task(app.start())
+    async with asyncio.timeout(5):
+        await hangs.wait()
+    starting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert written[-2:] == ["a.load", "a.before_stop"]
+    assert app.health()["status"] == "down"
+
+
+# --- failures at stop ---
+
+
+@pytest.mark.parametrize("error", [LookupError("no such shelf"), asyncio.CancelledError()])
+@pytest.mark.asyncio
+async def test_a_failing_before_stop_is_logged_and_keeps_nobody_from_stopping(
+    written: list[str], caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    app = cluster(plugin("a"), plugin("b", fails_in="before_stop", error=error), plugin("c"))
+    await app.start()
+    written.clear()
+
+    assert await app.stop() == []
+
+    assert written == lines("before_stop", "c", "b", "a")
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.getMessage() == "before_stop of plugin 'b' failed"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    assert app.health()["status"] == "down"
+
+
+# --- what may be listed ---
+
+
+def test_classes_and_instances_may_be_listed() -> None:
+    class Mails(Plugin):
+        name = "mails"
+
+    given = plugin("reports")
+    app = cluster(Mails, given)
+
+    assert isinstance(app.plugins["mails"], Mails)
+    assert app.plugins["reports"] is given
+    assert given.cluster is app
+
+
+class NoName(Plugin):
+    """A plugin somebody forgot to name."""
+
+
+@pytest.mark.parametrize(
+    ("listed", "kind", "text"),
+    [
+        (NoName, ConfigurationError, "plugin NoName has no name"),
+        (NoName(), ConfigurationError, "plugin NoName has no name"),
+        ("mails", ConfigurationError, "plugins are Plugin classes or instances, not str"),
+        (dict, ConfigurationError, "plugins are Plugin classes or instances, not dict"),
+        (
+            plugin("a b"),
+            InvalidNameError,
+            "bad plugin name 'a b': spaces and control characters are not allowed",
+        ),
+        (
+            plugin("a", requires="db"),
+            ConfigurationError,
+            "plugin 'a': requires is a tuple of names",
+        ),
+        (plugin("a", topics="b"), ConfigurationError, "plugin 'a': topics is a tuple of names"),
+    ],
+)
+def test_anything_else_is_refused(listed: Any, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(text)}"):
+        cluster(listed)
+
+
+def test_two_plugins_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^there are two plugins named 'a'$"):
+        cluster(plugin("a"), plugin("a"))
+
+
+def test_a_plugin_belongs_to_one_cluster() -> None:
+    lonely = plugin("a")
+    with pytest.raises(LifecycleError, match=r"^plugin 'a' does not belong to a cluster yet$"):
+        _ = lonely.cluster
+    cluster(lonely)
+
+    with pytest.raises(
+        ConfigurationError, match=r"^plugin 'a' belongs to another cluster already$"
+    ):
+        cluster(lonely)
+
+
+@pytest.mark.asyncio
+async def test_plugins_are_added_before_start_or_after_stop() -> None:
+    app = cluster()
+    app.add_plugin(plugin("a"))
+    async with app:
+        with pytest.raises(
+            AlreadyStartedError, match=r"^add_plugin\(\) is legal only before start\(\)$"
+        ):
+            app.add_plugin(plugin("b"))
+    app.add_plugin(plugin("c"))
+
+    assert list(app.plugins) == ["a", "c"]
+    with pytest.raises(TypeError):
+        app.plugins["d"] = plugin("d")  # type: ignore[index]
+
+
+# --- what a plugin can do ---
+
+
+@pytest.mark.asyncio
+async def test_a_plugin_subscribes_at_load_and_publishes_until_it_has_stopped(
+    cluster_factory: ClusterFactory,
+) -> None:
+    recorder = Recorder()
+
+    class Mails(Plugin):
+        name = "mails"
+
+        async def before_load(self) -> None:
+            await self.cluster.event_queue.publish("mails.send", "before_load")
+
+        async def load(self) -> None:
+            self.cluster.event_queue.subscribe("mails.send", recorder.handle)
+
+        async def after_start(self) -> None:
+            await self.cluster.event_queue.publish("mails.send", "after_start")
+
+        async def before_stop(self) -> None:
+            await self.cluster.event_queue.publish("mails.send", "before_stop")
+
+    [watching] = await cluster_factory()
+    [app] = await cluster_factory(plugins=[Mails])
+    await recorder.finished(2)
+    await app.stop()
+
+    assert recorder.payloads == ["before_load", "after_start"]
+    depth = await watching.event_queue.depth("mails.send")
+    assert depth is not None
+    assert (depth.ready, depth.consumers) == (1, 0)
