@@ -73,7 +73,7 @@ class Cluster:
             self.instance_id,
             self.settings.event_queue,
             telemetry=self.telemetry,
-            serving=self.serving,
+            consumes=self._consumes,
         )
         self._plugins: dict[str, Plugin] = {}
         self._loaded: list[Plugin] = []
@@ -248,9 +248,17 @@ class Cluster:
         try:
             async with self._change():
                 self._ready = False
-                unfinished = await self._unwind(timeout) if self._started else []
+                if not self._started:
+                    return []
+                unfinished = await self._unwind(timeout)
         finally:
             self._stopping = None
+        self.telemetry.emit(
+            "cluster.stopped",
+            app=self.name,
+            instance_id=self.instance_id,
+            unfinished=unfinished,
+        )
         return unfinished
 
     async def _unwind(self, timeout: float) -> list[str]:
@@ -274,12 +282,6 @@ class Cluster:
         self._started = False
         if left := await self._background.close():
             log.error("still running after stop: %s", ", ".join(left))
-        self.telemetry.emit(
-            "cluster.stopped",
-            app=self.name,
-            instance_id=self.instance_id,
-            unfinished=unfinished,
-        )
         return unfinished
 
     @asynccontextmanager
@@ -295,6 +297,11 @@ class Cluster:
     def _refuse_in_hook(self, what: str) -> None:
         if self._changer is not None and asyncio.current_task() is self._changer:
             raise LifecycleError(f"{what} in a plugin's hook would wait for itself")
+
+    def _consumes(self, topic: str | None) -> bool:
+        """Whether this instance runs tasks of `topic`, or those that belong to none."""
+        mode = self._worker_mode
+        return not mode.transient if topic is None else mode.serving(topic)
 
     def _context(self) -> AdapterContext:
         return AdapterContext(

@@ -46,10 +46,10 @@ DEAD_SUFFIX = ".dead"
 
 
 def check_channel(channel: object) -> str:
-    """Return a channel's name if it is legal: as `check_name`, not ending in ``.dead``."""
+    """Return a channel's name if it is legal: as `check_name`, its last part not ``dead``."""
     name = check_name("channel", channel)
-    if name.endswith(DEAD_SUFFIX):
-        reason = f"names ending in {DEAD_SUFFIX!r} belong to the dead letters"
+    if f".{name}".endswith(DEAD_SUFFIX):
+        reason = "names whose last part is 'dead' belong to the dead letters"
         raise InvalidNameError("channel", channel, reason)
     return name
 

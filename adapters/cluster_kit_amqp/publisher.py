@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cluster_kit_amqp.declare import Declarer
 
 _TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")
+_LONGEST_EXPIRATION_MS = 2**32 - 1
 _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it was given
 _MOST_LOST_CHANNELS = 5
 _PAUSE_AFTER_CHANNEL = 0.05  # seconds
@@ -161,11 +162,13 @@ class Publisher:
     def _expiration(self, envelope: Envelope, target: _Target) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.
 
-        A waiting message must not have any: it would leave its wait queue early.
+        A waiting message must not have any: it would leave its wait queue early. One that lives
+        longer than the broker can count is left to whoever takes it.
         """
         if envelope.expires_at is None or envelope.death is not None or target.delayed:
             return None
-        return max(1, round((envelope.expires_at - self._context.clock.wall()) * 1000))
+        left = max(1, round((envelope.expires_at - self._context.clock.wall()) * 1000))
+        return left if left <= _LONGEST_EXPIRATION_MS else None
 
     # --- what went wrong ---------------------------------------------------------------------
 

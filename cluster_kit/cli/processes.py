@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from cluster_kit.cli.lifeline import STOP_MARGIN, Report
 from cluster_kit.cli.reporting import say
 
-MOST_FAILED_STARTS = 5
-"""Ends before being ready, in a row, after which a worker is not started again."""
+MOST_FAILED_STARTS = 3
+"""Ends before being ready, in a row, after which the pool is given up, if it never worked."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 """Seconds before a dead worker is restarted; each pause doubles."""
@@ -106,6 +106,7 @@ class Pool:
         self._workers: set[Worker] = set()
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
+        self._worked = False
         self._failed = False
 
     async def run(self) -> bool:
@@ -149,6 +150,7 @@ class Pool:
                 self._failed |= self._stopping.is_set() and not worker.drained(code)
                 continue
             failed_starts = 0 if worker.report.ready else failed_starts + 1
+            self._worked |= worker.report.ready or any(w.report.ready for w in self._workers)
             pause = FIRST_PAUSE if worker.healthy else pause
             await self._after_death(worker, code, failed_starts, pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -160,7 +162,7 @@ class Pool:
         if failed_starts and self._patient:
             say(f"{how}; waiting for a change")
             await self._changed.wait()
-        elif failed_starts == MOST_FAILED_STARTS:
+        elif failed_starts >= MOST_FAILED_STARTS and not self._worked:
             say(f"{how}, {failed_starts} times in a row before it was ready; giving up")
             self._failed = True
             self._signalled(signal.SIGTERM)

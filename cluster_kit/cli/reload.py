@@ -15,7 +15,7 @@ async def restart_on_change(pool: Pool) -> None:
     from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType] - it names trio's types
 
     folder = Path.cwd()
-    async for changes in awatch(folder, watch_filter=PythonFilter()):
+    async for changes in awatch(folder, watch_filter=PythonFilter(), debounce=400):
         names = sorted({Path(path).name for _, path in changes})
         say(f"changed: {', '.join(names)}; restarting")
         pool.restart()

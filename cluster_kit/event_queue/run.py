@@ -26,6 +26,7 @@ class Run:
 
     Attributes:
         received: the newest delivery of this copy.
+        former: earlier ones, most likely lost; settled along with it where they are not.
         signal: the handler's abort signal.
         running: the handler has not ended; False once the outcome is being settled.
         stuck: it ignored cancellation for longer than the grace period.
@@ -42,6 +43,7 @@ class Run:
         on_release: Callable[[], None],
     ) -> None:
         self.received = received
+        self.former: list[Received] = []
         self.copy_id = received.copy_id
         self.envelope: Envelope = received.envelope
         self.timeout = timeout
@@ -56,6 +58,11 @@ class Run:
         self._task: asyncio.Task[object] | None = None
         self._on_stuck: Callable[[], None] = lambda: None
         self._timers: list[asyncio.TimerHandle] = []
+
+    def adopt(self, received: Received) -> None:
+        """Settle `received` instead: the same copy was delivered again."""
+        self.former.append(self.received)
+        self.received = received
 
     def release(self) -> None:
         """Free the slot: the delivery is being settled, so the broker may send another. Once."""
@@ -107,6 +114,7 @@ class Run:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and not cancelled_by_us:
             if task is not None and task.cancelling():
+                self.signal.abort("cancelled")
                 raise error  # the whole process is being torn down
             return error  # the handler awaited something that was cancelled: a failure
         if cancelled_by_us and task is not None:

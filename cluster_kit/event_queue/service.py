@@ -46,14 +46,14 @@ class EventQueue:
         settings: EventQueueSettings,
         *,
         telemetry: Telemetry,
-        serving: Callable[[str], bool],
+        consumes: Callable[[str | None], bool],
         clock: Clock | None = None,
         codec: Codec | None = None,
     ) -> None:
         self._instance_id = instance_id
         self._settings = settings
         self._telemetry = telemetry
-        self._serving = serving
+        self._consumes = consumes
         self._clock = clock or SystemClock()
         self._codec = codec or JsonCodec()
         self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
@@ -312,7 +312,7 @@ class EventQueue:
         return self._active().shared.adapter
 
     def _served(self, registration: Registration) -> bool:
-        return registration.serves is None or self._serving(registration.serves)
+        return self._consumes(registration.serves)
 
     def _report(self, event: str, /, **fields: object) -> None:
         self._counters.count(event, str(fields["channel"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost, TransportError
@@ -56,7 +57,8 @@ class Settler:
             outcome = GiveBack("the broker did not take its copy before this instance stopped")
         if isinstance(outcome, GiveBack):
             run.release()
-            await self.give_back(run.received, outcome.why)
+            for received in (*run.former, run.received):
+                await self.give_back(received, outcome.why)
             return
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
@@ -107,6 +109,12 @@ class Settler:
         """Acknowledge the newest delivery of the run's copy, or remember that it is missing."""
         # Before the acknowledgement, because the next delivery may follow upon it at once.
         run.release()
+        await self._ack_newest(run)
+        for received in run.former:  # two messages under one id, if any is still ours
+            with suppress(ConnectionLost):
+                await received.ack()
+
+    async def _ack_newest(self, run: Run) -> None:
         while True:
             received = run.received
             try:

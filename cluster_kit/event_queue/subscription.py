@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import TopologyError, TransportError
+from cluster_kit.event_queue.outcome import GiveBack
 from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 
@@ -130,7 +131,7 @@ class Subscription:
         if ledger.only_ack_missing(received) or ledger.is_done(envelope):
             self._do(settler.ack_remembered(received), envelope)
         elif (run := ledger.same_copy(received)) is not None:
-            run.received = received
+            run.adopt(received)
         elif (run := ledger.same_id(envelope)) is not None:
             self._meet_twin(run, received)
         elif self._may_take():
@@ -143,7 +144,7 @@ class Subscription:
         """Deal with another copy of a task whose handler runs here at this moment."""
         envelope = received.envelope
         if not run.copy_id and not received.copy_id:
-            run.received = received  # no telling them apart: most likely the same one again
+            run.adopt(received)  # no telling them apart: most likely the same one again
         elif envelope.attempt <= run.envelope.attempt and not run.stuck:
             # A repeated publish. The running copy is stored until its outcome is, so one is enough.
             self._do(self._shared.settler.ack_remembered(received), envelope)
@@ -180,7 +181,7 @@ class Subscription:
             await self._worker.work(run)
         except Exception:
             log.exception("task %s on %s was not settled", run.envelope.id, self.queue.channel)
-            await self._shared.settler.give_back(run.received, "it could not be settled")
+            await self._shared.settler.settle(run, GiveBack("it could not be settled"))
         finally:
             run.release()
             self._runs.discard(run)

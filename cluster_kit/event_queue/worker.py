@@ -12,7 +12,7 @@ from cluster_kit.clock import utc
 from cluster_kit.errors import HandlerTimeout
 from cluster_kit.event_queue.outcome import Again, Dead, GiveBack, Judge, Outcome
 from cluster_kit.event_queue.run import Run, ShutDown
-from cluster_kit.message import DeadReason, Delivery
+from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
@@ -111,17 +111,18 @@ class Worker:
             spent = shared.clock.monotonic() - started
             self._tell("task.done", run, attempt=attempt, seconds=spent)
         else:
-            log.warning(
-                "task %s on %s, attempt %d of %d, did not succeed",
-                envelope.id,
-                self._channel,
-                attempt,
-                delivery.max_retries + 1,
-                exc_info=error,
-            )
+            self._log(envelope, error, delivery.max_retries)
         if isinstance(error, ShutDown):
             return GiveBack("this instance stops")
         return self._judge.verdict(envelope, error, max_retries=delivery.max_retries)
+
+    def _log(self, envelope: Envelope, error: BaseException, max_retries: int) -> None:
+        place = (envelope.id, self._channel, envelope.attempt, max_retries + 1)
+        if isinstance(error, HandlerAnswer | ShutDown):
+            log.info("task %s on %s, attempt %d of %d: %r", *place, error)
+        else:
+            text = "task %s on %s, attempt %d of %d, did not succeed"
+            log.warning(text, *place, exc_info=error)
 
     def _settle_stuck(self, run: Run) -> None:
         """A handler ignores its cancellation: report it, and let the next attempt go ahead.

@@ -81,11 +81,7 @@ def _check_url(text: str) -> str:
         raise ConfigurationError("the URL is empty; leave it out instead")
     if any(c.isspace() or not c.isprintable() for c in text):
         raise ConfigurationError("the URL has spaces or control characters")
-    try:
-        scheme = url_scheme(text)
-    except ValueError:
-        raise ConfigurationError("the URL cannot be understood") from None
-    if not scheme:
+    if not url_scheme(text):
         raise ConfigurationError("this is no URL: expected scheme://host")
     return text
 

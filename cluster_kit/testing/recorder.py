@@ -96,12 +96,13 @@ class Recorder:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            seen = [
+            seen = "; ".join(
                 f"{run.delivery.id} #{run.delivery.attempt} {run.payload!r:.60}"
                 f"{'' if run.ended else ' (running)'}{f' {run.error!r}' if run.error else ''}"
                 for run in self.runs
-            ]
-            raise AssertionError(f"waited {timeout:g} s for {what}; saw {seen}") from None
+            )
+            text = f"waited {timeout:g} s for {what}; saw {seen or 'no run'}"
+            raise AssertionError(text) from None
 
 
 def answers(*errors: BaseException | None) -> Answer:

@@ -95,6 +95,8 @@ class Fleet:
     async def drain(self, name: str) -> int:
         """Ask a worker to finish what it runs and end; return its exit code."""
         process = self.running.pop(name)
+        if process.returncode is not None:
+            raise AssertionError(f"{name} had ended by itself:\n{self.said(name)}")
         process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_END_SECONDS):

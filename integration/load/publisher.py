@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 from cluster_kit import Cluster
@@ -20,7 +21,7 @@ class Publisher:
     Args:
         cluster: publishes, and is running.
         journal: where it is written down.
-        tasks: how many.
+        tasks: how many at least; it goes on until `finish`, so that no fault finds idle workers.
         rate: at most so many a second.
         payload: of every task.
     """
@@ -40,14 +41,25 @@ class Publisher:
         self._rate = rate
         self._payload = payload
         self.begun = 0
+        self._finish = asyncio.Event()
+
+    def finish(self) -> None:
+        """Publish no more than are still missing."""
+        self._finish.set()
 
     async def run(self) -> None:
-        """Publish all of them; an error of one is written down and does not stop the others."""
-        numbers = iter(range(self._tasks))
+        """Publish; an error of one publish is written down and does not stop the others."""
+        numbers = self._numbers()
         first = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as lanes:
             for lane in range(LANES):
                 lanes.create_task(self._lane(numbers, first), name=f"lane {lane}")
+
+    def _numbers(self) -> Iterator[int]:
+        for number in itertools.count():
+            if number >= self._tasks and self._finish.is_set():
+                return
+            yield number
 
     async def _lane(self, numbers: Iterator[int], first: float) -> None:
         loop = asyncio.get_running_loop()

@@ -60,7 +60,8 @@ class Report:
             ("lost", len(verdict.lost), not verdict.lost),
             (f"connections lost (closed by {self.closed_by})", self.connections_lost, None),
             ("lost without a fault", len(verdict.unprovoked), not verdict.unprovoked),
-            ("tasks that ran more than once", verdict.again, None),
+            # None at all: the faults have met nobody at work, and the run shows nothing.
+            ("tasks that ran more than once", verdict.again, verdict.again > 0),
             *((f"  {kind}", count, None) for kind, count in sorted(verdict.causes.items())),
             ("  unexplained", len(verdict.unexplained), not verdict.unexplained),
             ("  more than a worker may hold", len(verdict.hoarded), not verdict.hoarded),

@@ -2,11 +2,11 @@
 
 ``python integration/load/run.py --tasks 20000 --workers 4``
 
-Tasks are published all the time. After a fifth of them every client connection is closed, after
-two fifths a worker is killed (SIGKILL) and replaced, after three fifths another one is drained
-(SIGTERM) while all connections are closed again. At the end every task whose publish returned has
-to have been processed, and whichever ran more than once has to have been in flight at one of these
-moments; both are computed from what the processes wrote down.
+Tasks are published all the time. After a fifth of them every client connection is closed, another
+fifth later a worker is killed (SIGKILL) and replaced, another fifth later all connections are
+closed again and at that very moment a second worker is told to drain (SIGTERM). At the end every
+task whose publish returned has to have been processed, and whichever ran more than once has to have
+been in flight at one of these moments; both are computed from what the processes wrote down.
 
 Without ``--url`` it uses a RabbitMQ as the tests do: the one of ``CLUSTER_KIT_TEST_AMQP_URL``, a
 container, or a node that it starts. On a broker that takes no commands from here, connections are
@@ -31,7 +31,7 @@ from integration.load.scenario import Plan, run
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Load and faults on worker processes.")
     parser.add_argument("--url", help="a RabbitMQ; by default the one the tests would use")
-    parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument("--tasks", type=int, default=20_000, help="to publish, at least")
     parser.add_argument("--workers", type=int, default=4, help="processes, 2 or more")
     parser.add_argument("--seconds", type=float, help="that publishing takes; default: tasks / 400")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep journals and logs here")

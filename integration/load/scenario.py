@@ -33,9 +33,9 @@ class Plan:
     """How much load, over which time.
 
     Attributes:
-        tasks: to publish.
+        tasks: to publish, or more if the faults take longer.
         workers: processes, two at least.
-        seconds: that publishing takes.
+        seconds: that publishing `tasks` takes.
         patience: seconds without any progress after which the rest counts as lost.
         folder: where the journals and logs are left; None for a temporary one.
     """
@@ -117,19 +117,19 @@ class Scenario:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(publisher.run(), name="publisher")
-            await self._published(publisher, 0.2)
+            await self._another_fifth(publisher)
             await self._close_connections("first closing")
-            await self._published(publisher, 0.4)
+            await self._another_fifth(publisher)
             await self._kill(fleet, names[0])
-            await self._published(publisher, 0.6)
-            group.create_task(self._drain(fleet, names[1]), name="drain")
+            await self._another_fifth(publisher)
+            group.create_task(self._drain_at_loss(fleet, cluster, names[1]), name="drain")
             await self._close_connections("second closing")
+            publisher.finish()
 
-    async def _published(self, publisher: Publisher, share: float) -> None:
+    async def _another_fifth(self, publisher: Publisher) -> None:
+        enough = publisher.begun + self._plan.tasks / 5
         patience = self._plan.seconds + self._plan.patience
-        await eventually(
-            lambda: publisher.begun >= share * self._plan.tasks, timeout=patience, interval=0.05
-        )
+        await eventually(lambda: publisher.begun >= enough, timeout=patience, interval=0.05)
 
     async def _close_connections(self, name: str) -> None:
         self._journal.write("fault", detail=name)
@@ -139,9 +139,16 @@ class Scenario:
     async def _kill(self, fleet: Fleet, name: str) -> None:
         await fleet.kill(name)
         self._journal.write("killed", detail=name)
-        await fleet.start()
+        await fleet.ready(await fleet.start())
 
-    async def _drain(self, fleet: Fleet, name: str) -> None:
+    async def _drain_at_loss(self, fleet: Fleet, cluster: Cluster, name: str) -> None:
+        """Drain a worker at the moment in which the connections are closed."""
+        lost = asyncio.Event()
+        forget = cluster.telemetry.subscribe(
+            lambda event, _: lost.set() if event == "connection.lost" else None
+        )
+        await lost.wait()
+        forget()
         self._exit_codes[name] = await fleet.drain(name)
 
     # --- the end ---

@@ -141,7 +141,7 @@ class Shop(Plugin):
     async def after_start(self) -> None:
         if channel := os.environ.get("CHANNEL"):
             await self.cluster.event_queue.publish(channel, 1, message_id="task-1", timeout=600)
-        print("started", os.getpid(), self.cluster.instance_id, flush=True)
+        print("serving", os.getpid(), self.cluster.instance_id, flush=True)
 
     async def nap(self, seconds: object) -> None:
         print("napping", flush=True)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from typing import Any
@@ -10,7 +9,8 @@ import pytest
 from cluster_kit.cluster import Cluster
 from cluster_kit.message import DeadReason, Death, Delivery, Envelope, Reject
 from cluster_kit.names import QueueName
-from tests.cli.support import PATIENCE, Broker
+from cluster_kit.testing.waiting import eventually
+from tests.cli.support import Broker
 
 
 @pytest.fixture
@@ -37,9 +37,7 @@ def filled(broker: Broker) -> Broker:
 
 
 async def dead(cluster: Cluster, count: int) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while await cluster.event_queue.dead_letters("mails").count() < count:
-            await asyncio.sleep(0.01)
+    await eventually(cluster.event_queue.dead_letters("mails").count, lambda found: found >= count)
 
 
 async def bury_bytes(cluster: Cluster) -> None:

@@ -14,6 +14,12 @@ from cluster_kit.testing.contracts.event_queue import (
     Features,
     ForeignMessage,
 )
+from cluster_kit.testing.contracts.event_queue.dead_letters import DeadLetterScenarios
+from cluster_kit.testing.contracts.event_queue.delivery import DeliveryScenarios
+from cluster_kit.testing.contracts.event_queue.faults import FaultScenarios
+from cluster_kit.testing.contracts.event_queue.lifecycle import LifecycleScenarios
+from cluster_kit.testing.contracts.event_queue.retries import RetryScenarios
+from cluster_kit.testing.contracts.event_queue.timing import TimingScenarios
 from cluster_kit_memory import ADAPTER
 from cluster_kit_memory.event_queue import MemoryEventQueue
 
@@ -59,19 +65,31 @@ class MemoryEnvironment(Environment):
         await adapter.publish(envelope, timeout=5)
 
 
-class MemoryContract(EventQueueContract):
-    features = Features(
-        frozen_link=False,  # there is no wire on which anything could be lost
-        foreign_metadata=False,  # there is no way into a hub but the library
-    )
+FEATURES = Features(
+    frozen_link=False,  # there is no wire on which anything could be lost
+    foreign_metadata=False,  # there is no way into a hub but the library
+)
 
 
-class TestMemoryEventQueue(MemoryContract):
+class TestMemoryEventQueue(EventQueueContract):
+    features = FEATURES
+
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
         return MemoryEnvironment()
 
 
-class TestMemoryEventQueueWithFile(MemoryContract):
+class TestMemoryEventQueueWithFile(
+    DeliveryScenarios,
+    RetryScenarios,
+    TimingScenarios,
+    DeadLetterScenarios,
+    LifecycleScenarios,
+    FaultScenarios,
+):
+    """The groups that are about keeping tasks; the others do not see the file."""
+
+    features = FEATURES
+
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
         path = request.getfixturevalue("tmp_path") / "queue.db"
         return MemoryEnvironment(f"?path={path}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from functools import reduce
+from pathlib import Path
 
 import pytest
 
 from cluster_kit import errors
 from cluster_kit.settings import Settings
-from cluster_kit.settings.variables import Path as Setting
 from cluster_kit.settings.variables import paths, variable
 from cluster_kit.telemetry import EVENTS
 from tests.docs.documents import ROOT, parse
@@ -33,8 +32,10 @@ def settings_table(document: str) -> dict[str, str]:
     return dict(table)
 
 
-def shown_default(path: Setting) -> str:
-    value = reduce(getattr, path, Settings.model_construct())
+def shown_default(path: tuple[str, ...]) -> str:
+    value: object = Settings.model_construct()
+    for name in path:
+        value = getattr(value, name)
     if value is None:
         return "none"
     return "empty" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
@@ -53,9 +54,8 @@ def test_errors_are_as_in_the_code() -> None:
     document = (ROOT / "docs/reference/errors.md").read_text()
     drawn = parse(document, "errors.md")[0].code
 
-    assert inspect.cleandoc(errors.__doc__ or "").split("::\n\n")[1].startswith(
-        "".join(f"    {line}\n" for line in drawn.splitlines())
-    )
+    tree = inspect.cleandoc(errors.__doc__ or "").split("::\n\n")[1]
+    assert tree.startswith("".join(f"    {line}\n" for line in drawn.splitlines()))
     assert error_names(drawn) == {
         name
         for name, value in vars(errors).items()
@@ -75,3 +75,19 @@ def test_telemetry_events_are_as_in_the_code() -> None:
     }
 
     assert table == dict(EVENTS)
+
+
+def test_the_modules_of_the_architecture_are_those_there_are() -> None:
+    named: set[str] = set()
+    for row in rows("docs/architecture.md"):
+        if all(re.fullmatch(r"`[a-z_]+/?`", name) for name in row[0].split(", ")):
+            named |= set(re.findall(r"[a-z_]+", row[0]))
+    named -= {"event_queue"}
+
+    assert named == modules(ROOT / "cluster_kit") | modules(ROOT / "cluster_kit/event_queue")
+
+
+def modules(folder: Path) -> set[str]:
+    inner = {path.stem for path in folder.glob("[a-z]*.py")}
+    folders = {path.parent.name for path in folder.glob("*/__init__.py")}
+    return (inner | folders) - {"event_queue"}

@@ -208,6 +208,63 @@ async def test_a_start_that_is_cancelled_is_undone(written: list[str]) -> None:
     assert app.health()["status"] == "down"
 
 
+@pytest.mark.asyncio
+async def test_a_start_that_is_cancelled_again_while_it_is_undone_is_undone_to_its_end(
+    written: list[str],
+) -> None:
+    hangs, stops, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Hangs(Diary):
+        name = "hangs"
+
+        async def after_start(self) -> None:
+            hangs.set()
+            await asyncio.Event().wait()
+
+        async def before_stop(self) -> None:
+            stops.set()
+            await release.wait()
+            self.write("before_stop")
+
+    app = cluster(plugin("a"), Hangs)
+    starting = asyncio.create_task(app.start())
+    async with asyncio.timeout(5):
+        await hangs.wait()
+        starting.cancel()
+        await stops.wait()
+    starting.cancel()
+    await asyncio.sleep(0)
+    release.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert written[-2:] == lines("before_stop", "hangs", "a")
+    assert app.health()["status"] == "down"
+
+
+@pytest.mark.parametrize("call", ["start", "stop"])
+@pytest.mark.parametrize("hook", [*START, "before_stop"])
+@pytest.mark.asyncio
+async def test_a_hook_cannot_wait_for_the_change_it_is_part_of(call: str, hook: str) -> None:
+    refused: list[str] = []
+
+    class Impatient(Plugin):
+        name = "impatient"
+
+    async def impatient() -> None:
+        with pytest.raises(LifecycleError) as caught:
+            await getattr(app, call)()
+        refused.append(str(caught.value))
+
+    made = Impatient()
+    setattr(made, hook, impatient)
+    app = cluster(made)
+    async with asyncio.timeout(10), app:
+        pass
+
+    assert refused == [f"{call}() in a plugin's hook would wait for itself"]
+
+
 # --- failures at stop ---
 
 

@@ -104,6 +104,16 @@ class BadInputScenarios(Scenarios):
             with pytest.raises(InvalidNameError):
                 await queue.purge(name)
 
+    async def test_a_channel_cannot_be_named_like_the_dead_letters_of_another(
+        self, bench: Bench
+    ) -> None:
+        cluster = await bench.cluster()
+        for name in ("mails.dead", "dead"):  # the latter: of a shared channel named like the app
+            with pytest.raises(ConfigurationError):
+                await cluster.event_queue.publish(name, 1)
+            with pytest.raises(ConfigurationError):
+                cluster.event_queue.subscribe(name, Recorder().handle)
+
     @pytest.mark.parametrize("option", ["delay", "ttl", "timeout"])
     async def test_bad_durations_are_refused(self, bench: Bench, option: str) -> None:
         cluster = await bench.cluster()

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from cluster_kit.errors import PublishRefused
+from cluster_kit.message import DeadReason
+from cluster_kit.names import new_id
+from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.servers import RabbitServer
+from cluster_kit.testing.waiting import eventually
+from integration.amqp_bench import Taker, bench
+
+pytestmark = [pytest.mark.broker, pytest.mark.asyncio]
+
+LATE = 0.6  # seconds a delayed task may be late on a busy machine; measured: below 0.1
+
+
+async def test_publishes_overlap(fault_proxy: FaultProxy) -> None:
+    async with bench(fault_proxy.url) as made:
+        await made.publish(made.task())
+        fault_proxy.delay(0.05)  # each answer takes a tenth of a second
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(256):
+                group.create_task(made.publish(made.task()))
+
+        assert time.monotonic() - began < 256 * 0.1 / 4
+
+
+async def test_everything_an_envelope_says_arrives(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        taker = Taker(acks=True)
+        await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
+        task = made.task(
+            body=b"\x00\xff{",
+            content_type="application/x-thing",
+            published_at=1_700_000_000.125,
+            attempt=3,
+            max_retries=7,
+            timeout=1.5,
+            expires_at=4_000_000_000.25,
+            headers={"text": "häuser", "big": 2**62, "none": None, "yes": True, "empty": ""},
+        )
+        await made.publish(task)
+        await eventually(lambda: len(taker.received) == 1)
+
+        assert taker.received[0].envelope == task
+        assert taker.received[0].redeliveries == 0
+        assert len(taker.received[0].copy_id) == 32
+
+
+@pytest.mark.parametrize("order", [(5.0, 1.0, 0.2)])
+async def test_a_short_delay_overtakes_a_long_one(rabbitmq: str, order: tuple[float, ...]) -> None:
+    async with bench(rabbitmq) as made:
+        taker = Taker(acks=True)
+        await made.adapter.consume(made.queue(), prefetch=9, on_delivery=taker)
+        await made.publish(made.task(), delay=0.1)
+        await eventually(lambda: len(taker.received) == 1)
+        due: dict[str, float] = {}
+        for delay in order:
+            task = made.task()
+            due[task.id] = time.monotonic() + delay
+            await made.publish(task, delay=delay)
+        depth = await made.adapter.depth(made.queue())
+
+        await eventually(lambda: len(taker.received) == 1 + len(order))
+        assert taker.ids[1:] == list(reversed(due))
+        late = {task: taker.at[task] - at for task, at in due.items()}
+        assert all(-0.01 < seconds < LATE for seconds in late.values()), late
+        assert {received.redeliveries for received in taker.received} == {0}
+        assert depth is not None
+        assert depth.ready == 0
+
+
+async def test_many_delays_come_in_their_order_once_each(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        taker = Taker(acks=True)
+        await made.adapter.consume(made.queue(), prefetch=50, on_delivery=taker)
+        await made.publish(made.task(), delay=0.1)
+        due: dict[str, float] = {}
+
+        async def publish(delay: float) -> None:
+            task = made.task()
+            due[task.id] = time.monotonic() + delay
+            await made.publish(task, delay=delay)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(60):
+                group.create_task(publish(0.3 + number * 0.047))
+
+        await eventually(lambda: len(taker.received) == 61)
+        late = [taker.at[task] - at for task, at in due.items()]
+        assert min(late) > -0.01
+        assert max(late) < LATE + 0.1
+        assert len(set(taker.ids)) == 61
+
+
+async def test_a_delayed_task_finds_only_its_own_queue(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        near, far = Taker(acks=True), Taker(acks=True)
+        await made.adapter.consume(made.queue("orders"), prefetch=9, on_delivery=near)
+        await made.adapter.consume(made.queue("eu.orders"), prefetch=9, on_delivery=far)
+        for delay in (0.1, 0.3, 0.5):
+            await made.publish(made.task("orders"), delay=delay)
+            await made.publish(made.task("eu.orders"), delay=delay)
+
+        await eventually(lambda: len(near.received) == len(far.received) == 3)
+        assert {r.envelope.queue.channel for r in near.received} == {"orders"}
+
+
+async def test_expired_tasks_become_dead_letters_in_the_broker(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        soon = made.task(expires_at=time.time() + 0.2)
+        past = made.task(expires_at=time.time() - 60)
+        live = made.task(expires_at=time.time() + 3600)
+        await made.publish(soon, past, live)
+        await eventually(
+            lambda: made.adapter.depth(made.queue()), lambda depth: depth and depth.dead == 2
+        )
+        async with made.adapter.read_dead(made.queue()) as entries:
+            dead = [entry.envelope async for entry in entries]
+
+        assert {envelope.id for envelope in dead} == {soon.id, past.id}
+        assert {envelope.death.reason for envelope in dead if envelope.death} == {
+            DeadReason.EXPIRED
+        }
+        assert all(envelope.death and envelope.death.died_at for envelope in dead)
+
+
+async def test_a_message_too_large_for_the_broker_is_refused_alone(
+    rabbitmq: str, rabbitmq_server: RabbitServer
+) -> None:
+    async with bench(rabbitmq) as made:
+        release = tuple(int(part) for part in rabbitmq_server.version.split(".")[:1])
+        if release < (4,):
+            pytest.skip("takes 128 MiB, too much for a test")
+        await made.publish(made.task())
+        large = made.task(body=b"x" * (17 << 20))
+        small = [made.task() for _ in range(50)]
+
+        async def refused() -> None:
+            with pytest.raises(PublishRefused, match="takes at most 16777216"):
+                await made.adapter.publish(large, timeout=30.0)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refused())
+            for task in small:
+                group.create_task(made.publish(task))
+        with pytest.raises(PublishRefused):  # at once: the limit is known now
+            await made.adapter.publish(large, timeout=5.0)
+        depth = await made.adapter.depth(made.queue())
+        assert depth is not None
+        assert depth.ready >= 51
+
+
+async def test_headers_too_large_for_a_frame_are_no_end_of_the_connection(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        taker = Taker(acks=True)
+        await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
+        headers = {"huge": "x" * 200_000, "small": "y"}
+        await made.publish(made.task(headers=headers))
+        await eventually(lambda: len(taker.received) == 1)
+
+        assert taker.received[0].envelope.headers == {"small": "y"}
+        assert made.heard("connection.lost") == []
+
+
+async def test_a_blocked_broker_is_told_waited_for_and_consumed_from(
+    rabbitmq: str, rabbitmq_server: RabbitServer
+) -> None:
+    if not rabbitmq_server.can_control:
+        pytest.skip("needs a broker of its own")
+    async with bench(rabbitmq) as made:
+        taker = Taker()
+        await made.publish(*(made.task() for _ in range(3)))
+        await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.00001")
+        try:
+            with contextlib.suppress(Exception):  # the first one makes the broker say it
+                await made.adapter.publish(made.task(), timeout=1.0)
+            health = await eventually(made.adapter.health, lambda h: h.status == "degraded")
+            assert "blocks publishers" in health.detail
+            with pytest.raises(PublishRefused, match="blocks publishers"):
+                await made.adapter.publish(made.task(), timeout=0.3)
+            # Consuming goes on, or a full broker could never be emptied.
+            await made.adapter.consume(made.queue(), prefetch=3, on_delivery=taker)
+            await eventually(lambda: len(taker.received) == 3)
+            for received in taker.received[:3]:
+                await received.ack()
+            waiting = asyncio.create_task(made.publish(made.task()), name="taker publish")
+        finally:
+            await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
+        await waiting
+
+        await eventually(lambda: made.adapter.health().status == "ok")
+        assert len(made.heard("connection.blocked")) == 1
+        assert len(made.heard("connection.unblocked")) == 1
+
+
+async def test_one_identity_for_a_task_another_for_each_copy(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        taker = Taker(acks=True)
+        await made.adapter.consume(made.queue(), prefetch=9, on_delivery=taker)
+        task = made.task(id=new_id())
+        await made.publish(task, task)
+        await eventually(lambda: len(taker.received) == 2)
+
+        assert taker.ids == [task.id, task.id]
+        assert len({received.copy_id for received in taker.received}) == 2

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from cluster_kit.errors import TopologyError, Unroutable
+from cluster_kit.names import QueueName, new_id
+from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.servers import RabbitServer
+from cluster_kit.testing.waiting import eventually
+from integration.amqp_bench import Taker, bench, raw_channel
+
+pytestmark = [pytest.mark.broker, pytest.mark.asyncio]
+
+
+async def declare_raw(url: str, name: str, arguments: dict[str, Any]) -> None:
+    async with raw_channel(url) as channel:
+        await channel.queue_declare(name, durable=True, arguments=arguments)
+
+
+async def delete_raw(url: str, name: str) -> None:
+    async with raw_channel(url) as channel:
+        await channel.queue_delete(name)
+
+
+async def test_a_queue_of_another_type_is_an_error_that_names_the_argument(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        name = made.queue().full
+        await declare_raw(rabbitmq, name, {"x-queue-type": "classic"})
+        with pytest.raises(TopologyError) as caught:
+            await made.adapter.consume(made.queue(), prefetch=1, on_delivery=Taker())
+        with pytest.raises(TopologyError):
+            await made.adapter.publish(made.task(), timeout=10.0)
+
+        expected = f"queue '{name}': x-queue-type is 'classic' on the broker, 'quorum' expected"
+        assert str(caught.value) == expected
+        assert made.adapter.health().status == "ok"
+        await made.publish(made.task("other"))
+
+
+async def test_another_crash_limit_shows_as_another_delivery_limit(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as first:
+        await first.publish(first.task())
+        async with bench(rabbitmq, app=first.app, crash_limit=30) as second:
+            with pytest.raises(TopologyError, match="x-delivery-limit is '20' on the broker"):
+                await second.adapter.consume(second.queue(), prefetch=1, on_delivery=Taker())
+
+
+async def test_a_deleted_queue_is_made_again_under_its_consumer(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        taker = Taker(acks=True)
+        await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
+        await delete_raw(rabbitmq, made.queue().full)
+        await eventually(lambda: len(made.heard("consumer.started")) == 2)
+        await made.publish(made.task())
+
+        await eventually(lambda: len(taker.received) == 1)
+        assert len(made.heard("consumer.lost")) == 1
+        assert made.heard("connection.lost") == []
+        await eventually(lambda: made.adapter.health().status == "ok")
+
+
+async def test_a_deleted_queue_is_made_again_for_a_publish(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        await made.publish(made.task())
+        await delete_raw(rabbitmq, made.queue().full)
+        await made.publish(made.task())
+
+        depth = await made.adapter.depth(made.queue())
+        assert depth is not None
+        assert depth.ready == 1
+
+
+async def test_a_consumer_whose_queue_turned_bad_says_so_and_recovers(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        name, taker = made.queue().full, Taker(acks=True)
+        consumer = await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
+        await consumer.pause()
+        await delete_raw(rabbitmq, name)
+        await declare_raw(rabbitmq, name, {"x-queue-type": "classic"})
+        await consumer.resume()
+        health = await eventually(
+            made.adapter.health, lambda health: "x-queue-type is 'classic'" in health.detail
+        )
+        assert health.status == "degraded"
+        await delete_raw(rabbitmq, name)
+
+        await eventually(lambda: made.adapter.health().status == "ok")
+        await made.publish(made.task())
+        await eventually(lambda: len(taker.received) == 1)
+
+
+async def test_passive_names_what_is_missing_and_works_with_what_is_there(rabbitmq: str) -> None:
+    async with bench(f"{rabbitmq}?declare=passive") as made:
+        with pytest.raises(TopologyError, match=r"missing on the broker"):
+            await made.adapter.publish(made.task(), timeout=10.0)
+        with pytest.raises(TopologyError, match=r"missing on the broker"):
+            await made.adapter.consume(made.queue(), prefetch=1, on_delivery=Taker())
+        async with bench(rabbitmq, app=made.app) as maker:
+            await maker.publish(maker.task())
+        taker = Taker(acks=True)
+        await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
+        await made.publish(made.task())
+
+        await eventually(lambda: len(taker.received) == 2)
+
+
+async def test_none_trusts_and_an_unroutable_task_is_told(rabbitmq: str) -> None:
+    async with bench(f"{rabbitmq}?declare=none") as made:
+        async with bench(rabbitmq, app=made.app) as maker:
+            await maker.publish(maker.task())
+        await made.publish(made.task())
+        with pytest.raises(Unroutable):
+            await made.adapter.publish(made.task("nobody"), timeout=10.0)
+
+
+async def test_a_user_that_may_not_configure_works_with_what_others_made(
+    rabbitmq: str, rabbitmq_server: RabbitServer
+) -> None:
+    if not rabbitmq_server.has_ctl:
+        pytest.skip("needs rabbitmqctl")
+    user = f"user-{new_id()[:8]}"
+    given = urlsplit(rabbitmq)
+    vhost = given.path.removeprefix("/") or "/"
+    await asyncio.to_thread(rabbitmq_server.ctl, "add_user", user, "secret")
+    try:
+        await asyncio.to_thread(
+            rabbitmq_server.ctl, "set_permissions", "-p", vhost, user, "^$", ".*", ".*"
+        )
+        netloc = f"{user}:secret@{given.hostname}:{given.port}"
+        async with bench(rabbitmq) as maker:
+            await maker.publish(maker.task(), delay=0.2)
+            async with bench(urlunsplit(given._replace(netloc=netloc)), app=maker.app) as made:
+                taker = Taker(acks=True)
+                await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
+                await made.publish(made.task(), made.task())
+                await made.publish(made.task(), delay=0.2)
+                await made.adapter.bury(made.dead(made.task()), timeout=10.0)
+
+                await eventually(lambda: len(taker.received) == 4)
+                assert await made.adapter.channels() == [made.queue()]
+                with pytest.raises(TopologyError):
+                    await made.adapter.publish(made.task("new"), timeout=10.0)
+    finally:
+        await asyncio.to_thread(rabbitmq_server.ctl, "delete_user", user)
+
+
+@pytest.mark.parametrize(
+    "queue", [QueueName(None, "ck.v1.wait.500"), QueueName("ck", "v1.x"), QueueName("a", "b.dead")]
+)
+async def test_the_library_s_own_names_are_refused(rabbitmq: str, queue: QueueName) -> None:
+    async with bench(rabbitmq) as made:
+        with pytest.raises(TopologyError):
+            await made.adapter.consume(queue, prefetch=1, on_delivery=Taker())
+        with pytest.raises(TopologyError):
+            await made.adapter.publish(made.task(queue=queue), timeout=5.0)
+
+
+async def test_applications_share_a_queue_and_agree_on_its_arguments(rabbitmq: str) -> None:
+    shared = QueueName(None, f"shared-{new_id()[:8]}")
+    async with bench(rabbitmq) as first, bench(rabbitmq) as second:
+        taker = Taker(acks=True)
+        await first.adapter.consume(shared, prefetch=1, on_delivery=taker)
+        await second.publish(second.task(queue=shared))
+        await second.publish(second.task(queue=shared), delay=0.1)
+
+        await eventually(lambda: len(taker.received) == 2)
+        assert await first.adapter.channels() == []
+
+
+async def test_channels_lists_what_any_instance_made(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as first:
+        assert await first.adapter.channels() == []
+        await first.publish(first.task("b"), first.task("a"), first.task("channels"))
+        await delete_raw(rabbitmq, first.queue("b").full)
+        await first.publish(first.task("b"), first.task("gone"))
+        await delete_raw(rabbitmq, first.queue("gone").full)
+        names = [first.queue(channel) for channel in ("a", "b", "channels")]
+        async with bench(rabbitmq, app=first.app) as second:
+            async with asyncio.TaskGroup() as group:
+                reads = [
+                    group.create_task(made.adapter.channels())
+                    for made in (first, second, first, second, second)
+                ]
+            assert [read.result() for read in reads] == [names] * 5
+            assert await second.adapter.channels() == names
+
+
+async def test_depth_and_purge_of_nothing(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        assert await made.adapter.depth(made.queue()) is None
+        assert await made.adapter.purge(made.queue()) == 0
+        await made.publish(made.task(), made.task())
+        assert await made.adapter.purge(made.queue()) == 2
+
+
+async def test_topology_is_declared_again_after_the_broker_lost_it(
+    rabbitmq: str, fault_proxy: FaultProxy
+) -> None:
+    async with bench(fault_proxy.url) as made:
+        await made.publish(made.task())
+        await delete_raw(rabbitmq, made.queue().full)
+        await delete_raw(rabbitmq, made.queue().dead)
+        async with raw_channel(rabbitmq) as channel:
+            await channel.exchange_delete(f"{made.app}.tasks")
+        fault_proxy.cut()
+        await made.publish(made.task())
+        await made.adapter.bury(made.dead(made.task()), timeout=10.0)
+
+        depth = await made.adapter.depth(made.queue())
+        assert depth is not None
+        assert (depth.ready, depth.dead) == (1, 1)
+
+
+async def test_a_missing_exchange_is_made_again_without_a_reconnect(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made:
+        await made.publish(made.task())
+        async with raw_channel(rabbitmq) as channel:
+            await channel.exchange_delete(f"{made.app}.tasks")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(made.publish(made.task(body=json.dumps({}).encode())))
+
+        depth = await made.adapter.depth(made.queue())
+        assert depth is not None
+        assert depth.ready == 21

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import Program, eventually, run_command
+
+Start = Callable[..., Program]
+
+pytestmark = pytest.mark.usefixtures("application")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(program: Start, number: signal.Signals) -> None:
+    running = program("run", "shop:cluster", CHANNEL="nap")
+    running.until("napping")
+
+    running.send(number)
+
+    assert running.wait() == 0
+    assert running.out.splitlines()[1:] == ["napping", "woke up"]
+
+
+def test_a_drain_that_runs_out_of_time(program: Start) -> None:
+    running = program("run", "shop:cluster", "--json", CHANNEL="nap", NAP="600", DRAIN="0.1")
+    running.until("napping")
+
+    running.send(signal.SIGTERM)
+
+    assert running.wait() == 1
+    assert running.err.splitlines()[-1] == (
+        "cluster-kit: out of time; cut short and given back: task-1"
+    )
+    assert running.out.endswith('{\n  "unfinished": [\n    "task-1"\n  ]\n}\n')
+
+
+def test_a_handler_that_ignores_its_end_does_not_keep_the_process(program: Start) -> None:
+    running = program("run", "shop:cluster", CHANNEL="stubborn", DRAIN="0.1")
+    running.until("napping")
+
+    running.send(signal.SIGTERM)
+
+    assert running.wait() == 1
+    assert "cut short and given back: task-1" in running.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(program: Start, number: signal.Signals) -> None:
+    running = program("run", "shop:cluster", CHANNEL="stubborn", DRAIN="600")
+    running.until("napping")
+    running.send(number)
+
+    def ended() -> bool:
+        running.send(number)
+        return running.process.poll() is not None
+
+    eventually(ended)
+    assert running.wait() == -number
+
+
+def test_a_factory_and_what_the_command_line_says(program: Start) -> None:
+    running = program("run", "shop:make", "--url", "memory://elsewhere")
+    running.until("serving")
+    running.send(signal.SIGTERM)
+
+    assert running.wait() == 0
+    assert "made started as instance" in running.err
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules that cannot be run, importable for one test only."""
+    (tmp_path / "divides.py").write_text("1 / 0\n")
+    (tmp_path / "unclosed.py").write_text("print(\n")
+    (tmp_path / "needs.py").write_text("import nowhere\n")
+    (tmp_path / "own.py").write_text(
+        "from cluster_kit import Cluster, Settings\n"
+        "cluster = Cluster('own', settings=Settings(event_queue={'url': 'memory://mine'}))\n"
+    )
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for name in ("shop", "divides", "unclosed", "needs", "own"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("nothing:cluster", "there is no module 'nothing' here"),
+        ("shop.main:cluster", "there is no module 'shop.main' here"),
+        ("shop:clustr", "module 'shop' has no 'clustr'; did you mean 'cluster'?"),
+        ("shop:cluster.nam", "module 'shop' has no 'cluster.nam'; did you mean 'name'?"),
+        ("shop:number", "shop:number is no Cluster, but int"),
+        ("shop:late", "shop:late is no Cluster, but coroutine"),
+        ("shop:broken", "shop:broken failed: LookupError: no shop here (shop.py, line 47)"),
+        ("divides:x", "importing divides failed: ZeroDivisionError: division by zero (divides.py"),
+        ("unclosed:x", "importing unclosed failed: SyntaxError: '(' was never closed (unclosed"),
+        ("needs:x", "importing needs failed: ModuleNotFoundError: No module named 'nowhere' (nee"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(target: str, line: str) -> None:
+    outcome = run_command("run", target)
+
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"cluster-kit: {line}")
+    assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("shop:cluster", "--app", "other"), "--app has no effect: shop:cluster is named 'shop'"),
+        (("own:cluster", "--url", "memory://x"), "--url has no effect: own:cluster chooses memory"),
+        (("shop:cluster", "--url", "ampq://x"), "no adapter for ampq://; did you mean 'amqp'?"),
+    ],
+)
+def test_what_cannot_start_is_one_line(
+    program: Start, arguments: tuple[str, ...], line: str
+) -> None:
+    running = program("run", *arguments)
+
+    assert (running.wait(), running.out) == (1, "")
+    assert running.err.startswith(f"cluster-kit: {line}")
+    assert len(running.err.splitlines()) == 1

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import Program, alive, eventually
+
+Start = Callable[..., Program]
+
+pytestmark = [pytest.mark.usefixtures("application"), pytest.mark.slow]
+
+
+def workers(program: Program) -> dict[int, str]:
+    """Process id to instance id of every worker that said it serves."""
+    return {int(pid): name for pid, name in re.findall(r"serving (\d+) (\S+)", program.out)}
+
+
+def test_workers_are_processes_of_their_own_and_drain_together(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "2", CHANNEL="nap")
+    pool.until("serving", times=2)
+    pool.until("napping", times=2)
+
+    pool.send(signal.SIGTERM)
+
+    assert pool.wait() == 0
+    assert pool.out.count("woke up") == 2
+    assert len(workers(pool)) == 2
+    assert not [pid for pid in workers(pool) if alive(pid)]
+
+
+def test_a_dead_worker_is_replaced(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "2", CLUSTER_KIT_INSTANCE_ID="box")
+    pool.until("serving", times=2)
+    victim, name = next(iter(workers(pool).items()))
+
+    os.kill(victim, signal.SIGKILL)
+    pool.until("serving", times=3)
+    pool.send(signal.SIGTERM)
+
+    assert pool.wait() == 0
+    number = name.removeprefix("box-")
+    assert f"worker {number} (process {victim}) ended by SIGKILL; starting another" in pool.err
+    assert sorted(workers(pool).values()) == sorted(["box-1", "box-2", name])
+
+
+def test_a_worker_that_runs_out_of_time_fails_the_pool(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "1", CHANNEL="nap", NAP="600", DRAIN="0.1")
+    pool.until("napping")
+
+    pool.send(signal.SIGINT)
+
+    assert pool.wait() == 1
+    assert "cut short and given back: task-1" in pool.err
+
+
+def test_a_second_signal_kills_the_workers(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "1", CHANNEL="stubborn", DRAIN="600")
+    pool.until("napping")
+    pool.send(signal.SIGTERM)
+
+    def ended() -> bool:
+        pool.send(signal.SIGTERM)
+        return pool.process.poll() is not None
+
+    eventually(ended)
+
+    assert not [pid for pid in workers(pool) if alive(pid)]
+
+
+def test_workers_end_when_the_supervising_process_is_killed(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "2")
+    pool.until("serving", times=2)
+
+    pool.send(signal.SIGKILL)
+
+    pool.wait()
+    eventually(lambda: not [pid for pid in workers(pool) if alive(pid)])
+
+
+def test_workers_that_never_start_are_given_up(program: Start) -> None:
+    pool = program("run", "nothing:cluster", "--workers", "2")
+
+    assert pool.wait() == 1
+    lines = pool.err.splitlines()
+    assert lines[0] == "cluster-kit: there is no module 'nothing' here"
+    assert lines[-1].endswith("3 times in a row before it was ready; giving up")
+
+
+def test_a_pool_that_works_is_not_given_up(program: Start, application: Path) -> None:
+    pool = program("run", "shop:cluster", "--workers", "2")
+    pool.until("serving", times=2)
+    victim, survivor = workers(pool)
+
+    hidden = application.rename(application.with_suffix(".txt"))
+    os.kill(victim, signal.SIGKILL)
+    pool.until("ended with exit code 1; starting another", times=3)
+    assert alive(survivor)
+    hidden.rename(application)
+    pool.until("serving", times=3)
+    pool.send(signal.SIGTERM)
+
+    assert pool.wait() == 0
+
+
+def test_wrong_settings_are_said_once(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "2", CLUSTER_KIT_APPS="x")
+
+    assert pool.wait() == 1
+    line = "cluster-kit: CLUSTER_KIT_APPS is not a setting; did you mean CLUSTER_KIT_APP?\n"
+    assert pool.err == line
+
+
+def test_a_change_of_code_restarts_what_runs(program: Start, application: Path) -> None:
+    pool = program("run", "shop:cluster", "--reload", CHANNEL="nap")
+    pool.until("napping")
+
+    application.write_text(application.read_text().replace("woke up", "refreshed"))
+    pool.until("refreshed")
+    assert pool.out.index("woke up") < pool.out.index("refreshed")
+
+    correct = application.read_text()
+    application.write_text("print(\n")
+    pool.until("waiting for a change")
+    application.write_text(correct)
+    pool.until("refreshed", times=2)
+    pool.send(signal.SIGTERM)
+
+    assert pool.wait() == 0
+    assert "changed: shop.py; restarting" in pool.err
+
+
+def test_reload_without_its_package_says_what_to_install(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'watchfiles' else find(name, *rest)\n"
+    )
+
+    running = program("run", "shop:cluster", "--reload", PYTHONPATH=str(tmp_path))
+
+    assert running.wait() == 1
+    line = "cluster-kit: --reload needs watchfiles: pip install 'cluster-kit[reload]'\n"
+    assert running.err == line

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.recorder import Recorder, until
+from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
+from cluster_kit.testing.servers.given import GivenNode
+from cluster_kit.testing.servers.node import Node, NodeCommandError
+from cluster_kit.testing.waiting import eventually
+
+
+@pytest.mark.asyncio
+async def test_eventually_returns_the_first_accepted_answer() -> None:
+    answers = iter([1, 2, 3, 4])
+
+    async def ask() -> int:
+        return next(answers)
+
+    assert await eventually(ask, lambda n: n > 2, interval=0) == 3
+
+
+@pytest.mark.asyncio
+async def test_eventually_fails_with_what_it_saw_last() -> None:
+    with pytest.raises(AssertionError, match="seen last: 'not yet'"):
+        await eventually(lambda: "not yet", lambda _: False, timeout=0.05)
+
+
+@pytest.mark.asyncio
+async def test_a_recorder_says_what_it_saw_when_it_waits_in_vain(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    gate = asyncio.Event()
+    recorder = Recorder(until(gate))
+    cluster.event_queue.subscribe("work", recorder.handle)
+    await cluster.event_queue.publish("work", "hello", message_id="order-17")
+    await recorder.started()
+
+    with pytest.raises(AssertionError, match=r"2 runs to end; saw order-17 #1 'hello' \(running\)"):
+        await recorder.finished(2, timeout=0.05)
+    gate.set()
+
+
+@pytest.mark.asyncio
+async def test_a_factory_makes_instances_of_one_app(cluster_factory: ClusterFactory) -> None:
+    first, second = await cluster_factory(2)
+    [other] = await cluster_factory(name="other", start=False)
+
+    assert first.name == second.name == cluster_factory.name
+    assert len({cluster.instance_id for cluster in (first, second, other)}) == 3
+    assert first.health()["status"] == second.health()["status"] == "ok"
+    assert (other.name, other.health()["status"]) == ("other", "down")
+    recorder = Recorder()
+    second.event_queue.subscribe("work", recorder.handle)
+    await first.event_queue.publish("work", 1)
+    await recorder.finished()
+
+
+@pytest.mark.asyncio
+async def test_a_factory_passes_settings_on(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory(event_queue={"max_retries": 9}, drain_timeout=7)
+    assert cluster.settings.drain_timeout == 7
+    assert cluster.settings.event_queue.max_retries == 9
+    assert cluster.settings.url_for("event_queue").reveal() == cluster_factory.url
+
+
+@pytest.mark.asyncio
+async def test_a_factory_reports_tasks_that_outlive_its_clusters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cluster_kit.testing.factory._LEAK_SECONDS", 0.05)
+    factory = ClusterFactory()
+    await factory()
+    left = asyncio.create_task(asyncio.sleep(60), name="forgotten")
+
+    with pytest.raises(AssertionError, match="forgotten"):
+        await factory.close()
+    left.cancel()
+
+
+def test_providers_are_tried_in_order_and_say_why_not() -> None:
+    def absent(reason: str) -> Node:
+        raise NodeUnavailableError(reason)
+
+    node = GivenNode("amqp://guest:guest@mq/")
+    server = start_rabbitmq([lambda: absent("no engine"), lambda: node, lambda: absent("never")])
+    assert server.url == "amqp://guest:guest@mq/"
+
+    with pytest.raises(NodeUnavailableError, match="no engine; no program"):
+        start_rabbitmq([lambda: absent("no engine"), lambda: absent("no program")])
+
+
+def test_a_given_broker_is_never_stopped() -> None:
+    node = GivenNode("amqp://guest:secret@mq/")
+    server = start_rabbitmq([lambda: node])
+    assert not server.can_control
+    assert server.new_url() == "amqp://guest:secret@mq/"
+    for forbidden in (server.stop, server.kill, server.restart):
+        with pytest.raises(NodeCommandError, match="not ours"):
+            forbidden()
+    with pytest.raises(NodeCommandError, match="CLUSTER_KIT_TEST_AMQP_CTL"):
+        server.ctl("status")
+    assert "secret" not in server.origin
+
+
+def test_ctl_of_a_given_broker_is_what_the_environment_says() -> None:
+    server = start_rabbitmq([lambda: GivenNode("amqp://mq/", ["echo", "ctl of"])])
+    assert server.ctl("list_vhosts", "-q") == "ctl of list_vhosts -q\n"
+    failing = start_rabbitmq([lambda: GivenNode("amqp://mq/", ["false"])])
+    with pytest.raises(NodeCommandError, match="false status ended with 1"):
+        failing.ctl("status")
+
+
+def run_pytest(folder: Path, source: str, **environment: str) -> str:
+    (folder / "test_it.py").write_text(source)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "-c", os.devnull]
+    inherited = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [*command, "--rootdir", str(folder), str(folder)],
+        env=inherited | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    return done.stdout + done.stderr
+
+
+def test_scenarios_beyond_an_adapters_features_are_dropped_aloud(tmp_path: Path) -> None:
+    said = run_pytest(
+        tmp_path,
+        "import pytest\n"
+        "from cluster_kit.testing.contracts.event_queue import Features\n"
+        "class Contract:\n"
+        "    features = Features()\n"
+        "    @pytest.mark.needs('ttl', 'delays')\n"
+        "    def test_waiting(self): raise AssertionError\n"
+        "    def test_plain(self): pass\n"
+        "class TestPoor(Contract):\n"
+        "    features = Features(delays=False)\n",
+    )
+    assert "1 passed, 1 deselected" in said
+    assert "TestPoor declares delays unsupported: 1 scenarios not run" in said
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
+def test_without_a_broker_a_test_is_skipped_and_in_ci_fails(
+    tmp_path: Path, ci: str, outcome: str
+) -> None:
+    said = run_pytest(
+        tmp_path,
+        "def test_it(rabbitmq): raise AssertionError\n",
+        CI=ci,
+        CLUSTER_KIT_TEST_AMQP_URL="amqp://guest:secret@127.0.0.1:1/",
+    )
+    assert outcome in said
+    assert "no RabbitMQ answers there" in said
+    assert "secret" not in said

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+
+from cluster_kit.errors import ConfigurationError, UnknownOptionError
+from cluster_kit_amqp.options import Host, parse_url
+
+
+def test_the_shortest_url_has_defaults() -> None:
+    options = parse_url("amqp://mq")
+
+    assert options.hosts == (Host("mq", 5672),)
+    assert (options.user, options.password, options.vhost) == ("guest", "guest", "/")
+    assert (options.declare, options.heartbeat, options.connect_timeout) == ("auto", 10, None)
+    assert options.shuffle
+    assert not options.tls
+    assert options.tls_context() is None
+
+
+def test_a_full_url() -> None:
+    options = parse_url(
+        "amqps://us%2Fer:p%40%3A%25@h1:1,[::1]:2,h3/a%2Fb"
+        "?declare=none&heartbeat=3&connect_timeout=1.5&shuffle=false&verify=no"
+    )
+
+    assert options.hosts == (Host("h1", 1), Host("::1", 2), Host("h3", 5671))
+    assert [str(host) for host in options.hosts] == ["h1:1", "[::1]:2", "h3:5671"]
+    assert (options.user, options.password, options.vhost) == ("us/er", "p@:%", "a/b")
+    assert (options.declare, options.heartbeat, options.connect_timeout) == ("none", 3, 1.5)
+    assert not options.shuffle
+    assert options.tls
+    assert options.tls_context() is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "vhost"), [("", "/"), ("/", "/"), ("/%2F", "/"), ("//", "/"), ("/x", "x")]
+)
+def test_virtual_hosts(path: str, vhost: str) -> None:
+    assert parse_url(f"amqp://mq{path}").vhost == vhost
+
+
+def test_nothing_shows_the_password() -> None:
+    options = parse_url("amqp://shop:s3cret@mq/")
+
+    assert "s3cret" not in repr(options)
+    assert "s3cret" not in options.url
+
+
+def test_an_unknown_option_is_named_with_the_closest_known_one() -> None:
+    with pytest.raises(UnknownOptionError, match=r"'heartbat'.*did you mean 'heartbeat'"):
+        parse_url("amqp://u:s3cret@mq/?heartbat=5")
+
+
+@pytest.mark.parametrize(
+    ("query", "option"),
+    [
+        ("declare=automatic", "declare"),
+        ("declare=", "declare"),
+        ("heartbeat=0", "heartbeat"),
+        ("heartbeat=-1", "heartbeat"),
+        ("heartbeat=1.5", "heartbeat"),
+        ("heartbeat=٣", "heartbeat"),
+        ("heartbeat=9999999999999999999999", "heartbeat"),
+        ("connect_timeout=0", "connect_timeout"),
+        ("connect_timeout=nan", "connect_timeout"),
+        ("connect_timeout=inf", "connect_timeout"),
+        ("connect_timeout=soon", "connect_timeout"),
+        ("shuffle=maybe", "shuffle"),
+        ("heartbeat=5&heartbeat=6", "heartbeat"),
+        ("cafile=/x", "cafile"),
+        ("verify=false", "verify"),
+    ],
+)
+def test_a_bad_value_names_its_option(query: str, option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"option '{option}'") as caught:
+        parse_url(f"amqp://u:s3cret@mq/?{query}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://",
+        "amqp:///vhost",
+        "http://mq/",
+        "amqp://u:s3cret@",
+        "amqp://u:s3cret@mq:port/",
+        "amqp://u:s3cret@mq:99999/",
+        "amqp://u:s3cret@a,,b/",
+        "amqp://u:s3cret@[::1/",
+        "amqp://u:s3cr#et@mq/",
+        "amqps://u:s3cret@mq/?keyfile=x",
+    ],
+)
+def test_a_bad_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_url(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_missing_certificate_file_is_named() -> None:
+    options = parse_url("amqps://mq/?cafile=/no/such/file.pem")
+
+    with pytest.raises(ConfigurationError, match="certificates"):
+        options.tls_context()
