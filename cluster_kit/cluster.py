@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from cluster_kit.plugin import Plugin, make_plugin, run_hook, start_order
 from cluster_kit.ports import AdapterContext, EventQueueAdapter
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
+from cluster_kit.signals import ending_signals
 from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
 
@@ -174,24 +174,12 @@ class Cluster:
         Returns:
             As `stop`.
         """
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        signals = (signal.SIGTERM, signal.SIGINT)
-
-        def ask() -> None:
-            asked.set()
-            for number in signals:
-                loop.remove_signal_handler(number)
-
-        for number in signals:
-            loop.add_signal_handler(number, ask)
-        try:
-            await self.start()
-            await asked.wait()
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
-            unfinished = await self.stop()
+        with ending_signals() as asked:
+            try:
+                await self.start()
+                await asked.wait()
+            finally:
+                unfinished = await self.stop()
         return unfinished
 
     async def __aenter__(self) -> Self:

@@ -25,12 +25,12 @@ class AdapterRegistry:
 
     def __init__(self) -> None:
         self._specs: dict[str, AdapterSpec] = {}
-        self._broken: dict[str, Exception] = {}
+        self._broken: dict[str, AdapterUnavailableError] = {}
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
             try:
                 spec = entry.load()
             except Exception as exc:  # noqa: BLE001 - foreign code; told when somebody asks for it
-                self._broken[entry.name] = exc
+                self._broken[entry.name] = _unavailable(entry.name, exc)
                 continue
             if not isinstance(spec, AdapterSpec):
                 text = f"entry point {entry.name!r} of {GROUP} is no AdapterSpec: {entry.value}"
@@ -50,6 +50,10 @@ class AdapterRegistry:
         """Return all adapters, sorted by name."""
         return [self._specs[name] for name in self.names()]
 
+    def unavailable(self) -> list[AdapterUnavailableError]:
+        """Return why adapters that are installed cannot be used, sorted by name."""
+        return [self._broken[name] for name in sorted(self._broken)]
+
     def find(self, url: str) -> AdapterSpec:
         """Return the adapter that serves `url`.
 
@@ -66,7 +70,7 @@ class AdapterRegistry:
             if scheme in spec.schemes:
                 return spec
         if (broken := self._broken.get(scheme)) is not None:
-            raise AdapterUnavailableError(scheme, _missing(broken), "") from broken
+            raise broken
         known = [known for spec in self._specs.values() for known in spec.schemes]
         raise AdapterNotFoundError(scheme, known)
 
@@ -86,6 +90,12 @@ class AdapterRegistry:
             return factory(url, context)
         except ImportError as exc:
             raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from exc
+
+
+def _unavailable(name: str, error: Exception) -> AdapterUnavailableError:
+    unavailable = AdapterUnavailableError(name, _missing(error), "")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _missing(error: Exception) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
 
 from cluster_kit.cli.output import Column, print_json, print_table
-from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
-from cluster_kit.registry import GROUP, AdapterRegistry
+from cluster_kit.registry import AdapterRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +45,5 @@ def _rows() -> Iterator[Row]:
     for spec in registry.specs():
         usable = [name for name, factory in spec.capabilities().items() if factory is not None]
         yield Row(spec.name, list(spec.schemes), usable)
-    for name in {entry.name for entry in entry_points(group=GROUP)} - set(registry.names()):
-        try:
-            registry.find(f"{name}://")
-        except AdapterUnavailableError as exc:
-            yield Row(name, [], [], str(exc))
-        except AdapterNotFoundError:
-            continue  # it was imported, and calls itself otherwise
+    for error in registry.unavailable():
+        yield Row(error.name, [], [], str(error))

@@ -1,0 +1,37 @@
+"""Waiting for the signals that ask a process to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def ending_signals() -> Generator[asyncio.Event, None, None]:
+    """Give an event that the first SIGTERM or SIGINT sets; a second ends the process at once.
+
+    Within the context only, and on the main thread. The second one must not depend on Python: a
+    KeyboardInterrupt would wait for ever on a handler that ignores its cancellation.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    before = {number: signal.getsignal(number) for number in ENDING}
+
+    def ask() -> None:
+        asked.set()
+        for number in ENDING:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in ENDING:
+        loop.add_signal_handler(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
