@@ -48,7 +48,7 @@ class Bench:
         return QueueName(self.app, channel)
 
     def task(self, channel: str = "mails", **fields: Any) -> Envelope:
-        given = {
+        given: dict[str, Any] = {
             "queue": self.queue(channel),
             "id": new_id(),
             "body": b'{"n":1}',

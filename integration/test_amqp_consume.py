@@ -7,19 +7,18 @@ from typing import Any
 
 import aiormq
 import pytest
-from pamqp import commands, header
+from pamqp import body, commands, header
 
-from cluster_kit.message import DeadReason
+from cluster_kit.message import DeadReason, Envelope
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.event_queue import AmqpEventQueue
 from integration.amqp_bench import Bench, Taker, bench, publish_raw, raw_channel
 
 pytestmark = [pytest.mark.broker, pytest.mark.asyncio]
 
 
-async def dead_letters(adapter: AmqpEventQueue, made: Bench) -> list[Any]:
-    async with adapter.read_dead(made.queue()) as entries:
+async def dead_letters(made: Bench) -> list[Envelope]:
+    async with made.adapter.read_dead(made.queue()) as entries:
         return [entry.envelope async for entry in entries]
 
 
@@ -127,31 +126,36 @@ async def test_closing_returns_what_is_unsettled_in_order(
         assert [r.redeliveries for r in other.received] == [counted] * 5 + [0] * 2
 
 
-async def test_redeliveries_count_up_and_end_in_the_dead_letters(rabbitmq: str) -> None:
-    async with bench(rabbitmq) as made:
-        await made.publish(made.task())
-        seen: list[int] = []
-        for _ in range(25):
-            taker = Taker()
-            async with raw_channel(rabbitmq) as channel:
-                got = await channel.basic_get(made.queue().full)
-                if got.delivery_tag is None:
-                    break
-            consumer = await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
-            await asyncio.sleep(0)
-            received = await eventually(
-                lambda: taker.received or made.adapter.depth(made.queue()),  # noqa: B023
-                lambda found: isinstance(found, list) or (found and found.dead),
-            )
-            if not isinstance(received, list):
-                break
-            seen.append(received[0].redeliveries)
-            await consumer.close()
-        dead = await dead_letters(made.adapter, made)
+async def crash_with_one(url: str, queue: str) -> bool:
+    """Take a message and vanish, as a worker that is killed; False when there was none."""
+    async with raw_channel(url) as channel:
+        got = await channel.basic_get(queue)
+        return got.delivery_tag is not None
 
-        assert seen == sorted(seen)
-        assert seen[0] >= 1
-        assert [envelope.death.reason for envelope in dead] == [DeadReason.CRASHED]
+
+async def test_deliveries_without_outcome_are_counted_and_end_in_the_dead_letters(
+    rabbitmq: str,
+) -> None:
+    async with bench(rabbitmq) as made:
+        name, taker = made.queue().full, Taker()
+        await made.publish(made.task())
+        for _ in range(3):
+            assert await crash_with_one(rabbitmq, name)
+        consumer = await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
+        await eventually(lambda: len(taker.received) == 1)
+        assert taker.received[0].redeliveries == 3
+        await consumer.close()
+        crashes = 0
+        while await crash_with_one(rabbitmq, name):
+            crashes += 1
+            assert crashes < 25
+        await eventually(
+            lambda: made.adapter.depth(made.queue()), lambda depth: depth and depth.dead == 1
+        )
+
+        (envelope,) = await dead_letters(made)
+        assert envelope.death is not None
+        assert envelope.death.reason is DeadReason.CRASHED
 
 
 # --- dead letters --------------------------------------------------------------------------------
@@ -176,13 +180,13 @@ async def test_browsing_again_and_again_keeps_dead_letters_and_their_order(rabbi
                     await entry.remove()
                     await entry.remove()
 
-        left = await dead_letters(made.adapter, made)
+        left = await dead_letters(made)
         assert [envelope.headers["n"] for envelope in left] == [0, 2, 3, 4, 6, 7, 8, 9]
 
 
 async def test_dead_letters_buried_while_reading_wait_for_the_next_time(rabbitmq: str) -> None:
     async with bench(rabbitmq) as made:
-        assert await dead_letters(made.adapter, made) == []
+        assert await dead_letters(made) == []
         await made.adapter.bury(made.dead(made.task()), timeout=10.0)
         async with made.adapter.read_dead(made.queue()) as entries:
             seen = 0
@@ -190,7 +194,7 @@ async def test_dead_letters_buried_while_reading_wait_for_the_next_time(rabbitmq
                 seen += 1
                 await made.adapter.bury(made.dead(made.task()), timeout=10.0)
         assert seen == 1
-        assert len(await dead_letters(made.adapter, made)) == 2
+        assert len(await dead_letters(made)) == 2
 
 
 async def test_a_dead_letter_says_how_it_died(rabbitmq: str) -> None:
@@ -198,8 +202,10 @@ async def test_a_dead_letter_says_how_it_died(rabbitmq: str) -> None:
         task = made.task(attempt=4, headers={"tenant": "x"})
         dead = made.dead(task, DeadReason.REJECTED)
         await made.adapter.bury(dead, timeout=10.0)
-        (read,) = await dead_letters(made.adapter, made)
+        (read,) = await dead_letters(made)
 
+        assert read.death is not None
+        assert dead.death is not None
         assert read.death.reason is DeadReason.REJECTED
         assert read.death.died_at == pytest.approx(dead.death.died_at, abs=0.001)
         assert (read.id, read.attempt, read.headers) == (task.id, 4, {"tenant": "x"})
@@ -219,7 +225,8 @@ async def test_a_task_that_died_after_waiting_says_why_it_died_not_that_it_waite
         await eventually(
             lambda: made.adapter.depth(made.queue()), lambda depth: depth and depth.dead == 1
         )
-        (read,) = await dead_letters(made.adapter, made)
+        (read,) = await dead_letters(made)
+        assert read.death is not None
         assert read.death.reason is DeadReason.REJECTED
 
 
@@ -304,10 +311,10 @@ async def test_properties_that_cannot_be_decoded_do_not_end_the_connection(rabbi
         taker = Taker(acks=True)
         await made.adapter.consume(made.queue(), prefetch=9, on_delivery=taker)
         async with raw_channel(rabbitmq) as channel:
-            frames = [
+            frames: list[Any] = [
                 commands.Basic.Publish(exchange="", routing_key=made.queue().full),
                 header.ContentHeader(body_size=5, properties=_BrokenProperties()),
-                aiormq.channel.ContentBody(b"12345"),
+                body.ContentBody(b"12345"),
             ]
             await channel.write_queue.put(
                 aiormq.abc.ChannelFrame.marshall(channel_number=channel.number, frames=frames)

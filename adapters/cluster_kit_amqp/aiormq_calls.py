@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from cluster_kit_amqp.aiormq_stream import Observed
 from cluster_kit_amqp.errors import Translated
 from cluster_kit_amqp.link import ChannelDown, LinkDown
 
 _GRACE = 0.5  # seconds; the driver ends most calls itself, and knows best how they ended
+
+
+class Closing(Protocol):
+    """The part of the driver's connections and channels that it leaves without a type."""
+
+    @property
+    def closing(self) -> asyncio.Future[object]:
+        """Done when it has ended."""
+        ...
 
 
 class Calls:
@@ -23,6 +33,11 @@ class Calls:
     def __init__(self, observed: Observed) -> None:
         self._observed = observed
         self._scopes: set[asyncio.Timeout] = set()
+
+    @property
+    def lost(self) -> str | None:
+        """Why the link is gone; None while it is up."""
+        return self._observed.lost
 
     def end_all(self) -> None:
         """The link is lost: let no call outlive it by more than the grace time."""

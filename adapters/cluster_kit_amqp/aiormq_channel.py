@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiormq.exceptions import ChannelClosed
 from pamqp import encode
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from cluster_kit_amqp.errors import translate
 from cluster_kit_amqp.link import (
     Arguments,
     ExchangeKind,
@@ -30,19 +31,12 @@ if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel, DeliveredMessage
     from pamqp.common import FieldValue
 
-    from cluster_kit_amqp.aiormq_calls import Calls
+    from cluster_kit_amqp.aiormq_calls import Calls, Closing
 
 _CLOSE_TIMEOUT = 3.0  # seconds
 _PERSISTENT = 2
 _FRAME_OVERHEAD = 8
 _SURELY_FITS = 4096  # bytes of headers, the smallest frame_max there is
-
-
-class _Closing(Protocol):
-    """The part of the driver's channel that it leaves without a type."""
-
-    @property
-    def closing(self) -> asyncio.Future[object]: ...
 
 
 class AiormqChannel:
@@ -63,9 +57,9 @@ class AiormqChannel:
 
         def ended(closing: asyncio.Future[object]) -> None:
             error = None if closing.cancelled() else closing.exception()
-            callback(str(error) if error is not None else "closed")
+            callback(self._calls.lost or ("closed" if error is None else translate(error).reason))
 
-        cast("_Closing", self._channel).closing.add_done_callback(ended)
+        cast("Closing", self._channel).closing.add_done_callback(ended)
 
     # --- topology ----------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote
 
 import aiormq
+from pamqp.constants import DOMAIN_REGEX
 
 from cluster_kit_amqp.aiormq_calls import Calls
 from cluster_kit_amqp.aiormq_channel import AiormqChannel
@@ -21,6 +23,7 @@ from cluster_kit_amqp.link import Link, LinkError, Server
 if TYPE_CHECKING:
     import ssl
 
+    from cluster_kit_amqp.aiormq_calls import Closing
     from cluster_kit_amqp.options import Host, Options
 
 _CLOSE_TIMEOUT = 4.0  # seconds; aiormq itself waits 2 for the broker's answer
@@ -42,6 +45,10 @@ def _not_told_by_us(record: logging.LogRecord) -> bool:
     return record.msg not in _TOLD_BY_US
 
 
+# RabbitMQ takes any UTF-8 as a name; pamqp holds to the few characters AMQP 0-9-1 lists. The
+# broker's word counts. Process-wide, since that is where pamqp keeps the rule.
+DOMAIN_REGEX.update(dict.fromkeys(DOMAIN_REGEX, re.compile(r".*", re.DOTALL)))
+
 for _name in ("aiormq.connection", "aiormq.channel"):
     logging.getLogger(_name).addFilter(_not_told_by_us)
 
@@ -61,7 +68,7 @@ class AiormqLink:
         self._callbacks: list[Callable[[], None]] = [self._end_calls]
         observed.on_change = self._changed
         # After a close by the broker the driver stops reading: the stream sees no end of its own.
-        connection.closing.add_done_callback(lambda _: observed.end("the connection was closed"))
+        cast("Closing", connection).closing.add_done_callback(self._closed)
         told = connection.server_properties
         self.server: Server = Server(
             product=str(told.get("product", "")), version=str(told.get("version", ""))
@@ -76,6 +83,9 @@ class AiormqLink:
     def blocked(self) -> str | None:
         """Why the broker takes no publishes; None when it does."""
         return self._observed.blocked
+
+    def _closed(self, _: asyncio.Future[object]) -> None:
+        self._observed.end("the connection was closed")
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback()` when `lost` or `blocked` changes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from cluster_kit.message import Envelope
     from cluster_kit.names import QueueName
     from cluster_kit.ports import DeadEntry
+
+
+_RETURN_TIMEOUT = 2.0  # seconds; somebody else may take letters at the same time
+_RETURN_POLL = 0.01  # seconds
+_LONGEST_TURN = 2_000  # letters taken for the sake of order alone; beyond, the order turns
 
 
 class AmqpDeadEntry:
@@ -56,9 +62,32 @@ async def read_dead(link: Link, queue: QueueName) -> AsyncGenerator[AsyncIterato
         try:
             yield _walk(channel, queue, count, held)
         finally:
-            with suppress(LinkError):
-                if held:
-                    await channel.requeue(max(held), multiple=True)
+            if held:
+                with suppress(LinkError, TimeoutError):
+                    await _put_back(channel, queue.dead, held)
+
+
+async def _put_back(channel: Channel, name: str, held: set[int]) -> None:
+    """Give the held letters back in their order, and wait until they are there again.
+
+    A quorum queue puts what is returned behind what was returned before and ahead of the rest. So
+    the letters returned by an earlier, longer look are taken too, and all returned together.
+    It does so some time after it was told; a reader that comes before would find the queue empty,
+    or find later letters first.
+    """
+    for _ in range(_LONGEST_TURN):
+        incoming = await channel.get(name)
+        if incoming is None:
+            break
+        held.add(incoming.tag)
+        if not incoming.redelivered:
+            break
+    # The broker tells nobody when it has them: it has to be asked.
+    before = (await channel.check_queue(name)).ready
+    await channel.requeue(max(held), multiple=True)
+    async with asyncio.timeout(_RETURN_TIMEOUT):
+        while (await channel.check_queue(name)).ready < before + len(held):  # noqa: ASYNC110
+            await asyncio.sleep(_RETURN_POLL)
 
 
 async def _walk(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from cluster_kit.errors import ConnectionLost
+from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
 from cluster_kit_amqp.aiormq_link import dial
 from cluster_kit_amqp.connection import Connection, Purpose
 from cluster_kit_amqp.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
 from cluster_kit_amqp.dead_letters import read_dead
-from cluster_kit_amqp.declare import NOT_FOUND, Declarer
+from cluster_kit_amqp.declare import ACCESS_REFUSED, NOT_FOUND, Declarer
 from cluster_kit_amqp.directory import announce, read_channels
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, QueueCounts
@@ -133,12 +133,14 @@ class AmqpEventQueue:
             TopologyError: the queue is there with other arguments, or missing where this adapter
                 may not make it.
         """
-        await self._publisher.publish(envelope, delay=delay, timeout=timeout)
+        with self._topology_in_health(envelope.queue):
+            await self._publisher.publish(envelope, delay=delay, timeout=timeout)
         self._used.add(envelope.queue)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
         """Store a dead letter. Raises as `publish`."""
-        await self._publisher.publish(envelope, delay=0.0, timeout=timeout, bury=True)
+        with self._topology_in_health(envelope.queue):
+            await self._publisher.publish(envelope, delay=0.0, timeout=timeout, bury=True)
         self._used.add(envelope.queue)
 
     async def consume(
@@ -167,6 +169,17 @@ class AmqpEventQueue:
         self._consumers.append(consumer)
         self._used.add(queue)
         return consumer
+
+    @contextmanager
+    def _topology_in_health(self, queue: QueueName) -> Generator[None, None, None]:
+        """Show in health what keeps tasks of `queue` from being stored, until one is."""
+        part = f"publishing to {queue}"
+        try:
+            yield
+        except TopologyError as exc:
+            self._problems.report(part, "degraded", f"{part} fails: {exc}")
+            raise
+        self._problems.clear(part)
 
     @asynccontextmanager
     async def read_dead(self, queue: QueueName) -> AsyncGenerator[AsyncIterator[DeadEntry], None]:
@@ -216,6 +229,10 @@ class AmqpEventQueue:
             raise ConnectionLost(exc.reason) from exc
         try:
             yield link
+        except ChannelDown as exc:
+            if exc.code == ACCESS_REFUSED:
+                raise TopologyError("the broker", exc.reason) from exc
+            raise ConnectionLost(exc.reason) from exc
         except LinkError as exc:
             raise ConnectionLost(exc.reason) from exc
 

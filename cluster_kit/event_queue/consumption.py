@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from cluster_kit.errors import ConnectionLost
 from cluster_kit.event_queue.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -27,14 +28,21 @@ class Consumption:
         self._retiring: set[Subscription] = set()
 
     async def start(self, registrations: Iterable[Registration]) -> None:
-        """Open consumers; the first that cannot be opened raises."""
+        """Open consumers; the first whose queue is not as it should be raises.
+
+        One that only meets a connection just lost opens as soon as that is back.
+        """
         for registration in registrations:
-            await self._add(registration).open()
+            subscription = self._add(registration)
+            try:
+                await subscription.open()
+            except ConnectionLost as exc:
+                log.warning("%s is consumed once connected again: %s", registration.queue, exc)
+                self._open_later(subscription)
 
     def open_later(self, registration: Registration) -> None:
         """Open a consumer in the background, however long it takes until that is possible."""
-        work = self._add(registration).open_patiently()
-        self.shared.supervisor.spawn(work, name=f"open:{registration.queue}")
+        self._open_later(self._add(registration))
 
     def retire(self, queue: QueueName) -> None:
         """Take nothing more from `queue`; what runs finishes."""
@@ -86,6 +94,10 @@ class Consumption:
         )
         self._open[registration.queue] = subscription
         return subscription
+
+    def _open_later(self, subscription: Subscription) -> None:
+        name = f"open:{subscription.queue}"
+        self.shared.supervisor.spawn(subscription.open_patiently(), name=name)
 
     async def _retire(self, subscription: Subscription) -> None:
         await subscription.retire()

@@ -88,6 +88,15 @@ class Bench:
         """Wait until exactly `n` tasks of a channel wait for a consumer."""
         await eventually(lambda: self._ready(cluster, channel), lambda ready: ready == n)
 
+    async def consuming(self, cluster: Cluster, channel: str, instances: int = 1) -> None:
+        """Wait until so many instances take tasks of a channel."""
+
+        async def consumers() -> int:
+            depth = await cluster.event_queue.depth(channel)
+            return 0 if depth is None else depth.consumers
+
+        await eventually(consumers, lambda n: n == instances)
+
     async def settled(self, channel: str, *clusters: Cluster) -> None:
         """Wait until nothing of a channel waits for a consumer or runs in these instances."""
 

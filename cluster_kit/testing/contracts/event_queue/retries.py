@@ -102,12 +102,11 @@ class RetryScenarios(Scenarios):
     async def test_a_task_that_waits_for_its_retry_holds_no_slot(self, bench: Bench) -> None:
         cluster = await bench.cluster()
         recorder = Recorder(answers(ValueError("later")))
-        policy = RetryPolicy(initial_delay=0.6, jitter=0)
-        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=policy)
-        await cluster.event_queue.publish(CHANNEL, "fails")
-        await recorder.finished(1)
+        for payload in ("fails", "a", "b"):
+            await cluster.event_queue.publish(CHANNEL, payload)
 
-        await cluster.event_queue.publish_many(CHANNEL, ["a", "b"])
+        policy = RetryPolicy(initial_delay=1, jitter=0)
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=policy)
 
         await recorder.finished(4)
         assert recorder.payloads == ["fails", "a", "b", "fails"]

@@ -8,7 +8,7 @@ import pytest
 
 from cluster_kit.plugin import Plugin
 from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
-from cluster_kit.testing.contracts.event_queue.bench import Bench
+from cluster_kit.testing.contracts.event_queue.bench import Bench, happens_within
 from cluster_kit.testing.recorder import Recorder, until
 from cluster_kit.testing.waiting import eventually
 
@@ -32,10 +32,7 @@ class SharingScenarios(Scenarios):
         recorders = [Recorder(_short_work) for _ in clusters]
         for cluster, recorder in zip(clusters, recorders, strict=True):
             cluster.event_queue.subscribe(CHANNEL, recorder.handle, concurrency=2)
-        await eventually(
-            lambda: clusters[0].event_queue.depth(CHANNEL),
-            lambda depth: depth is not None and depth.consumers == 3,
-        )
+        await bench.consuming(clusters[0], CHANNEL, 3)
 
         ids = await clusters[0].event_queue.publish_many(CHANNEL, range(60))
 
@@ -157,7 +154,7 @@ class SharingScenarios(Scenarios):
             return False
 
         unwilling.event_queue.subscribe(CHANNEL, never.handle, idle=is_idle, concurrency=5)
-        await asked.wait()
+        assert await happens_within(15, asked)
         willing.event_queue.subscribe(CHANNEL, worker.handle)
 
         ids = await willing.event_queue.publish_many(CHANNEL, range(20))
