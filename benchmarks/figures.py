@@ -52,8 +52,12 @@ def rates_table(workload: str, rounds: Rounds, yardstick: str) -> Table:
 
 
 def waits_table(rounds: Mapping[str, Sequence[Waits | None]]) -> Table:
-    """Return the table of delays: lateness, order, and where they wait."""
-    table = Table("peer", "delay s", "late ms", "ran in the order", "publisher gone after ms")
+    """Return the table of delays.
+
+    "gone" is when their publisher had disconnected; "in queue" is how many were in the work queue,
+    where a worker could take them, before they were due.
+    """
+    table = Table("peer", "delay s", "late ms", "ran in the order", "gone ms", "in queue")
     table.title = "delayed publish: how late it runs"
     table.title_justify = "left"
     for peer, results in rounds.items():
@@ -62,8 +66,9 @@ def waits_table(rounds: Mapping[str, Sequence[Waits | None]]) -> Table:
             table.add_row(peer, "has none")
             continue
         orders = sorted({" ".join(f"{delay:g}" for delay in w.order) for w in waits})
+        queued = str(max(w.in_queue for w in waits))
         gone = spread([w.publisher_gone * 1e3 for w in waits])
         for delay in sorted(waits[0].late):
             late = spread([w.late[delay] * 1e3 for w in waits])
-            table.add_row(peer, f"{delay:g}", late, "; ".join(orders), gone)
+            table.add_row(peer, f"{delay:g}", late, "; ".join(orders), gone, queued)
     return table

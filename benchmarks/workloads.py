@@ -103,15 +103,15 @@ class Waits:
         order: the delays in the order in which they ran.
         late: seconds each ran after it was due, by delay; it is due its delay after the call of
             publish.
-        publisher_gone: seconds after the last publish at which its publisher had disconnected;
-            from then on nobody but the broker had the messages.
-        ready: messages in the work queue at that moment; what waits is elsewhere in the broker.
+        publisher_gone: seconds after the last publish at which its publisher had disconnected.
+        in_queue: messages in the work queue while one waited and nobody consumed. With 0 of them
+            no worker can take it before it is due, and so none holds it.
     """
 
     order: list[float]
     late: dict[float, float]
     publisher_gone: float
-    ready: int
+    in_queue: int
 
 
 async def delays(connect: Connect, url: str, queue: str, *, seconds: Sequence[float]) -> Waits:
@@ -122,24 +122,34 @@ async def delays(connect: Connect, url: str, queue: str, *, seconds: Sequence[fl
 
     async def handle(payload: object) -> None:
         if not isinstance(payload, dict) or payload["delay"] not in due:
-            return  # the first message, see below
+            return  # the one that is there to be looked for
         late[payload["delay"]] = time.perf_counter() - due[payload["delay"]]
         if len(late) == len(seconds):
             all_ran.set_result(None)
 
-    async with connect(url, queue) as worker, worker.consume(handle, prefetch=PREFETCH):
-        async with connect(url, queue) as publisher:
-            # Whatever is made in the broker at the first use is not measured.
-            await publisher.publish_later({"delay": None}, min(seconds))
-            for delay in seconds:
-                due[delay] = time.perf_counter() + delay
-                await publisher.publish_later({"delay": delay}, delay)
-            published = time.perf_counter()
-        gone = time.perf_counter() - published
-        waiting = await ready(url, worker.queue)
-        async with asyncio.timeout(max(seconds) + PATIENCE):
+    async with connect(url, queue) as worker:
+        # Whatever is made in the broker at the first use is not measured.
+        await worker.publish_later({"delay": None}, max(seconds))
+        in_queue = await ready(url, worker.queue)
+        async with (
+            worker.consume(handle, prefetch=PREFETCH),
+            asyncio.timeout(max(seconds) + PATIENCE),
+        ):
+            gone = await _publish_later(connect, url, queue, due, seconds)
             await all_ran
-    return Waits(order=list(late), late=late, publisher_gone=gone, ready=waiting)
+    return Waits(order=list(late), late=late, publisher_gone=gone, in_queue=in_queue)
+
+
+async def _publish_later(
+    connect: Connect, url: str, queue: str, due: dict[float, float], seconds: Sequence[float]
+) -> float:
+    """Publish and disconnect; return how long disconnecting took."""
+    async with connect(url, queue) as publisher:
+        for delay in seconds:
+            due[delay] = time.perf_counter() + delay
+            await publisher.publish_later({"delay": delay}, delay)
+        published = time.perf_counter()
+    return time.perf_counter() - published
 
 
 async def _expect(url: str, queue: str, expected: int) -> None:

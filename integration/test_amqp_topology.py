@@ -33,13 +33,17 @@ async def test_a_queue_of_another_type_is_an_error_that_names_the_argument(rabbi
         await declare_raw(rabbitmq, name, {"x-queue-type": "classic"})
         with pytest.raises(TopologyError) as caught:
             await made.adapter.consume(made.queue(), prefetch=1, on_delivery=Taker())
+        assert made.adapter.health().status == "ok"  # there is no consumer that could be missing
         with pytest.raises(TopologyError):
             await made.adapter.publish(made.task(), timeout=10.0)
 
         expected = f"queue '{name}': x-queue-type is 'classic' on the broker, 'quorum' expected"
         assert str(caught.value) == expected
-        assert made.adapter.health().status == "ok"
+        assert expected in made.adapter.health().detail
         await made.publish(made.task("other"))
+        await delete_raw(rabbitmq, name)
+        await made.publish(made.task())
+        assert made.adapter.health().status == "ok"
 
 
 async def test_another_crash_limit_shows_as_another_delivery_limit(rabbitmq: str) -> None:

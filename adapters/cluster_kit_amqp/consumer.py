@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit_amqp.connection import LONGEST_DELAY, Backoff
+from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
 from cluster_kit_amqp.session import Session
 
@@ -32,7 +33,8 @@ Wish = Literal["take", "pause", "end"]
 CALL_TIMEOUT = 10.0  # seconds for what the broker is asked at once
 WATCH_INTERVAL = 30.0  # seconds between looks whether the broker still knows of the consumer
 _LONGEST_CONFLICT_DELAY = 60.0  # seconds between attempts on a queue with other arguments
-_FEWEST_LOST = 2  # looks in a row that must find no consumer
+_FEWEST_UNSEEN = 2  # looks in a row that must find no consumer
+_NOT_OURS = frozenset({ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,24 +142,27 @@ class AmqpConsumer:
             self._end_pass()
 
     async def _follow_the_wish(self) -> None:
-        backoff = Backoff(self._context, LONGEST_DELAY)
+        quick = Backoff(self._context, LONGEST_DELAY)
         slow = Backoff(self._context, _LONGEST_CONFLICT_DELAY)
+        quiet = False
         while self._wish != "end":
             self._wake.clear()
             pause = WATCH_INTERVAL
             try:
                 await self._step()
+                if quiet and self._is_taking:
+                    await self._look_for_us()
+                    quick.reset()
+                    slow.reset()
             except TopologyError as exc:
                 pause = await self._failed(str(exc), slow)
             except (LinkError, TimeoutError) as exc:
-                pause = await self._failed(str(exc) or "the broker did not answer", backoff)
+                pause = await self._failed(str(exc) or "the broker did not answer", quick)
+            except Exception as exc:
+                log.exception("consumer of %s failed, trying again", self._queue)
+                pause = await self._failed(repr(exc), slow)
             self._end_pass()
-            if await self._woken_within(pause):
-                continue
-            if self._is_taking:  # and has been for a while
-                backoff.reset()
-                slow.reset()
-                await self._look_for_us()
+            quiet = not await self._woken_within(pause) and pause == WATCH_INTERVAL
 
     def _end_pass(self) -> None:
         self._passed.set()
@@ -197,35 +202,36 @@ class AmqpConsumer:
             on_delivery=self._on_delivery,
             on_change=self._wake.set,
         )
-        if self._wish == "take":
-            await self._take(self._session)
+        try:
+            if self._wish == "take":
+                await self._take(self._session)
+        except ChannelDown as exc:
+            if exc.code in _NOT_OURS:
+                raise TopologyError(f"queue {self._queue.full!r}", exc.reason) from exc
+            raise
         self._problems.clear(self._part)
 
     async def _take(self, session: Session) -> None:
         await session.take()
-        self._unseen = 0
         if not self._reported:
-            self._reported = True
+            self._reported, self._unseen = True, 0
             self._context.emit("consumer.started", adapter="amqp", queue=self._queue.full)
 
     async def _failed(self, reason: str, backoff: Backoff) -> float:
         """Note why the consumer is not taking; return the seconds until the next attempt."""
+        if self._wish == "take":
+            detail = f"consumer of {self._queue} is not taking: {reason}"
+            self._problems.report(self._part, "degraded", detail)
         await self._drop(reason)
-        self._declarer.forget(self._queue.full)
-        detail = f"consumer of {self._queue} is not taking: {reason}"
-        self._problems.report(self._part, "degraded", detail)
         return backoff.next()
 
     async def _drop(self, reason: str) -> None:
         """Give up the session; its deliveries come again."""
         session, self._session = self._session, None
+        self._declarer.forget(self._queue.full)
         if session is None:
             return
         session.lose(reason, tell=False)
-        self._declarer.forget(self._queue.full)
-        if self._wish == "take":
-            detail = f"consumer of {self._queue} lost: {reason}"
-            self._problems.report(self._part, "degraded", detail)
         if self._reported:
             self._context.emit(
                 "consumer.lost", adapter="amqp", queue=self._queue.full, reason=reason
@@ -233,24 +239,23 @@ class AmqpConsumer:
         await session.close()
 
     async def _look_for_us(self) -> None:
-        """Find out whether the broker has forgotten the consumer without telling."""
+        """Find out whether the broker has forgotten the consumer without telling.
+
+        Raises:
+            LinkError: it has, or the queue is gone.
+        """
         link = self._connection.link
         if link is None:
             return
         try:
             async with asyncio.timeout(CALL_TIMEOUT), link.channel() as channel:
                 counts = await channel.check_queue(self._queue.full)
-        except ChannelDown as exc:
-            await self._drop(exc.reason)
-            self._wake.set()
-        except (LinkDown, TimeoutError):
-            return
-        else:
-            self._unseen = 0 if counts.consumers else self._unseen + 1
-            if self._unseen >= _FEWEST_LOST:
-                await self._drop("the broker knows of no consumer")
-                self._wake.set()
+        except TimeoutError:
+            return  # slow is not gone
+        self._unseen = 0 if counts.consumers else self._unseen + 1
+        if self._unseen >= _FEWEST_UNSEEN:
+            raise LinkDown("the broker knows of no consumer")
 
     @property
     def _part(self) -> str:
-        return f"consumer {self._queue.full}"
+        return f"consumer {self._queue.full} {id(self)}"

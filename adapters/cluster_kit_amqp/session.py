@@ -164,6 +164,9 @@ class Session:
             await (self._channel.requeue(tag) if requeue else self._channel.ack(tag))
         except LinkError as exc:
             raise ConnectionLost(f"the delivery was lost: {exc.reason}") from exc
+        except asyncio.CancelledError:
+            self._unsettled[tag] = consumer_tag  # as far as known: it goes back with the channel
+            raise
         finally:
             self._settling -= 1
             self._settled.set()

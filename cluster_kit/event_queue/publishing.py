@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Clock, Duration, seconds
-from cluster_kit.errors import EncodeError, MessageTooLargeError, PublishManyError
+from cluster_kit.errors import ConnectionLost, EncodeError, MessageTooLargeError, PublishManyError
 from cluster_kit.message import Envelope, Headers
 from cluster_kit.names import QueueName, check_channel, check_message_id, new_id
 
@@ -126,8 +126,23 @@ class Publisher:
     async def send_all(
         self, envelopes: Sequence[Envelope], delay: float, shared: Surroundings
     ) -> list[str]:
-        """Store many tasks, pipelined; `PublishManyError` when some were not confirmed."""
-        calls = [partial(self.send, envelope, delay, shared) for envelope in envelopes]
+        """Store many tasks, pipelined; `PublishManyError` when some were not confirmed.
+
+        Once one met a lost connection until its deadline, those not begun fail without waiting
+        for theirs: a batch ends in time however long it is.
+        """
+        lost: list[ConnectionLost] = []
+
+        async def send(envelope: Envelope) -> str:
+            if lost:
+                raise ConnectionLost(f"not sent, after another of the batch failed: {lost[0]}")
+            try:
+                return await self.send(envelope, delay, shared)
+            except ConnectionLost as exc:
+                lost.append(exc)
+                raise
+
+        calls = [partial(send, envelope) for envelope in envelopes]
         results = await shared.supervisor.run_all(calls, limit=PIPELINE)
         outcomes = list(zip(envelopes, results, strict=True))
         failed = {e.id: r for e, r in outcomes if isinstance(r, Exception)}

@@ -33,13 +33,18 @@ class Selection:
         """List what was dropped."""
         for owner, features in sorted(self.dropped.items()):
             for feature, names in sorted(features.items()):
-                terminalreporter.write_line(
-                    f"{owner} declares {feature} unsupported: {len(names)} scenarios not run"
-                )
+                number = f"{len(names)} scenario{'' if len(names) == 1 else 's'}"
+                text = f"{owner} declares {feature} unsupported: {number} not run"
+                terminalreporter.write_line(text)
 
 
 def _lacking(item: pytest.Item) -> str:
     owner = item.getparent(pytest.Class)
+    needed = dict.fromkeys(name for mark in item.iter_markers("needs") for name in mark.args)
+    if not needed:
+        return ""
     features = getattr(owner.obj if owner else None, "features", None)
-    needed = [name for mark in item.iter_markers("needs") for name in mark.args]
-    return ", ".join(name for name in needed if not getattr(features, name, True))
+    for name in needed:
+        if not isinstance(getattr(features, name, None), bool):
+            raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which is no feature")
+    return ", ".join(name for name in needed if not getattr(features, name))

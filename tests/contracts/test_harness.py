@@ -148,7 +148,20 @@ def test_scenarios_beyond_an_adapters_features_are_dropped_aloud(tmp_path: Path)
         "    features = Features(delays=False)\n",
     )
     assert "1 passed, 1 deselected" in said
-    assert "TestPoor declares delays unsupported: 1 scenarios not run" in said
+    assert "TestPoor declares delays unsupported: 1 scenario not run" in said
+
+
+def test_a_scenario_that_needs_an_unknown_feature_is_an_error(tmp_path: Path) -> None:
+    said = run_pytest(
+        tmp_path,
+        "import pytest\n"
+        "from cluster_kit.testing.contracts.event_queue import Features\n"
+        "class TestTypo:\n"
+        "    features = Features()\n"
+        "    @pytest.mark.needs('dealys')\n"
+        "    def test_it(self): pass\n",
+    )
+    assert "needs 'dealys', which is no feature" in said
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])

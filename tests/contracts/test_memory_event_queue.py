@@ -17,9 +17,7 @@ from cluster_kit.testing.contracts.event_queue import (
 from cluster_kit.testing.contracts.event_queue.dead_letters import DeadLetterScenarios
 from cluster_kit.testing.contracts.event_queue.delivery import DeliveryScenarios
 from cluster_kit.testing.contracts.event_queue.faults import FaultScenarios
-from cluster_kit.testing.contracts.event_queue.lifecycle import LifecycleScenarios
 from cluster_kit.testing.contracts.event_queue.retries import RetryScenarios
-from cluster_kit.testing.contracts.event_queue.timing import TimingScenarios
 from cluster_kit_memory import ADAPTER
 from cluster_kit_memory.event_queue import MemoryEventQueue
 
@@ -79,14 +77,9 @@ class TestMemoryEventQueue(EventQueueContract):
 
 
 class TestMemoryEventQueueWithFile(
-    DeliveryScenarios,
-    RetryScenarios,
-    TimingScenarios,
-    DeadLetterScenarios,
-    LifecycleScenarios,
-    FaultScenarios,
+    DeliveryScenarios, RetryScenarios, DeadLetterScenarios, FaultScenarios
 ):
-    """The groups that are about keeping tasks; the others do not see the file."""
+    """The groups in which a task goes through every state the file knows."""
 
     features = FEATURES
 

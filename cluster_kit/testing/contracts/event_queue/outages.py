@@ -70,6 +70,31 @@ class OutageScenarios(Scenarios):
         await recorder.finished()
         assert recorder.ids == ["after"]  # nothing was sent before
 
+    @pytest.mark.needs("link_faults")
+    async def test_a_batch_cut_in_the_middle_says_which_part_is_stored(self, bench: Bench) -> None:
+        cluster, recorder = await bench.cluster(publish_timeout=1), Recorder()
+
+        async def publish() -> PublishManyError:
+            with pytest.raises(PublishManyError) as parted:
+                await cluster.event_queue.publish_many(CHANNEL, range(800))
+            return parted.value
+
+        async with asyncio.TaskGroup() as group:
+            batch = group.create_task(publish())
+            await eventually(lambda: "task.published" in dict(bench.events), interval=0)
+            await bench.environment.cut_off(cluster)
+        await bench.environment.reconnect(cluster)
+
+        error = batch.result()
+        assert error.confirmed
+        assert error.failed
+        assert len({*error.confirmed, *error.failed}) == 800
+        assert all(isinstance(failure, TransportError) for failure in error.failed.values())
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, concurrency=0)
+        await eventually(lambda: {*error.confirmed} <= {*recorder.ids})
+        unsent = [id_ for id_, why in error.failed.items() if isinstance(why, ConnectionLost)]
+        assert not {*unsent} & {*recorder.ids}
+
     @pytest.mark.needs("link_faults", "frozen_link")
     async def test_a_publish_without_an_answer_says_that_it_may_be_stored(
         self, bench: Bench

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
+from cluster_kit.message import Reject
 from cluster_kit.plugin import Plugin
 from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench, happens_within
-from cluster_kit.testing.recorder import Recorder, until
+from cluster_kit.testing.recorder import Recorder, answers, until
 from cluster_kit.testing.waiting import eventually
 
 
@@ -129,6 +130,21 @@ class SharingScenarios(Scenarios):
         [run] = await recorder.finished()
         assert (run.delivery.id, run.delivery.channel) == (published, channel)
 
+    @pytest.mark.needs("several_instances")
+    async def test_dead_letters_of_a_shared_channel_are_shared(self, bench: Bench) -> None:
+        ours, theirs = await bench.cluster(), await bench.cluster(app=f"{bench.app}-other")
+        channel, recorder = f"{bench.app}.audit", Recorder(answers(Reject("not today")))
+        theirs.event_queue.subscribe(channel, recorder.handle, shared=True)
+        published = await ours.event_queue.publish(channel, "hello", shared=True)
+        letters = ours.event_queue.dead_letters(channel, shared=True)
+        await eventually(letters.count)
+
+        assert await theirs.event_queue.dead_letters(channel).count() == 0
+        assert await letters.replay() == 1
+
+        await recorder.finished(2)
+        assert recorder.ids == [published, published]
+
     async def test_an_instance_that_says_no_leaves_its_channel_alone(self, bench: Bench) -> None:
         cluster, willing = await bench.cluster(), asyncio.Event()
         resting, working = Recorder(), Recorder()
@@ -142,7 +158,7 @@ class SharingScenarios(Scenarios):
         assert resting.runs == []
 
         willing.set()
-        await resting.finished(3, timeout=10)
+        await resting.finished(3, timeout=5)
 
     @pytest.mark.needs("several_instances")
     async def test_what_an_unwilling_instance_was_given_goes_to_others(self, bench: Bench) -> None:
@@ -201,7 +217,7 @@ class SharingScenarios(Scenarios):
         assert recorder.runs == []
 
         broken = False
-        await recorder.finished(3, timeout=10)
+        await recorder.finished(3, timeout=5)
 
     async def test_an_instance_consumes_only_the_topics_it_serves(self, bench: Bench) -> None:
         cluster = await bench.cluster(start=False, plugins=[_Mails], worker_mode=" ! , mails:send ")

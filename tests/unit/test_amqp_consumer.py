@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from cluster_kit.clock import SystemClock
+from cluster_kit.errors import TopologyError
+from cluster_kit.names import QueueName
+from cluster_kit.ports import AdapterContext, Received
+from cluster_kit.supervisor import Supervisor
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_amqp import consumer as consumer_module
+from cluster_kit_amqp.connection import Connection
+from cluster_kit_amqp.consumer import AmqpConsumer, Surroundings
+from cluster_kit_amqp.declare import Declarer
+from cluster_kit_amqp.health import Problems
+from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message, QueueCounts, Server
+
+pytestmark = pytest.mark.asyncio
+
+QUEUE = QueueName("shop", "mails")
+
+
+class FakeChannel:
+    """What a consumer asks of a channel; the broker behind it can be told what to do."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._broker = broker
+        self.open = True
+
+    def on_closed(self, callback: Callable[[str], None]) -> None:
+        self.closed = callback
+
+    async def check_queue(self, name: str) -> QueueCounts:
+        return QueueCounts(ready=0, consumers=self._broker.consumers_shown)
+
+    async def consume(
+        self, queue: str, *, prefetch: int, on_message: Any, on_cancelled: Any
+    ) -> str:
+        if self._broker.refusal is not None:
+            raise self._broker.refusal
+        tag = f"tag-{len(self._broker.consumed)}"
+        self._broker.consumed.append((tag, prefetch, on_message))
+        return tag
+
+    async def cancel(self, tag: str) -> None:
+        self._broker.cancelled.append(tag)
+
+    async def ack(self, tag: int) -> None:
+        await self._broker.ack_gate.wait()
+        self._broker.log.append(f"ack {tag}")
+
+    async def requeue(self, tag: int, *, multiple: bool = False) -> None:
+        self._broker.log.append(f"requeue {tag}{' and below' if multiple else ''}")
+
+    async def close(self) -> None:
+        self._broker.log.append("close")
+
+
+class FakeBroker:
+    """A link that is always up."""
+
+    server = Server(product="RabbitMQ", version="4.0.0")
+    lost: str | None = None
+    blocked: str | None = None
+
+    def __init__(self) -> None:
+        self.consumers_shown = 1
+        self.consumed: list[tuple[str, int, Any]] = []
+        self.cancelled: list[str] = []
+        self.log: list[str] = []
+        self.refusal: ChannelDown | None = None
+        self.ack_gate = asyncio.Event()
+        self.ack_gate.set()
+
+    def on_change(self, callback: Callable[[], None]) -> None: ...
+
+    async def open_channel(self, *, confirms: bool = False) -> FakeChannel:
+        return FakeChannel(self)
+
+    @asynccontextmanager
+    async def channel(self, *, confirms: bool = False) -> AsyncIterator[FakeChannel]:
+        yield FakeChannel(self)
+
+    def deliver(self, tag: int) -> None:
+        name, _, on_message = self.consumed[-1]
+        on_message(name, Incoming(message=Message(body=b""), tag=tag, redelivered=False))
+
+
+class FakeConnection:
+    def __init__(self, link: FakeBroker) -> None:
+        self.link = cast("Link", link)
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
+
+@asynccontextmanager
+async def consuming(
+    broker: FakeBroker, prefetch: int = 3
+) -> AsyncIterator[tuple[AmqpConsumer, list[Received], Problems]]:
+    tasks, problems, received = Supervisor(), Problems(SystemClock()), list[Received]()
+    context = AdapterContext(app="shop", instance_id="one", tasks=tasks, emit=lambda *_, **__: None)
+    surroundings = Surroundings(
+        connection=cast("Connection", FakeConnection(broker)),
+        declarer=Declarer("none", 10, cast("Any", None)),
+        context=context,
+        problems=problems,
+    )
+    consumer = AmqpConsumer(
+        QUEUE, surroundings, prefetch=prefetch, on_delivery=received.append, paused=False
+    )
+    await consumer.start()
+    try:
+        yield consumer, received, problems
+    finally:
+        await consumer.close()
+        assert await tasks.close() == []
+
+
+async def test_a_consumer_the_broker_has_forgotten_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consumer_module, "WATCH_INTERVAL", 0.02)
+    broker = FakeBroker()
+    async with consuming(broker) as (_, _, problems):
+        broker.consumers_shown = 0
+        await eventually(lambda: len(broker.consumed) == 2)
+        broker.consumers_shown = 1
+        await eventually(lambda: problems.health("fine").status == "ok")
+
+
+async def test_a_refused_consumer_is_a_matter_of_topology() -> None:
+    broker = FakeBroker()
+    broker.refusal = ChannelDown(404, "NOT_FOUND - no queue")
+    with pytest.raises(TopologyError, match="no queue"):
+        async with consuming(broker):
+            pass
+
+
+async def test_a_failure_nobody_thought_of_shows_and_does_not_end_the_consumer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumer_module, "WATCH_INTERVAL", 0.02)
+    broker = FakeBroker()
+    async with consuming(broker) as (_, _, problems):
+        broker.consumers_shown = 0  # so that it is made again, and that fails
+        broker.refusal = cast("ChannelDown", RuntimeError("unthinkable"))
+        await eventually(lambda: "unthinkable" in problems.health("fine").detail)
+        broker.consumers_shown, broker.refusal = 1, None
+        await eventually(lambda: problems.health("fine").status == "ok")
+
+
+async def test_after_a_pause_the_share_is_filled_up_as_it_gets_free() -> None:
+    broker = FakeBroker()
+    async with consuming(broker, prefetch=3) as (consumer, received, _):
+        for tag in (1, 2):
+            broker.deliver(tag)
+        await consumer.pause()
+        await consumer.resume()
+        await eventually(lambda: len(broker.consumed) == 2)
+        await received[0].ack()
+        await eventually(lambda: len(broker.consumed) == 3)
+        await received[1].give_back()
+        await eventually(lambda: len(broker.consumed) == 4)
+
+        assert [share for _, share, _ in broker.consumed] == [3, 1, 1, 1]
+        await consumer.pause()
+        assert broker.cancelled == [tag for tag, _, _ in broker.consumed]
+
+
+async def test_closing_waits_for_acknowledgements_and_returns_the_rest_before_the_channel() -> None:
+    broker = FakeBroker()
+    async with consuming(broker) as (consumer, received, _):
+        for tag in (1, 2, 3):
+            broker.deliver(tag)
+        broker.ack_gate.clear()
+        acking = asyncio.create_task(received[1].ack())
+        closing = asyncio.create_task(consumer.close())
+        await eventually(lambda: broker.cancelled)
+        assert "close" not in broker.log
+        broker.ack_gate.set()
+        await acking
+        await closing
+
+        assert broker.log == ["ack 2", "requeue 3 and below", "close"]
+
+
+async def test_a_cancelled_acknowledgement_goes_back_with_the_channel() -> None:
+    broker = FakeBroker()
+    async with consuming(broker) as (consumer, received, _):
+        broker.deliver(1)
+        broker.ack_gate.clear()
+        acking = asyncio.create_task(received[0].ack())
+        await asyncio.sleep(0)
+        acking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await acking
+        await consumer.close()
+
+        assert broker.log == ["requeue 1 and below", "close"]
+
+
+async def test_a_cancelled_pause_takes_effect_all_the_same() -> None:
+    broker = FakeBroker()
+    async with consuming(broker) as (consumer, _, _):
+        pausing = asyncio.create_task(consumer.pause())
+        await asyncio.sleep(0)
+        pausing.cancel()
+        await eventually(lambda: broker.cancelled)
