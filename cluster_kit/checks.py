@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from cluster_kit.errors import ConfigurationError
 
+MAX_PREFETCH = 65_535
+"""Most unsettled deliveries a consumer may ask for: AMQP counts them in 16 bits."""
+
 
 def whole_number(name: str, value: object, *, least: int = 0, most: int | None = None) -> int:
     """Return `value` if it is an integer within the bounds.

@@ -174,10 +174,21 @@ class Cluster:
         Returns:
             As `stop`.
         """
-        with ending_signals() as asked:
+        starting = asyncio.current_task()
+
+        def give_up_starting() -> None:
+            if starting is not None:
+                starting.cancel()
+
+        with ending_signals(give_up_starting) as asked:
             try:
                 await self.start()
+                starting = None
                 await asked.wait()
+            except asyncio.CancelledError:
+                if starting is None or not asked.is_set():
+                    raise
+                starting.uncancel()
             finally:
                 unfinished = await self.stop()
         return unfinished

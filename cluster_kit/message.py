@@ -37,8 +37,8 @@ class Retry(HandlerAnswer):
 
     def __init__(self, delay: Duration | None = None, reason: str = "") -> None:
         self.delay = None if delay is None else seconds("delay", delay, limit=MAX_WAIT)
-        self.reason = reason
-        super().__init__(reason or "the handler asked for a retry")
+        self.reason = str(reason)
+        super().__init__(self.reason or "the handler asked for a retry")
 
 
 class Snooze(HandlerAnswer):
@@ -53,8 +53,8 @@ class Reject(HandlerAnswer):
     """Never try again: the task goes to the dead letters now, with `reason`."""
 
     def __init__(self, reason: str = "") -> None:
-        self.reason = reason
-        super().__init__(reason or "the handler rejected the task")
+        self.reason = str(reason)
+        super().__init__(self.reason or "the handler rejected the task")
 
 
 # --- on the way ------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from cluster_kit.errors import (
@@ -152,10 +153,17 @@ async def run_hook(plugin: Plugin, hook: str) -> None:
             was not meant for it.
     """
     try:
-        await getattr(plugin, hook)()
+        await _awaitable(getattr(plugin, hook)(), hook)
     except Exception as exc:
         raise PluginFailedError(plugin.name, hook, exc) from exc
     except asyncio.CancelledError as exc:
         if being_cancelled():
             raise
         raise PluginFailedError(plugin.name, hook, exc) from exc
+
+
+def _awaitable(running: object, hook: str) -> Awaitable[object]:
+    if inspect.isawaitable(running):
+        return running
+    text = f"{hook} must be async def"
+    raise TypeError(text)

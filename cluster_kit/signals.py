@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def ending_signals() -> Generator[asyncio.Event, None, None]:
+def ending_signals(on_first: Callable[[], None]) -> Generator[asyncio.Event, None, None]:
     """Give an event that the first SIGTERM or SIGINT sets; a second ends the process at once.
 
+    `on_first` is called by the first one too.
     Within the context only, and on the main thread. The second one must not depend on Python: a
     KeyboardInterrupt would wait for ever on a handler that ignores its cancellation.
     """
@@ -23,6 +24,7 @@ def ending_signals() -> Generator[asyncio.Event, None, None]:
 
     def ask() -> None:
         asked.set()
+        on_first()
         for number in ENDING:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)

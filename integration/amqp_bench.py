@@ -12,11 +12,13 @@ from typing import Any
 
 import aiormq
 
+from cluster_kit.errors import ConnectionLost
 from cluster_kit.message import DeadReason, Death, Envelope
 from cluster_kit.names import QueueName, new_id
 from cluster_kit.ports import AdapterContext, Received
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.proxy import TASK_PREFIX
+from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.event_queue import AmqpEventQueue
 
 
@@ -64,6 +66,18 @@ class Bench:
     async def publish(self, *envelopes: Envelope, delay: float = 0.0) -> None:
         for envelope in envelopes:
             await self.adapter.publish(envelope, delay=delay, timeout=20.0)
+
+    async def consume_when_possible(self, taker: Taker, prefetch: int) -> None:
+        """Consume as soon as there is a connection; a fault may not have been noticed yet."""
+
+        async def consume() -> bool:
+            try:
+                await self.adapter.consume(self.queue(), prefetch=prefetch, on_delivery=taker)
+            except ConnectionLost:
+                return False
+            return True
+
+        await eventually(consume)
 
 
 class Taker:

@@ -42,7 +42,7 @@ async def test_publishes_in_flight_survive_the_loss_of_the_connection(
             fault_proxy.cut()
         stored = await publishing
         taker = Taker(acks=True)
-        await made.adapter.consume(made.queue(), prefetch=100, on_delivery=taker)
+        await made.consume_when_possible(taker, prefetch=100)
 
         await eventually(lambda: set(taker.ids) >= set(stored))
         assert len(stored) == len(tasks)
@@ -62,7 +62,7 @@ async def test_a_copy_published_again_has_the_same_two_identities(fault_proxy: F
         fault_proxy.resume()
         await publishing
         taker = Taker(acks=True)
-        await made.adapter.consume(made.queue(), prefetch=10, on_delivery=taker)
+        await made.consume_when_possible(taker, prefetch=10)
 
         copies = await eventually(
             lambda: [r for r in taker.received if r.envelope.id == task.id],

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from cluster_kit_amqp.aiormq_calls import Calls, Closing
 
-_CLOSE_TIMEOUT = 3.0  # seconds
+_CLOSE_TIMEOUT = 1.0  # seconds
 _PERSISTENT = 2
 _FRAME_OVERHEAD = 8
 _SURELY_FITS = 4096  # bytes of headers, the smallest frame_max there is

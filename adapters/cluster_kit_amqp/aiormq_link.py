@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cluster_kit_amqp.aiormq_calls import Closing
     from cluster_kit_amqp.options import Host, Options
 
-_CLOSE_TIMEOUT = 4.0  # seconds; aiormq itself waits 2 for the broker's answer
+_CLOSE_TIMEOUT = 2.0  # seconds
 
 _TOLD_BY_US = (  # through telemetry, health or an error, and there without the driver's addresses
     "error when creating transport: %r",

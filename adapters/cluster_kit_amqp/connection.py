@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
     from cluster_kit_amqp.health import Problems
     from cluster_kit_amqp.options import Host, Options
+
+log = logging.getLogger(__name__)
 
 Purpose = Literal["publish", "consume"]
 State = Literal["closed", "connecting", "blocked", "ready"]
@@ -186,6 +189,7 @@ class Connection:
         self._context.emit(
             "connection.lost", adapter="amqp", purpose=self._purpose, reason=link.lost
         )
+        log.warning("%s lost: %s", self._part, link.lost)
         self._problems.report(self._part, "down", f"{self._part} lost: {link.lost}")
         await link.close()
 
@@ -219,6 +223,7 @@ class Connection:
         self._link = link
         self.generation += 1
         self._problems.clear(self._part)
+        log.info("%s to %s is up", self._part, self._options.url)
         link.on_change(self._link_changed)
         self._context.emit(
             "connection.up", adapter="amqp", purpose=self._purpose, url=self._options.url

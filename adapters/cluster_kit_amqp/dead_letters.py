@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _RETURN_TIMEOUT = 2.0  # seconds; somebody else may take letters at the same time
 _RETURN_POLL = 0.01  # seconds
-_LONGEST_TURN = 2_000  # letters taken for the sake of order alone; beyond, the order turns
+_LONGEST_TURN = 200  # letters taken for the sake of order alone; beyond, the order turns
 
 
 class AmqpDeadEntry:

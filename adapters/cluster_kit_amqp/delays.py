@@ -32,8 +32,10 @@ from cluster_kit_amqp.topology import (
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
 
-LADDER_MS = (*(500 << step for step in range(11)), 600_000)
-"""Half a second, doubled up to 512 s, and ten minutes: the default backoff without its jitter."""
+_BACKOFF_MS = (*(500 << step for step in range(11)), 600_000)
+_ROUND_MS = tuple(1000 * s for s in (5, 10, 15, 20, 30, 60, 120, 300, 900, 1800, 3600))
+LADDER_MS = frozenset(_BACKOFF_MS + _ROUND_MS)
+"""The default backoff without its jitter, and the round numbers people write."""
 
 TICK_MS = 100
 LONGEST_MS = TICK_MS * (2**CHAIN_LEVELS - 1)

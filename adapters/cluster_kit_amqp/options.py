@@ -90,13 +90,18 @@ class Options:
         try:
             context = ssl.create_default_context(cafile=self.cafile)
             if self.certfile is not None:
-                context.load_cert_chain(self.certfile, self.keyfile)
+                context.load_cert_chain(self.certfile, self.keyfile, password=_refuse_to_ask)
         except (OSError, ssl.SSLError) as exc:
             raise ConfigurationError(f"certificates of {self.url}: {exc}") from exc
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def _refuse_to_ask() -> str:
+    """Stand in for OpenSSL, which would ask for a passphrase on the terminal."""
+    raise ConfigurationError("the key file is encrypted; give one that is not")
 
 
 def parse_url(url: str) -> Options:
@@ -141,8 +146,11 @@ def parse_url(url: str) -> Options:
 def _split(url: str, shown: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-    except ValueError as exc:
-        raise ConfigurationError(f"{shown!r} is no URL: {exc}") from None
+    except ValueError:  # its text may have a piece of the password
+        raise ConfigurationError(f"{shown!r} is no URL of the form amqp://host/vhost") from None
+    if "@" in parts.path + parts.query + parts.fragment:
+        text = f"{shown!r}: user and password must be percent-encoded, as any other '@'"
+        raise ConfigurationError(text)
     if parts.scheme not in {"amqp", "amqps"} or not parts.netloc:
         raise ConfigurationError(f"{shown!r} is no URL of the form amqp://host/vhost")
     if parts.fragment:
@@ -154,8 +162,8 @@ def _host(text: str, *, tls: bool, shown: str) -> Host:
     try:
         parts = urlsplit(f"//{text}")
         name, port = parts.hostname, parts.port
-    except ValueError as exc:
-        raise ConfigurationError(f"bad host or port in {shown}: {exc}") from None
+    except ValueError:
+        raise ConfigurationError(f"bad host or port in {shown}") from None
     if not name or parts.path:
         raise ConfigurationError(f"a host is missing in {shown}")
     return Host(name, port or (5671 if tls else 5672))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NACK_IS_FREE = (4, 3)
 """First release in which returning a delivery is not counted."""
 
-_FLUSH_TIMEOUT = 5.0  # seconds
+_FLUSH_TIMEOUT = 2.0  # seconds
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

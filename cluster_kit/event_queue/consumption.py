@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost
 from cluster_kit.event_queue.subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cluster_kit.event_queue.registration import Registration
     from cluster_kit.event_queue.worker import Surroundings
     from cluster_kit.names import QueueName
 
 log = logging.getLogger(__name__)
+
+QUIET_TIMEOUT = 3.0
+"""Seconds within which consumers pause when this instance stops."""
 
 
 class Consumption:
@@ -27,12 +31,16 @@ class Consumption:
         self._open: dict[QueueName, Subscription] = {}
         self._retiring: set[Subscription] = set()
 
-    async def start(self, registrations: Iterable[Registration]) -> None:
-        """Open consumers; the first whose queue is not as it should be raises.
+    async def start(
+        self, registrations: Iterable[Registration], wanted: Callable[[Registration], bool]
+    ) -> None:
+        """Open those still wanted; the first whose queue is not as it should be raises.
 
         One that only meets a connection just lost opens as soon as that is back.
         """
         for registration in registrations:
+            if not wanted(registration):
+                continue
             subscription = self._add(registration)
             try:
                 await subscription.open()
@@ -41,8 +49,13 @@ class Consumption:
                 self._open_later(subscription)
 
     def open_later(self, registration: Registration) -> None:
-        """Open a consumer in the background, however long it takes until that is possible."""
-        self._open_later(self._add(registration))
+        """Open a consumer in the background, however long it takes until that is possible.
+
+        Not before what an earlier subscription of the queue runs has ended: the bound on
+        concurrency is the instance's.
+        """
+        former = [s for s in self._retiring if s.queue == registration.queue]
+        self._open_later(self._add(registration), after=former)
 
     def retire(self, queue: QueueName) -> None:
         """Take nothing more from `queue`; what runs finishes."""
@@ -52,9 +65,16 @@ class Consumption:
             self.shared.supervisor.spawn(self._retire(subscription), name=f"retire:{queue}")
 
     async def quiet(self) -> None:
-        """Take nothing more and give back what had not started."""
-        for subscription in self._all():
-            await subscription.quiet()
+        """Take nothing more and give back what had not started.
+
+        A link that does not answer is not waited for: closing the consumers returns the rest.
+        """
+        try:
+            async with asyncio.timeout(QUIET_TIMEOUT):
+                for subscription in self._all():
+                    await subscription.quiet()
+        except TimeoutError:
+            log.warning("the broker does not answer; stopping without it")
 
     async def drain(self, timeout: float, grace: float) -> list[str]:
         """Wait `timeout` seconds for what runs, then cancel it and wait `grace` seconds more.
@@ -82,7 +102,10 @@ class Consumption:
 
     def running(self) -> dict[str, int]:
         """Return the number of running tasks by channel."""
-        return {queue.channel: len(s.running()) for queue, s in self._open.items()}
+        running: Counter[str] = Counter()
+        for subscription in self._all():
+            running[subscription.queue.channel] += len(subscription.running())
+        return dict(running)
 
     def _add(self, registration: Registration) -> Subscription:
         subscription = Subscription(
@@ -95,9 +118,13 @@ class Consumption:
         self._open[registration.queue] = subscription
         return subscription
 
-    def _open_later(self, subscription: Subscription) -> None:
-        name = f"open:{subscription.queue}"
-        self.shared.supervisor.spawn(subscription.open_patiently(), name=name)
+    def _open_later(self, subscription: Subscription, after: Iterable[Subscription] = ()) -> None:
+        async def open_in_turn() -> None:
+            for former in after:
+                await former.finished()
+            await subscription.open_patiently()
+
+        self.shared.supervisor.spawn(open_in_turn(), name=f"open:{subscription.queue}")
 
     async def _retire(self, subscription: Subscription) -> None:
         await subscription.retire()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 from cluster_kit.checks import whole_number
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cluster_kit.codec import Codec
     from cluster_kit.message import Envelope
     from cluster_kit.names import QueueName
-    from cluster_kit.ports import EventQueueAdapter
+    from cluster_kit.ports import DeadEntry, EventQueueAdapter
 
 
 class DeadLetters:
@@ -66,7 +66,7 @@ class DeadLetters:
         before it leaves the dead letters: a crash between the two repeats a task, it loses none.
 
         Args:
-            ids: which; None for all there are now.
+            ids: which; None for all there are now. Of two letters with one id, the oldest.
             rate: at most so many a second; None for no limit.
         """
         wanted = _wanted(ids)
@@ -74,9 +74,7 @@ class DeadLetters:
             raise ConfigurationError(f"rate must be above 0 a second, not {rate!r}")
         replayed = 0
         async with self._adapter.read_dead(self._queue) as entries:
-            async for entry in entries:
-                if wanted is not None and entry.envelope.id not in wanted:
-                    continue
+            async for entry in _chosen(entries, wanted):
                 if rate is not None and replayed:
                     await self._clock.sleep(1 / rate)
                 fresh = dataclasses.replace(entry.envelope, attempt=1, expires_at=None, death=None)
@@ -86,14 +84,13 @@ class DeadLetters:
         return replayed
 
     async def discard(self, ids: Iterable[str] | None = None) -> int:
-        """Delete dead letters for good and return how many; None for all there are now."""
+        """Delete dead letters for good and return how many; `ids` as for `replay`."""
         wanted = _wanted(ids)
         discarded = 0
         async with self._adapter.read_dead(self._queue) as entries:
-            async for entry in entries:
-                if wanted is None or entry.envelope.id in wanted:
-                    await entry.remove()
-                    discarded += 1
+            async for entry in _chosen(entries, wanted):
+                await entry.remove()
+                discarded += 1
         return discarded
 
     def _letter(self, envelope: Envelope) -> DeadLetter:
@@ -118,6 +115,23 @@ class DeadLetters:
             died_at=None if death.died_at is None else utc(death.died_at),
             instance_id=death.instance_id,
         )
+
+
+async def _chosen(
+    entries: AsyncIterator[DeadEntry], wanted: frozenset[str] | None
+) -> AsyncIterator[DeadEntry]:
+    """Pass on the wanted entries, and look no further than the last of them."""
+    missing = None if wanted is None else set(wanted)
+    if missing is not None and not missing:
+        return
+    async for entry in entries:
+        if missing is None:
+            yield entry
+        elif entry.envelope.id in missing:
+            missing.discard(entry.envelope.id)
+            yield entry
+            if not missing:
+                return
 
 
 def _wanted(ids: Iterable[str] | None) -> frozenset[str] | None:

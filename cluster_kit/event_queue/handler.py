@@ -50,14 +50,16 @@ class Handler:
         """
         if content_type is not None and _media_type(content_type) != self._codec.content_type:
             raise DecodeError(f"content type {content_type!r} is not {self._codec.content_type}")
-        payload = self._codec.decode(body)
-        if self._validator is None:
-            return payload
+        if self._validator is None or b"NaN" in body or b"Infinity" in body:
+            payload = self._codec.decode(body)  # stricter than pydantic, which takes NaN for JSON
+            if self._validator is None:
+                return payload
         from pydantic import ValidationError  # noqa: PLC0415 - only for annotated payloads
 
         try:
             return self._validator.validate_json(body)
         except ValidationError as exc:
+            self._codec.decode(body)  # says so when it is not JSON at all
             text = f"the payload is not what {self.name} takes: {_summary(exc)}"
             raise DecodeError(text) from exc
 

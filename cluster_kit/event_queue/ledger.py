@@ -31,7 +31,7 @@ class Ledger:
         self._clock = clock
         self._by_copy: dict[Key, Run] = {}
         self._by_id: dict[Key, Run] = {}
-        self._unacked: OrderedDict[Key, None] = OrderedDict()
+        self._settled: OrderedDict[Key, bool] = OrderedDict()
         self._done: OrderedDict[Key, float] = OrderedDict()
 
     def begin(self, run: Run) -> None:
@@ -72,20 +72,30 @@ class Ledger:
         at = self._done.get(_id(envelope))
         return at is not None and self._clock.monotonic() - at <= REMEMBERED_SECONDS
 
-    def ack_lost(self, run: Run) -> None:
-        """Remember that this copy needs nothing but its acknowledgement."""
-        if run.copy_id:
-            self._unacked[_copy(run.envelope, run.copy_id)] = None
-            if len(self._unacked) > REMEMBERED:
-                self._unacked.popitem(last=False)
+    def settled(self, run: Run, *, ack_lost: bool) -> None:
+        """Remember that this copy needs nothing more, or nothing but its acknowledgement.
 
-    def only_ack_missing(self, received: Received) -> bool:
-        """Whether this copy is settled but for the acknowledgement."""
-        return _copy(received.envelope, received.copy_id) in self._unacked
+        One that was sent may still be lost on its way; that only shows when the copy comes again.
+        """
+        if run.copy_id:
+            self._settled[_copy(run.envelope, run.copy_id)] = ack_lost
+            if len(self._settled) > REMEMBERED:
+                self._settled.popitem(last=False)
 
     def acked(self, received: Received) -> None:
-        """Forget a copy that was acknowledged at last."""
-        self._unacked.pop(_copy(received.envelope, received.copy_id), None)
+        """Note that the acknowledgement of a settled copy was sent once more."""
+        key = _copy(received.envelope, received.copy_id)
+        if key in self._settled:
+            self._settled[key] = False
+
+    def only_ack_missing(self, received: Received) -> bool:
+        """Whether this copy is settled but for the acknowledgement.
+
+        Where the acknowledgement was sent, only a redelivery can be this copy: other publishers
+        may use one message id for many messages.
+        """
+        ack_lost = self._settled.get(_copy(received.envelope, received.copy_id))
+        return ack_lost is not None and (ack_lost or received.redeliveries > 0)
 
 
 def _id(envelope: Envelope) -> Key:

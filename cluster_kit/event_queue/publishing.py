@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Clock, Duration, seconds
-from cluster_kit.errors import ConnectionLost, EncodeError, MessageTooLargeError, PublishManyError
+from cluster_kit.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    EncodeError,
+    MessageTooLargeError,
+    PublishManyError,
+)
 from cluster_kit.message import Envelope, Headers
 from cluster_kit.names import QueueName, check_channel, check_message_id, new_id
 
@@ -149,6 +155,14 @@ class Publisher:
         if failed:
             raise PublishManyError([e.id for e in envelopes if e.id not in failed], failed)
         return [e.id for e in envelopes]
+
+
+def check_many(payloads: Iterable[object]) -> Iterable[object]:
+    """Return the payloads of a batch, or raise `ConfigurationError` for what is one payload."""
+    if isinstance(payloads, str | bytes | Mapping):
+        kind = type(payloads).__name__
+        raise ConfigurationError(f"payloads must be a list of payloads, not one {kind}")
+    return payloads
 
 
 def check_timeout(timeout: Duration | None) -> float | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
-from cluster_kit.checks import whole_number
+from cluster_kit.checks import MAX_PREFETCH, whole_number
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.event_queue.publishing import check_max_retries, check_timeout
 from cluster_kit.event_queue.worker import Options
+from cluster_kit.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +33,18 @@ class Registration:
     serves: str | None
 
 
+def check_policy(retry: object) -> RetryPolicy:
+    """Return a retry policy, or raise `ConfigurationError`."""
+    if isinstance(retry, RetryPolicy):
+        return retry
+    raise ConfigurationError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
+
+
+def _check_idle(idle: object) -> None:
+    if idle is not None and (not callable(idle) or iscoroutinefunction(idle)):
+        raise ConfigurationError("idle must be a plain function without arguments")
+
+
 def check_options(
     settings: EventQueueSettings,
     *,
@@ -43,7 +58,8 @@ def check_options(
     Raises:
         ConfigurationError: an option is wrong; the text names it.
     """
-    concurrency = whole_number("concurrency", concurrency)
+    _check_idle(idle)
+    concurrency = whole_number("concurrency", concurrency, most=MAX_PREFETCH)
     retries = check_max_retries(max_retries)
     return Options(
         concurrency=concurrency or settings.max_in_flight,

@@ -41,6 +41,7 @@ class Run:
         timeout: float,
         grace: float,
         on_release: Callable[[], None],
+        torn_down: Callable[[], bool],
     ) -> None:
         self.received = received
         self.former: list[Received] = []
@@ -54,6 +55,7 @@ class Run:
         self.settled_early = False
         self._grace = grace
         self._on_release = on_release
+        self._torn_down = torn_down
         self._released = False
         self._task: asyncio.Task[object] | None = None
         self._on_stuck: Callable[[], None] = lambda: None
@@ -110,16 +112,14 @@ class Run:
             self._on_stuck()
 
     def _ended(self, error: BaseException | None) -> BaseException | None:
-        cancelled_by_us = self.signal.aborted
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if cancelled and not self.signal.aborted and self._torn_down():
+            self.signal.abort("cancelled")
+            raise asyncio.CancelledError from error
+        # Ours, or the handler's own doing: settling the outcome must not be cancelled by it.
         task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and not cancelled_by_us:
-            if task is not None and task.cancelling():
-                self.signal.abort("cancelled")
-                raise error  # the whole process is being torn down
-            return error  # the handler awaited something that was cancelled: a failure
-        if cancelled_by_us and task is not None:
-            while task.cancelling():
-                task.uncancel()
+        while task is not None and task.cancelling():
+            task.uncancel()
         if self.signal.reason == "timeout":
             return HandlerTimeout(self.timeout)
         if self.signal.reason == "shutdown" and not isinstance(error, HandlerAnswer | None):

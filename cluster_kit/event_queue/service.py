@@ -13,8 +13,8 @@ from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.handler import Handler, Process
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
-from cluster_kit.event_queue.publishing import Publisher, PublishOptions
-from cluster_kit.event_queue.registration import Registration, check_options
+from cluster_kit.event_queue.publishing import Publisher, PublishOptions, check_many
+from cluster_kit.event_queue.registration import Registration, check_options, check_policy
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.stats import ChannelStats, Counters
 from cluster_kit.event_queue.worker import Surroundings
@@ -102,7 +102,7 @@ class EventQueue:
         Raises:
             InvalidNameError: the channel's name is malformed.
             AlreadySubscribedError: the channel has another handler here.
-            ConfigurationError: an option or the handler's signature is wrong.
+            ConfigurationError: an option, or the handler's signature, is wrong.
         """
         queue = self._publisher.queue(channel, shared=shared)
         known = self._registrations.get(queue)
@@ -110,7 +110,7 @@ class EventQueue:
             if known.handler.process == process:
                 return
             raise AlreadySubscribedError(channel)
-        policy = retry or self._settings.retry.policy()
+        policy = self._settings.retry.policy() if retry is None else check_policy(retry)
         registration = Registration(
             queue=queue,
             handler=Handler(process, self._codec),
@@ -125,7 +125,7 @@ class EventQueue:
             serves=None if serves is None else check_name("topic", serves),
         )
         self._registrations[queue] = registration
-        if self._consuming and self._served(registration):
+        if self._consuming and self._wanted(registration):
             self._active().open_later(registration)
 
     def unsubscribe(self, channel: str, *, shared: bool = False) -> None:
@@ -213,7 +213,7 @@ class EventQueue:
         )
         around = self._active().shared
         queue = self._publisher.queue(channel, shared=shared)
-        envelopes = [self._publisher.envelope(queue, payload, options) for payload in payloads]
+        envelopes = [self._publisher.envelope(queue, p, options) for p in check_many(payloads)]
         return await self._publisher.send_all(envelopes, options.delay, around)
 
     # --- looking after it ----------------------------------------------------------------
@@ -279,7 +279,7 @@ class EventQueue:
     async def start(self) -> None:
         """Open every consumer declared so far. Raises as `EventQueueAdapter.consume`."""
         self._consuming = True
-        await self._active().start(filter(self._served, tuple(self._registrations.values())))
+        await self._active().start(tuple(self._registrations.values()), self._wanted)
 
     async def quiet(self) -> None:
         """Take nothing more and give back what had not started."""
@@ -289,8 +289,7 @@ class EventQueue:
     async def drain(self, timeout: float) -> list[str]:
         """Wait for running tasks, cancel them after `timeout` seconds.
 
-        Returns the ids of tasks that had to be cut short, sorted. They are back in their queues
-        and it cost them no attempt.
+        Returns the ids of tasks that had to be cut short, sorted; it cost them no attempt.
         """
         return await self._active().drain(timeout, self._settings.cancel_grace)
 
@@ -311,8 +310,9 @@ class EventQueue:
     def _adapter(self) -> EventQueueAdapter:
         return self._active().shared.adapter
 
-    def _served(self, registration: Registration) -> bool:
-        return self._consumes(registration.serves)
+    def _wanted(self, registration: Registration) -> bool:
+        known = self._registrations.get(registration.queue)
+        return known is registration and self._consumes(registration.serves)
 
     def _report(self, event: str, /, **fields: object) -> None:
         self._counters.count(event, str(fields["channel"]))

@@ -8,7 +8,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectionLost, TransportError
+from cluster_kit.errors import ConnectionLost, shorten
 from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class Settler:
             outcome = GiveBack("the broker did not take its copy before this instance stopped")
         if isinstance(outcome, GiveBack):
             run.release()
-            for received in (*run.former, run.received):
-                await self.give_back(received, outcome.why)
+            await self._give_back_all(run, outcome.why)
             return
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
@@ -89,6 +88,7 @@ class Settler:
                 outcome.envelope, delay=outcome.delay, timeout=self._timeout
             )
             shown = {"delay": outcome.delay}
+            log.info("task %s on %s runs again in %.3g s", name, channel, outcome.delay)
             if outcome.event == "task.retried":
                 shown |= {"attempt": envelope.attempt, "error": outcome.error}  # type: ignore[dict-item]
             self._report(outcome.event, channel=channel, id=name, **shown)
@@ -96,6 +96,8 @@ class Settler:
         death = dataclasses.replace(outcome.death, died_at=self._clock.wall())
         dead = dataclasses.replace(outcome.envelope, death=death)
         await self._adapter.bury(dead, timeout=self._timeout)
+        why = f"{death.reason}: {death.error_text}" if death.error_text else death.reason
+        log.warning("task %s on %s is a dead letter now, %s", name, channel, shorten(why, 300))
         self._report(
             "task.dead",
             channel=channel,
@@ -114,6 +116,13 @@ class Settler:
             with suppress(ConnectionLost):
                 await received.ack()
 
+    async def _give_back_all(self, run: Run, why: str) -> None:
+        given: list[Received] = []
+        while left := [r for r in (*run.former, run.received) if r not in given]:
+            for received in left:  # more may be adopted meanwhile
+                given.append(received)
+                await self.give_back(received, why)
+
     async def _ack_newest(self, run: Run) -> None:
         while True:
             received = run.received
@@ -122,10 +131,12 @@ class Settler:
             except ConnectionLost:
                 if run.received is not received:
                     continue  # the copy was delivered again meanwhile
-                self._ledger.ack_lost(run)
+                self._ledger.settled(run, ack_lost=True)
                 self._report(
                     "task.ack_lost", channel=run.envelope.queue.channel, id=run.envelope.id
                 )
+            else:
+                self._ledger.settled(run, ack_lost=False)
             return
 
     async def ack_remembered(self, received: Received) -> None:
@@ -148,17 +159,24 @@ class Settler:
         except ConnectionLost:
             log.debug("task %s went back by itself: the connection was lost", envelope.id)
 
-    async def postpone(self, received: Received, delay: float, why: str) -> None:
+    async def postpone(self, received: Received, delay: float, why: str) -> bool:
         """Return the task to its queue as a fresh copy, `delay` seconds from now.
 
         Unlike `give_back` this moves it behind others and leaves no trace in its redeliveries.
+        False when the broker did not take the copy; then the delivery is still ours.
         """
         envelope = received.envelope
         try:
             await self._adapter.publish(envelope, delay=delay, timeout=self._timeout)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
+            log.warning("task %s cannot be postponed: %s", envelope.id, exc)
+            return False
+        with suppress(ConnectionLost):
             await received.ack()
-        except TransportError as exc:
-            log.debug("task %s is given back instead of postponed: %s", envelope.id, exc)
+        self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)
+        return True
+
+    async def postpone_or_give_back(self, received: Received, delay: float, why: str) -> None:
+        """As `postpone`, and as `give_back` where that cannot be done."""
+        if not await self.postpone(received, delay, why):
             await self.give_back(received, why)
-        else:
-            self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)

@@ -150,7 +150,8 @@ class Subscription:
             self._do(self._shared.settler.ack_remembered(received), envelope)
         else:
             why = "an earlier attempt still runs in this instance"
-            self._do(self._shared.settler.postpone(received, TWIN_DELAY, why), envelope)
+            chore = self._shared.settler.postpone_or_give_back(received, TWIN_DELAY, why)
+            self._do(chore, envelope)
 
     def _may_take(self) -> bool:
         if self._stopping or self._busy >= self._options.concurrency:
@@ -170,6 +171,7 @@ class Subscription:
             timeout=received.envelope.timeout or options.timeout,
             grace=options.cancel_grace,
             on_release=self._release,
+            torn_down=self._torn_down,
         )
         self._busy += 1
         self._runs.add(run)
@@ -187,6 +189,10 @@ class Subscription:
             self._runs.discard(run)
             self._finished.set()
 
+    def _torn_down(self) -> bool:
+        """Whether everything here is being cancelled, not a handler alone."""
+        return self._keeper is not None and (self._keeper.done() or self._keeper.cancelling() > 0)
+
     def _release(self) -> None:
         self._busy -= 1
         if not self._taking:
@@ -203,7 +209,12 @@ class Subscription:
             except TimeoutError:
                 pass  # time to ask idle() again
             self._turn.clear()
-            await self._balance()
+            try:
+                await self._balance()
+            except Exception:
+                log.exception("cannot pause or resume %s; trying again", self.queue)
+                self._turn.set()
+                await self._shared.clock.sleep(OPEN_PAUSE)
 
     async def _balance(self) -> None:
         async with self._balancing:
@@ -216,23 +227,27 @@ class Subscription:
                 await consumer.pause()
             refused, self._refused = self._refused, []
             for received in refused:
-                await self._return(received)
+                if self._may_take():
+                    self._take(received)
+                elif not await self._return(received):
+                    self._refused.append(received)
             if not self._taking and self._may_take():
                 self._taking = True
                 await consumer.resume()
 
-    async def _return(self, received: Received) -> None:
-        """Give back a task that did not start, without wearing it out.
+    async def _return(self, received: Received) -> bool:
+        """Give back a task that did not start, without wearing it out; False: it is still ours.
 
         Brokers that count every give-back as a redelivery would in the end take a task that only
-        met busy instances for one that kills its workers; before that it is stored afresh.
+        met busy instances for one that kills its workers. Before that it is stored afresh, or
+        kept until this instance takes it or stops.
         """
         why = "this instance takes no more at the moment"
         worn = received.redeliveries >= max(1, self._options.crash_limit // 2)
-        if received.give_back_counts and worn:
-            await self._shared.settler.postpone(received, 0.0, why)
-        else:
-            await self._shared.settler.give_back(received, why)
+        if received.give_back_counts and worn and not self._stopping:
+            return await self._shared.settler.postpone(received, 0.0, why)
+        await self._shared.settler.give_back(received, why)
+        return True
 
     # --- small things ---
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
-from cluster_kit.errors import HandlerTimeout
+from cluster_kit.errors import DecodeError, HandlerTimeout
 from cluster_kit.event_queue.outcome import Again, Dead, GiveBack, Judge, Outcome
 from cluster_kit.event_queue.run import Run, ShutDown
 from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
@@ -83,8 +83,11 @@ class Worker:
             return dead
         try:
             payload = self._handler.decode(envelope.body, envelope.content_type)
-        except Exception as exc:  # noqa: BLE001 - a validator is foreign code
+        except DecodeError as exc:
             return self._judge.dead(envelope, DeadReason.UNDECODABLE, exc)
+        except Exception as exc:  # noqa: BLE001 - of a validator, which is foreign code
+            self._log(envelope, exc, self._max_retries(envelope))
+            return self._verdict(envelope, exc)
         return await self._attempt(run, payload)
 
     def _refusal(self, run: Run) -> Dead | None:
@@ -114,7 +117,15 @@ class Worker:
             self._log(envelope, error, delivery.max_retries)
         if isinstance(error, ShutDown):
             return GiveBack("this instance stops")
-        return self._judge.verdict(envelope, error, max_retries=delivery.max_retries)
+        return self._verdict(envelope, error)
+
+    def _verdict(self, envelope: Envelope, error: BaseException | None) -> Outcome:
+        try:
+            return self._judge.verdict(envelope, error, max_retries=self._max_retries(envelope))
+        except Exception as exc:
+            # A policy of the user's making: without an outcome the task would run for ever.
+            log.exception("the retry policy of %s failed", self._channel)
+            return self._judge.dead(envelope, DeadReason.FAILED, exc)
 
     def _log(self, envelope: Envelope, error: BaseException, max_retries: int) -> None:
         place = (envelope.id, self._channel, envelope.attempt, max_retries + 1)
@@ -143,9 +154,7 @@ class Worker:
 
     async def _store_early(self, run: Run) -> None:
         envelope = run.envelope
-        outcome = self._judge.verdict(
-            envelope, HandlerTimeout(run.timeout), max_retries=self._max_retries(envelope)
-        )
+        outcome = self._verdict(envelope, HandlerTimeout(run.timeout))
         if isinstance(outcome, Again | Dead):
             run.settled_early = await self._shared.settler.store(envelope, outcome)
 

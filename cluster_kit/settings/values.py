@@ -8,14 +8,12 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from cluster_kit.checks import MAX_PREFETCH
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import check_app, check_name
 from cluster_kit.settings.worker_mode import WorkerMode
 from cluster_kit.urls import redact_url, url_scheme
-
-MAX_PREFETCH: Final = 65_535
-"""Most unacknowledged deliveries AMQP can express for a consumer (16 bit)."""
 
 
 class ServerUrl:
