@@ -217,12 +217,12 @@ class Cluster:
         if self._adapter is None:
             return {"status": "down", "ready": False, "adapters": {}}
         health = self._adapter.health()
-        entry = {
-            "status": health.status,
-            "detail": health.detail,
-            "since": utc(health.since).isoformat(),
-        }
-        return {"status": health.status, "ready": self._ready, "adapters": {"event_queue": entry}}
+        status, detail = health.status, health.detail
+        if status == "ok" and (troubles := self.event_queue.troubles()):
+            status, detail = "degraded", "; ".join(troubles)
+        since = utc(health.since).isoformat()
+        entry = {"status": status, "detail": detail, "since": since}
+        return {"status": status, "ready": self._ready, "adapters": {"event_queue": entry}}
 
     # --- inside --------------------------------------------------------------------------
 

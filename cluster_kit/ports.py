@@ -77,7 +77,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
-    """Messages in a queue: waiting for a consumer, and dead. `consumers` counts instances."""
+    """Messages in a queue: waiting for a consumer, and dead.
+
+    `consumers` is 0 when nobody takes from it; an instance may count as more than one.
+    """
 
     ready: int
     dead: int
@@ -190,6 +193,7 @@ class EventQueueAdapter(Protocol):
             PublishRefused: the broker said no.
             Unroutable: there is no such queue and it could not be made.
             PublishUnconfirmed: `timeout` passed after it was sent; it may be stored.
+            TopologyError: the queue, or what leads to it, is not as it should be.
         """
         ...
 

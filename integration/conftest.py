@@ -6,26 +6,32 @@ from typing import TypeVar
 
 import pytest
 
-from cluster_kit.testing.servers.given import URL_VARIABLE
+from cluster_kit.testing.servers.given import CTL_VARIABLE, URL_VARIABLE
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
 IN_CI = bool(os.environ.get("CI"))
 NOT_OURS = pytest.StashKey[int]()
 OURS = not os.environ.get(URL_VARIABLE)
+CONTROLLED = OURS or bool(os.environ.get(CTL_VARIABLE))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "own_broker: stops and starts the broker; not run on one that is not ours"
-    )
+    for marker in (
+        "own_broker: stops, starts or starves the broker; not run on one that is not ours",
+        "broker_control: needs rabbitmqctl; not run on a broker that is not ours without it",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whether the broker may be stopped is known before the first test: nothing is skipped."""
-    if OURS:
-        return
-    out = [item for item in items if item.get_closest_marker("own_broker")]
+    out = [
+        item
+        for item in items
+        if (item.get_closest_marker("own_broker") and not OURS)
+        or (item.get_closest_marker("broker_control") and not CONTROLLED)
+    ]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
@@ -37,7 +43,7 @@ def pytest_terminal_summary(
 ) -> None:
     if left_out := config.stash.get(NOT_OURS, 0):
         terminalreporter.write_line(
-            f"{left_out} tests that stop and start the broker not run: "
+            f"{left_out} tests that take hold of the broker not run: "
             f"the one of {URL_VARIABLE} is not ours"
         )
 

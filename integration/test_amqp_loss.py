@@ -210,11 +210,10 @@ async def test_acknowledging_while_it_closes_harms_nobody(rabbitmq: str) -> None
         assert made.heard("connection.lost") == []
 
 
+@pytest.mark.broker_control
 async def test_the_broker_closing_every_connection_loses_nothing(
     rabbitmq: str, rabbitmq_server: RabbitServer
 ) -> None:
-    if not rabbitmq_server.has_ctl:
-        pytest.skip("needs rabbitmqctl")
     vhost = rabbitmq.rpartition("/")[2]
     async with bench(rabbitmq) as made:
         taker = Taker(acks=True)
@@ -232,13 +231,12 @@ async def test_the_broker_closing_every_connection_loses_nothing(
         assert all("CONNECTION_FORCED" in reason for reason in reasons)
 
 
+@pytest.mark.own_broker
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_it_outlives_a_restart_of_the_broker(
     rabbitmq: str, rabbitmq_server: RabbitServer
 ) -> None:
-    if not rabbitmq_server.can_control:
-        pytest.skip("needs a broker of its own")
     async with bench(rabbitmq) as made:
         taker = Taker(acks=True)
         await made.adapter.consume(made.queue(), prefetch=5, on_delivery=taker)

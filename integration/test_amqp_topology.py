@@ -122,11 +122,10 @@ async def test_none_trusts_and_an_unroutable_task_is_told(rabbitmq: str) -> None
             await made.adapter.publish(made.task("nobody"), timeout=10.0)
 
 
+@pytest.mark.broker_control
 async def test_a_user_that_may_not_configure_works_with_what_others_made(
     rabbitmq: str, rabbitmq_server: RabbitServer
 ) -> None:
-    if not rabbitmq_server.has_ctl:
-        pytest.skip("needs rabbitmqctl")
     user = f"user-{new_id()[:8]}"
     given = urlsplit(rabbitmq)
     vhost = given.path.removeprefix("/") or "/"

@@ -113,6 +113,13 @@ class Nacked(LinkError):  # noqa: N818
     """The broker did not take the published message."""
 
 
+class Refused(LinkError):  # noqa: N818
+    """The broker refused such a publish a moment ago; this one was not sent."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, sent=False)
+
+
 class Unencodable(LinkError):  # noqa: N818
     """The message cannot be put on the wire; nothing was sent."""
 

@@ -28,6 +28,7 @@ from cluster_kit_amqp.link import (
     LinkDown,
     LinkError,
     Nacked,
+    Refused,
     Returned,
     Unencodable,
 )
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")
 _LONGEST_EXPIRATION_MS = 2**32 - 1
+_REFUSED_FOR = 5.0  # seconds; each refusal costs all other publishes their channel
 _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it was given
 _MOST_LOST_CHANNELS = 5
 _PAUSE_AFTER_CHANNEL = 0.05  # seconds
@@ -76,6 +78,7 @@ class Publisher:
         self._channel_link: Link | None = None
         self._opening = asyncio.Lock()
         self._largest_body: int | None = None
+        self._refusing: dict[str, tuple[float, str]] = {}
 
     async def publish(
         self, envelope: Envelope, *, delay: float, timeout: float, bury: bool = False
@@ -105,7 +108,7 @@ class Publisher:
                 await self._channel_lost(envelope, target, progress, exc)
             except Returned as exc:
                 self._returned(envelope, target, progress, exc)
-            except (Nacked, Unencodable) as exc:
+            except (Nacked, Refused, Unencodable) as exc:
                 refused = PublishRefused(f"the broker refused message {envelope.id}: {exc.reason}")
                 raise _unfinished(envelope, progress, refused) from exc
             else:
@@ -147,6 +150,9 @@ class Publisher:
 
     async def _ready_channel(self, link: Link, envelope: Envelope, target: _Target) -> Channel:
         """Make sure of everything a publish needs. What fails in here was not sent."""
+        until, reason = self._refusing.get(target.exchange, (0.0, ""))
+        if self._context.clock.monotonic() < until:
+            raise Refused(reason)
         await self._declarer.ensure_queue(link, envelope.queue)
         if target.wait is not None:
             wait = target.wait
@@ -185,6 +191,9 @@ class Publisher:
         elif error.code == NOT_FOUND:
             self._forget(envelope, target)
         refused = error.code not in {0, NOT_FOUND} and repr(target.exchange) in error.reason
+        if refused:
+            now = self._context.clock.monotonic()
+            self._refusing[target.exchange] = (now + _REFUSED_FOR, error.reason)
         if refused or progress.lost_channels > _MOST_LOST_CHANNELS:
             problem = PublishRefused(f"the broker refused message {envelope.id}: {error.reason}")
             raise _unfinished(envelope, progress, problem) from error

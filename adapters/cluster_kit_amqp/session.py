@@ -103,9 +103,14 @@ class Session:
         return bool(self._shares)
 
     async def take(self) -> None:
-        """Consume with what is free of the share. Raises `LinkError`."""
-        free = self._free()
-        if free <= 0:
+        """Consume with what is free of the share. Raises `LinkError`.
+
+        Further consumers are few: each waits until a good part of the share is free.
+        """
+        left_over = self._left_over()
+        free = self._prefetch - sum(self._shares.values()) - left_over
+        worth = max(1, self._prefetch // 4) if self._shares and left_over else 1
+        if free < worth:
             return
         tag = await self._channel.consume(
             self._queue.full,
@@ -115,10 +120,9 @@ class Session:
         )
         self._shares[tag] = free
 
-    def _free(self) -> int:
-        """Return how many more deliveries may be asked for."""
-        left_over = sum(1 for tag in self._unsettled.values() if tag not in self._shares)
-        return self._prefetch - sum(self._shares.values()) - left_over
+    def _left_over(self) -> int:
+        """Return how many deliveries of ended consumers are unsettled."""
+        return sum(1 for tag in self._unsettled.values() if tag not in self._shares)
 
     async def stop_taking(self) -> None:
         """End the consumers; their deliveries stay ours. Raises `LinkError`."""

@@ -69,6 +69,8 @@ class Consumption:
 
         A link that does not answer is not waited for: closing the consumers returns the rest.
         """
+        for subscription in self._all():
+            subscription.refuse()
         try:
             async with asyncio.timeout(QUIET_TIMEOUT):
                 for subscription in self._all():
@@ -106,6 +108,10 @@ class Consumption:
         for subscription in self._all():
             running[subscription.queue.channel] += len(subscription.running())
         return dict(running)
+
+    def troubles(self) -> list[str]:
+        """Return why consumers that should be there are not."""
+        return [s.trouble for s in self._open.values() if s.trouble is not None]
 
     def _add(self, registration: Registration) -> Subscription:
         subscription = Subscription(

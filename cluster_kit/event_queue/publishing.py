@@ -157,12 +157,15 @@ class Publisher:
         return [e.id for e in envelopes]
 
 
-def check_many(payloads: Iterable[object]) -> Iterable[object]:
+def check_many(payloads: object) -> Iterable[object]:
     """Return the payloads of a batch, or raise `ConfigurationError` for what is one payload."""
-    if isinstance(payloads, str | bytes | Mapping):
-        kind = type(payloads).__name__
-        raise ConfigurationError(f"payloads must be a list of payloads, not one {kind}")
-    return payloads
+    if isinstance(payloads, Iterable) and not isinstance(payloads, str | bytes | Mapping):
+        return cast("Iterable[object]", payloads)
+    raise ConfigurationError(f"payloads must be a list of payloads, not one {_kind(payloads)}")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def check_timeout(timeout: Duration | None) -> float | None:

@@ -22,7 +22,6 @@ from cluster_kit.names import check_name
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock, Duration
-    from cluster_kit.codec import Codec
     from cluster_kit.message import Headers
     from cluster_kit.names import QueueName
     from cluster_kit.ports import EventQueueAdapter, QueueDepth
@@ -39,7 +38,7 @@ class EventQueue:
     broker's means, so nothing depends on the life of a single process.
     """
 
-    def __init__(  # noqa: PLR0913 - what it is made of
+    def __init__(
         self,
         app: str,
         instance_id: str,
@@ -48,14 +47,13 @@ class EventQueue:
         telemetry: Telemetry,
         consumes: Callable[[str | None], bool],
         clock: Clock | None = None,
-        codec: Codec | None = None,
     ) -> None:
         self._instance_id = instance_id
         self._settings = settings
         self._telemetry = telemetry
         self._consumes = consumes
         self._clock = clock or SystemClock()
-        self._codec = codec or JsonCodec()
+        self._codec = JsonCodec()
         self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
         self._counters = Counters()
         self._registrations: dict[QueueName, Registration] = {}
@@ -173,7 +171,7 @@ class EventQueue:
 
         Raises:
             NotStartedError: the cluster is not running.
-            ConfigurationError: a name or option is wrong.
+            ConfigurationError: a name, an option or the broker's topology is wrong.
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over ``event_queue.max_payload_bytes`` or 16 KiB of headers.
             PublishRefused: the broker said no; nothing is stored.
@@ -230,8 +228,7 @@ class EventQueue:
 
     def stats(self) -> dict[str, ChannelStats]:
         """Return this instance's counters by channel, since it was made."""
-        running = {} if self._consumption is None else self._consumption.running()
-        return self._counters.snapshot(running)
+        return self._counters.snapshot(self._consumption.running() if self._consumption else {})
 
     async def depth(self, channel: str, *, shared: bool = False) -> QueueDepth | None:
         """Count a channel's messages at the broker; None when it has no queue yet."""
@@ -247,6 +244,10 @@ class EventQueue:
         Running and delayed tasks and dead letters stay.
         """
         return await self._adapter().purge(self._publisher.queue(channel, shared=shared))
+
+    def troubles(self) -> list[str]:
+        """Return why consumers that should be there are not; empty when all is well."""
+        return [] if self._consumption is None else self._consumption.troubles()
 
     # --- life, led by Cluster ------------------------------------------------------------
 

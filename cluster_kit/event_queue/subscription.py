@@ -32,7 +32,12 @@ OPEN_PAUSE, OPEN_PAUSE_TOPOLOGY = 1.0, 30.0
 
 
 class Subscription:
-    """Takes tasks of one queue and runs them, never more than `concurrency` at a time."""
+    """Takes tasks of one queue and runs them, never more than `concurrency` at a time.
+
+    Attributes:
+        queue: whose tasks.
+        trouble: why it could not be opened so far; None when there is none.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class Subscription:
         self._refused: list[Received] = []
         self._taking = True
         self._stopping = False
+        self.trouble: str | None = None
 
     # --- life ---
 
@@ -81,18 +87,25 @@ class Subscription:
             try:
                 await self.open()
             except TransportError as exc:
-                log.warning("cannot consume %s yet: %s", self.queue, exc)
+                self.trouble = f"cannot consume {self.queue} yet: {exc}"
+                log.warning(self.trouble)
                 await self._shared.clock.sleep(OPEN_PAUSE)
             except TopologyError as exc:
-                log.error("cannot consume %s: %s", self.queue, exc)  # noqa: TRY400 - says it all
+                self.trouble = f"cannot consume {self.queue}: {exc}"
+                log.error(self.trouble)  # noqa: TRY400 - says it all
                 await self._shared.clock.sleep(OPEN_PAUSE_TOPOLOGY)
             else:
+                self.trouble = None
                 return
 
     async def quiet(self) -> None:
         """Take nothing more; give back what had not started."""
-        self._stopping = True
+        self.refuse()
         await self._balance()
+
+    def refuse(self) -> None:
+        """Take nothing more."""
+        self._stopping = True
 
     async def finished(self) -> None:
         """Wait until nothing runs any more."""
