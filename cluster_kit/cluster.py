@@ -79,6 +79,7 @@ class Cluster:
         self._loaded: list[Plugin] = []
         self._ready = False
         self._started = False
+        self._starting = False
         self._changing = asyncio.Lock()
         self._changer: asyncio.Task[Any] | None = None
         self._background = Supervisor()  # of adapters and services; emptied at stop
@@ -132,22 +133,24 @@ class Cluster:
             if self._started:
                 return
             order = start_order(self._plugins)
-            self._started = True
+            self._started = self._starting = True
             try:
                 await self._start(order)
             except BaseException:
+                self._starting = False
                 unwinding = self._lifecycle.spawn(self._unwind(0.0), name="unwind")
                 while not unwinding.done():  # however often the caller is cancelled
                     with suppress(asyncio.CancelledError):
                         await asyncio.shield(unwinding)
                 raise
-            self._ready = True
+            self._starting, self._ready = False, True
         log.info("%s started as instance %s", self.name, self.instance_id)
         self.telemetry.emit("cluster.started", app=self.name, instance_id=self.instance_id)
 
     async def stop(self, timeout: Duration | None = None) -> list[str]:
         """Stop in order: take nothing new, drain, stop the plugins, disconnect.
 
+        A `start` under way is cancelled: its caller gets `asyncio.CancelledError`.
         Legal before start and twice; a second call waits for the first. Once begun it completes
         even when the caller is cancelled.
 
@@ -164,6 +167,7 @@ class Cluster:
         """
         self._refuse_in_hook("stop()")
         limit = self.settings.drain_timeout if timeout is None else seconds("timeout", timeout)
+        self._abandon_start()
         if self._stopping is None:
             self._stopping = self._lifecycle.spawn(self._stop(limit), name="stop")
         return await asyncio.shield(self._stopping)
@@ -174,21 +178,14 @@ class Cluster:
         Returns:
             As `stop`.
         """
-        starting = asyncio.current_task()
-
-        def give_up_starting() -> None:
-            if starting is not None:
-                starting.cancel()
-
-        with ending_signals(give_up_starting) as asked:
+        with ending_signals(self._abandon_start) as asked:
             try:
                 await self.start()
-                starting = None
                 await asked.wait()
             except asyncio.CancelledError:
-                if starting is None or not asked.is_set():
+                task = asyncio.current_task()
+                if task is None or not asked.is_set() or task.uncancel() > 0:
                     raise
-                starting.uncancel()
             finally:
                 unfinished = await self.stop()
         return unfinished
@@ -292,6 +289,10 @@ class Cluster:
                 yield
             finally:
                 self._changer = None
+
+    def _abandon_start(self) -> None:
+        if self._starting and self._changer is not None:
+            self._changer.cancel()
 
     def _refuse_in_hook(self, what: str) -> None:
         if self._changer is not None and asyncio.current_task() is self._changer:

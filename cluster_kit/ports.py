@@ -105,7 +105,12 @@ class Received(Protocol):
 
     @property
     def redeliveries(self) -> int:
-        """Earlier deliveries of this copy that ended without an outcome."""
+        """Earlier deliveries of this copy that ended without an outcome, as far as counted."""
+        ...
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether this copy was delivered before, counted or not."""
         ...
 
     @property

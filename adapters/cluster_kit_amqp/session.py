@@ -29,6 +29,7 @@ class AmqpReceived:
     envelope: Envelope
     copy_id: str
     redeliveries: int
+    redelivered: bool
     give_back_counts: bool
     tag: int
     session: Session
@@ -141,6 +142,7 @@ class Session:
                 envelope=to_envelope(incoming.message, self._queue),
                 copy_id=copy_id(incoming.message),
                 redeliveries=redeliveries(incoming),
+                redelivered=incoming.redelivered,
                 give_back_counts=self._give_back_counts,
                 tag=incoming.tag,
                 session=self,

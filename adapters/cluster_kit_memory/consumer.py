@@ -44,6 +44,7 @@ class MemoryReceived:
         self.envelope: Envelope = own_copy(copy.envelope, given.taker.name)
         self.copy_id: str = copy.copy_id
         self.redeliveries: int = copy.redeliveries
+        self.redelivered: bool = copy.returned or copy.redeliveries > 0
         self._hub = hub
         self._given = given
 

@@ -182,6 +182,7 @@ class Hub:
         """Put a delivery back in line without counting it. False as with `ack`."""
         if not self._release(given):
             return False
+        given.stored.returned = True
         self._put_back(given.stored, counts=False, done=done)
         self._dispatch(given.stored.queue)
         self.timer.arm()

@@ -22,6 +22,7 @@ class Stored:
         copy_id: what receivers know it by.
         position: place in line; it keeps its place when it comes back.
         redeliveries: deliveries that ended without an outcome.
+        returned: it was delivered before, and came back either way.
     """
 
     id: int
@@ -30,6 +31,7 @@ class Stored:
     copy_id: str
     position: int = 0
     redeliveries: int = 0
+    returned: bool = False
 
 
 @dataclass(slots=True, eq=False)

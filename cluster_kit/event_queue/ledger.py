@@ -22,6 +22,7 @@ REMEMBERED_SECONDS = 300.0
 """How long a finished id suppresses another copy; repeats by a publisher come within seconds."""
 
 Key = tuple[str, str]
+CopyKey = tuple[str, str, str]
 
 
 class Ledger:
@@ -29,9 +30,9 @@ class Ledger:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._by_copy: dict[Key, Run] = {}
+        self._by_copy: dict[CopyKey, Run] = {}
         self._by_id: dict[Key, Run] = {}
-        self._settled: OrderedDict[Key, bool] = OrderedDict()
+        self._settled: OrderedDict[CopyKey, bool] = OrderedDict()
         self._done: OrderedDict[Key, float] = OrderedDict()
 
     def begin(self, run: Run) -> None:
@@ -95,12 +96,13 @@ class Ledger:
         may use one message id for many messages.
         """
         ack_lost = self._settled.get(_copy(received.envelope, received.copy_id))
-        return ack_lost is not None and (ack_lost or received.redeliveries > 0)
+        return ack_lost is not None and (ack_lost or received.redelivered)
 
 
 def _id(envelope: Envelope) -> Key:
     return envelope.queue.full, envelope.id
 
 
-def _copy(envelope: Envelope, copy_id: str) -> Key:
-    return envelope.queue.full, copy_id
+def _copy(envelope: Envelope, copy_id: str) -> CopyKey:
+    # With the id, because other publishers may use one message id for many tasks.
+    return envelope.queue.full, copy_id, envelope.id

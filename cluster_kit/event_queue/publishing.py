@@ -159,13 +159,10 @@ class Publisher:
 
 def check_many(payloads: object) -> Iterable[object]:
     """Return the payloads of a batch, or raise `ConfigurationError` for what is one payload."""
+    kind = type(payloads).__name__
     if isinstance(payloads, Iterable) and not isinstance(payloads, str | bytes | Mapping):
         return cast("Iterable[object]", payloads)
-    raise ConfigurationError(f"payloads must be a list of payloads, not one {_kind(payloads)}")
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
+    raise ConfigurationError(f"payloads must be a list of payloads, not one {kind}")
 
 
 def check_timeout(timeout: Duration | None) -> float | None:

@@ -56,6 +56,7 @@ class EventQueue:
         self._codec = JsonCodec()
         self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
         self._counters = Counters()
+        self._ledger = Ledger(self._clock)
         self._registrations: dict[QueueName, Registration] = {}
         self._consumption: Consumption | None = None
         self._consuming = False
@@ -258,10 +259,9 @@ class EventQueue:
 
     def attach(self, adapter: EventQueueAdapter, supervisor: Supervisor) -> None:
         """Use a connected adapter: publishing is possible from now on."""
-        ledger = Ledger(self._clock)
         settler = Settler(
             adapter,
-            ledger,
+            self._ledger,
             self._report,
             self._clock,
             publish_timeout=self._settings.publish_timeout,
@@ -269,7 +269,7 @@ class EventQueue:
         self._consumption = Consumption(
             Surroundings(
                 adapter=adapter,
-                ledger=ledger,
+                ledger=self._ledger,
                 settler=settler,
                 supervisor=supervisor,
                 clock=self._clock,

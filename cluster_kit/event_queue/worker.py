@@ -173,7 +173,7 @@ class Worker:
             published_at=None if published is None else utc(published),
             deadline=utc(self._shared.clock.wall() + run.timeout),
             headers=envelope.headers,
-            redelivered=run.received.redeliveries > 0,
+            redelivered=run.received.redelivered,
             signal=run.signal,
         )
 

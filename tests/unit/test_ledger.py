@@ -22,6 +22,10 @@ class Delivered:
     redeliveries: int = 0
     give_back_counts: bool = False
 
+    @property
+    def redelivered(self) -> bool:
+        return self.redeliveries > 0
+
     async def ack(self) -> None: ...
 
     async def give_back(self) -> None: ...
