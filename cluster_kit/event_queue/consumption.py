@@ -97,10 +97,12 @@ class Consumption:
 
     async def close(self) -> None:
         """Close every consumer; what is unsettled goes back to its queue."""
-        for subscription in self._all():
-            await subscription.close()
+        closing = [subscription.close for subscription in self._all()]
         self._open.clear()
         self._retiring.clear()
+        for error in await self.shared.supervisor.run_all(closing, limit=len(closing)):
+            if error is not None:
+                log.error("a consumer did not close well", exc_info=error)
 
     def running(self) -> dict[str, int]:
         """Return the number of running tasks by channel."""

@@ -86,8 +86,12 @@ class Run:
         self._timers.append(loop.call_later(self.timeout, self.abort, "timeout"))
         try:
             await call()
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
+        except GeneratorExit as exc:
+            if not self._is_current():
+                raise  # not raised by the handler: this coroutine is being thrown away
+            return self._ended(exc)
         except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler ends the task only
             return self._ended(exc)
         finally:
@@ -95,6 +99,12 @@ class Run:
             for timer in self._timers:
                 timer.cancel()
         return self._ended(None)
+
+    def _is_current(self) -> bool:
+        try:
+            return asyncio.current_task() is self._task
+        except RuntimeError:  # no loop runs any more
+            return False
 
     def abort(self, reason: str) -> None:
         """Set the signal and cancel the handler. Reported as stuck if it does not end in time."""
