@@ -26,7 +26,7 @@ def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
     'mails.send'
     """
     if not isinstance(name, str):
-        raise InvalidNameError(kind, name, f"a {kind} is a string")
+        raise InvalidNameError(kind, name, "it must be a string")
     if not name:
         raise InvalidNameError(kind, name, "it is empty")
     try:
@@ -64,7 +64,7 @@ def check_message_id(message_id: object) -> str:
     if isinstance(message_id, str):
         check_name("message id", message_id.replace("*", "_").replace("#", "_"), limit=MAX_ID_BYTES)
         return message_id
-    raise InvalidNameError("message id", message_id, "a message id is a string")
+    raise InvalidNameError("message id", message_id, "it must be a string")
 
 
 def new_id() -> str:

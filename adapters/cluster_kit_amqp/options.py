@@ -192,7 +192,7 @@ def _declare(query: Mapping[str, str], shown: str) -> DeclareMode:
         if value == mode:
             return mode  # type: ignore[no-any-return]  # get_args forgets the literal types
     hint = suggestion(value, get_args(DeclareMode))
-    raise _bad("declare", value, shown, f"one of auto, passive, none{hint}")
+    raise _bad("declare", value, shown, "one of auto, passive, none", hint)
 
 
 def _heartbeat(query: Mapping[str, str], shown: str) -> int:
@@ -221,5 +221,6 @@ def _boolean(name: str, query: Mapping[str, str], shown: str) -> bool:
     raise _bad(name, value, shown, "true or false")
 
 
-def _bad(name: str, value: str, shown: str, expected: str) -> ConfigurationError:
-    return ConfigurationError(f"option {name!r} in {shown} must be {expected}, not {value!r}")
+def _bad(name: str, value: str, shown: str, expected: str, hint: str = "") -> ConfigurationError:
+    text = f"option {name!r} in {shown} must be {expected}, not {value!r}{hint}"
+    return ConfigurationError(text)

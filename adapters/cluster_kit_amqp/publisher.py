@@ -152,6 +152,7 @@ class Publisher:
         """Make sure of everything a publish needs. What fails in here was not sent."""
         until, reason = self._refusing.get(target.exchange, (0.0, ""))
         if self._context.clock.monotonic() < until:
+            await self._context.clock.sleep(_PAUSE_AFTER_CHANNEL)  # a caller that insists waits
             raise Refused(reason)
         await self._declarer.ensure_queue(link, envelope.queue)
         if target.wait is not None:

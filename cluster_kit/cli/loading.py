@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.cli.reporting import WRONG_USE, fail
 from cluster_kit.cluster import Cluster
-from cluster_kit.errors import ClusterKitError, ConfigurationError, suggestion
+from cluster_kit.errors import ClusterKitError, ConfigurationError, SettingsError, suggestion
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -73,6 +73,8 @@ def _call(target: str, factory: Callable[[], object]) -> object:
 
 def _failure(what: str, exc: Exception) -> ConfigurationError:
     """Say in one line what the application's own code raised, and where."""
+    if isinstance(exc, SettingsError):
+        return SettingsError(f"wrong settings, {what}: {exc}")
     if isinstance(exc, ClusterKitError):
         return ConfigurationError(f"{what}: {exc}")
     frames = [f for f in traceback.extract_tb(exc.__traceback__) if f.filename[0] != "<"]

@@ -10,7 +10,7 @@ import typer
 from cluster_kit.cli.reporting import WRONG_USE, fail
 from cluster_kit.clock import MAX_WAIT, seconds
 from cluster_kit.errors import ConfigurationError
-from cluster_kit.names import check_app, check_message_id, check_name
+from cluster_kit.names import check_app, check_channel, check_message_id
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ def _app(value: str | None) -> str | None:
 
 
 def _channel(value: str | None) -> str | None:
-    return _checked(lambda name: check_name("channel", name), value)
+    return _checked(check_channel, value)
 
 
 def _message_id(value: str | None) -> str | None:

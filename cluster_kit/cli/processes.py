@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 
 from cluster_kit.cli.lifeline import STOP_MARGIN, Report
-from cluster_kit.cli.reporting import say
+from cluster_kit.cli.reporting import WRONG_USE, say
 
 MOST_FAILED_STARTS = 3
 """Ends before being ready, in a row, after which the pool is given up, if it never worked."""
@@ -162,13 +162,19 @@ class Pool:
         if failed_starts and self._patient:
             say(f"{how}; waiting for a change")
             await self._changed.wait()
+        elif failed_starts and code == WRONG_USE and not self._worked:
+            self._give_up(f"{how}")
         elif failed_starts >= MOST_FAILED_STARTS and not self._worked:
-            say(f"{how}, {failed_starts} times in a row before it was ready; giving up")
-            self._failed = True
-            self._signalled(signal.SIGTERM)
+            self._give_up(f"{how}, {failed_starts} times in a row before it was ready")
         else:
             say(f"{how}; starting another in {pause:g} s")
             await _wait_at_most(self._changed, pause)
+
+    def _give_up(self, why: str) -> None:
+        if not self._failed:
+            say(f"{why}; giving up")
+        self._failed = True
+        self._signalled(signal.SIGTERM)
 
     async def _start(self, number: int) -> Worker:
         ours, theirs = socket.socketpair()

@@ -18,7 +18,7 @@ from cluster_kit.cli.loading import load_cluster
 from cluster_kit.cli.output import print_json
 from cluster_kit.cli.processes import Pool, child_environments
 from cluster_kit.cli.reload import require_watchfiles, restart_on_change
-from cluster_kit.cli.reporting import FAILED, say
+from cluster_kit.cli.reporting import FAILED, WRONG_USE, fail, say
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.settings import Settings
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "CLUSTER_KIT_EVENT_QUEUE__URL"
 APP_VARIABLE = "CLUSTER_KIT_APP"
+SHARE = "to share them set CLUSTER_KIT_AMQP_URL or give --url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +52,21 @@ def launch(what: Launch, *, workers: int | None, reload: bool, lifeline: int | N
         os.environ[APP_VARIABLE] = what.app
     if reload:
         require_watchfiles()
-    if workers is not None or reload:
+    if lifeline is None and (workers is not None or reload):
         drained = asyncio.run(_supervise(what, workers or 1, reload=reload))
         raise typer.Exit(0 if drained else FAILED)
-    _run_here(what, None if lifeline is None else Lifeline(lifeline))
+    _run_here(what, None if lifeline is None else Lifeline(lifeline), workers or 1)
 
 
 # --- in this process -------------------------------------------------------------------------
 
 
-def _run_here(what: Launch, lifeline: Lifeline | None) -> NoReturn:
+def _run_here(what: Launch, lifeline: Lifeline | None, workers: int) -> NoReturn:
     if lifeline is not None:
         lifeline.watch()
     cluster = load_cluster(what.target)
     _check_effect(what, cluster)
+    _check_reach(cluster, workers)
     # Has no effect where the application configured logging itself.
     layout = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=layout)
@@ -88,6 +90,18 @@ def _check_effect(what: Launch, cluster: Cluster) -> None:
         raise ConfigurationError(f"--url has no effect: {what.target} chooses {url}")
     if what.app is not None and cluster.name != what.app:
         raise ConfigurationError(f"--app has no effect: {what.target} is named {cluster.name!r}")
+
+
+def _check_reach(cluster: Cluster, workers: int) -> None:
+    """Say that memory is not shared; refuse workers that could not share out anything.
+
+    Here and not in the supervising process, because the application may choose the URL itself.
+    """
+    if cluster.settings.url_for("event_queue").scheme != "memory":
+        return
+    if workers > 1:
+        fail(f"{workers} workers on memory:// would each keep their tasks; {SHARE}", WRONG_USE)
+    say(f"on memory:// tasks stay in this process; {SHARE}")
 
 
 def _connect(lifeline: Lifeline, cluster: Cluster) -> None:
@@ -123,7 +137,7 @@ async def _serve(what: Launch, cluster: Cluster) -> int:
 
 
 async def _supervise(what: Launch, workers: int, *, reload: bool) -> bool:
-    command = [sys.executable, "-m", "cluster_kit", "run", what.target]
+    command = [sys.executable, "-m", "cluster_kit", "run", what.target, "--workers", str(workers)]
     pool = Pool(command, child_environments(workers, Settings().instance_id), patient=reload)
     if not reload:
         return await pool.run()

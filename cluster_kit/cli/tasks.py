@@ -11,7 +11,7 @@ import typer
 from cluster_kit.cli.output import Column, print_json, print_table
 from cluster_kit.cli.reporting import WRONG_USE, fail
 from cluster_kit.codec import JsonCodec
-from cluster_kit.errors import DecodeError
+from cluster_kit.errors import DecodeError, MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,8 +57,10 @@ def read_headers(items: list[str]) -> dict[str, str]:
     """Return ``KEY=VALUE`` items as a dict.
 
     Raises:
-        Exit: an item without ``=`` or key, or a key that comes twice.
+        Exit: an item without ``=`` or key, a key that comes twice, or headers that cannot travel.
     """
+    from cluster_kit.event_queue.publishing import check_headers  # noqa: PLC0415 - quick help
+
     headers: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -67,6 +69,10 @@ def read_headers(items: list[str]) -> dict[str, str]:
         if key in headers:
             fail(f"--header {key!r} is given twice", WRONG_USE)
         headers[key] = value
+    try:
+        check_headers(headers)
+    except MessageError as exc:
+        fail(f"--header: {exc}", WRONG_USE)
     return headers
 
 

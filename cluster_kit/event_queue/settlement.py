@@ -75,11 +75,14 @@ class Settler:
                 return True
             if self._hurry.is_set():
                 return False
-            try:
-                async with asyncio.timeout(pause):
-                    await self._hurry.wait()
-            except TimeoutError:
-                pause = min(pause * 2, LONGEST_PAUSE)
+            await self._pause(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless this instance is in a hurry."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     async def _store_once(self, envelope: Envelope, outcome: Again | Dead) -> None:
         name, channel = envelope.id, envelope.queue.channel
@@ -179,4 +182,5 @@ class Settler:
     async def postpone_or_give_back(self, received: Received, delay: float, why: str) -> None:
         """As `postpone`, and as `give_back` where that cannot be done."""
         if not await self.postpone(received, delay, why):
+            await self._pause(FIRST_PAUSE)  # it may come straight back
             await self.give_back(received, why)

@@ -30,7 +30,7 @@ class LocalInstance:
     def __init__(self, url: str, name: str, journal: Journal) -> None:
         self.name = name
         self._cluster = Cluster(APP, settings=demo_settings(url, name))
-        self._workload = Workload(self._cluster, journal.add)
+        self._workload = Workload(self._cluster, journal.add, self._cut)
         self._adapter: object = None
         self._catch_adapter(url)
 
@@ -46,9 +46,11 @@ class LocalInstance:
 
     async def crash(self) -> None:
         """Cut its link."""
-        if not isinstance(self._adapter, Severable):
-            raise ConfigurationError("the link of this adapter cannot be cut")
-        self._adapter.disconnect("the demo lets it crash")
+        self._cut()
+
+    async def died(self) -> bool:
+        """Whether its link is cut."""
+        return bool(self._cluster.health()["status"] == "down")
 
     async def fix(self) -> None:
         """Repair its faulty handler."""
@@ -57,6 +59,11 @@ class LocalInstance:
     async def close(self) -> None:
         """Stop it without waiting for handlers."""
         await self._cluster.stop(0)
+
+    def _cut(self) -> None:
+        if not isinstance(self._adapter, Severable):
+            raise ConfigurationError("the link of this adapter cannot be cut")
+        self._adapter.disconnect("the demo lets it crash")
 
     def _catch_adapter(self, url: str) -> None:
         """Keep the adapter, which the cluster makes for itself, at hand."""

@@ -8,11 +8,14 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from cluster_kit.cli.demo.journal import BrokenPromise, Event
+from cluster_kit.cli.demo.journal import PATIENCE, BrokenPromise, Event
 from cluster_kit.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from cluster_kit.cli.demo.journal import Journal
+
+DIED = 99
+"""Exit code of an instance whose task took it down."""
 
 COMMAND = (sys.executable, "-m", "cluster_kit.cli.demo.worker")
 
@@ -48,6 +51,16 @@ class ProcessInstance:
     async def crash(self) -> None:
         """Kill it."""
         self._running().kill()
+
+    async def died(self) -> bool:
+        """Whether the process ended by itself."""
+        if self._process is None:
+            return False
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._process.wait() == DIED
+        except TimeoutError:
+            return False
 
     async def fix(self) -> None:
         """Repair its faulty handler."""

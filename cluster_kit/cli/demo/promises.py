@@ -12,10 +12,12 @@ from cluster_kit.cli.demo.journal import BrokenPromise, require
 from cluster_kit.cli.demo.workload import (
     BACKOFF,
     CRASH,
+    CRASH_LIMIT,
     DRAIN,
     EXPIRE,
     FAIL,
     INVALID,
+    KILL,
     NAP,
     ORDER,
     REJECT,
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 EARLY = 0.02
 """Seconds by which clocks of one machine, read twice, may seem to disagree."""
+
+LATE = 2.0
+"""Seconds by which a delay may be exceeded, generously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ async def delays_in_order(stage: Stage) -> str:
     require(order == list(reversed(begun)), "they ran in another order than that of their delays")
     late = [run.at - begun[run.id] for run in runs]
     require(min(late) > -EARLY, f"one ran {-min(late):.3f} s early")
+    require(max(late) < LATE, f"one ran {max(late):.1f} s late")
     return (
         f"published {_list(stage.delays)} s, ran in reverse; at most {max(late) * 1000:.0f} ms late"
     )
@@ -155,7 +161,7 @@ async def snoozed(stage: Stage) -> str:
     attempts = {run.attempt for run in runs}
     require(attempts == {1}, f"its attempts were {_list(attempts)}")
     pauses = [later.at - earlier.at for earlier, later in pairwise(runs)]
-    require(min(pauses) > NAP - EARLY, _pauses(pauses))
+    require(all(-EARLY < pause - NAP < LATE for pause in pauses), _pauses(pauses))
     return f"ran {len(runs)} times, always as attempt 1, without a retry to spend"
 
 
@@ -185,6 +191,23 @@ async def crash_survived(stage: Stage) -> str:
     require(done.redelivered, "the second run was not told that there had been a first")
     await stage.add_instance()
     return f"{victim.name} died in it; {done.instance} did it {done.at - killed:.2f} s later"
+
+
+async def killer_taken_out(stage: Stage) -> str:
+    """A task that takes its instance down with it, each time, ends as a dead letter."""
+    id_ = await stage.queue.publish(KILL, {}, max_retries=0)
+    for earlier in range(CRASH_LIMIT + 1):
+        await stage.journal.until(
+            lambda seen=earlier: len(stage.journal.of("run", [id_])) > seen, "nobody took the task"
+        )
+        victim = stage.take_out(stage.journal.of("run", [id_])[earlier].instance)
+        require(await victim.died(), f"{victim.name} lives on")
+        await stage.add_instance()
+    letter = await _only_letter(stage, KILL, id_)
+    _check_letter(letter, reason="crashed")
+    runs = len(stage.journal.of("run", [id_]))
+    require(runs == CRASH_LIMIT + 1, f"it was run {runs} times with a limit of {CRASH_LIMIT}")
+    return f"{runs} instances died of it and were replaced; then dead as {letter.reason.value!r}"
 
 
 async def drained(stage: Stage) -> str:
@@ -225,6 +248,7 @@ PROMISES = (
     Promise("a handler can put a task off", snoozed),
     Promise("a payload is validated before it runs", invalid),
     Promise("a crash loses nothing", crash_survived),
+    Promise("what kills its workers is taken out", killer_taken_out),
     Promise("a stop loses nothing and doubles nothing", drained),
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cluster_kit.cli.demo.journal import PATIENCE, BrokenPromise, Journal
-from cluster_kit.cli.demo.workload import CHANNELS
+from cluster_kit.cli.demo.workload import CHANNELS, CRASH_LIMIT
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import ClusterKitError, LifecycleError
 from cluster_kit.settings import Settings
@@ -40,6 +40,10 @@ class Instance(Protocol):
         """Let it die as a process dies: without a word, in the middle of its work."""
         ...
 
+    async def died(self) -> bool:
+        """Whether it is dead, or is within `PATIENCE`."""
+        ...
+
     async def fix(self) -> None:
         """Repair its faulty handler; it reports ``fixed``."""
         ...
@@ -59,7 +63,7 @@ def demo_settings(url: str, instance_id: str | None) -> Settings:
         amqp_url=None,
         redis_url=None,
         memcached_url=None,
-        event_queue={"url": url},
+        event_queue={"url": url, "crash_limit": CRASH_LIMIT},
         worker_mode="",
         drain_timeout=10.0,
         instance_id=instance_id,

@@ -11,6 +11,7 @@ import sys
 import threading
 
 from cluster_kit.cli.demo.journal import Event
+from cluster_kit.cli.demo.processes import DIED
 from cluster_kit.cli.demo.stage import APP, demo_settings
 from cluster_kit.cli.demo.workload import Workload
 from cluster_kit.cli.reporting import say
@@ -31,7 +32,7 @@ def main() -> None:
 
 async def _work(url: str, name: str) -> None:
     cluster = Cluster(APP, settings=demo_settings(url, name))
-    workload = Workload(cluster, _report)
+    workload = Workload(cluster, _report, lambda: os._exit(DIED))
     cluster.telemetry.subscribe(
         lambda event, _fields: workload.note("started") if event == "cluster.started" else None
     )

@@ -17,19 +17,23 @@ if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
 
 SHARE, ORDER, RETRY, TIMEOUT, EXPIRE = "share", "order", "retry", "timeout", "expire"
-FAIL, REJECT, SNOOZE, INVALID, CRASH, DRAIN = (
+FAIL, REJECT, SNOOZE, INVALID, CRASH, KILL, DRAIN = (
     "fail",
     "reject",
     "snooze",
     "invalid",
     "crash",
+    "kill",
     "drain",
 )
-CHANNELS = (SHARE, ORDER, RETRY, TIMEOUT, EXPIRE, FAIL, REJECT, SNOOZE, INVALID, CRASH, DRAIN)
+CHANNELS = (SHARE, ORDER, RETRY, TIMEOUT, EXPIRE, FAIL, REJECT, SNOOZE, INVALID, CRASH, KILL, DRAIN)
 
 BACKOFF = RetryPolicy(initial_delay=0.2, factor=2.0, jitter=0.0)
 NAP = 0.3
 """Seconds a snoozing task asks for."""
+
+CRASH_LIMIT = 2
+"""Redeliveries without an outcome a task of the demo may have."""
 
 Handler = Callable[[Delivery], Awaitable[None]]
 Observed = Callable[[object, Delivery], Awaitable[None]]
@@ -47,11 +51,15 @@ class Workload:
     Args:
         cluster: where they are subscribed.
         report: takes the events.
+        die: lets this instance die at once, without a word.
     """
 
-    def __init__(self, cluster: Cluster, report: Callable[[Event], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, report: Callable[[Event], None], die: Callable[[], None]
+    ) -> None:
         self._name = cluster.instance_id
         self._report = report
+        self._die = die
         self._clock = SystemClock()
         self._fixed = False
         queue = cluster.event_queue
@@ -65,6 +73,7 @@ class Workload:
         queue.subscribe(SNOOZE, self._observed(self._snooze))
         queue.subscribe(INVALID, self._typed)
         queue.subscribe(CRASH, self._observed(self._hang_once))
+        queue.subscribe(KILL, self._observed(self._kill))
         queue.subscribe(DRAIN, self._observed(self._work_long))
 
     def note(self, kind: Kind, detail: str = "") -> None:
@@ -127,6 +136,10 @@ class Workload:
     async def _hang_once(self, delivery: Delivery) -> None:
         if not delivery.redelivered:
             await asyncio.Event().wait()
+
+    async def _kill(self, _delivery: Delivery) -> None:
+        self._die()
+        await asyncio.Event().wait()  # where a process survives, nothing more is heard of this
 
     async def _until_fixed(self, _delivery: Delivery) -> None:
         if not self._fixed:

@@ -15,6 +15,7 @@ from cluster_kit.errors import (
     InvalidNameError,
     MessageTooLargeError,
 )
+from cluster_kit.retry import RetryPolicy
 from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
 from cluster_kit.testing.recorder import Recorder
@@ -66,6 +67,10 @@ BAD_HEADERS: list[tuple[object, type[Exception]]] = [
     ({"text": "x" * 16_384}, MessageTooLargeError),
     ({f"n{n}": "x" * 1_000 for n in range(17)}, MessageTooLargeError),
 ]
+
+
+async def _never_idle() -> bool:
+    return False
 
 
 async def _expect_refusal(
@@ -176,16 +181,26 @@ class BadInputScenarios(Scenarios):
         cluster = await bench.cluster()
         queue: Any = cluster.event_queue
         bad_options: list[tuple[str, list[object]]] = [
-            ("concurrency", [-1, 1.5, True, "1"]),
+            ("concurrency", [-1, 1.5, True, "1", 70_000]),
             ("max_retries", [-1, 1.5, True]),
             ("timeout", [0, *BAD_DURATIONS]),
             ("serves", ["a topic"]),
+            ("retry", [3, True, {"initial_delay": 1}, RetryPolicy]),
+            ("idle", [True, "no", _never_idle]),
         ]
         for option, values in bad_options:
             for bad in values:
                 with pytest.raises(ConfigurationError):
                     queue.subscribe(CHANNEL, Recorder().handle, **{option: bad})
         queue.subscribe(CHANNEL, Recorder().handle)  # none of them left a trace
+
+    async def test_one_payload_is_no_batch(self, bench: Bench) -> None:
+        cluster = await bench.cluster()
+        queue: Any = cluster.event_queue
+        for bad in ("abc", b"abc", {"a": 1}, 5, None):
+            with pytest.raises(ConfigurationError, match="payloads"):
+                await queue.publish_many(CHANNEL, bad)
+        assert "task.published" not in [event for event, _ in bench.events]
 
     async def test_what_cannot_be_called_with_a_payload_is_no_handler(self, bench: Bench) -> None:
         cluster = await bench.cluster()

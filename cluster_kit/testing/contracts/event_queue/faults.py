@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -10,11 +12,27 @@ from cluster_kit.cluster import Cluster
 from cluster_kit.errors import (
     TransportError,
 )
-from cluster_kit.message import Delivery
+from cluster_kit.message import Delivery, Reject
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
-from cluster_kit.testing.contracts.event_queue.bench import Bench
-from cluster_kit.testing.recorder import Recorder, answers, until
+from cluster_kit.testing.contracts.event_queue.bench import Bench, happens_within
+from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.waiting import eventually
+
+
+@asynccontextmanager
+async def _frozen_at(event: str, bench: Bench, cluster: Cluster) -> AsyncGenerator[asyncio.Event]:
+    """Freeze the link of `cluster` the first time it reports `event`; then set what is given."""
+    frozen = asyncio.Event()
+
+    async with asyncio.TaskGroup() as group:
+
+        def freeze(reported: str, _fields: Mapping[str, object]) -> None:
+            if reported == event and not frozen.is_set():
+                frozen.set()
+                group.create_task(bench.environment.freeze(cluster))
+
+        cluster.telemetry.subscribe(freeze)
+        yield frozen
 
 
 @pytest.mark.asyncio
@@ -60,6 +78,31 @@ class FaultScenarios(Scenarios):
         await bench.reported("task.ack_remembered", id=published)
         await bench.settled(CHANNEL, cluster)
         assert recorder.ids == [published]
+
+    @pytest.mark.needs("link_faults", "frozen_link")
+    @pytest.mark.parametrize(
+        ("error", "stored", "attempts"),
+        [(ValueError("no"), "task.retried", [1, 2]), (Reject("no"), "task.dead", [1])],
+    )
+    async def test_an_acknowledgement_lost_on_its_way_does_not_double_what_it_stands_for(
+        self, bench: Bench, error: Exception, stored: str, attempts: list[int]
+    ) -> None:
+        cluster, recorder = await bench.cluster(), Recorder(always(error))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=AT_ONCE, max_retries=1)
+
+        # The outcome is stored and the acknowledgement comes next: nothing arrives from here on.
+        async with _frozen_at(stored, bench, cluster) as frozen:
+            published = await cluster.event_queue.publish(CHANNEL, 1)
+            assert await happens_within(15, frozen)
+        await eventually(lambda: cluster.event_queue.stats()[CHANNEL].running == 0)
+        await bench.cut(cluster)
+
+        await bench.reported("task.ack_remembered", id=published)
+        [letter] = await bench.dead(cluster, CHANNEL)
+        await bench.settled(CHANNEL, cluster)
+        assert [run.delivery.attempt for run in recorder.runs] == attempts
+        assert (letter.id, letter.attempts) == (published, len(attempts))
+        assert await cluster.event_queue.dead_letters(CHANNEL).count() == 1
 
     @pytest.mark.needs("link_faults", "several_instances")
     async def test_what_an_instance_loses_another_runs(self, bench: Bench) -> None:

@@ -138,6 +138,20 @@ class ForeignScenarios(Scenarios):
         assert recorder.ids == ["order-17"]
 
     @pytest.mark.needs("foreign_metadata")
+    async def test_one_message_id_for_many_tasks_makes_them_no_copies(self, bench: Bench) -> None:
+        recorder = Recorder()
+        cluster = await _receiver(bench, recorder)
+        ids = [f"order-{n}" for n in range(3)]
+
+        for id_ in ids:
+            message = ForeignMessage(body=b"1", headers={"ck-id": id_}, message_id="the-batch")
+            await _put(bench, message)
+
+        await recorder.finished(3)
+        await bench.settled(CHANNEL, cluster)
+        assert recorder.ids == ids
+
+    @pytest.mark.needs("foreign_metadata")
     async def test_well_formed_metadata_is_honoured(self, bench: Bench) -> None:
         recorder = Recorder()
         await _receiver(bench, recorder)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from cluster_kit.message import Delivery
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
@@ -24,6 +26,52 @@ class _Mail(BaseModel):
 @dataclass
 class _Order:
     number: int
+
+
+_asked: set[str] = set()
+
+
+def _look_up(name: str) -> str:
+    """Fail the first time a name is asked for, as a directory that is away for a moment."""
+    if name not in _asked:
+        _asked.add(name)
+        raise ConnectionError("the directory is away")
+    return name
+
+
+class _Account(BaseModel):
+    name: Annotated[str, AfterValidator(_look_up)]
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def _cancel_itself() -> None:
+    _this_task().cancel()
+    await asyncio.Event().wait()
+
+
+async def _be_cancelled_by_a_timer() -> None:
+    asyncio.get_running_loop().call_later(0.01, _this_task().cancel)
+    await asyncio.Event().wait()
+
+
+async def _be_cancelled_by_a_child() -> None:
+    parent = _this_task()
+
+    async def cancel() -> None:
+        parent.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cancel())
+        await asyncio.Event().wait()
+
+
+async def _exit_as_a_generator() -> None:
+    raise GeneratorExit
 
 
 @pytest.mark.asyncio
@@ -155,6 +203,48 @@ class HandlerScenarios(Scenarios):
         [letter] = await bench.dead(cluster, CHANNEL)
         assert recorder.ids == [bad, good]
         assert letter.id == bad
+
+    @pytest.mark.parametrize(
+        "end",
+        [_cancel_itself, _be_cancelled_by_a_timer, _be_cancelled_by_a_child, _exit_as_a_generator],
+    )
+    async def test_a_handler_that_ends_its_own_task_fails_like_any_other(
+        self, bench: Bench, end: Callable[[], Awaitable[None]]
+    ) -> None:
+        async def answer(payload: object, _delivery: Delivery) -> None:
+            if payload == "bad":
+                await end()
+
+        cluster, recorder = await bench.cluster(), Recorder(answer)
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=AT_ONCE, max_retries=1)
+
+        bad = await cluster.event_queue.publish(CHANNEL, "bad")
+        [letter] = await bench.dead(cluster, CHANNEL)
+        await cluster.event_queue.publish(CHANNEL, "go on")
+
+        await recorder.finished(3)
+        await bench.settled(CHANNEL, cluster)
+        assert recorder.payloads == ["bad", "bad", "go on"]
+        assert [run.delivery.attempt for run in recorder.runs] == [1, 2, 1]
+        assert (letter.id, letter.reason, letter.attempts) == (bad, "failed", 2)
+
+    async def test_a_validator_that_fails_for_another_reason_is_a_failed_attempt(
+        self, bench: Bench
+    ) -> None:
+        cluster = await bench.cluster()
+        seen: list[tuple[str, int]] = []
+
+        async def handle(account: _Account, delivery: Delivery) -> None:
+            seen.append((account.name, delivery.attempt))
+
+        cluster.event_queue.subscribe(CHANNEL, handle, retry=AT_ONCE)
+        published = await cluster.event_queue.publish(CHANNEL, {"name": bench.app})
+
+        retried = await bench.reported("task.retried", id=published)
+        await bench.reported("task.done", id=published)
+        assert isinstance(retried["error"], ConnectionError)
+        assert seen == [(bench.app, 2)]
+        assert await cluster.event_queue.dead_letters(CHANNEL).count() == 0
 
     async def test_an_error_whose_text_fails_is_still_recorded(self, bench: Bench) -> None:
         class UnspeakableError(Exception):

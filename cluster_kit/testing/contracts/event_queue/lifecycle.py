@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
@@ -135,9 +136,11 @@ class LifecycleScenarios(Scenarios):
 
         assert isinstance(cut.error, asyncio.CancelledError)
         assert cut.delivery.signal.reason == "shutdown"
+        assert not cut.delivery.redelivered
         other.event_queue.subscribe(CHANNEL, quick.handle, max_retries=0)
         [run] = await quick.finished()
         assert (run.delivery.id, run.delivery.attempt) == (published, 1)
+        assert run.delivery.redelivered
         assert await other.event_queue.dead_letters(CHANNEL).count() == 0
 
     @pytest.mark.needs("several_instances")
@@ -229,6 +232,47 @@ class LifecycleScenarios(Scenarios):
 
         await second.finished()
         assert (first.payloads, second.payloads) == ([1], [2])
+
+    @pytest.mark.parametrize("opened", ["first", "last"])
+    async def test_what_is_unsubscribed_while_consumers_open_is_not_consumed(
+        self, bench: Bench, opened: str
+    ) -> None:
+        cluster, recorder, never = await bench.cluster(start=False), Recorder(), Recorder()
+        queue = cluster.event_queue
+        queue.subscribe("first", recorder.handle)
+        queue.subscribe("last", never.handle)
+
+        def unsubscribe(event: str, fields: Mapping[str, object]) -> None:
+            if event == "consumer.started" and fields["queue"] == f"{bench.app}.{opened}":
+                queue.unsubscribe("last")
+
+        cluster.telemetry.subscribe(unsubscribe)
+        await cluster.start()
+
+        await bench.consuming(cluster, "last", 0)
+        await queue.publish("last", 1)
+        await queue.publish("first", 1)
+        await recorder.finished()
+        await bench.ready(cluster, "last", 1)
+        assert never.runs == []
+
+    async def test_subscribing_again_does_not_add_to_what_still_runs(self, bench: Bench) -> None:
+        cluster, gate, witness = await bench.cluster(), asyncio.Event(), Recorder()
+        recorder = Recorder(until(gate))
+        queue = cluster.event_queue
+        queue.subscribe(CHANNEL, recorder.handle, concurrency=2)
+        await queue.publish_many(CHANNEL, range(6))
+        await recorder.started(2)
+
+        queue.unsubscribe(CHANNEL)
+        queue.subscribe(CHANNEL, recorder.handle, concurrency=2)
+        queue.subscribe("elsewhere", witness.handle)  # what opens later is at work
+        await queue.publish("elsewhere", 1)
+        await witness.finished()
+        gate.set()
+
+        await recorder.finished(6)
+        assert recorder.peak == 2
 
     async def test_an_instance_left_by_its_caller_still_stops(self, bench: Bench) -> None:
         cluster, gate = await bench.cluster(), asyncio.Event()

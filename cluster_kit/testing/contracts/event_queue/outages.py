@@ -71,6 +71,22 @@ class OutageScenarios(Scenarios):
         assert recorder.ids == ["after"]  # nothing was sent before
 
     @pytest.mark.needs("link_faults")
+    async def test_a_long_batch_in_an_outage_takes_no_longer_than_one_task(
+        self, bench: Bench
+    ) -> None:
+        cluster = await bench.cluster(publish_timeout=0.5)
+        loop = asyncio.get_running_loop()
+        async with bench.outage(cluster):
+            begun = loop.time()
+            with pytest.raises(PublishManyError) as nothing:
+                await cluster.event_queue.publish_many(CHANNEL, range(10_000))
+            assert loop.time() - begun < 10
+
+        assert nothing.value.confirmed == []
+        assert len(nothing.value.failed) == 10_000
+        assert {type(error) for error in nothing.value.failed.values()} == {ConnectionLost}
+
+    @pytest.mark.needs("link_faults")
     async def test_a_batch_cut_in_the_middle_says_which_part_is_stored(self, bench: Bench) -> None:
         cluster, recorder = await bench.cluster(publish_timeout=1), Recorder()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -169,6 +170,52 @@ class RetryScenarios(Scenarios):
         await bench.settled(CHANNEL, cluster)
         assert (letter.id, letter.reason, letter.attempts) == (published, "rejected", 1)
         assert letter.error_text == "no such customer"
+        assert len(recorder.runs) == 1
+
+    @pytest.mark.parametrize(
+        ("reason", "text"), [(ValueError("no such customer"), "no such customer"), (404, "404")]
+    )
+    async def test_a_reject_takes_whatever_has_a_text(
+        self,
+        bench: Bench,
+        reason: Any,  # noqa: ANN401 - not a str on purpose
+        text: str,
+    ) -> None:
+        cluster, recorder = await bench.cluster(), Recorder(always(Reject(reason)))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=AT_ONCE)
+
+        published = await cluster.event_queue.publish(CHANNEL, 1)
+
+        [letter] = await bench.dead(cluster, CHANNEL)
+        await bench.settled(CHANNEL, cluster)
+        assert (letter.id, letter.reason, letter.error_text) == (published, "rejected", text)
+        assert len(recorder.runs) == 1
+
+    async def test_a_retry_takes_whatever_has_a_text(self, bench: Bench) -> None:
+        reason: Any = KeyError("customer")
+        cluster, recorder = await bench.cluster(), Recorder(always(Retry(delay=0, reason=reason)))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        published = await cluster.event_queue.publish(CHANNEL, 1, max_retries=1)
+
+        [letter] = await bench.dead(cluster, CHANNEL)
+        await bench.settled(CHANNEL, cluster)
+        assert [run.delivery.attempt for run in recorder.runs] == [1, 2]
+        assert (letter.id, letter.reason, letter.error_text) == (published, "failed", "'customer'")
+
+    async def test_a_policy_that_fails_makes_a_dead_letter(self, bench: Bench) -> None:
+        class Broken(RetryPolicy):
+            def delay(self, failures: int) -> float:
+                raise LookupError(f"no delay for {failures}")
+
+        cluster, recorder = await bench.cluster(), Recorder(always(ValueError("no")))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=Broken())
+
+        published = await cluster.event_queue.publish(CHANNEL, 1, max_retries=5)
+
+        [letter] = await bench.dead(cluster, CHANNEL)
+        await bench.settled(CHANNEL, cluster)
+        assert (letter.id, letter.reason, letter.error_type) == (published, "failed", "LookupError")
         assert len(recorder.runs) == 1
 
     async def test_an_error_to_give_up_on_is_not_retried(self, bench: Bench) -> None:
