@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectError
@@ -10,15 +11,32 @@ from cluster_kit_memory.event_queue import MemoryEventQueue
 
 if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
-    from cluster_kit.ports import AdapterContext
+    from cluster_kit.message import Envelope
+    from cluster_kit.names import QueueName
+    from cluster_kit.ports import AdapterContext, Received
+    from cluster_kit_memory.consumer import MemoryConsumer
 
 SCHEME = "faulty"
+
+
+class WornDelivery:
+    """A delivery at a broker that counts every give-back, after `redeliveries` of them."""
+
+    give_back_counts = True
+    redelivered = True
+
+    def __init__(self, received: Received, redeliveries: int) -> None:
+        self.envelope = received.envelope
+        self.copy_id = received.copy_id
+        self.redeliveries = redeliveries
+        self.ack = received.ack
+        self.give_back = received.give_back
 
 
 class FaultyQueue(MemoryEventQueue):
     """The memory adapter with faults.
 
-    `log` has what was called; `refuses` and `close_fails` say what goes wrong.
+    `log` has what was called; the other attributes of `Faults` say what goes wrong.
     """
 
     def __init__(self, url: str, context: AdapterContext, faults: Faults) -> None:
@@ -32,6 +50,28 @@ class FaultyQueue(MemoryEventQueue):
         if self._faults.refuses:
             raise ConnectError(self._url, f"nobody answers at {self._url}")
         await super().connect()
+
+    async def publish(self, envelope: Envelope, *, delay: float = 0.0, timeout: float) -> None:
+        if self._faults.publish_fails and (error := self._faults.publish_fails(envelope, delay)):
+            raise error
+        await super().publish(envelope, delay=delay, timeout=timeout)
+
+    async def consume(
+        self,
+        queue: QueueName,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[Received], None],
+        paused: bool = False,
+    ) -> MemoryConsumer:
+        if self._faults.consume_fails:
+            raise self._faults.consume_fails
+        worn = self._faults.worn
+
+        def deliver(received: Received) -> None:
+            on_delivery(WornDelivery(received, worn) if worn else received)
+
+        return await super().consume(queue, prefetch=prefetch, on_delivery=deliver, paused=paused)
 
     async def close(self) -> None:
         self._faults.log.append("close")
@@ -47,6 +87,9 @@ class Faults:
         self.log: list[str] = []
         self.refuses = False
         self.close_fails: Exception | None = None
+        self.consume_fails: Exception | None = None
+        self.publish_fails: Callable[[Envelope, float], Exception | None] | None = None
+        self.worn = 0
         self.made: list[FaultyQueue] = []
         spec = AdapterSpec(name=SCHEME, schemes=(SCHEME,), event_queue=self._make)
         cluster.registry.register(spec)

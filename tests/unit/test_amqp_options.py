@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import traceback
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster_kit.errors import ConfigurationError, UnknownOptionError
 from cluster_kit_amqp.options import Host, parse_url
@@ -51,6 +55,14 @@ def test_an_unknown_option_is_named_with_the_closest_known_one() -> None:
         parse_url("amqp://u:s3cret@mq/?heartbat=5")
 
 
+def test_a_near_miss_of_a_value_is_corrected() -> None:
+    text = "must be one of auto, passive, none, not 'nope'; did you mean 'none'?"
+    with pytest.raises(ConfigurationError) as caught:
+        parse_url("amqp://mq/?declare=nope")
+
+    assert str(caught.value).endswith(text)
+
+
 @pytest.mark.parametrize(
     ("query", "option"),
     [
@@ -96,6 +108,34 @@ def test_a_bad_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_url(url)
     assert "s3cret" not in str(caught.value)
+
+
+PIECES = ("k3wqz", "v8zjx", "p5xmq", "7hgtv")
+
+
+@st.composite
+def passwords(draw: st.DrawFn) -> str:
+    """Pieces that are easily found again, and what nobody should leave unencoded around them."""
+    odd = st.text("/?#@[]:&=%,;", max_size=3)
+    return "".join(draw(odd) + piece for piece in PIECES) + draw(odd)
+
+
+@given(
+    passwords(),
+    st.sampled_from(["amqp", "amqps"]),
+    st.sampled_from(
+        ["mq/prod", "mq", "mq-1,mq-2:5673/prod?heartbeat=5", "mq/?heartbat=5", "mq:x/"]
+    ),
+)
+def test_no_piece_of_a_password_is_shown_wherever_it_is_odd(
+    password: str, scheme: str, rest: str
+) -> None:
+    try:
+        shown = repr(parse_url(f"{scheme}://shop:{password}@{rest}"))
+    except ConfigurationError as exc:
+        shown = f"{exc!r} {''.join(traceback.format_exception(exc))}"
+
+    assert [piece for piece in PIECES if piece in shown] == []
 
 
 def test_a_missing_certificate_file_is_named() -> None:

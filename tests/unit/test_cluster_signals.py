@@ -129,6 +129,25 @@ async def test_a_signal_during_start_is_not_missed(number: signal.Signals) -> No
     assert cluster.health()["status"] == "down"
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_a_signal_ends_a_start_that_hangs(number: signal.Signals) -> None:
+    class Hangs(Plugin):
+        name = "hangs"
+
+        async def load(self) -> None:
+            os.kill(os.getpid(), number)
+            await asyncio.Event().wait()
+
+    cluster = Cluster("shop", plugins=[Hangs], settings=Settings())
+    task = asyncio.current_task()
+
+    async with asyncio.timeout(20):
+        assert await cluster.run_until_signal() == []
+    assert cluster.health()["status"] == "down"
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 async def test_a_failed_start_leaves_with_its_error_and_without_signal_handlers() -> None:
     class Fails(Plugin):
         name = "fails"

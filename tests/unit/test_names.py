@@ -32,8 +32,8 @@ def test_legal_names_are_returned_as_they_are(name: str) -> None:
     ("name", "text"),
     [
         ("", "bad channel '': it is empty"),
-        (None, "bad channel None: a channel is a string"),
-        (b"mails", "bad channel b'mails': a channel is a string"),
+        (None, "bad channel None: it must be a string"),
+        (b"mails", "bad channel b'mails': it must be a string"),
         ("two words", "bad channel 'two words': spaces and control characters are not allowed"),
         ("tab\t", r"bad channel 'tab\t': spaces and control characters are not allowed"),
         ("nul\0", r"bad channel 'nul\x00': spaces and control characters are not allowed"),
@@ -95,7 +95,7 @@ def test_message_ids_may_have_wildcards() -> None:
     ("message_id", "reason"),
     [
         ("", "it is empty"),
-        (7, "a message id is a string"),
+        (7, "it must be a string"),
         ("a b", "spaces and control characters are not allowed"),
         ("#" * 201, "it has 201 bytes, the limit is 200"),
     ],

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cluster_kit.cluster import Cluster
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
 from cluster_kit.testing.contracts.event_queue.environment import ForeignMessage
-from cluster_kit.testing.recorder import Recorder, always, answers
+from cluster_kit.testing.recorder import Recorder, always, answers, until
 
 NOT_JSON = b"\xff\xfe\x00 not JSON \x80"
 
 
-async def _receiver(bench: Bench, recorder: Recorder) -> Cluster:
+async def _receiver(bench: Bench, recorder: Recorder, *, concurrency: int = 1) -> Cluster:
     """Return an instance whose queue exists and feeds `recorder`."""
     cluster = await bench.cluster()
     await cluster.event_queue.publish(CHANNEL, "first")
     assert await cluster.event_queue.purge(CHANNEL) == 1
-    cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=AT_ONCE, max_retries=1)
+    cluster.event_queue.subscribe(
+        CHANNEL, recorder.handle, retry=AT_ONCE, max_retries=1, concurrency=concurrency
+    )
     return cluster
 
 
@@ -139,15 +143,17 @@ class ForeignScenarios(Scenarios):
 
     @pytest.mark.needs("foreign_metadata")
     async def test_one_message_id_for_many_tasks_makes_them_no_copies(self, bench: Bench) -> None:
-        recorder = Recorder()
-        cluster = await _receiver(bench, recorder)
-        ids = [f"order-{n}" for n in range(3)]
-
+        gate = asyncio.Event()
+        recorder = Recorder(until(gate))
+        cluster = await _receiver(bench, recorder, concurrency=3)
+        ids = [f"order-{n}" for n in range(4)]
         for id_ in ids:
             message = ForeignMessage(body=b"1", headers={"ck-id": id_}, message_id="the-batch")
             await _put(bench, message)
 
-        await recorder.finished(3)
+        await recorder.started(3)  # beside each other, and one after them
+        gate.set()
+        await recorder.finished(4)
         await bench.settled(CHANNEL, cluster)
         assert recorder.ids == ids
 

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Unpack
+
+import pytest
+
+from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
+from cluster_kit.errors import ConnectionLost, TopologyError
+from cluster_kit.event_queue import subscription
+from cluster_kit.message import Envelope
+from cluster_kit.settings.groups import EventQueueValues
+from cluster_kit.testing.recorder import Recorder
+from cluster_kit.testing.waiting import eventually
+from tests.unit.adapters import Faults
+
+pytestmark = pytest.mark.asyncio
+
+TOPOLOGY = TopologyError("queue 'shop.mails'", "x-queue-type is 'classic'")
+
+
+def faulty(hub: str, **event_queue: Unpack[EventQueueValues]) -> tuple[Cluster, Faults]:
+    made = Cluster("shop", settings=Settings(event_queue={"url": f"faulty://{hub}", **event_queue}))
+    return made, Faults(made)
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("no connection now"), TOPOLOGY])
+async def test_health_names_a_queue_subscribed_late_until_it_is_consumed(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(subscription, "OPEN_PAUSE", 0.01)
+    monkeypatch.setattr(subscription, "OPEN_PAUSE_TOPOLOGY", 0.01)
+    made, faults = faulty("late")
+    recorder = Recorder()
+    async with made:
+        assert made.health()["status"] == "ok"
+        faults.consume_fails = error
+        made.event_queue.subscribe("mails", recorder.handle)
+
+        await eventually(lambda: made.health()["status"] == "degraded")
+        detail = made.health()["adapters"]["event_queue"]["detail"]
+        assert "shop.mails" in detail
+        assert str(error) in detail
+
+        faults.consume_fails = None
+        await eventually(lambda: made.health()["status"] == "ok")
+        await made.event_queue.publish("mails", 1)
+        await recorder.finished()
+
+
+async def test_health_forgets_a_queue_that_is_unsubscribed() -> None:
+    made, faults = faulty("forgotten")
+    async with made:
+        faults.consume_fails = ConnectionLost("no connection now")
+        made.event_queue.subscribe("mails", Recorder().handle)
+        await eventually(lambda: made.health()["status"] == "degraded")
+
+        made.event_queue.unsubscribe("mails")
+        assert made.health()["status"] == "ok"
+
+
+async def test_a_twin_that_cannot_be_postponed_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscription, "TWIN_DELAY", 0.05)
+    made, faults = faulty("twin", cancel_grace=0.05)
+    failing = [TOPOLOGY]
+    gate, seen = asyncio.Event(), Counter[str]()
+
+    def fail_once(envelope: Envelope, delay: float) -> Exception | None:
+        return failing.pop() if delay == 0.05 and failing else None
+
+    async def ignore_the_first_timeout(_payload: object, delivery: Delivery) -> None:
+        while delivery.attempt == 1 and not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                continue
+
+    faults.publish_fails = fail_once
+    recorder = Recorder(ignore_the_first_timeout)
+    made.telemetry.subscribe(lambda event, _: seen.update([event]))
+    made.event_queue.subscribe(
+        "mails", recorder.handle, concurrency=2, retry=RetryPolicy(initial_delay=0)
+    )
+    async with made:
+        await made.event_queue.publish("mails", 1, timeout=0.05)
+        await eventually(lambda: seen["task.given_back"] >= 2)  # given back, then postponed
+        assert not failing
+        assert len(recorder.runs) == 1
+        gate.set()
+
+        runs = await recorder.finished(2)
+        assert [run.delivery.attempt for run in runs] == [1, 2]
+        assert await made.event_queue.dead_letters("mails").count() == 0
+
+
+async def test_a_task_nobody_takes_that_cannot_be_postponed_stays_until_it_is_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made, faults = faulty("worn", crash_limit=10)
+    faults.worn = 5
+    tries: list[str] = []
+    willing = asyncio.Event()
+    asked: list[bool] = []
+
+    def fail(envelope: Envelope, _delay: float) -> Exception | None:
+        tries.append(envelope.id)
+        return TOPOLOGY
+
+    def is_idle() -> bool:
+        asked.append(willing.is_set())
+        return willing.is_set() or len(asked) == 1  # busy again as soon as it consumes
+
+    recorder = Recorder()
+    made.event_queue.subscribe("mails", recorder.handle, idle=is_idle)
+    async with made:
+        published = await made.event_queue.publish("mails", 1)
+        faults.publish_fails = fail
+        await eventually(lambda: len(tries) >= 2)
+        assert recorder.runs == []
+        willing.set()
+
+        await recorder.finished()
+        faults.publish_fails = None
+        after = await made.event_queue.publish("mails", 2)
+        await recorder.finished(2)
+
+    assert recorder.ids == [published, after]
+    assert {*tries} == {published}
+    assert "was not settled" not in caplog.text
+    assert "cannot pause or resume" not in caplog.text
