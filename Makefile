@@ -32,7 +32,7 @@ coverage: $(VENV)/.installed-dev ## which lines the tests without a server do no
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage report
 
-bench: $(VENV)/.installed-dev ## measure; the numbers of the README come from here
+bench: $(VENV)/.installed-dev ## measure; the numbers of docs/benchmarks.md come from here
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove the virtual environment and everything that tools left behind

@@ -91,6 +91,7 @@ class Pool:
         command: of a worker; ``--lifeline FD`` is appended.
         environments: of each worker; as many as there are workers.
         patient: a worker that cannot start waits for `restart` instead of ending the pool.
+        first_pause: seconds before a dead worker is restarted for the first time.
     """
 
     def __init__(
@@ -99,10 +100,12 @@ class Pool:
         environments: Sequence[dict[str, str]],
         *,
         patient: bool = False,
+        first_pause: float = FIRST_PAUSE,
     ) -> None:
         self._command = tuple(command)
         self._environments = environments
         self._patient = patient
+        self._first_pause = first_pause
         self._workers: set[Worker] = set()
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
@@ -140,7 +143,7 @@ class Pool:
             worker.send(signal.SIGKILL if again else number)
 
     async def _keep(self, number: int) -> None:
-        pause, failed_starts = FIRST_PAUSE, 0
+        pause, failed_starts = self._first_pause, 0
         while not self._stopping.is_set():
             self._changed.clear()
             worker = await self._start(number)
@@ -151,7 +154,7 @@ class Pool:
                 continue
             failed_starts = 0 if worker.report.ready else failed_starts + 1
             self._worked |= worker.report.ready or any(w.report.ready for w in self._workers)
-            pause = FIRST_PAUSE if worker.healthy else pause
+            pause = self._first_pause if worker.healthy else pause
             await self._after_death(worker, code, failed_starts, pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -163,7 +166,7 @@ class Pool:
             say(f"{how}; waiting for a change")
             await self._changed.wait()
         elif failed_starts and code == WRONG_USE and not self._worked:
-            self._give_up(f"{how}")
+            self._give_up(how)
         elif failed_starts >= MOST_FAILED_STARTS and not self._worked:
             self._give_up(f"{how}, {failed_starts} times in a row before it was ready")
         else:

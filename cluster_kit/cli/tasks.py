@@ -59,7 +59,7 @@ def read_headers(items: list[str]) -> dict[str, str]:
     Raises:
         Exit: an item without ``=`` or key, a key that comes twice, or headers that cannot travel.
     """
-    from cluster_kit.event_queue.publishing import check_headers  # noqa: PLC0415 - quick help
+    from cluster_kit.event_queue.publishing import check_headers
 
     headers: dict[str, str] = {}
     for item in items:

@@ -129,6 +129,7 @@ import asyncio
 import os
 
 from cluster_kit import Cluster, Plugin, Settings
+from cluster_kit.ports import AdapterSpec
 
 
 class Shop(Plugin):
@@ -176,4 +177,12 @@ async def late() -> Cluster:
 
 
 number = 3
+
+
+def apart(url, context, memory=cluster.registry.find("memory://").event_queue):
+    # What memory does, under a scheme that counts as a broker.
+    return memory("memory" + url.removeprefix("apart"), context)
+
+
+cluster.registry.register(AdapterSpec(name="apart", schemes=("apart",), event_queue=apart))
 """

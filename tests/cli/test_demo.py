@@ -60,6 +60,7 @@ async def succeed(workload: Workload, delivery: Delivery) -> None:
         (promises.rejected, "_reject", "no dead letter within 1 s"),
         (promises.timed_out, "_hang", "no dead letter within 1 s"),
         (promises.snoozed, "_snooze", "it did not snooze"),
+        (promises.killer_taken_out, "_kill", "instance-1 lives on"),
         (promises.dead_and_replayed, "_until_fixed", "no dead letter within 1 s"),
     ],
 )
@@ -84,6 +85,28 @@ def test_a_crash_that_is_none_breaks_its_promise(monkeypatch: pytest.MonkeyPatch
     outcome = run_command("demo", "--json")
 
     assert list(rows(outcome).values()) == [(False, "not all of 1 tasks were done within 1 s")]
+
+
+def test_a_killer_that_is_not_taken_out_breaks_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, promises.killer_taken_out)
+    monkeypatch.setattr("cluster_kit.cli.demo.stage.CRASH_LIMIT", 100)
+
+    outcome = run_command("demo", "--json")
+
+    assert list(rows(outcome).values()) == [(False, "no dead letter within 1 s")]
+
+
+@pytest.mark.parametrize("prove", [promises.delays_in_order, promises.retried, promises.snoozed])
+def test_a_delay_that_takes_too_long_breaks_its_promise(
+    monkeypatch: pytest.MonkeyPatch, prove: Callable[..., object]
+) -> None:
+    only(monkeypatch, prove)
+    monkeypatch.setattr(promises, "LATE", -promises.EARLY)
+
+    ((proved, happened),) = rows(run_command("demo", "--json")).values()
+
+    assert not proved
+    assert happened.endswith(" s late") or happened.startswith("pauses of ")
 
 
 def test_a_task_that_runs_twice_breaks_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,18 @@ def test_a_factory_and_what_the_command_line_says(program: Start) -> None:
     assert "made started as instance" in running.err
 
 
+def test_in_memory_it_says_that_tasks_stay_here(program: Start) -> None:
+    running = program("run", "shop:cluster")
+    running.until("serving")
+    running.send(signal.SIGTERM)
+
+    assert running.wait() == 0
+    assert running.err.splitlines()[0] == (
+        "cluster-kit: on memory:// tasks stay in this process; "
+        "to share them set CLUSTER_KIT_AMQP_URL or give --url"
+    )
+
+
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that cannot be run, importable for one test only."""
@@ -81,8 +93,11 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "from cluster_kit import Cluster, Settings\n"
         "cluster = Cluster('own', settings=Settings(event_queue={'url': 'memory://mine'}))\n"
     )
+    (tmp_path / "mistaken.py").write_text(
+        "from cluster_kit import Settings\nSettings(event_queue={'timeot': 1})\n"
+    )
     monkeypatch.setattr("sys.path", [*sys.path])
-    for name in ("shop", "divides", "unclosed", "needs", "own"):
+    for name in ("shop", "divides", "unclosed", "needs", "own", "mistaken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -96,10 +111,14 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("shop:cluster.nam", "module 'shop' has no 'cluster.nam'; did you mean 'name'?"),
         ("shop:number", "shop:number is no Cluster, but int"),
         ("shop:late", "shop:late is no Cluster, but coroutine"),
-        ("shop:broken", "shop:broken failed: LookupError: no shop here (shop.py, line 47)"),
+        ("shop:broken", "shop:broken failed: LookupError: no shop here (shop.py, line 48)"),
         ("divides:x", "importing divides failed: ZeroDivisionError: division by zero (divides.py"),
         ("unclosed:x", "importing unclosed failed: SyntaxError: '(' was never closed (unclosed"),
         ("needs:x", "importing needs failed: ModuleNotFoundError: No module named 'nowhere' (nee"),
+        (
+            "mistaken:x",
+            "wrong settings, importing mistaken failed: event_queue.timeot is not a setting; did",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line(target: str, line: str) -> None:

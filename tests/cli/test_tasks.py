@@ -74,7 +74,7 @@ def test_bad_standard_input(broker: Broker, text: bytes, line: str) -> None:
 
 
 def test_what_the_library_refuses_is_one_line(broker: Broker) -> None:
-    outcome = broker.command("publish", "mails", "1", "--header", "x-mine=1")
+    outcome = broker.command("publish", "mails", "-", stdin=f'"{"x" * 9_000_000}"')
 
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith("cluster-kit: ")

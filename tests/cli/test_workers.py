@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cluster_kit.cli.processes import MOST_FAILED_STARTS, Pool
+from cluster_kit.testing.waiting import eventually as soon
 from tests.cli.support import Program, alive, eventually
 
 Start = Callable[..., Program]
 
 pytestmark = [pytest.mark.usefixtures("application"), pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def broker_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory the command would refuse to start several."""
+    monkeypatch.setenv("CLUSTER_KIT_EVENT_QUEUE__URL", "apart://hub")
 
 
 def workers(program: Program) -> dict[int, str]:
@@ -82,29 +92,78 @@ def test_workers_end_when_the_supervising_process_is_killed(program: Start) -> N
     eventually(lambda: not [pid for pid in workers(pool) if alive(pid)])
 
 
-def test_workers_that_never_start_are_given_up(program: Start) -> None:
-    pool = program("run", "nothing:cluster", "--workers", "2")
+def test_workers_that_never_start_are_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+    command = (sys.executable, "-S", "-c", "raise SystemExit(1)")
+    pool = Pool(command, [{}, {}], first_pause=0.01)
+
+    assert not asyncio.run(pool.run())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].endswith("with exit code 1, 3 times in a row before it was ready; giving up")
+
+
+@pytest.mark.parametrize(
+    ("target", "url", "line"),
+    [
+        ("shop", "apart://hub", "expected MODULE:CLUSTER, as in shop.main:cluster, not 'shop'"),
+        (
+            "shop:cluster",
+            "memory://",
+            "2 workers on memory:// would each keep their tasks; to share them set CLUSTER_KIT_",
+        ),
+    ],
+)
+def test_wrong_use_is_not_tried_again(program: Start, target: str, url: str, line: str) -> None:
+    pool = program("run", target, "--workers", "2", CLUSTER_KIT_EVENT_QUEUE__URL=url)
 
     assert pool.wait() == 1
-    lines = pool.err.splitlines()
-    assert lines[0] == "cluster-kit: there is no module 'nothing' here"
-    assert lines[-1].endswith("3 times in a row before it was ready; giving up")
+    assert f"cluster-kit: {line}" in pool.err
+    assert "starting another" not in pool.err
+    assert pool.err.count("giving up") == 1
 
 
-def test_a_pool_that_works_is_not_given_up(program: Start, application: Path) -> None:
-    pool = program("run", "shop:cluster", "--workers", "2")
-    pool.until("serving", times=2)
-    victim, survivor = workers(pool)
+WORKER = """
+import os, pathlib, socket, sys, time
+if not pathlib.Path("works").exists():
+    sys.exit(1)
+lifeline = socket.socket(fileno=int(sys.argv[-1]))
+lifeline.sendall(b'{"ready": true, "stop_seconds": 1}\\n')
+pathlib.Path(f"worker-{os.getpid()}").touch()
+time.sleep(60)
+"""
 
-    hidden = application.rename(application.with_suffix(".txt"))
-    os.kill(victim, signal.SIGKILL)
-    pool.until("ended with exit code 1; starting another", times=3)
-    assert alive(survivor)
-    hidden.rename(application)
-    pool.until("serving", times=3)
-    pool.send(signal.SIGTERM)
 
-    assert pool.wait() == 0
+def test_a_pool_that_works_is_not_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works, said = tmp_path / "works", ""
+
+    def ready() -> list[int]:
+        ids = [int(path.name.removeprefix("worker-")) for path in tmp_path.glob("worker-*")]
+        return [process_id for process_id in ids if alive(process_id)]
+
+    def failed_starts() -> int:
+        nonlocal said
+        said += capsys.readouterr().err
+        return said.count("ended with exit code 1; starting another")
+
+    async def supervise() -> bool:
+        pool = Pool((sys.executable, "-S", "-c", WORKER), [{}, {}], first_pause=0.01)
+        running = asyncio.create_task(pool.run())
+        await soon(ready, lambda ids: len(ids) == 2)
+        victim, survivor = ready()
+        works.unlink()
+        os.kill(victim, signal.SIGKILL)
+        await soon(failed_starts, lambda count: count > MOST_FAILED_STARTS)
+        assert ready() == [survivor]
+        works.touch()
+        await soon(ready, lambda ids: len(ids) == 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+        return bool(ready())
+
+    works.touch()
+    assert not asyncio.run(supervise())
+    assert "giving up" not in said + capsys.readouterr().err
 
 
 def test_wrong_settings_are_said_once(program: Start) -> None:

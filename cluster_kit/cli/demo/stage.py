@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.cli.demo.journal import PATIENCE, BrokenPromise, Journal
+from cluster_kit.cli.demo.journal import PATIENCE, BrokenPromise, Journal, Kind
 from cluster_kit.cli.demo.workload import CHANNELS, CRASH_LIMIT
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import ClusterKitError, LifecycleError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 APP = "cluster-kit-demo"
 """Application of the demo; on a broker its queues stay, empty, for the next one."""
+
+ALIVE: tuple[Kind, ...] = ("started", "run")
+"""What only an instance reports that takes tasks."""
 
 POLL = 0.1
 """Seconds between two looks at the dead letters."""
@@ -121,7 +124,8 @@ class Stage:
         self._made.append(instance)
         await instance.start()
         await self.journal.until(
-            lambda: instance.name in self.journal.instances("started"),
+            # A task may come, and take it down, before it could say that it is started.
+            lambda: any(instance.name in self.journal.instances(kind) for kind in ALIVE),
             f"{instance.name} did not start",
         )
         self.instances.append(instance)
