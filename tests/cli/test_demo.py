@@ -17,11 +17,13 @@ def rows(outcome: Outcome) -> dict[str, tuple[bool, str]]:
     return {row["promise"]: (row["proved"], row["happened"]) for row in outcome.json}
 
 
-def only(monkeypatch: pytest.MonkeyPatch, prove: Callable[..., object]) -> None:
+def only(
+    monkeypatch: pytest.MonkeyPatch, prove: Callable[..., object], patience: float = 15.0
+) -> None:
     chosen = tuple(promise for promise in promises.PROMISES if promise.prove is prove)
     monkeypatch.setattr("cluster_kit.cli.demo.PROMISES", chosen)
-    monkeypatch.setattr(journal, "PATIENCE", 1.0)
-    monkeypatch.setattr("cluster_kit.cli.demo.stage.PATIENCE", 1.0)
+    monkeypatch.setattr(journal, "PATIENCE", patience)
+    monkeypatch.setattr("cluster_kit.cli.demo.stage.PATIENCE", patience)
 
 
 def test_every_promise_is_proved() -> None:
@@ -79,7 +81,7 @@ def test_a_promise_is_broken_when_something_else_happens(
 
 
 def test_a_crash_that_is_none_breaks_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, promises.crash_survived)
+    only(monkeypatch, promises.crash_survived, patience=1.0)
     monkeypatch.setattr(MemoryEventQueue, "disconnect", lambda queue, reason: None)
 
     outcome = run_command("demo", "--json")
@@ -88,7 +90,7 @@ def test_a_crash_that_is_none_breaks_its_promise(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_killer_that_is_not_taken_out_breaks_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, promises.killer_taken_out)
+    only(monkeypatch, promises.killer_taken_out, patience=1.0)
     monkeypatch.setattr("cluster_kit.cli.demo.stage.CRASH_LIMIT", 100)
 
     outcome = run_command("demo", "--json")
