@@ -69,7 +69,7 @@ async def succeed(workload: Workload, delivery: Delivery) -> None:
 def test_a_promise_is_broken_when_something_else_happens(
     monkeypatch: pytest.MonkeyPatch, prove: Callable[..., object], method: str, happened: str
 ) -> None:
-    only(monkeypatch, prove)
+    only(monkeypatch, prove, patience=1.0)
     monkeypatch.setattr(Workload, method, succeed)
 
     outcome = run_command("demo", "--json")
