@@ -1,4 +1,4 @@
-"""The one place that starts tasks."""
+"""The one place that starts background tasks."""
 
 from __future__ import annotations
 
