@@ -60,6 +60,7 @@ class Subscription:
         self._turn = asyncio.Event()
         self._balancing = asyncio.Lock()
         self._refused: list[Received] = []
+        self._kept: list[Received] = []
         self._taking = True
         self._stopping = False
         self.trouble: str | None = None
@@ -238,15 +239,25 @@ class Subscription:
                 self._taking = False
                 # First pause, then give back: otherwise they come straight back to us.
                 await consumer.pause()
-            refused, self._refused = self._refused, []
-            for received in refused:
-                if self._may_take():
-                    self._take(received)
-                elif not await self._return(received):
-                    self._refused.append(received)
+            await self._return_refused()
             if not self._taking and self._may_take():
                 self._taking = True
                 await consumer.resume()
+
+    async def _return_refused(self) -> None:
+        """Give back what was refused, except what cannot be and is kept or taken."""
+        refused, self._refused = self._refused, []
+        kept, self._kept = self._kept, []
+        for received in kept:
+            if self._may_take():
+                self._take(received)
+            else:
+                refused.append(received)
+        # Not taken, even where that is possible by now: it may have been lost meanwhile, and
+        # somebody else may be running it.
+        for received in refused:
+            if not await self._return(received):
+                self._kept.append(received)
 
     async def _return(self, received: Received) -> bool:
         """Give back a task that did not start, without wearing it out; False: it is still ours.

@@ -131,3 +131,16 @@ async def test_a_task_nobody_takes_that_cannot_be_postponed_stays_until_it_is_ta
     assert {*tries} == {published}
     assert "was not settled" not in caplog.text
     assert "cannot pause or resume" not in caplog.text
+
+
+async def test_what_was_refused_goes_back_even_if_it_could_be_taken_by_now() -> None:
+    """Between the refusal and now it may have been lost, and somebody else may be running it."""
+    made, _ = faulty("refused")
+    recorder, answers = Recorder(), iter([True, False])
+    made.event_queue.subscribe("mails", recorder.handle, idle=lambda: next(answers, True))
+    async with made:
+        await made.event_queue.publish("mails", 1)
+        await recorder.finished()
+
+        assert made.event_queue.stats()["mails"].given_back == 1
+        assert [run.delivery.redelivered for run in recorder.runs] == [True]
