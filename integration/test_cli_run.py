@@ -22,6 +22,11 @@ import os
 from cluster_kit import Cluster, Delivery, Plugin
 
 
+def say(*words: object) -> None:
+    # In one piece: several processes write to one output.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+
 class Shop(Plugin):
     name = "shop"
 
@@ -29,12 +34,12 @@ class Shop(Plugin):
         self.cluster.event_queue.subscribe("work", self.work, concurrency=2)
 
     async def after_start(self) -> None:
-        print("serving", os.getpid(), flush=True)
+        say("serving", os.getpid())
 
     async def work(self, payload: int, delivery: Delivery) -> None:
-        print("run", delivery.id, os.getpid(), flush=True)
+        say("run", delivery.id, os.getpid())
         await asyncio.sleep(0.1)
-        print("done", delivery.id, os.getpid(), flush=True)
+        say("done", delivery.id, os.getpid())
 
 
 cluster = Cluster(plugins=[Shop])

@@ -132,6 +132,11 @@ from cluster_kit import Cluster, Plugin, Settings
 from cluster_kit.ports import AdapterSpec
 
 
+def say(*words: object) -> None:
+    # In one piece: several processes write to one output.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+
 class Shop(Plugin):
     name = "shop"
 
@@ -142,20 +147,20 @@ class Shop(Plugin):
     async def after_start(self) -> None:
         if channel := os.environ.get("CHANNEL"):
             await self.cluster.event_queue.publish(channel, 1, message_id="task-1", timeout=600)
-        print("serving", os.getpid(), self.cluster.instance_id, flush=True)
+        say("serving", os.getpid(), self.cluster.instance_id)
 
     async def nap(self, seconds: object) -> None:
-        print("napping", flush=True)
+        say("napping")
         await asyncio.sleep(float(os.environ.get("NAP", "0.5")))
-        print("woke up", flush=True)
+        say("woke up")
 
     async def stubborn(self, payload: object) -> None:
-        print("napping", flush=True)
+        say("napping")
         while True:
             try:
                 await asyncio.sleep(600)
             except asyncio.CancelledError:
-                print("no", flush=True)
+                say("no")
 
 
 settings = Settings(
