@@ -111,7 +111,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("shop:cluster.nam", "module 'shop' has no 'cluster.nam'; did you mean 'name'?"),
         ("shop:number", "shop:number is no Cluster, but int"),
         ("shop:late", "shop:late is no Cluster, but coroutine"),
-        ("shop:broken", "shop:broken failed: LookupError: no shop here (shop.py, line 48)"),
+        ("shop:broken", "shop:broken failed: LookupError: no shop here (shop.py, line 53)"),
         ("divides:x", "importing divides failed: ZeroDivisionError: division by zero (divides.py"),
         ("unclosed:x", "importing unclosed failed: SyntaxError: '(' was never closed (unclosed"),
         ("needs:x", "importing needs failed: ModuleNotFoundError: No module named 'nowhere' (nee"),
