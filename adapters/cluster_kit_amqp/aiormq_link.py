@@ -162,8 +162,9 @@ async def dial(
         with Translated():
             await cast("_Connects", connection).connect()
     except LinkError as exc:
+        observed.abort()
         raise dial_failed(exc, observed.lost, observed.closed_by) from exc
-    finally:
-        if not connection.is_opened:
-            observed.abort()
+    except BaseException:
+        observed.abort()  # also where the connection was made in the moment of a cancellation
+        raise
     return AiormqLink(connection, observed)

@@ -128,6 +128,9 @@ class Subscription:
         self._stopping = True
         if self._keeper is not None:
             self._keeper.cancel()
+        for run in tuple(self._runs):
+            if run.settled_early:  # its retry is stored: returning it would double the task
+                await self._shared.settler.ack(run)
         if self._consumer is not None:
             await self._consumer.close()
 
@@ -157,11 +160,11 @@ class Subscription:
     def _meet_twin(self, run: Run, received: Received) -> None:
         """Deal with another copy of a task whose handler runs here at this moment."""
         envelope = received.envelope
-        if not run.copy_id and not received.copy_id:
-            run.adopt(received)  # no telling them apart: most likely the same one again
-        elif envelope.attempt <= run.envelope.attempt and not run.stuck:
-            # A repeated publish. The running copy is stored until its outcome is, so one is enough.
-            self._do(self._shared.settler.ack_remembered(received), envelope)
+        nameless = not run.copy_id and not received.copy_id
+        if nameless or (envelope.attempt <= run.envelope.attempt and not run.stuck):
+            # Most likely a repeated publish. Settled with the run, not before: its own delivery
+            # may be lost, and this the only copy there is.
+            run.adopt(received)
         else:
             why = "an earlier attempt still runs in this instance"
             chore = self._shared.settler.postpone_or_give_back(received, TWIN_DELAY, why)
@@ -250,7 +253,7 @@ class Subscription:
         kept, self._kept = self._kept, []
         for received in kept:
             if self._may_take():
-                self._take(received)
+                self._on_delivery(received)
             else:
                 refused.append(received)
         # Not taken, even where that is possible by now: it may have been lost meanwhile, and
