@@ -10,11 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_kit.clock import Duration, seconds, utc
-from cluster_kit.errors import (
-    AlreadyStartedError,
-    ConfigurationError,
-    LifecycleError,
-)
+from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.names import check_app, check_name, new_id
 from cluster_kit.plugin import Plugin, make_plugin, run_hook, start_order
@@ -85,6 +81,7 @@ class Cluster:
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._lifecycle = Supervisor()  # of stopping itself, which outlives its caller
         self._stopping: asyncio.Task[list[str]] | None = None
+        self._stops = 0
         self._adapter: EventQueueAdapter | None = None
         for plugin in plugins:
             self.add_plugin(plugin)
@@ -129,7 +126,10 @@ class Cluster:
             LifecycleError: called from a plugin's hook.
         """
         self._refuse_in_hook("start()")
+        stops = self._stops
         async with self._change():
+            if stops != self._stops:  # a stop was asked for while this waited for its turn
+                raise asyncio.CancelledError
             if self._started:
                 return
             order = start_order(self._plugins)
@@ -139,6 +139,7 @@ class Cluster:
             except BaseException:
                 self._starting = False
                 unwinding = self._lifecycle.spawn(self._unwind(0.0), name="unwind")
+                self._changer = unwinding
                 while not unwinding.done():  # however often the caller is cancelled
                     with suppress(asyncio.CancelledError):
                         await asyncio.shield(unwinding)
@@ -150,7 +151,7 @@ class Cluster:
     async def stop(self, timeout: Duration | None = None) -> list[str]:
         """Stop in order: take nothing new, drain, stop the plugins, disconnect.
 
-        A `start` under way is cancelled: its caller gets `asyncio.CancelledError`.
+        A `start` under way or waiting is cancelled: its caller gets `asyncio.CancelledError`.
         Legal before start and twice; a second call waits for the first. Once begun it completes
         even when the caller is cancelled.
 
@@ -167,6 +168,7 @@ class Cluster:
         """
         self._refuse_in_hook("stop()")
         limit = self.settings.drain_timeout if timeout is None else seconds("timeout", timeout)
+        self._stops += 1
         self._abandon_start()
         if self._stopping is None:
             self._stopping = self._lifecycle.spawn(self._stop(limit), name="stop")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster_kit import Cluster, Delivery, Plugin, Settings
-from cluster_kit.errors import ConfigurationError, NotStartedError
+from cluster_kit.errors import ConfigurationError, NotStartedError, PluginFailedError
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder, until
 from tests.unit.adapters import Faults
@@ -113,6 +113,45 @@ async def test_a_stop_during_start_cancels_it() -> None:
     async with asyncio.timeout(5):
         await made.start()
         await made.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_stop_cancels_every_start_that_came_before_it() -> None:
+    gate = Gate("load")
+    made = cluster(gate)
+    starting = [asyncio.create_task(made.start()) for _ in range(3)]
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+        assert await made.stop() == []
+        outcomes = await asyncio.gather(*starting, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3
+    assert made.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_hook_that_stops_its_cluster_is_refused_also_while_a_start_is_undone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stops(Plugin):
+        name = "stops"
+
+        async def before_stop(self) -> None:
+            await made.stop()
+
+    class Fails(Plugin):
+        name = "fails"
+
+        async def load(self) -> None:
+            raise LookupError("no data")
+
+    made = cluster(Stops(), Fails())
+    async with asyncio.timeout(5):
+        with pytest.raises(PluginFailedError, match="no data"):
+            await made.start()
+
+    assert "before_stop of plugin 'stops' failed" in caplog.text
+    assert "stop() in a plugin's hook would wait for itself" in caplog.text
 
 
 @pytest.mark.asyncio

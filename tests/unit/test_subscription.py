@@ -133,6 +133,38 @@ async def test_a_task_nobody_takes_that_cannot_be_postponed_stays_until_it_is_ta
     assert "cannot pause or resume" not in caplog.text
 
 
+async def test_two_kept_copies_of_one_task_do_not_run_at_once() -> None:
+    made, faults = faulty("kept", crash_limit=10)
+    faults.worn = 5
+    tries = Counter[str]()
+    willing = asyncio.Event()
+    asked: list[bool] = []
+
+    def fail(envelope: Envelope, _delay: float) -> Exception | None:
+        tries[envelope.id] += 1
+        return TOPOLOGY if tries[envelope.id] > 2 else None
+
+    def is_idle() -> bool:
+        asked.append(willing.is_set())
+        return willing.is_set() or len(asked) == 1
+
+    recorder = Recorder(lambda _payload, _delivery: asyncio.sleep(0.05))
+    made.event_queue.subscribe("mails", recorder.handle, concurrency=2, idle=is_idle)
+    faults.publish_fails = fail
+    async with made:
+        copies = [made.event_queue.publish("mails", 1, message_id="order-17") for _ in range(2)]
+        await asyncio.gather(*copies)
+        await eventually(lambda: tries["order-17"] >= 6)  # published, and twice kept each
+        faults.publish_fails = None
+        willing.set()
+
+        await recorder.finished()
+        after = await made.event_queue.publish("mails", 2)
+        await recorder.finished(2)
+
+    assert recorder.ids == ["order-17", after]
+
+
 async def test_what_was_refused_goes_back_even_if_it_could_be_taken_by_now() -> None:
     """Between the refusal and now it may have been lost, and somebody else may be running it."""
     made, _ = faulty("refused")

@@ -12,7 +12,7 @@ from cluster_kit.cluster import Cluster
 from cluster_kit.errors import (
     TransportError,
 )
-from cluster_kit.message import Delivery, Reject
+from cluster_kit.message import Delivery, Reject, Snooze
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench, happens_within
 from cluster_kit.testing.recorder import Recorder, always, answers, until
@@ -120,6 +120,32 @@ class FaultScenarios(Scenarios):
         assert run.delivery.redelivered
         async with asyncio.timeout(15):
             assert await lost.stop(timeout=0.1) == [published]  # also without a broker
+
+    @pytest.mark.needs("link_faults", "several_instances")
+    async def test_the_only_copy_left_outlives_an_instance_that_still_runs_an_older_one(
+        self, bench: Bench
+    ) -> None:
+        lost, snoozes = await bench.clusters(2)
+        held = Recorder(lambda payload, _: asyncio.sleep(3600 if payload == 1 else 0))
+        lost.event_queue.subscribe(CHANNEL, held.handle, concurrency=2)
+        published = await lost.event_queue.publish(CHANNEL, 1)
+        await held.started()
+
+        async with bench.outage(lost):
+            # Elsewhere the task gives way to a fresh copy of itself, and the old one is gone.
+            snoozes.event_queue.subscribe(CHANNEL, Recorder(always(Snooze(1))).handle)
+            await bench.reported("task.snoozed", id=published)
+            await snoozes.stop()
+            third = await bench.cluster()
+            await bench.ready(third, CHANNEL, 1)
+            await third.event_queue.publish(CHANNEL, "behind it")
+        await held.finished()  # what lay behind, so `lost` holds the fresh copy too
+        assert published in await lost.stop(timeout=0)
+
+        recorder = Recorder()
+        third.event_queue.subscribe(CHANNEL, recorder.handle)
+        await recorder.finished()
+        assert recorder.ids == [published]
 
     @pytest.mark.needs("link_faults")
     async def test_concurrency_holds_across_a_lost_connection(self, bench: Bench) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from cluster_kit.errors import AlreadySubscribedError, NotStartedError
-from cluster_kit.message import Delivery
 from cluster_kit.plugin import Plugin
+from cluster_kit.retry import RetryPolicy
 from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
 from cluster_kit.testing.recorder import Recorder, until
@@ -23,6 +23,14 @@ class _Farewell(Plugin):
 
     async def before_stop(self) -> None:
         await self.cluster.event_queue.publish("greetings", "goodbye")
+
+
+async def _ignoring_cancellation(gate: asyncio.Event) -> None:
+    while not gate.is_set():
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            continue
 
 
 @pytest.mark.asyncio
@@ -148,14 +156,7 @@ class LifecycleScenarios(Scenarios):
         stopping, other = await bench.cluster(cancel_grace=0.2), await bench.cluster()
         gate, quick = asyncio.Event(), Recorder()
 
-        async def ignore(_payload: object, _delivery: Delivery) -> None:
-            while not gate.is_set():
-                try:
-                    await gate.wait()
-                except asyncio.CancelledError:
-                    continue
-
-        stuck = Recorder(ignore)
+        stuck = Recorder(lambda _payload, _delivery: _ignoring_cancellation(gate))
         stopping.event_queue.subscribe(CHANNEL, stuck.handle)
         published = await stopping.event_queue.publish(CHANNEL, 1)
         await stuck.started()
@@ -166,6 +167,29 @@ class LifecycleScenarios(Scenarios):
             other.event_queue.subscribe(CHANNEL, quick.handle)
             [run] = await quick.finished()
             assert (run.delivery.id, run.delivery.attempt) == (published, 1)
+        finally:
+            gate.set()
+        await stuck.finished()
+
+    @pytest.mark.needs("several_instances", "delays")
+    async def test_a_stop_beside_a_stuck_run_whose_retry_is_stored_does_not_double_it(
+        self, bench: Bench
+    ) -> None:
+        stopping, other = await bench.cluster(cancel_grace=0.1), await bench.cluster()
+        gate, quick = asyncio.Event(), Recorder()
+        stuck = Recorder(lambda _payload, _delivery: _ignoring_cancellation(gate))
+        stopping.event_queue.subscribe(CHANNEL, stuck.handle, retry=RetryPolicy(initial_delay=1))
+        published = await stopping.event_queue.publish(CHANNEL, 1, timeout=0.2)
+        await bench.reported("task.retried", id=published)
+        assert stopping.event_queue.stats()[CHANNEL].running == 1
+
+        try:
+            async with asyncio.timeout(15):
+                assert await stopping.stop(timeout=0.1) == [published]
+            other.event_queue.subscribe(CHANNEL, quick.handle)
+            await quick.finished()
+            await bench.settled(CHANNEL, other)
+            assert [run.delivery.attempt for run in quick.runs] == [2]
         finally:
             gate.set()
         await stuck.finished()
