@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from cluster_kit.errors import DecodeError, EncodeError
 
@@ -26,8 +26,7 @@ class Codec(Protocol):
         ...
 
 
-_LISTS = (list, tuple)
-_CONTAINERS = (dict, list, tuple)
+_CONTAINERS: tuple[type[object], ...] = (dict, list, tuple)
 
 
 class JsonCodec:
@@ -71,19 +70,20 @@ def _plain(value: object) -> object:
     raise TypeError(text)
 
 
-def _check_keys(value: Any) -> None:
+def _check_keys(value: object) -> None:
     """Refuse keys that JSON would turn into strings: {1: …} would come back as {"1": …}."""
-    items: Iterable[object] = ()
     if isinstance(value, dict):
-        for key in value:
+        for key in cast("dict[object, object]", value):
             if not isinstance(key, str):
                 text = f"key {key!r} is {type(key).__name__}, JSON keys are strings"
                 raise TypeError(text)
-        items = value.values()
-    elif isinstance(value, _LISTS):
-        items = value
+        items = cast("Iterable[object]", value.values())
+    elif isinstance(value, list | tuple):
+        items = cast("Iterable[object]", value)
+    else:
+        return
     for item in items:
-        if isinstance(item, _CONTAINERS):  # asked here: a call for each number would cost more
+        if isinstance(item, _CONTAINERS):  # asked here: most are none, and a call costs more
             _check_keys(item)
 
 
