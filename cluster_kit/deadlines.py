@@ -31,10 +31,18 @@ class Deadlines:
         self._open: set[Expiring] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next = math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop they belong to: the one that runs at the first use."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def start(self, item: Expiring, seconds: float) -> None:
         """Call `item.expire()` in so many seconds, unless `end` comes first."""
-        item.at = asyncio.get_running_loop().time() + seconds
+        item.at = self.loop.time() + seconds
         self._open.add(item)
         if item.at < self._next:
             self._arm(item.at)
@@ -62,10 +70,10 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._next = at
-        self._timer = asyncio.get_running_loop().call_at(at, self._due)
+        self._timer = self.loop.call_at(at, self._due)
 
     def _due(self) -> None:
-        now = max(self._next, asyncio.get_running_loop().time())  # a loop may be early by a tick
+        now = max(self._next, self.loop.time())  # a loop may be early by a tick
         self._next = math.inf
         for item in [item for item in self._open if item.at <= now]:
             self._open.discard(item)
@@ -88,7 +96,7 @@ class Within:
         self._cancelling = 0
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._deadlines.loop)
         if task is None:
             raise RuntimeError("a block can be bounded inside a task only")
         self._task, self._cancelling = task, task.cancelling()

@@ -99,6 +99,9 @@ class QueueName:
         full = self.channel if self.app is None else f"{self.app}.{self.channel}"
         object.__setattr__(self, "_full", full)  # once: it is asked for with every message
 
+    def __hash__(self) -> int:
+        return hash(self._full)
+
     @property
     def full(self) -> str:
         """The name of the queue on the broker."""
