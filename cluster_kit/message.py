@@ -86,9 +86,9 @@ class Death:
     died_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen ones take three times as long to make
 class Envelope:
-    """One task as it travels between a service and an adapter.
+    """One task as it travels between a service and an adapter. Nobody changes it once made.
 
     Attributes:
         queue: where it belongs.

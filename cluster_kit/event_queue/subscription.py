@@ -199,7 +199,8 @@ class Subscription:
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
-        self._shared.supervisor.spawn(self._work(run), name=f"task:{self.queue}:{run.envelope.id}")
+        name = f"task:{self.queue.full}:{run.envelope.id}"
+        self._shared.supervisor.spawn(self._work(run), name=name)
 
     async def _work(self, run: Run) -> None:
         try:
