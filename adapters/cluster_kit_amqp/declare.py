@@ -89,6 +89,10 @@ class Declarer:
                 await self._settle(link, steps)
             self._mark(link, name)
 
+    def is_settled(self, link: Link, name: str) -> bool:
+        """Whether nothing is left to be made or checked of what is known as `name`."""
+        return self._is_done(link, name)
+
     def forget(self, *names: str) -> None:
         """What these names stand for may be gone: look again at the next need."""
         self._done.difference_update(names)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import ConnectionLost, TopologyError
@@ -111,6 +111,7 @@ class AmqpEventQueue:
                 await asyncio.wait(closing)
             await self._consuming.close()
             await self._publishing.close()
+            self._publisher.close()
 
     def health(self) -> Health:
         """Return the state as known now."""
@@ -133,15 +134,22 @@ class AmqpEventQueue:
             TopologyError: the queue is there with other arguments, or missing where this adapter
                 may not make it.
         """
-        with self._topology_in_health(envelope.queue):
-            await self._publisher.publish(envelope, delay=delay, timeout=timeout)
-        self._used.add(envelope.queue)
+        await self._store(envelope, delay, timeout, bury=False)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
         """Store a dead letter. Raises as `publish`."""
-        with self._topology_in_health(envelope.queue):
-            await self._publisher.publish(envelope, delay=0.0, timeout=timeout, bury=True)
-        self._used.add(envelope.queue)
+        await self._store(envelope, 0.0, timeout, bury=True)
+
+    async def _store(self, envelope: Envelope, delay: float, timeout: float, *, bury: bool) -> None:
+        queue = envelope.queue
+        part = f"publishing to {queue.full}"
+        try:
+            await self._publisher.publish(envelope, delay=delay, timeout=timeout, bury=bury)
+        except TopologyError as exc:  # in health until one is stored
+            self._problems.report(part, "degraded", f"{part} fails: {exc}")
+            raise
+        self._problems.clear(part)
+        self._used.add(queue)
 
     async def consume(
         self,
@@ -169,17 +177,6 @@ class AmqpEventQueue:
         self._consumers.append(consumer)
         self._used.add(queue)
         return consumer
-
-    @contextmanager
-    def _topology_in_health(self, queue: QueueName) -> Generator[None, None, None]:
-        """Show in health what keeps tasks of `queue` from being stored, until one is."""
-        part = f"publishing to {queue}"
-        try:
-            yield
-        except TopologyError as exc:
-            self._problems.report(part, "degraded", f"{part} fails: {exc}")
-            raise
-        self._problems.clear(part)
 
     @asynccontextmanager
     async def read_dead(self, queue: QueueName) -> AsyncGenerator[AsyncIterator[DeadEntry], None]:

@@ -17,9 +17,9 @@ Arguments = Mapping[str, "str | int"]
 # --- values ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, here and below: that triples the cost
 class Message:
-    """Body and properties of a message, those this library uses.
+    """Body and properties of a message, those this library uses. Not changed once made.
 
     `timestamp` is in seconds since 1970 and travels in whole seconds; `expiration_ms` makes the
     broker expire the message in its queue. What is published is always persistent.
@@ -34,7 +34,7 @@ class Message:
     expiration_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Incoming:
     """A delivered message. `tag` settles it, on the channel it came through."""
 

@@ -21,6 +21,9 @@ class Done:
     """The task is finished, or a copy of it is stored elsewhere: acknowledge it."""
 
 
+DONE = Done()
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
     """Store `envelope` for a later run, `delay` seconds from now, then acknowledge.
@@ -61,12 +64,10 @@ class Judge:
     instance_id: str
 
     def verdict(
-        self, envelope: Envelope, error: BaseException | None, *, max_retries: int
-    ) -> Outcome:
-        """Return what becomes of `envelope` after a run that ended with `error` or None."""
+        self, envelope: Envelope, error: BaseException, *, max_retries: int
+    ) -> Again | Dead:
+        """Return what becomes of `envelope` after a run that ended with `error`."""
         match error:
-            case None:
-                return Done()
             case Snooze():
                 return Again(envelope, error.delay, "task.snoozed")
             case Reject():

@@ -53,14 +53,15 @@ class Settler:
 
     async def settle(self, run: Run, outcome: Outcome) -> None:
         """Carry out `outcome` for `run`."""
-        if isinstance(outcome, Again | Dead) and not await self.store(run.envelope, outcome):
-            outcome = GiveBack("the broker did not take its copy before this instance stopped")
-        if isinstance(outcome, GiveBack):
-            run.release()
-            await self._give_back_all(run, outcome.why)
-            return
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
+        elif isinstance(outcome, GiveBack):
+            await self._give_back_all(run, outcome.why)
+            return
+        elif not await self.store(run.envelope, outcome):
+            why = "the broker did not take its copy before this instance stopped"
+            await self._give_back_all(run, why)
+            return
         await self.ack(run)
 
     async def store(self, envelope: Envelope, outcome: Again | Dead) -> bool:
@@ -114,19 +115,6 @@ class Settler:
         """Acknowledge the newest delivery of the run's copy, or remember that it is missing."""
         # Before the acknowledgement, because the next delivery may follow upon it at once.
         run.release()
-        await self._ack_newest(run)
-        for received in run.former:  # two messages under one id, if any is still ours
-            with suppress(ConnectionLost):
-                await received.ack()
-
-    async def _give_back_all(self, run: Run, why: str) -> None:
-        given: list[Received] = []
-        while left := [r for r in (*run.former, run.received) if r not in given]:
-            for received in left:  # more may be adopted meanwhile
-                given.append(received)
-                await self.give_back(received, why)
-
-    async def _ack_newest(self, run: Run) -> None:
         while True:
             received = run.received
             try:
@@ -134,13 +122,25 @@ class Settler:
             except ConnectionLost:
                 if run.received is not received:
                     continue  # the copy was delivered again meanwhile
-                self._ledger.settled(run, ack_lost=True)
-                self._report(
-                    "task.ack_lost", channel=run.envelope.queue.channel, id=run.envelope.id
-                )
+                self._ack_lost(run)
             else:
                 self._ledger.settled(run, ack_lost=False)
-            return
+            break
+        for received in run.former:  # two messages under one id, if any is still ours
+            with suppress(ConnectionLost):
+                await received.ack()
+
+    def _ack_lost(self, run: Run) -> None:
+        self._ledger.settled(run, ack_lost=True)
+        self._report("task.ack_lost", channel=run.envelope.queue.channel, id=run.envelope.id)
+
+    async def _give_back_all(self, run: Run, why: str) -> None:
+        run.release()
+        given: list[Received] = []
+        while left := [r for r in (*run.former, run.received) if r not in given]:
+            for received in left:  # more may be adopted meanwhile
+                given.append(received)
+                await self.give_back(received, why)
 
     async def ack_remembered(self, received: Received) -> None:
         """Acknowledge a copy whose task needs no further run here."""

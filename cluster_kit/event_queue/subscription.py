@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import TopologyError, TransportError
 from cluster_kit.event_queue.outcome import GiveBack
-from cluster_kit.event_queue.run import Run
+from cluster_kit.event_queue.run import Place, Run
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class Subscription:
         self._shared = shared
         self._consumer: Consumer | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._place = Place(
+            grace=options.cancel_grace,
+            deadlines=shared.deadlines,
+            on_release=self._release,
+            torn_down=self._torn_down,
+        )
         self._runs: set[Run] = set()
         self._busy = 0
         self._chores: set[asyncio.Task[None]] = set()
@@ -145,13 +151,19 @@ class Subscription:
     def _on_delivery(self, received: Received) -> None:
         ledger, settler = self._shared.ledger, self._shared.settler
         envelope = received.envelope
-        if ledger.only_ack_missing(received) or ledger.is_done(envelope):
+        if ledger.is_new(received):
+            self._take_or_refuse(received)
+        elif ledger.only_ack_missing(received) or ledger.is_done(envelope):
             self._do(settler.ack_remembered(received), envelope)
         elif (run := ledger.same_copy(received)) is not None:
             run.adopt(received)
         elif (run := ledger.same_id(envelope)) is not None:
             self._meet_twin(run, received)
-        elif self._may_take():
+        else:
+            self._take_or_refuse(received)
+
+    def _take_or_refuse(self, received: Received) -> None:
+        if self._may_take():
             self._take(received)
         else:
             self._refused.append(received)
@@ -182,18 +194,13 @@ class Subscription:
             return False
 
     def _take(self, received: Received) -> None:
-        options = self._options
-        run = Run(
-            received,
-            timeout=received.envelope.timeout or options.timeout,
-            grace=options.cancel_grace,
-            on_release=self._release,
-            torn_down=self._torn_down,
-        )
+        timeout = received.envelope.timeout or self._options.timeout
+        run = Run(received, self._place, timeout=timeout)
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
-        self._shared.supervisor.spawn(self._work(run), name=f"task:{self.queue}:{run.envelope.id}")
+        name = f"task:{self.queue.full}:{run.envelope.id}"
+        self._shared.supervisor.spawn(self._work(run), name=name)
 
     async def _work(self, run: Run) -> None:
         try:

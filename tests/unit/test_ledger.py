@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.event_queue.ledger import REMEMBERED, REMEMBERED_SECONDS, Ledger
-from cluster_kit.event_queue.run import Run
+from cluster_kit.event_queue.run import Place, Run
 from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
 from cluster_kit.testing.clock import FakeClock
@@ -42,7 +43,8 @@ def delivered(
 
 
 def run(delivery: Delivered) -> Run:
-    return Run(delivery, timeout=60, grace=5, on_release=lambda: None, torn_down=lambda: False)
+    place = Place(grace=5, deadlines=Deadlines(), on_release=lambda: None, torn_down=lambda: False)
+    return Run(delivery, place, timeout=60)
 
 
 @pytest.fixture
