@@ -20,6 +20,10 @@ Headers = Mapping[str, object]
 """User headers. A publisher may send str, int (64 bit), bool and None; foreign ones vary."""
 
 
+MAX_RETRIES = 1_000_000
+"""Largest legal `max_retries`."""
+
+
 # --- a handler's answers ---------------------------------------------------------------------
 
 
@@ -100,6 +104,7 @@ class Envelope:
         max_retries: of this message; None leaves it to the subscription.
         timeout: seconds for each run; None leaves it to the subscription.
         expires_at: seconds since 1970 after which it must not be run any more.
+        crashes: deliveries of earlier copies that ended without an outcome.
         origin: instance that published it.
         headers: the user's, without any of the library's or the broker's.
         death: set while it is a dead letter.
@@ -114,6 +119,7 @@ class Envelope:
     max_retries: int | None = None
     timeout: float | None = None
     expires_at: float | None = None
+    crashes: int = 0
     origin: str = ""
     headers: Headers = field(default_factory=dict[str, object])
     death: Death | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import InvalidNameError
-from cluster_kit.message import DeadReason, Death, Envelope
+from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import check_message_id, new_id
 from cluster_kit_amqp.link import Incoming, Message
 
@@ -63,6 +63,8 @@ def to_message(
         headers["ck-origin"] = _cut(envelope.origin, _MAX_TEXT_BYTES)
     if envelope.expires_at is not None:
         headers["ck-expires-at"] = _ms(envelope.expires_at)
+    if envelope.crashes:
+        headers["ck-crashes"] = envelope.crashes
     if envelope.published_at is not None:
         headers["ck-published-at"] = _ms(envelope.published_at)
     if envelope.death is not None:
@@ -161,9 +163,10 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
         content_type=message.content_type or None,
         published_at=message.timestamp if published_ms is None else published_ms / 1000,
         attempt=attempt or 1,
-        max_retries=_whole(headers, "ck-max-retries", 0, _MAX_COUNT),
+        max_retries=_whole(headers, "ck-max-retries", 0, MAX_RETRIES),
         timeout=None if timeout_ms is None else timeout_ms / 1000,
         expires_at=None if expires_ms is None else expires_ms / 1000,
+        crashes=_whole(headers, "ck-crashes", 0, _MAX_COUNT) or 0,
         origin=_text(headers, "ck-origin", _MAX_TEXT_BYTES),
         headers=user_headers(headers),
         death=_death(headers, queue) if dead else None,

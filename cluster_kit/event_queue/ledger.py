@@ -81,13 +81,13 @@ class Ledger:
         at = self._done.get(task_key(envelope))
         return at is not None and self._clock.monotonic() - at <= REMEMBERED_SECONDS
 
-    def settled(self, run: Run, *, ack_lost: bool) -> None:
+    def settled(self, received: Received, *, ack_lost: bool) -> None:
         """Remember that this copy needs nothing more, or nothing but its acknowledgement.
 
         One that was sent may still be lost on its way; that only shows when the copy comes again.
         """
-        if run.copy_id:
-            self._settled[run.copy_key] = ack_lost
+        if received.copy_id:
+            self._settled[copy_key(received.envelope, received.copy_id)] = ack_lost
             if len(self._settled) > REMEMBERED:
                 self._settled.popitem(last=False)
 

@@ -16,7 +16,7 @@ from cluster_kit.errors import (
     MessageTooLargeError,
     PublishManyError,
 )
-from cluster_kit.message import Envelope, Headers
+from cluster_kit.message import MAX_RETRIES, Envelope, Headers
 from cluster_kit.names import QueueName, check_channel, check_message_id, new_id
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ MAX_HEADERS_BYTES = 16 * 1024
 
 PIPELINE = 256
 """Publishes of one batch that are under way at a time."""
-
-MAX_RETRIES = 1_000_000
-"""Largest legal `max_retries`."""
 
 QUEUES_KEPT = 1_000
 """Names of queues kept at hand, so that they need not be checked again."""

@@ -60,12 +60,13 @@ class Run:
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
         settled_early: that copy is stored; only the acknowledgement is left.
+        suspect: it may be what kills its workers.
         at: the deadline, on the event loop's clock.
     """
 
     __slots__ = (
         *("envelope", "timeout", "copy_id", "key", "copy_key", "received", "former", "signal"),
-        *("running", "stuck", "early", "settled_early", "at"),
+        *("running", "stuck", "early", "settled_early", "suspect", "at"),
         *("_place", "_released", "_task", "_on_stuck", "_timers"),
     )
 
@@ -82,6 +83,7 @@ class Run:
         self.stuck = False
         self.early: asyncio.Task[None] | None = None
         self.settled_early = False
+        self.suspect = False
         self.at = math.inf
         self._place = place
         self._released = False

@@ -15,6 +15,7 @@ from cluster_kit.event_queue.handler import Handler, Process
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.publishing import Publisher, PublishOptions, check_many
+from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.registration import Registration, check_options, check_policy
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.stats import ChannelStats, Counters
@@ -270,6 +271,7 @@ class EventQueue:
             Surroundings(
                 adapter=adapter,
                 ledger=self._ledger,
+                quarantine=Quarantine(self._clock),
                 settler=settler,
                 supervisor=supervisor,
                 clock=self._clock,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.clock import utc
 from cluster_kit.errors import DecodeError, HandlerTimeout
 from cluster_kit.event_queue.outcome import DONE, Again, Dead, GiveBack, Judge, Outcome
+from cluster_kit.event_queue.quarantine import crashes
 from cluster_kit.event_queue.run import Run, ShutDown
 from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from cluster_kit.deadlines import Deadlines
     from cluster_kit.event_queue.handler import Handler
     from cluster_kit.event_queue.ledger import Ledger
+    from cluster_kit.event_queue.quarantine import Quarantine
     from cluster_kit.event_queue.settlement import Settler
     from cluster_kit.message import Envelope
     from cluster_kit.ports import Emit, EventQueueAdapter
     from cluster_kit.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
+
+_STOPPED = GiveBack("this instance stops")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,7 @@ class Surroundings:
 
     adapter: EventQueueAdapter
     ledger: Ledger
+    quarantine: Quarantine
     settler: Settler
     supervisor: Supervisor
     clock: Clock
@@ -91,13 +96,17 @@ class Worker:
         except Exception as exc:  # noqa: BLE001 - of a validator, which is foreign code
             self._log(envelope, exc, self._max_retries(envelope))
             return self._verdict(envelope, exc)
+        if run.suspect:
+            await self._shared.quarantine.alone()
+            if run.signal.aborted:
+                return _STOPPED
         return await self._attempt(run, payload)
 
     def _refusal(self, run: Run) -> Dead | None:
         """Return why the task must not be run at all."""
-        envelope, redeliveries = run.envelope, run.received.redeliveries
-        if redeliveries > self._options.crash_limit:
-            text = f"delivered {redeliveries + 1} times without an outcome"
+        envelope, unexplained = run.envelope, crashes(run.received)
+        if unexplained > self._options.crash_limit:
+            text = f"delivered {unexplained + 1} times without an outcome"
             return self._judge.dead(envelope, DeadReason.CRASHED, text=text)
         if envelope.expires_at is not None and self._shared.clock.wall() >= envelope.expires_at:
             return self._judge.dead(envelope, DeadReason.EXPIRED)
@@ -118,7 +127,7 @@ class Worker:
             return DONE
         self._log(envelope, error, self._max_retries(envelope))
         if isinstance(error, ShutDown):
-            return GiveBack("this instance stops")
+            return _STOPPED
         return self._verdict(envelope, error)
 
     def _verdict(self, envelope: Envelope, error: BaseException) -> Outcome:

@@ -94,7 +94,7 @@ def test_a_retry_that_begins_while_its_predecessor_settles_is_not_forgotten(ledg
 def test_copies_without_identity_are_never_mistaken_for_one_another(ledger: Ledger) -> None:
     nameless = run(delivered("1", copy_id=""))
     ledger.begin(nameless)
-    ledger.settled(nameless, ack_lost=True)
+    ledger.settled(nameless.received, ack_lost=True)
 
     assert ledger.same_copy(delivered("2", copy_id="")) is None
     assert not ledger.only_ack_missing(delivered("2", copy_id=""))
@@ -140,7 +140,7 @@ def test_memory_is_bounded_and_the_oldest_goes_first(ledger: Ledger) -> None:
 
 def test_a_lost_acknowledgement_is_remembered_until_it_is_made(ledger: Ledger) -> None:
     one = run(delivered())
-    ledger.settled(one, ack_lost=True)
+    ledger.settled(one.received, ack_lost=True)
 
     assert ledger.only_ack_missing(delivered())
     assert not ledger.only_ack_missing(delivered(copy_id="other"))
@@ -156,7 +156,7 @@ def test_a_lost_acknowledgement_is_remembered_until_it_is_made(ledger: Ledger) -
 def test_a_sent_acknowledgement_that_got_lost_shows_when_the_copy_comes_again(
     ledger: Ledger,
 ) -> None:
-    ledger.settled(run(delivered()), ack_lost=False)
+    ledger.settled(delivered(), ack_lost=False)
 
     assert ledger.only_ack_missing(delivered(redeliveries=1))
     assert not ledger.only_ack_missing(delivered())  # another message under the same id
@@ -164,7 +164,7 @@ def test_a_sent_acknowledgement_that_got_lost_shows_when_the_copy_comes_again(
 
 def test_lost_acknowledgements_are_bounded_too(ledger: Ledger) -> None:
     for number in range(REMEMBERED + 1):
-        ledger.settled(run(delivered(copy_id=str(number))), ack_lost=True)
+        ledger.settled(delivered(copy_id=str(number)), ack_lost=True)
 
     assert not ledger.only_ack_missing(delivered(copy_id="0"))
     assert ledger.only_ack_missing(delivered(copy_id=str(REMEMBERED)))
