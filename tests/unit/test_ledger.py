@@ -69,6 +69,22 @@ def test_a_run_is_known_by_its_copy_and_its_id_until_it_ends(ledger: Ledger) -> 
     assert ledger.same_copy(delivered()) is None
 
 
+def test_what_runs_or_is_remembered_is_not_new(ledger: Ledger) -> None:
+    assert ledger.is_new(delivered())
+    ledger.begin(one := run(delivered()))
+    assert not ledger.is_new(delivered(copy_id="other"))
+    ledger.settling(one)
+    assert not ledger.is_new(delivered())
+    ledger.end(one)
+    assert ledger.is_new(delivered())
+
+    ledger.settled(one, ack_lost=False)
+    assert not ledger.is_new(delivered())
+    ledger.done(task("2"))
+    assert not ledger.is_new(delivered("2"))
+    assert ledger.is_new(delivered("2", queue=REPORTS))
+
+
 def test_queues_do_not_share_ids_or_copies(ledger: Ledger) -> None:
     ledger.begin(run(delivered()))
     ledger.done(task("2"))
