@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cluster_kit.clock import Duration
 from cluster_kit.settings.groups import (
@@ -27,6 +27,8 @@ from cluster_kit.settings.values import (
     WorkerModeText,
 )
 from cluster_kit.settings.variables import (
+    NESTED,
+    PREFIX,
     Path,
     Variables,
     naming_origins,
@@ -56,7 +58,7 @@ class SettingsValues(TypedDict, total=False):
     instance_id: str | None
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """Settings of a cluster. Frozen; passwords are never shown.
 
     An argument wins over its variable, which wins over the ``.env`` file of the working
@@ -84,7 +86,13 @@ class Settings(BaseModel):
         SettingsError: one line for each unknown or wrong variable and argument.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
 
     app: AppName = None
     amqp_url: AmqpUrl = None
@@ -100,12 +108,24 @@ class Settings(BaseModel):
     instance_id: InstanceId = None
 
     def __init__(self, **values: Unpack[SettingsValues]) -> None:
-        variables = Variables()
-        with naming_origins(type(self), values, variables):
-            super().__init__(**variables.under(values))
+        with naming_origins(type(self), values):
+            super().__init__(**values)
 
     def __setattr__(self, name: str, value: object) -> None:
         refuse_change(name)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then variables; part of the interface of pydantic-settings."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return init_settings, Variables(settings_cls)
 
     def url_for(self, capability: Capability) -> ServerUrl:
         """Return the server of a capability.

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path as File
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+)
 
 from cluster_kit.errors import SettingsError
 from cluster_kit.urls import redact_url
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 PREFIX = "CLUSTER_KIT_"
 NESTED = "__"
@@ -28,35 +35,37 @@ Problem = tuple[Path, str]
 """Where, and what is wrong there."""
 
 
-class Variables:
+class Variables(PydanticBaseSettingsSource):
     """The ``CLUSTER_KIT_*`` variables of the environment, over those of the ``.env`` file.
 
     Every variable under the prefix is passed on, known or not: an unknown one is then refused
-    like an unknown argument. They are read here, because the package made for that passes over
-    such in silence, and takes as long to import as pydantic itself.
-
-    Raises:
-        SettingsError: there is a ``.env`` file that cannot be read.
+    like an unknown argument. pydantic-settings' own sources pass over it in silence.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: type[BaseSettings]) -> None:
+        super().__init__(settings)
         self.values: dict[Path, str] = {}
         self.origins: dict[Path, str] = {}
-        for source, origin in ((_read_dotenv(), f" (in {DOTENV})"), (os.environ, "")):
+        for source, origin in (
+            (_read_dotenv(settings), f" (in {DOTENV})"),
+            (EnvSettingsSource(settings).env_vars, ""),
+        ):
             for name, value in source.items():
                 if _is_setting(name):
                     path = tuple(name.upper().removeprefix(PREFIX).lower().split(NESTED))
                     self.values[path], self.origins[path] = value or "", origin
 
-    def under(self, arguments: Mapping[str, object]) -> dict[str, Any]:
-        """Return the values as nested dicts, with `arguments` over them."""
-        return _overlaid(self._tree(), arguments)
-
-    def _tree(self) -> dict[str, Any]:
+    def __call__(self) -> dict[str, Any]:
+        """Return the values as nested dicts."""
         tree: dict[str, Any] = {}
         for path, value in sorted(self.values.items(), reverse=True):
             _graft(tree, path, value)
         return tree
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of an outermost setting; part of the interface of a source."""
+        del field
+        return self().get(field_name), field_name, False
 
     def below(self, path: Path) -> list[Path]:
         """Return what is set at or below `path`."""
@@ -99,15 +108,8 @@ class SettingsGroupError(SettingsError):
 
 
 @contextmanager
-def naming_origins(
-    model: type[BaseModel], arguments: Mapping[str, object], variables: Variables | None = None
-) -> Generator[None]:
+def naming_origins(model: type[BaseModel], arguments: Mapping[str, object]) -> Generator[None]:
     """Turn pydantic's error about `model` into one that names arguments and variables.
-
-    Args:
-        model: what is being made.
-        arguments: it was given.
-        variables: it takes what is not given from; None for a group of settings.
 
     Raises:
         SettingsError: with a line for each problem.
@@ -116,15 +118,19 @@ def naming_origins(
         yield
     except ValidationError as exc:
         # Not chained: pydantic's error holds the values, passwords included.
-        raise _explain(exc, _Speaker(model, arguments, variables)) from None
+        raise _explain(exc, model, arguments) from None
 
 
-def _explain(error: ValidationError, speaker: _Speaker) -> SettingsError:
+def _explain(
+    error: ValidationError, model: type[BaseModel], arguments: Mapping[str, object]
+) -> SettingsError:
     problems = list(_problems(error))
+    speaker = _Speaker(model, arguments)
     lines = [line for path, text in problems for line in speaker.lines(path, text)]
     # A URL may have been given where none belongs, in a name or a number.
     text = redact_url("\n".join(dict.fromkeys(lines)))
-    return SettingsError(text) if speaker.top else SettingsGroupError(problems, text)
+    top = issubclass(model, BaseSettings)
+    return SettingsError(text) if top else SettingsGroupError(problems, text)
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
@@ -140,19 +146,10 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
 class _Speaker:
     """Says what is wrong in the words of whoever set it."""
 
-    def __init__(
-        self,
-        model: type[BaseModel],
-        arguments: Mapping[str, object],
-        variables: Variables | None,
-    ) -> None:
+    def __init__(self, model: type[BaseModel], arguments: Mapping[str, object]) -> None:
         self._known = list(paths(model))
-        self._arguments, self._variables = arguments, variables
-
-    @property
-    def top(self) -> bool:
-        """Whether it is about all settings, not a group of them."""
-        return self._variables is not None
+        self._arguments = arguments
+        self._variables = Variables(model) if issubclass(model, BaseSettings) else None
 
     def lines(self, path: Path, text: str) -> Iterator[str]:
         """Iterate over what is wrong at `path`; several variables may set parts of it."""
@@ -189,34 +186,17 @@ def _is_setting(name: str) -> bool:
     return upper.startswith(PREFIX) and not upper.startswith(TEST_PREFIX)
 
 
-def _read_dotenv() -> Mapping[str, str | None]:
-    if not File(DOTENV).is_file():
-        return {}
-    from dotenv import dotenv_values  # noqa: PLC0415 - most instances have no such file
-
+def _read_dotenv(settings: type[BaseSettings]) -> Mapping[str, str | None]:
     try:
         # utf-8-sig: editors on Windows write the mark.
-        return dotenv_values(DOTENV, encoding="utf-8-sig")
+        source = DotEnvSettingsSource(settings, env_file=DOTENV, env_file_encoding="utf-8-sig")
     except OSError as exc:
         reason = exc.strerror or type(exc).__name__
     except UnicodeDecodeError:
         reason = "it is not UTF-8 text"
+    else:
+        return source.env_vars
     raise SettingsError(f"cannot read {DOTENV}: {reason}")
-
-
-_Tree = dict[str, Any]
-
-
-def _overlaid(below: _Tree, above: Mapping[str, Any]) -> _Tree:
-    """Return `below` with `above` over it, group by group."""
-    merged = dict(below)
-    for name, value in above.items():
-        under = merged.get(name)
-        if isinstance(under, dict) and isinstance(value, dict):
-            merged[name] = _overlaid(cast("_Tree", under), cast("_Tree", value))
-        else:
-            merged[name] = value
-    return merged
 
 
 def _graft(tree: dict[str, Any], path: Path, value: str) -> None:

@@ -78,7 +78,7 @@ def test_what_runs_or_is_remembered_is_not_new(ledger: Ledger) -> None:
     ledger.end(one)
     assert ledger.is_new(delivered())
 
-    ledger.settled(one, ack_lost=False)
+    ledger.settled(one.received, ack_lost=False)
     assert not ledger.is_new(delivered())
     ledger.done(task("2"))
     assert not ledger.is_new(delivered("2"))
