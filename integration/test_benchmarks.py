@@ -17,7 +17,7 @@ HERE = ["aio_pika_raw", "cluster_kit", "raw_socket"]  # what the development env
 
 @pytest.mark.broker
 @pytest.mark.slow
-@pytest.mark.timeout(180)  # seconds; it takes about 40
+@pytest.mark.timeout(300)  # seconds; it takes about 40
 def test_what_needs_no_other_library_can_still_be_measured(rabbitmq: str, tmp_path: Path) -> None:
     figures, document = tmp_path / "figures.json", tmp_path / "benchmarks.md"
     document.write_text(f"before\n{BEGIN}old\n{END}after\n")
