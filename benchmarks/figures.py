@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+OWN = "cluster_kit"
 YARDSTICK = "aio_pika_raw"
 LIMIT = "raw_socket"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from benchmarks.figures import LIMIT, TABLES, Rounds, Spread, Table, spread
+from benchmarks.figures import LIMIT, OWN, TABLES, Rounds, Spread, Table, spread
 
 _COLUMNS = 2
 _PANEL_WIDTH = 470
@@ -16,7 +16,6 @@ _VALUE_WIDTH = 70
 _ROW = 22
 _BAR = 13
 _HEAD = 34
-_OWN = "cluster_kit"
 _SHOWN = ("bulk", "retry", "serial", "latency", "start")
 
 _STYLE = """
@@ -53,7 +52,7 @@ class _Panel:
             yield from self._bar(x, y + _HEAD + row * _ROW, peer, bar, scale)
 
     def _bar(self, x: int, y: int, peer: str, bar: Spread, scale: float) -> Iterator[str]:
-        kind = {_OWN: "own", LIMIT: "limit"}.get(peer, "bar")
+        kind = {OWN: "own", LIMIT: "limit"}.get(peer, "bar")
         left, middle = x + _NAME_WIDTH, y + _ROW / 2
         low, high = left + bar.low * scale, left + bar.high * scale
         digits = self.table.columns[0].digits

@@ -28,11 +28,10 @@ from rich.table import Table as RichTable
 
 from benchmarks import broker, document, peer
 from benchmarks.experiments import EXPERIMENTS, Experiment, Sample
-from benchmarks.figures import TABLES
+from benchmarks.figures import LIMIT, OWN, TABLES, YARDSTICK
 from benchmarks.lab import Lab, Plan
 from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
 
-OWN = "cluster_kit"
 ROOT = Path(__file__).resolve().parents[1]
 
 Samples = dict[str, dict[str, list[Sample]]]
@@ -81,6 +80,11 @@ def installed() -> list[str]:
             peer.load(name)
             found.append(name)
     return found
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Order of the tables: this library, the yardstick, the others, the limit."""
+    return {OWN: 0, YARDSTICK: 1, LIMIT: 3}.get(name, 2), name
 
 
 class Bench:
@@ -186,7 +190,7 @@ def main() -> int:
     """Measure and print."""
     given = arguments()
     console = Console()
-    peers = given.peers or installed()
+    peers = sorted(given.peers or installed(), key=_place)
     plan = Plan(seconds=given.seconds, paced=given.paced, memory=given.memory)
     with rabbitmq(given.url) as url:
         around = surroundings(url, peers, given.rounds, plan)

@@ -112,8 +112,16 @@ class Side:
         return [
             (f"{self.name}: MB after the warm-up, at the end", f"{warm:.1f}, {end:.1f}", None),
             (f"{self.name}: MB it grew by", f"{end - warm:.1f}", end <= times * warm + more),
-            (f"{self.name}: asyncio tasks at rest", f"{before.tasks}, {after.tasks}", kept),
-            (f"{self.name}: futures at rest", f"{before.futures}, {after.futures}", kept),
+            (
+                f"{self.name}: asyncio tasks at rest, start and end",
+                f"{before.tasks}, {after.tasks}",
+                kept,
+            ),
+            (
+                f"{self.name}: futures at rest, start and end",
+                f"{before.futures}, {after.futures}",
+                kept,
+            ),
             *((f"  {what}", count, None) for what, count in sorted(self.end["heard"].items())),
         ]
 
