@@ -196,6 +196,7 @@ def main() -> int:
         around = surroundings(url, peers, given.rounds, plan)
         bench = Bench(url, peers, plan, console)
         bench.run(given.workloads, given.rounds)
+        around["load after"] = f"{os.getloadavg()[0]:.2f}"
     results: document.Results = {
         "surroundings": around,
         "titles": {name: peer.load(name).title for name in peers},

@@ -37,7 +37,7 @@ def _declare(link: RawLink, queue: str) -> None:
     )
 
 
-class _Confirms:
+class Confirms:
     """Counts the confirmed publishes in what the broker sends; only acks are expected."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def publish(url: str, queue: str, seconds: float, window: int) -> Timed:
     with raw_link(url) as link:
         _declare(link, queue)
         link.ask(commands.Confirm.Select(), commands.Confirm.SelectOk)
-        confirms, sent, many = _Confirms(), 0, one * burst
+        confirms, sent, many = Confirms(), 0, one * burst
         watch = Stopwatch()
         while watch.seconds < seconds:
             link.send(many)
