@@ -79,13 +79,21 @@ def _surroundings(around: dict[str, str]) -> Iterator[str]:
     yield ""
 
 
+def in_order(results: Results) -> str:
+    """Return the sentence that says whether every message was accounted for."""
+    wrong: dict[str, dict[str, int]] = results["wrong"]
+    told = [
+        f"{results['titles'][peer]} {count} {what}"
+        for peer, counts in wrong.items()
+        for what, count in counts.items()
+    ]
+    if told:
+        return f"Not in order after a measurement: {', '.join(told)}."
+    return "After every measurement the queue was counted: nothing lost, left or done twice."
+
+
 def _notes(results: Results) -> Iterator[str]:
-    wrong = results["wrong"]
-    if wrong:
-        told = "; ".join(f"{results['titles'][peer]}: {what}" for peer, what in wrong.items())
-        yield f"Not in order after a measurement: {told}."
-    else:
-        yield "After every measurement the queue was counted: nothing lost, left or done twice."
+    yield in_order(results)
     yield ""
     for peer, note in results["notes"].items():
         yield f"- {results['titles'][peer]}: {note}."

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from benchmarks import broker
 from benchmarks.peer import Peer, load
 
 CHILD_SECONDS = 900.0
-"""After which a process that does not end has failed."""
+"""After which a process that does not end is killed and has failed."""
 
 Figures = dict[str, Any]
 
@@ -68,7 +69,7 @@ class Process:
     def result(self) -> Figures:
         """Wait for its end and return its figures."""
         output = self._lines.read()
-        if self._process.wait(CHILD_SECONDS) != 0:
+        if self._process.wait() != 0:
             raise self._what
         figures: Figures = json.loads(output.splitlines()[-1])
         return figures
@@ -89,7 +90,7 @@ class Lab:
         self.plan = plan
         self.peer: Peer = load(name)
         self._queue = f"bench-{uuid.uuid4().hex[:8]}"
-        self.wrong = {"lost": 0, "left": 0, "again": 0}
+        self.wrong = {"lost": 0, "left": 0, "again": 0, "failed": 0}
 
     def close(self) -> None:
         """Delete its queues."""
@@ -105,10 +106,13 @@ class Lab:
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
+            assert process.stdout is not None  # it is a pipe
+            watchdog = threading.Timer(CHILD_SECONDS, process.kill)
+            watchdog.start()
             try:
-                # What a pipe is cannot be seen from a type.
-                yield Process(process, process.stdout or sys.stdin, ChildError(role, self._name))
+                yield Process(process, process.stdout, ChildError(role, self._name))
             finally:
+                watchdog.cancel()
                 process.kill()
 
     def stored(self) -> int:

@@ -29,7 +29,7 @@ from rich.table import Table as RichTable
 from benchmarks import broker, document, peer
 from benchmarks.experiments import EXPERIMENTS, Experiment, Sample
 from benchmarks.figures import LIMIT, OWN, TABLES, YARDSTICK
-from benchmarks.lab import Lab, Plan
+from benchmarks.lab import ChildError, Lab, Plan
 from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +127,10 @@ class Bench:
         lab = Lab(self._url, contender, self._plan)
         try:
             return experiment.run(lab)
+        except ChildError as exc:
+            self._console.print(str(exc), style="red")
+            lab.wrong["failed"] += 1
+            return {}  # the others go on, and the rounds stay side by side
         finally:
             lab.close()
             for what, count in lab.wrong.items():
@@ -209,8 +213,8 @@ def main() -> int:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
     if given.document:
         document.write(results, given.document)
-    for name, counts in bench.wrong.items():
-        console.print(f"{name}: {counts}", style="red")
+    if bench.wrong:
+        console.print(document.in_order(results), style="red")
     return 1 if bench.wrong else 0
 
 

@@ -101,29 +101,30 @@ class Side:
         told: dict[str, Any] = json.loads(line)
         return told
 
-    def rows(self) -> list[Row]:
-        """Return its part of the table."""
-        sizes: list[float] = self.end["memory"]
-        warm = statistics.median(_part(sizes, _WARM, 2 * _WARM))
-        end = statistics.median(_part(sizes, 0.9, 1.0))
-        times, more = _GROWTH
-        before, after = Vitals(**self.start), Vitals(**self.end["vitals"])
-        kept = not after.grown_from(before)
-        return [
-            (f"{self.name}: MB after the warm-up, at the end", f"{warm:.1f}, {end:.1f}", None),
-            (f"{self.name}: MB it grew by", f"{end - warm:.1f}", end <= times * warm + more),
-            (
-                f"{self.name}: asyncio tasks at rest, start and end",
-                f"{before.tasks}, {after.tasks}",
-                kept,
-            ),
-            (
-                f"{self.name}: futures at rest, start and end",
-                f"{before.futures}, {after.futures}",
-                kept,
-            ),
-            *((f"  {what}", count, None) for what, count in sorted(self.end["heard"].items())),
-        ]
+
+def judged(name: str, start: dict[str, Any], end: dict[str, Any]) -> list[Row]:
+    """Return the part of a table on one process, from what it told at its start and its end."""
+    sizes: list[float] = end["memory"]
+    warm = statistics.median(_part(sizes, _WARM, 2 * _WARM))
+    last = statistics.median(_part(sizes, 0.9, 1.0))
+    times, more = _GROWTH
+    before, after = Vitals(**start), Vitals(**end["vitals"])
+    kept = not after.grown_from(before)
+    return [
+        (f"{name}: MB after the warm-up, at the end", f"{warm:.1f}, {last:.1f}", None),
+        (f"{name}: MB it grew by", f"{last - warm:.1f}", last <= times * warm + more),
+        (
+            f"{name}: asyncio tasks at rest, start and end",
+            f"{before.tasks}, {after.tasks}",
+            kept,
+        ),
+        (
+            f"{name}: futures at rest, start and end",
+            f"{before.futures}, {after.futures}",
+            kept,
+        ),
+        *((f"  {what}", count, None) for what, count in sorted(end["heard"].items())),
+    ]
 
 
 def _part(sizes: list[float], begin: float, end: float) -> list[float]:
@@ -199,7 +200,7 @@ async def soak(plan: Plan, faults: Faults, folder: Path) -> Result:
         closed=closed,
         closed_by=faults.closed_by,
         seconds=plan.seconds,
-        sides=publisher.rows() + worker.rows(),
+        sides=[row for s in (publisher, worker) for row in judged(s.name, s.start, s.end)],
     )
 
 
