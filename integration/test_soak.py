@@ -8,7 +8,8 @@ import pytest
 
 from integration.load.faults import open_faults
 from integration.load.marks import Marks
-from integration.load.soak import Plan, Result, judged, soak
+from integration.load.soak import Plan, soak
+from integration.load.soak_report import Result, judged
 
 
 @pytest.mark.broker
