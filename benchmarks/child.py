@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from benchmarks.load import Load
-from benchmarks.measure import Tally
+from benchmarks.measure import Tally, memory
 from benchmarks.peer import AsyncPeer, BlockingPeer, Limit, Peer, load
 
 Figures = dict[str, object]
@@ -50,7 +50,8 @@ def pace(peer: Peer, url: str, queue: str, options: dict[str, Any]) -> Figures:
         from benchmarks import in_threads
 
         return in_threads.pace_blocking(peer, url, queue, **options)
-    raise ValueError(f"{peer.title} keeps no pace")
+    peer.pace(url, queue, options["rate"], options["count"])
+    return {}
 
 
 def later(peer: Peer, url: str, queue: str, options: dict[str, Any]) -> Figures:
@@ -65,7 +66,7 @@ def later(peer: Peer, url: str, queue: str, options: dict[str, Any]) -> Figures:
 def consume(peer: Peer, url: str, queue: str, options: dict[str, Any]) -> Figures:
     """Consume `expected` payloads; further options as `Tally`."""
     if isinstance(peer, Limit):
-        return peer.consume(url, queue, options["expected"]).figures() | {"lost": 0, "again": 0}
+        return _consume_at_limit(peer, url, queue, **options)
     tally = Tally(**options)
     _take(peer, url, queue, tally)
     return tally.figures()
@@ -73,22 +74,35 @@ def consume(peer: Peer, url: str, queue: str, options: dict[str, Any]) -> Figure
 
 def start(peer: Peer, url: str, queue: str, options: dict[str, Any]) -> Figures:
     """Handle one waiting message, then rest for `rest` seconds and look at the memory."""
+    if isinstance(peer, Limit):
+        peer.listen(url, queue, 1, _ready)
+        first = time.monotonic()
+        time.sleep(options["rest"])
+        return {"first_at": first, "lost": 0, "again": 0, **memory()}
     tally = Tally(1)
     _take(peer, url, queue, tally, rest=options["rest"])
     return tally.figures() | {"first_at": tally.first_at}
 
 
-def _take(peer: Peer, url: str, queue: str, tally: Tally, *, rest: float = 0.0) -> None:
+def _consume_at_limit(
+    peer: Limit, url: str, queue: str, *, expected: int, ages: bool = False
+) -> Figures:
+    if ages:
+        return {"ages": peer.listen(url, queue, expected, _ready), "lost": 0, "again": 0}
+    return peer.consume(url, queue, expected).figures() | {"lost": 0, "again": 0}
+
+
+def _take(
+    peer: AsyncPeer | BlockingPeer, url: str, queue: str, tally: Tally, *, rest: float = 0.0
+) -> None:
     if isinstance(peer, AsyncPeer):
         from benchmarks import in_loop
 
         _run(in_loop.consume(peer, url, queue, tally, ready=_ready, rest=rest))
-    elif isinstance(peer, BlockingPeer):
+    else:
         from benchmarks import in_threads
 
         in_threads.consume_blocking(peer, url, queue, tally, ready=_ready, rest=rest)
-    else:
-        raise TypeError(f"{peer.title} runs no handlers")
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -38,11 +38,11 @@ def lines(results: Results) -> Iterator[str]:
 def table_rows(table: Table, rounds: Rounds, titles: dict[str, str]) -> list[list[str]]:
     """Return a table, its head first."""
     first = table.columns[0]
-    share = table.more_is_better and LIMIT in rounds
+    limited = any(rounds.get(LIMIT, ()))
     compared = YARDSTICK in rounds
     head = ["", first.head]
     head += [f"x {titles[YARDSTICK]}"] if compared else []
-    head += ["of the limit"] if share else []
+    head += ["of the limit" if table.more_is_better else "x the limit"] if limited else []
     rows = [head + [column.head for column in table.columns[1:]]]
     for peer in rounds:
         value = spread(rounds, peer, first.name)
@@ -50,7 +50,9 @@ def table_rows(table: Table, rounds: Rounds, titles: dict[str, str]) -> list[lis
             continue
         row = [titles[peer], value.text(first.digits)]
         row += [_times(ratio(rounds, peer, YARDSTICK, first.name))] if compared else []
-        row += [_percent(ratio(rounds, peer, LIMIT, first.name))] if share else []
+        if limited:
+            part = ratio(rounds, peer, LIMIT, first.name)
+            row.append(_percent(part) if table.more_is_better else _times(part))
         for column in table.columns[1:]:
             more = spread(rounds, peer, column.name)
             row.append("" if more is None else more.text(column.digits))

@@ -122,8 +122,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "serial": Experiment(run=serial),
     "bulk": Experiment(run=bulk),
     "retry": Experiment(run=retry, suits=_handles),
-    "latency": Experiment(run=latency, suits=_handles),
-    "start": Experiment(run=start, suits=_handles),
+    "latency": Experiment(run=latency),
+    "start": Experiment(run=start),
     "delays": Experiment(run=delays, suits=_delays),
     "memory": Experiment(run=memory, suits=_handles, own_only=True, once=True),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from typing import Any
 
@@ -34,3 +36,17 @@ def age(payload: dict[str, Any]) -> float:
     """Return the seconds since a payload was made, by whichever process of this machine."""
     nanoseconds: int = time.monotonic_ns() - (payload["sent"] - _FIRST_TIME)
     return nanoseconds / 1e9
+
+
+def encode(number: int) -> bytes:
+    """Return payload `number` as JSON."""
+    return json.dumps(make(number), separators=(",", ":")).encode()
+
+
+ENCODED = re.compile(rb'"order":(\d+),"sent":(\d+),')
+"""Finds `encode`d payloads in whatever surrounds them."""
+
+
+def found(match: re.Match[bytes]) -> dict[str, Any]:
+    """Return what `number_of` and `age` want to know of an `ENCODED` one."""
+    return {"order": int(match[1]), "sent": int(match[2])}

@@ -93,12 +93,17 @@ class Limit:
     Attributes:
         publish: ``publish(url, queue, seconds, window)`` with at most `window` unconfirmed.
         consume: ``consume(url, queue, count)``.
+        pace: ``pace(url, queue, rate, count)`` publishes so many a second.
+        listen: ``listen(url, queue, count, ready)`` calls `ready` when it consumes and returns the
+            number and the age in seconds of every payload.
     """
 
     title: str
     packages: Sequence[str]
     publish: Callable[[str, str, float, int], Timed]
     consume: Callable[[str, str, int], Timed]
+    pace: Callable[[str, str, float, int], None]
+    listen: Callable[[str, str, int, Callable[[], None]], list[tuple[int, float]]]
     queues: Sequence[str] = ("{}",)
     note: str = ""
 

@@ -40,8 +40,8 @@ def test_what_needs_no_other_library_can_still_be_measured(rabbitmq: str, tmp_pa
         "serial": HERE,
         "bulk": HERE,
         "retry": HERE[:2],
-        "latency": HERE[:2],
-        "start": HERE[:2],
+        "latency": HERE,
+        "start": HERE,
         "delays": ["cluster_kit"],
         "memory": ["cluster_kit"],
     }

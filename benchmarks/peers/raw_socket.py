@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import struct
+import time
+from collections.abc import Callable
 
 from pamqp import commands, frame
 
 from benchmarks import payload
+from benchmarks.load import PREFETCH
 from benchmarks.measure import Stopwatch
 from benchmarks.peer import Limit, Timed
 from benchmarks.raw_link import RawLink, published, raw_link
@@ -75,9 +77,8 @@ class Confirms:
 
 
 def publish(url: str, queue: str, seconds: float, window: int) -> Timed:
-    """Publish for so long; one by one if the window is 1."""
-    body = json.dumps(payload.make(0), separators=(",", ":")).encode()
-    one = published(queue, body)
+    """Publish for so long, or once; one by one if the window is 1."""
+    one = published(queue, payload.encode(0))
     burst = 1 if window == 1 else _BURST
     most = 1 if window == 1 else _WINDOW
     with raw_link(url) as link:
@@ -85,7 +86,7 @@ def publish(url: str, queue: str, seconds: float, window: int) -> Timed:
         link.ask(commands.Confirm.Select(), commands.Confirm.SelectOk)
         confirms, sent, many = Confirms(), 0, one * burst
         watch = Stopwatch()
-        while watch.seconds < seconds:
+        while not sent or watch.seconds < seconds:
             link.send(many)
             sent += burst
             while sent - confirms.count > most - burst:
@@ -114,11 +115,48 @@ def consume(url: str, queue: str, count: int) -> Timed:
         return watch.stop(count)
 
 
+def pace(url: str, queue: str, rate: float, count: int) -> None:
+    """Publish `count` messages, `rate` a second."""
+    with raw_link(url) as link:
+        _declare(link, queue)
+        link.ask(commands.Confirm.Select(), commands.Confirm.SelectOk)
+        watch = Stopwatch()
+        for number in range(count):
+            time.sleep(max(0.0, number / rate - watch.seconds))
+            link.send(published(queue, payload.encode(number)))
+        confirms = Confirms()
+        while confirms.count < count:
+            confirms.feed(link.receive())
+
+
+def listen(url: str, queue: str, count: int, ready: Callable[[], None]) -> list[tuple[int, float]]:
+    """Take `count` messages, acknowledge each, and return their numbers and ages."""
+    ages: list[tuple[int, float]] = []
+    with raw_link(url) as link:
+        _declare(link, queue)
+        link.ask(commands.Basic.Qos(prefetch_count=PREFETCH), commands.Basic.QosOk)
+        link.ask(commands.Basic.Consume(queue=queue), commands.Basic.ConsumeOk)
+        ready()
+        data = b""
+        while len(ages) < count:
+            data += link.receive()
+            end = 0
+            for match in payload.ENCODED.finditer(data):
+                given = payload.found(match)
+                ages.append((payload.number_of(given), payload.age(given)))
+                link.send(frame.marshal(commands.Basic.Ack(len(ages)), 1))
+                end = match.end()
+            data = data[end:]
+    return ages
+
+
 PEER = Limit(
     title="raw socket",
     packages=(),
     publish=publish,
     consume=consume,
+    pace=pace,
+    listen=listen,
     note="the limit of the broker: ready-made frames in bursts of 100, nothing decoded; publish "
     "with 2,000 unconfirmed, consume with prefetch 1,000 and one ack for 100",
 )
