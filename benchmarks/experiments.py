@@ -68,9 +68,15 @@ def memory(lab: Lab) -> Sample:
 
 def delays(lab: Lab) -> Sample:
     """How late delayed messages run, whose publisher is gone; the longest delay goes first."""
-    early = lab.publish_later()
-    count = len(lab.plan.delays)
-    figures = lab.consume(count, ages=True)
+    # One that waits while nobody consumes: where is it?
+    lab.publish_later(max(lab.plan.delays))
+    early = lab.stored()
+    lab.consume(1)
+    figures = lab.consume(
+        len(lab.plan.delays),
+        ages=True,
+        meanwhile=lambda: lab.publish_later(*lab.plan.delays),
+    )
     late = [seconds - lab.plan.delays[number] for number, seconds in figures["ages"]]
     order = [lab.plan.delays[number] for number, _ in figures["ages"]]
     return {

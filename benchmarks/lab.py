@@ -48,7 +48,7 @@ class Plan:
     paced: int = 1_000
     memory: int = 200_000
     rest: float = 1.0
-    delays: tuple[float, ...] = (8.0, 6.0, 5.0)
+    delays: tuple[float, ...] = (6.0, 3.0, 1.0)
 
 
 class Process:
@@ -124,11 +124,10 @@ class Lab:
         with self.process("publish", **options) as process:
             return self._check_stored(process.result())
 
-    def publish_later(self) -> int:
-        """Publish the delays and return how many messages are in the work queue at once."""
-        with self.process("later", delays=self.plan.delays) as process:
+    def publish_later(self, *delays: float) -> None:
+        """Publish a message for each delay, in this order, by a process that ends at once."""
+        with self.process("later", delays=delays) as process:
             process.result()
-        return self.stored()
 
     def _check_stored(self, figures: Figures) -> Figures:
         queue = self.peer.queues[0].format(self._queue)
