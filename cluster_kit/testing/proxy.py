@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass, field
 from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -98,9 +99,15 @@ class FaultProxy:
         if tasks:
             await asyncio.wait(tasks)
 
-    def cut(self) -> int:
-        """Reset every open connection, on both sides, and return how many; new ones are let in."""
-        links = list(self._links)
+    def cut(self, *, one_of: random.Random | None = None) -> int:
+        """Reset every open connection, on both sides, and return how many; new ones are let in.
+
+        Args:
+            one_of: chooses a single one instead.
+        """
+        links = sorted(self._links, key=id)
+        if one_of and links:
+            links = [one_of.choice(links)]
         for link in links:
             link.abort()
         return len(links)

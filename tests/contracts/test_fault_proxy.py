@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -68,6 +69,19 @@ async def test_cut_ends_what_is_open_and_lets_new_ones_in(proxy: FaultProxy) -> 
     assert [await client.ended() for client in clients] == [True] * 3
     client = await connect(proxy)
     client.writer.close()
+
+
+async def test_one_connection_can_be_cut_and_the_others_stay(proxy: FaultProxy) -> None:
+    clients = [await connect(proxy) for _ in range(3)]
+    chance = random.Random(7)
+
+    assert proxy.cut(one_of=chance) == 1
+
+    await eventually(lambda: proxy.connections == 2)
+    proxy.cut()
+    assert [await client.ended() for client in clients] == [True] * 3
+    await eventually(lambda: proxy.connections == 0)
+    assert proxy.cut(one_of=chance) == 0
 
 
 async def test_refuse_lets_nobody_in_until_resume(proxy: FaultProxy) -> None:
