@@ -155,8 +155,8 @@ class Control:
     async def link(self) -> AsyncGenerator[ControlLink, None]:
         """Have the link for the length of the context.
 
-        After a dial that failed the next waits longer and longer, so that whoever insists does
-        not press.
+        After a dial that failed, or a link that was lost in use, the next waits, longer each
+        time, so that whoever insists does not press.
 
         Raises:
             LinkDown: none could be made.
@@ -166,6 +166,12 @@ class Control:
         try:
             yield link
         finally:
+            if link.lost is None:
+                self._backoff.reset()
+                self._not_before = 0.0
+            elif link is self._link:
+                self._link = None
+                self._put_off()
             await self._left(link)
 
     async def close(self) -> None:
@@ -232,11 +238,13 @@ class Control:
             except DialFailed as exc:
                 failures.append(f"{host}: {exc.reason}")
             else:
-                self._backoff.reset()
-                self._not_before = 0.0
                 return link
-        self._not_before = clock.monotonic() + self._backoff.next()
+        self._put_off()
         raise LinkDown("; ".join(failures), sent=False)
+
+    def _put_off(self) -> None:
+        """Let the next attempt wait."""
+        self._not_before = self._context.clock.monotonic() + self._backoff.next()
 
     async def _dial_within(self, host: Host) -> ControlLink:
         timeout = self._options.connect_timeout or self._context.connect_timeout

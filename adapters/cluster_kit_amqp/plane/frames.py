@@ -51,7 +51,7 @@ class FrameReader:
         self.largest: int = largest
         self._kept: list[bytes] = []
         self._size_kept = 0
-        self._needed = OVERHEAD
+        self._needed = _HEAD_SIZE
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the stream.
@@ -75,7 +75,7 @@ class FrameReader:
         """Pass on every whole frame and return where the rest begins."""
         at, end = 0, len(data)
         on_frame, unpack = self._on_frame, HEAD.unpack_from
-        while end - at >= OVERHEAD:
+        while end - at >= _HEAD_SIZE:
             kind, channel, size = unpack(data, at)
             if kind not in _TYPES or size + OVERHEAD > self.largest:
                 raise self._malformed(data[at : at + OVERHEAD], kind, size)
@@ -88,7 +88,7 @@ class FrameReader:
                 raise MalformedError(f"a frame ends in {data[stop]:#04x} instead of 0xce")
             on_frame(kind, channel, data, start, stop)
             at = stop + 1
-        self._needed = OVERHEAD
+        self._needed = _HEAD_SIZE
         return at
 
     def _malformed(self, head: bytes, kind: int, size: int) -> MalformedError:
