@@ -309,6 +309,7 @@ async def test_the_broker_closing_the_connection_is_answered_and_told() -> None:
 async def test_a_server_that_never_answers_a_close_is_left() -> None:
     async def server(peer: Peer) -> None:
         await peer.open_channel()
+        await peer.expect(commands.Basic.Publish)  # which never comes
 
     async with linked(server) as link:
         channel = await link.open_channel(confirms=True)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pamqp import commands, frame
 
 from cluster_kit_amqp.link import LinkDown, Nacked, Returned
-from cluster_kit_amqp.plane import heartbeat as heartbeat_module
 from cluster_kit_amqp.plane import methods, room
 from cluster_kit_amqp.plane.confirms import Confirms, Pending
 from cluster_kit_amqp.plane.frames import MalformedError
@@ -338,12 +337,13 @@ async def test_when_the_link_is_lost_nobody_waits() -> None:
 async def test_many_bytes_fill_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MOST_BYTES", 100)
     space = Room()
-    space.enter(99)
-    assert space.free
-    space.enter(1000)
-    assert not space.free
+    seen = [space.free]
+    for size in (99, 1000):
+        space.enter(size)
+        seen.append(space.free)
     space.leave(1, 1000)
-    assert space.free
+
+    assert [*seen, space.free] == [True, True, False, True]
 
 
 # --- heartbeat -------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class Loop:
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     made = Loop()
-    monkeypatch.setattr(heartbeat_module.asyncio, "get_running_loop", lambda: made)
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: made)
     return made
 
 
