@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ async def test_a_delivery_cut_at_every_byte_comes_whole_or_not_at_all(
     for count in range(1000):
         async with channel_of(fault_proxy.url) as channel:
             ended = asyncio.Event()
-            channel.on_closed(lambda _, ended=ended: ended.set())
+            channel.on_closed(partial(set_when_called, ended))
             fault_proxy.close_after(count, "to_client")
             with suppress(LinkError):
                 await consume(channel, queue, whole)
@@ -125,6 +126,10 @@ async def test_a_delivery_cut_at_every_byte_comes_whole_or_not_at_all(
     assert whole[0].message.body == message.body
     assert {name: whole[0].message.headers[name] for name in HEADERS} == HEADERS
     assert await taken(rabbitmq, queue) == [message.message_id]
+
+
+def set_when_called(event: asyncio.Event, _: str) -> None:
+    event.set()
 
 
 async def consume(channel: Channel, queue: str, whole: list[Incoming]) -> None:
