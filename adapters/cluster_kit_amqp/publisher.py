@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.deadlines import Deadlines
@@ -188,7 +189,13 @@ class Publisher:
             if self._channel is None or self._channel_link is not link or not self._channel.open:
                 self._channel = await link.open_channel(confirms=True)
                 self._channel_link = link
+                self._channel.on_closed(partial(self._closed, self._channel))
             return self._channel
+
+    def _closed(self, channel: Channel, _: str) -> None:
+        """Let go of the channel, and with it of a link that may be lost."""
+        if self._channel is channel:
+            self._channel = self._channel_link = None
 
     def _expiration(self, envelope: Envelope, target: _Target) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.

@@ -118,6 +118,20 @@ async def test_a_frozen_connection_can_be_cut(proxy: FaultProxy) -> None:
     await eventually(lambda: proxy.connections == 0)
 
 
+async def test_close_after_lets_so_many_bytes_pass(proxy: FaultProxy) -> None:
+    client = await connect(proxy)
+    proxy.close_after(3, "to_client")
+    client.writer.write(b"abcdef")
+    assert await client.reader.read(100) == b"abc"
+    assert await client.ended()
+    client = await connect(proxy)
+    assert await client.ask(b"abcdef") == b"abcdef"  # once is once
+    proxy.close_after(0, "to_server")
+    client.writer.write(b"x")
+    assert await client.ended()
+    await eventually(lambda: proxy.connections == 0)
+
+
 async def test_delay_slows_every_answer(proxy: FaultProxy) -> None:
     client = await connect(proxy)
     loop = asyncio.get_running_loop()

@@ -139,7 +139,7 @@ class RetryScenarios(Scenarios):
         self, bench: Bench, answer: float
     ) -> None:
         class Wrong(RetryPolicy):
-            def delay(self, _attempt: int) -> float:
+            def delay(self, failures: int) -> float:  # noqa: ARG002 - whatever it is given
                 return answer
 
         cluster, recorder = await bench.cluster(), Recorder(always(ValueError("no")))
