@@ -76,7 +76,13 @@ class AmqpEventQueue:
         # Imported here, for it loads a driver nobody needs before the first question.
         from cluster_kit_amqp.aiormq_link import dial_control  # noqa: PLC0415
 
-        return await dial_control(self._options, host, tls=self._tls, name=self._name("control"))
+        return await dial_control(
+            self._options,
+            host,
+            tls=self._tls,
+            name=self._name("control"),
+            tasks=self._context.tasks,
+        )
 
     def _name(self, purpose: str) -> str:
         """Return what the broker shows of a connection."""
@@ -85,7 +91,11 @@ class AmqpEventQueue:
 
     def _new_declarer(self) -> Declarer:
         return Declarer(
-            self._control, self._options.declare, self._context.crash_limit, self._announce
+            self._control,
+            self._options.declare,
+            self._context.crash_limit,
+            self._announce,
+            self._context.tasks,
         )
 
     async def _announce(self, queue: QueueName) -> None:
@@ -264,10 +274,7 @@ async def _unless_missing(
     """Ask on a channel of its own; None when what is asked about is not there."""
     async with link.channel() as channel:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                return await ask(channel)
-        except TimeoutError:
-            raise ConnectionLost(f"the broker did not answer in {CALL_TIMEOUT:g} s") from None
+            return await ask(channel)
         except ChannelDown as exc:
             if exc.code != NOT_FOUND:
                 raise
