@@ -71,7 +71,8 @@ class Calls:
         """The link is lost: let no call outlive it by more than the grace time."""
         deadline = asyncio.get_running_loop().time() + _GRACE
         for scope in self._scopes:
-            scope.reschedule(min(deadline, scope.when() or deadline))
+            if not scope.expired():
+                scope.reschedule(min(deadline, scope.when() or deadline))
 
     async def run(self, call: Awaitable[T], *, timeout: float = CALL_TIMEOUT) -> T:
         """Run a call of the driver, to its end even where the caller is cancelled.

@@ -80,6 +80,11 @@ class Declarer:
         self._doubted: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
+    @property
+    def makes(self) -> bool:
+        """Whether what is missing is made."""
+        return self._mode == "auto"
+
     async def ensure_queue(self, link: Link, queue: QueueName) -> None:
         """Make or check a channel's queues and what leads to them.
 

@@ -20,6 +20,7 @@ from cluster_kit_amqp.link import ChannelDown, Link, LinkError, QueueCounts
 from cluster_kit_amqp.options import Host, parse_url
 from cluster_kit_amqp.plane.link import dial
 from cluster_kit_amqp.publisher import Publisher
+from cluster_kit_amqp.turn import Turns
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
@@ -61,7 +62,7 @@ class AmqpEventQueue:
         self._consumers: list[AmqpConsumer] = []
         self._used: set[QueueName] = set()
         self._changing_state = asyncio.Lock()
-        self._listing = asyncio.Lock()
+        self._turns = Turns()
         self._server = ""
 
     def _connection(self, purpose: Purpose) -> Connection:
@@ -213,7 +214,7 @@ class AmqpEventQueue:
         Raises:
             ConnectionLost: there is no connection.
         """
-        async with self._asking() as link, read_dead(link, queue) as entries:
+        async with self._asking() as link, read_dead(link, self._turns, queue) as entries:
             yield entries
 
     # --- questions ---------------------------------------------------------------------------
@@ -239,8 +240,8 @@ class AmqpEventQueue:
         """Return this application's queues, sorted: those on the list, and those used here."""
         app = self._context.app
         used = {queue for queue in self._used if queue.app == app}
-        async with self._listing, self._asking() as link:
-            return await read_channels(link, app, used)
+        async with self._asking() as link:
+            return await read_channels(link, self._turns, app, used)
 
     @asynccontextmanager
     async def _asking(self) -> AsyncGenerator[ControlLink, None]:

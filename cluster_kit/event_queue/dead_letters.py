@@ -72,9 +72,9 @@ class DeadLetters:
         wanted = _wanted(ids)
         if rate is not None and not rate > 0:
             raise ConfigurationError(f"rate must be above 0 a second, not {rate!r}")
-        replayed = 0
+        replayed, now = 0, self._clock.wall()
         async with self._adapter.read_dead(self._queue) as entries:
-            async for entry in _chosen(entries, wanted):
+            async for entry in _chosen(entries, wanted, now):
                 if rate is not None and replayed:
                     await self._clock.sleep(1 / rate)
                 fresh = dataclasses.replace(
@@ -88,9 +88,9 @@ class DeadLetters:
     async def discard(self, ids: Iterable[str] | None = None) -> int:
         """Delete dead letters for good and return how many; `ids` as for `replay`."""
         wanted = _wanted(ids)
-        discarded = 0
+        discarded, now = 0, self._clock.wall()
         async with self._adapter.read_dead(self._queue) as entries:
-            async for entry in _chosen(entries, wanted):
+            async for entry in _chosen(entries, wanted, now):
                 await entry.remove()
                 discarded += 1
         return discarded
@@ -120,20 +120,30 @@ class DeadLetters:
 
 
 async def _chosen(
-    entries: AsyncIterator[DeadEntry], wanted: frozenset[str] | None
+    entries: AsyncIterator[DeadEntry], wanted: frozenset[str] | None, now: float
 ) -> AsyncIterator[DeadEntry]:
-    """Pass on the wanted entries, and look no further than the last of them."""
+    """Pass on the wanted entries, and look no further than the last of them.
+
+    All that is wanted without ids is what had died by `now`, seconds since 1970: while some are
+    held by another reader, later ones come instead, which nobody has seen.
+    """
     missing = None if wanted is None else set(wanted)
     if missing is not None and not missing:
         return
     async for entry in entries:
         if missing is None:
-            yield entry
+            if not _died_after(now, entry):
+                yield entry
         elif entry.envelope.id in missing:
             missing.discard(entry.envelope.id)
             yield entry
             if not missing:
                 return
+
+
+def _died_after(now: float, entry: DeadEntry) -> bool:
+    death = entry.envelope.death
+    return death is not None and death.died_at is not None and death.died_at > now
 
 
 def _wanted(ids: Iterable[str] | None) -> frozenset[str] | None:
