@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cluster_kit.clock import Duration, seconds, utc
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
 from cluster_kit.event_queue import EventQueue
-from cluster_kit.names import check_app, check_name, new_id
+from cluster_kit.names import check_app, check_topic, new_id
 from cluster_kit.plugin import Plugin, make_plugin, run_hook, start_order
 from cluster_kit.ports import AdapterContext, EventQueueAdapter
 from cluster_kit.registry import AdapterRegistry
@@ -31,8 +31,8 @@ class Cluster:
     """One instance of an application that runs as several.
 
     Args:
-        name: of the application, the same in all its instances; prefixes every queue. Wins over
-            ``CLUSTER_KIT_APP``.
+        name: of the application, the same in all its instances; prefixes every queue. 1 to 40
+            bytes without a dot. Wins over ``CLUSTER_KIT_APP``.
         plugins: classes or instances, in the order in which they start.
         settings: by default read from the environment.
 
@@ -110,7 +110,7 @@ class Cluster:
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
-        return self._worker_mode.serving(topic if topic is None else check_name("topic", topic))
+        return self._worker_mode.serving(topic if topic is None else check_topic(topic))
 
     # --- life ----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from cluster_kit.errors import (
     PublishManyError,
 )
 from cluster_kit.message import Envelope, Headers
-from cluster_kit.names import QueueName, check_channel, check_message_id, new_id
+from cluster_kit.names import QueueName, check_channel, check_message_id, check_queue, new_id
 
 if TYPE_CHECKING:
     from cluster_kit.codec import Codec
@@ -87,7 +87,7 @@ class Publisher:
 
     def queue(self, channel: str, *, shared: bool) -> QueueName:
         """Return the queue of a channel, or raise `InvalidNameError`."""
-        return QueueName(None if shared else self._app, check_channel(channel))
+        return check_queue(QueueName(None if shared else self._app, check_channel(channel)))
 
     def envelope(
         self,

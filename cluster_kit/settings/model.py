@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     these capabilities where the release has them, and are otherwise checked and left alone.
 
     Attributes:
-        app: name of the application, 1 to 40 bytes; `Cluster` has its own argument for it.
+        app: name of the application, 1 to 40 bytes without a dot; `Cluster` has its own argument
+            for it.
         amqp_url: of RabbitMQ, one or several hosts: ``amqp://user:password@mq-1,mq-2/vhost``.
         redis_url: of Redis.
         memcached_url: of memcached.
