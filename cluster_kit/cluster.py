@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from cluster_kit.clock import Duration, seconds, utc
+from cluster_kit.clock import MAX_WAIT, Duration, seconds, utc
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.names import check_app, check_topic, new_id
@@ -167,7 +167,8 @@ class Cluster:
             LifecycleError: called from a plugin's hook.
         """
         self._refuse_in_hook("stop()")
-        limit = self.settings.drain_timeout if timeout is None else seconds("timeout", timeout)
+        setting = self.settings.drain_timeout
+        limit = setting if timeout is None else seconds("timeout", timeout, limit=MAX_WAIT)
         self._stops += 1
         self._abandon_start()
         if self._stopping is None:

@@ -97,6 +97,20 @@ def test_durations_may_be_timedeltas() -> None:
     assert Settings(drain_timeout=timedelta(minutes=1)).drain_timeout == 60.0
 
 
+@pytest.mark.parametrize(
+    "path", ["TIMEOUT", "PUBLISH_TIMEOUT", "CANCEL_GRACE", "DRAIN_TIMEOUT", "CONNECT_TIMEOUT"]
+)
+def test_no_duration_is_over_thirty_days(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    group = "EVENT_QUEUE__" if path in {"TIMEOUT", "PUBLISH_TIMEOUT", "CANCEL_GRACE"} else ""
+    name = f"CLUSTER_KIT_{group}{path}"
+    monkeypatch.setenv(name, "2592000")
+    Settings()
+    monkeypatch.setenv(name, "2592001")
+
+    text = "the duration may be at most 2,592,000 seconds, not 2592001.0"
+    assert problems(Settings) == [f"{name}: {text}"]
+
+
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_file_with_and_without_byte_order_mark(tmp_path: Path, mark: str) -> None:
     (tmp_path / ".env").write_text(f"{mark}CLUSTER_KIT_APP=shop\n", encoding="utf-8")
