@@ -37,7 +37,7 @@ changed. Errors of drivers are always translated; passwords never reach a messag
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster_kit.urls import redact_url
 
@@ -56,10 +56,27 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def reduced(error: BaseException) -> tuple[Any, ...]:
+    """Return what pickle and copy make `error` of again: its text and attributes as they are.
+
+    By default they call the class with the text alone, which is not what it takes.
+    """
+    return _revived, (type(error), error.args), dict(vars(error))
+
+
+def _revived(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
+
 class ClusterKitError(Exception):
-    """Base of every error of this library."""
+    """Base of every error of this library. It survives pickle and copy."""
 
     retryable: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
 
 class ConfigurationError(ClusterKitError, ValueError):
