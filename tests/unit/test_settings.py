@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import traceback
 from collections.abc import Callable
@@ -17,14 +16,6 @@ from cluster_kit.settings import EventQueueSettings, ServerUrl, Settings, Worker
 
 SECRET = "s3cr3t"
 URL = f"amqp://shop:{SECRET}@mq/"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.upper().startswith("CLUSTER_KIT_"):
-            monkeypatch.delenv(name)
 
 
 def problems(make: Callable[[], object]) -> list[str]:
