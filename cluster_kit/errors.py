@@ -105,12 +105,18 @@ class UnknownOptionError(ConfigurationError):
 
 
 class AdapterNotFoundError(ConfigurationError):
-    """No registered adapter serves this URL scheme."""
+    """No registered adapter serves this URL scheme.
 
-    def __init__(self, scheme: str, known: Iterable[str]) -> None:
-        self.scheme, self.known = scheme, tuple(sorted(known))
+    `unusable` are adapters that are installed and cannot be used: it may be one of theirs.
+    """
+
+    def __init__(
+        self, scheme: str, known: Iterable[str], unusable: Iterable[AdapterUnavailableError] = ()
+    ) -> None:
+        self.scheme, self.known, self.unusable = scheme, tuple(sorted(known)), tuple(unusable)
         hint = suggestion(scheme, self.known) or f"; known: {', '.join(self.known)}"
-        super().__init__(f"no adapter for {scheme}://{hint}")
+        others = "".join(f"; {error}" for error in self.unusable)
+        super().__init__(f"no adapter for {scheme}://{hint}{others}")
 
 
 class AdapterUnavailableError(ConfigurationError):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cluster import Cluster
-from cluster_kit.settings import Settings
+from cluster_kit.settings import ServerUrl, Settings
 from cluster_kit.settings.groups import EventQueueSettings, EventQueueValues
 from cluster_kit.testing.proxy import TASK_PREFIX
 
@@ -50,13 +50,15 @@ class ClusterFactory:
             n: how many.
             name: of the application; by default one of its own for this factory.
             plugins: for each instance; give classes when there are several instances.
-            url: of the event queue.
+            url: of the event queue, unless `event_queue` has one of its own.
             start: False leaves starting to the test.
             settings: keywords of `Settings`.
         """
         queue = settings.get("event_queue", EventQueueValues())
         if not isinstance(queue, EventQueueSettings):
             settings["event_queue"] = {"url": url or self.url, **queue}
+        elif queue.url is None:
+            settings["event_queue"] = queue.model_copy(update={"url": ServerUrl(url or self.url)})
         made: list[Cluster] = []
         for _ in range(n):
             cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))

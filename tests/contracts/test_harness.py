@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster_kit.settings import EventQueueSettings
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder, until
 from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
@@ -69,6 +70,21 @@ async def test_a_factory_passes_settings_on(cluster_factory: ClusterFactory) -> 
     assert cluster.settings.drain_timeout == 7
     assert cluster.settings.event_queue.max_retries == 9
     assert cluster.settings.url_for("event_queue").reveal() == cluster_factory.url
+
+
+@pytest.mark.parametrize("url", [None, "memory://elsewhere"])
+@pytest.mark.asyncio
+async def test_a_factory_passes_its_url_into_settings_without_one(
+    cluster_factory: ClusterFactory, url: str | None
+) -> None:
+    wanted = EventQueueSettings(max_retries=9)
+    [cluster] = await cluster_factory(event_queue=wanted, url=url)
+    assert cluster.settings.event_queue.max_retries == 9
+    assert cluster.settings.url_for("event_queue").reveal() == (url or cluster_factory.url)
+
+    own = EventQueueSettings(url="memory://its-own")
+    [other] = await cluster_factory(event_queue=own, url=url)
+    assert other.settings.url_for("event_queue").reveal() == "memory://its-own"
 
 
 @pytest.mark.asyncio

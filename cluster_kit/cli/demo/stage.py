@@ -10,7 +10,7 @@ from cluster_kit.cli.demo.journal import PATIENCE, BrokenPromise, Journal, Kind
 from cluster_kit.cli.demo.workload import CHANNELS, CRASH_LIMIT
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import ClusterKitError, LifecycleError
-from cluster_kit.settings import Settings
+from cluster_kit.settings import EventQueueSettings, Settings
 from cluster_kit.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def demo_settings(url: str, instance_id: str | None) -> Settings:
     """Return the settings of an instance."""
     return DemoSettings(
         app=APP,
-        event_queue={"url": url, "crash_limit": CRASH_LIMIT},
+        event_queue=EventQueueSettings(url=url, crash_limit=CRASH_LIMIT),
         drain_timeout=10.0,
         instance_id=instance_id,
     )
