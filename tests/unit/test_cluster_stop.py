@@ -202,7 +202,12 @@ async def test_a_start_whose_caller_is_gone_is_undone_although_a_hook_swallows_i
 async def test_a_caller_that_is_cancelled_as_its_start_ends_leaves_nothing_running() -> None:
     made = cluster()
     starting = asyncio.create_task(made.start())
-    made.telemetry.subscribe(lambda event, _: starting.cancel() if "started" in event else None)
+
+    def observe(event: str, _fields: object) -> None:
+        if event == "cluster.started":
+            starting.cancel()
+
+    made.telemetry.subscribe(observe)
 
     async with asyncio.timeout(5):
         with pytest.raises(asyncio.CancelledError):
