@@ -90,6 +90,10 @@ class SettingsError(ConfigurationError):
 class InvalidNameError(ConfigurationError):
     """A name breaks the syntax of `cluster_kit.names`."""
 
+    kind: str
+    name: object
+    reason: str
+
     def __init__(self, kind: str, name: object, reason: str) -> None:
         self.kind, self.name, self.reason = kind, name, reason
         super().__init__(f"bad {kind} {shorten(repr(name))}: {reason}")
@@ -97,6 +101,10 @@ class InvalidNameError(ConfigurationError):
 
 class UnknownOptionError(ConfigurationError):
     """An option nobody reads; most often a typing error."""
+
+    where: str
+    name: str
+    known: tuple[str, ...]
 
     def __init__(self, where: str, name: str, known: Iterable[str]) -> None:
         self.where, self.name, self.known = where, name, tuple(sorted(known))
@@ -110,6 +118,10 @@ class AdapterNotFoundError(ConfigurationError):
     `unusable` are adapters that are installed and cannot be used: it may be one of theirs.
     """
 
+    scheme: str
+    known: tuple[str, ...]
+    unusable: tuple[AdapterUnavailableError, ...]
+
     def __init__(
         self, scheme: str, known: Iterable[str], unusable: Iterable[AdapterUnavailableError] = ()
     ) -> None:
@@ -122,6 +134,10 @@ class AdapterNotFoundError(ConfigurationError):
 class AdapterUnavailableError(ConfigurationError):
     """The adapter is known but cannot be imported."""
 
+    name: str
+    missing: str
+    install: str
+
     def __init__(self, name: str, missing: str, install: str) -> None:
         self.name, self.missing, self.install = name, missing, install
         super().__init__(f"adapter {name!r} needs {missing}{f': {install}' if install else ''}")
@@ -129,6 +145,8 @@ class AdapterUnavailableError(ConfigurationError):
 
 class AlreadySubscribedError(ConfigurationError):
     """A channel takes one handler per instance; the same function twice is no error."""
+
+    channel: str
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
@@ -140,6 +158,9 @@ class TopologyError(ConfigurationError):
 
     `subject` names it and `detail` says which argument differs or what is missing.
     """
+
+    subject: str
+    detail: str
 
     def __init__(self, subject: str, detail: str) -> None:
         self.subject, self.detail = subject, detail
@@ -173,6 +194,9 @@ class TransportError(ClusterKitError):
 class ConnectError(TransportError):
     """The first connection failed. `url` is redacted; `retryable` tells whether waiting helps."""
 
+    url: str
+    reason: str
+
     def __init__(self, url: str, reason: str, *, retryable: bool = True) -> None:
         self.url, self.reason = redact_url(url), redact_url(reason)
         # An instance, not the class, knows: a wrong password stays wrong, a closed port may open.
@@ -198,6 +222,9 @@ class PublishUnconfirmed(TransportError):  # noqa: N818 - the name is the contra
     Publishing again under the same `message_id` may store it twice and never loses it.
     """
 
+    message_id: str
+    reason: str
+
     def __init__(self, message_id: str, reason: str) -> None:
         self.message_id, self.reason = message_id, redact_url(reason)
         super().__init__(f"message {message_id} may or may not be stored: {self.reason}")
@@ -208,6 +235,9 @@ class PublishManyError(TransportError):
 
     `confirmed` has the ids of stored messages in order, `failed` maps the others to their error.
     """
+
+    confirmed: list[str]
+    failed: dict[str, Exception]
 
     def __init__(self, confirmed: list[str], failed: Mapping[str, Exception]) -> None:
         self.confirmed, self.failed = confirmed, dict(failed)
@@ -233,6 +263,9 @@ class DecodeError(MessageError, ValueError):
 class MessageTooLargeError(MessageError, ValueError):
     """Over a size limit. Both sizes are in bytes."""
 
+    size_bytes: int
+    limit_bytes: int
+
     def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
         self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
         super().__init__(f"{what} has {size_bytes} bytes, the limit is {limit_bytes}")
@@ -242,6 +275,7 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
     """A handler ran longer than its timeout (seconds); the attempt has failed."""
 
     retryable = True
+    timeout: float
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -254,6 +288,9 @@ class PluginError(ClusterKitError):
 
 class PluginFailedError(PluginError):
     """A plugin's hook raised; the cause is chained."""
+
+    plugin: str
+    hook: str
 
     def __init__(self, plugin: str, hook: str, cause: BaseException) -> None:
         self.plugin, self.hook = plugin, hook
