@@ -166,7 +166,7 @@ class EventQueue:
             max_retries: failed runs after the first before it is dead-lettered.
             delay: seconds it waits in the broker before its first run.
             ttl: seconds it may wait for a run once it is due; then it is dead-lettered.
-            message_id: your own id; by default a fresh one.
+            message_id: by default fresh. A second task under one id in five minutes is dropped.
             headers: str, int, bool and None values that travel with the task.
             shared: the channel of a queue without app prefix.
 
@@ -221,7 +221,7 @@ class EventQueue:
         """Return the dead letters of a channel."""
         return DeadLetters(
             self._publisher.queue(channel, shared=shared),
-            self._adapter(),
+            self._adapter,
             self._codec,
             self._clock,
             publish_timeout=self._settings.publish_timeout,
