@@ -216,6 +216,7 @@ class Cluster:
         self.telemetry.emit("cluster.started", app=self.name, instance_id=self.instance_id)
 
     def _stopped(self, unfinished: list[str]) -> None:
+        log.info("%s stopped, instance %s", self.name, self.instance_id)
         self.telemetry.emit(
             "cluster.stopped",
             app=self.name,
