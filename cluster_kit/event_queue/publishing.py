@@ -34,6 +34,7 @@ MAX_RETRIES = 1_000_000
 """Largest legal `max_retries`."""
 
 MAX_HEADER_NAME_BYTES = 128
+"""Longest name of a user header, bytes of UTF-8."""
 _INT64 = 2**63
 _RESERVED = ("ck-", "x-")
 
