@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds, utc
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
@@ -13,7 +13,7 @@ from cluster_kit.event_queue import EventQueue
 from cluster_kit.lifecycle import Lifecycle, Steps
 from cluster_kit.names import check_app, check_topic, new_id
 from cluster_kit.plugin import Plugin, make_plugin, run_hook, start_order
-from cluster_kit.ports import AdapterContext, EventQueueAdapter
+from cluster_kit.ports import AdapterContext, AdapterHealth, ClusterHealth, EventQueueAdapter
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
 from cluster_kit.signals import ending_signals
@@ -174,7 +174,7 @@ class Cluster:
         """Stop with the default drain timeout."""
         await self.stop()
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> ClusterHealth:
         """Return the state as known now, for a health endpoint.
 
         ``status`` is the worst of the adapters' (``ok``, ``degraded``, ``down``), and ``down``
@@ -188,7 +188,7 @@ class Cluster:
         if status == "ok" and (troubles := self.event_queue.troubles()):
             status, detail = "degraded", "; ".join(troubles)
         since = utc(health.since).isoformat()
-        entry = {"status": status, "detail": detail, "since": since}
+        entry: AdapterHealth = {"status": status, "detail": detail, "since": since}
         return {"status": status, "ready": self._life.ready, "adapters": {"event_queue": entry}}
 
     # --- inside --------------------------------------------------------------------------

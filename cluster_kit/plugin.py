@@ -19,6 +19,7 @@ from cluster_kit.supervisor import being_cancelled
 
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.ports import ClusterHealth
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
     from cluster_kit.telemetry import Telemetry
@@ -41,6 +42,10 @@ class Host(Protocol):
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
+        ...
+
+    def health(self) -> ClusterHealth:
+        """Return the state as known now, see `Cluster.health`."""
         ...
 
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from cluster_kit.clock import SystemClock
 
@@ -73,6 +73,22 @@ class Health:
     status: HealthStatus
     detail: str
     since: float
+
+
+class AdapterHealth(TypedDict):
+    """A `Health` as `Cluster.health` shows it. `since` is ISO 8601."""
+
+    status: HealthStatus
+    detail: str
+    since: str
+
+
+class ClusterHealth(TypedDict):
+    """What `Cluster.health` returns; `adapters` is by capability."""
+
+    status: HealthStatus
+    ready: bool
+    adapters: dict[str, AdapterHealth]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ QUEUES_KEPT = 1_000
 """Names of queues kept at hand, so that they need not be checked again."""
 
 MAX_HEADER_NAME_BYTES = 128
+"""Longest name of a user header, bytes of UTF-8."""
 _INT64 = 2**63
 _RESERVED = ("ck-", "x-")
 
