@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.ports import AdapterSpec
 from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter, PubSubAdapter
 
 GROUP = "cluster_kit.adapters"
 """Entry-point group in which a distribution names its `AdapterSpec`."""
@@ -74,8 +74,18 @@ class AdapterRegistry:
         known = [known for spec in self._specs.values() for known in spec.schemes]
         raise AdapterNotFoundError(scheme, known)
 
-    def create(self, capability: str, url: str, context: AdapterContext) -> EventQueueAdapter:
-        """Make the adapter of a capability (``event_queue``) for `url`.
+    @overload
+    def create(
+        self, capability: Literal["event_queue"], url: str, context: AdapterContext
+    ) -> EventQueueAdapter: ...
+    @overload
+    def create(
+        self, capability: Literal["pubsub"], url: str, context: AdapterContext
+    ) -> PubSubAdapter: ...
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter:
+        """Make the adapter of a capability (``event_queue`` or ``pubsub``) for `url`.
 
         Raises:
             ConfigurationError: as `find`; or the adapter lacks this capability; or an option of

@@ -1,11 +1,11 @@
-"""A user's function as the event queue calls it: arity, payload type, sync or async."""
+"""A user's function as a service calls it: arity, payload type, sync or async."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from cluster_kit.errors import ConfigurationError, DecodeError
 
@@ -13,14 +13,30 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
     from cluster_kit.codec import Codec
-    from cluster_kit.message import Delivery
     from cluster_kit.supervisor import Supervisor
 
 Process = Callable[..., Any]
-"""``process(payload)`` or ``process(payload, delivery)``, async or sync."""
+"""``process(payload)``, or with what is to be known about it, ``process(payload, delivery)``.
+
+Async or sync.
+"""
 
 _ANYTHING: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
 _GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+class About(Protocol):
+    """What every second argument has: it names what the handler was called for."""
+
+    @property
+    def channel(self) -> str:
+        """Name without the app prefix."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Of the message."""
+        ...
 
 
 class Handler:
@@ -28,15 +44,20 @@ class Handler:
 
     A parameter annotated with a type other than ``object`` or ``Any`` is validated by pydantic
     before the function is called. A function that is not a coroutine function runs in a thread.
+
+    Args:
+        process: the function.
+        codec: of the payloads.
+        second: what the second argument is called.
     """
 
-    def __init__(self, process: Process, codec: Codec) -> None:
+    def __init__(self, process: Process, codec: Codec, second: str = "delivery") -> None:
         self.process = process
         self._codec = codec
         self.name = getattr(process, "__qualname__", None) or repr(process)
-        self._is_async = _is_async(process)
-        parameters = _positional(process, self.name)
-        self._wants_delivery = _wants_delivery(parameters)
+        self._is_async = is_async(process)
+        parameters = _positional(process, self.name, second)
+        self._wants_delivery = _wants_second(parameters, second)
         self._validator = _validator(process, parameters[0], self.name)
 
     def decode(self, body: bytes, content_type: str | None) -> object:
@@ -63,7 +84,7 @@ class Handler:
             text = f"the payload is not what {self.name} takes: {_summary(exc)}"
             raise DecodeError(text) from exc
 
-    async def call(self, payload: object, delivery: Delivery, supervisor: Supervisor) -> None:
+    async def call(self, payload: object, delivery: About, supervisor: Supervisor) -> None:
         """Run the function to its end."""
         arguments = (payload, delivery) if self._wants_delivery else (payload,)
         if self._is_async:
@@ -83,7 +104,8 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _is_async(process: Process) -> bool:
+def is_async(process: Process) -> bool:
+    """Whether calling it gives a coroutine, also through partials and callable objects."""
     return inspect.iscoroutinefunction(_innermost(process))
 
 
@@ -96,7 +118,7 @@ def _innermost(process: Process) -> object:
     return getattr(process, "__call__", None)  # noqa: B004 - its type
 
 
-def _positional(process: Process, name: str) -> list[inspect.Parameter]:
+def _positional(process: Process, name: str, second: str) -> list[inspect.Parameter]:
     if not callable(process):
         raise ConfigurationError(f"a handler is a function, not {type(process).__name__}")
     try:
@@ -119,18 +141,18 @@ def _positional(process: Process, name: str) -> list[inspect.Parameter]:
         p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is empty
     ]
     if not positional or demanded:
-        text = f"handler {name} must take (payload) or (payload, delivery)"
+        text = f"handler {name} must take (payload) or (payload, {second})"
         raise ConfigurationError(text)
     return positional
 
 
-def _wants_delivery(positional: list[inspect.Parameter]) -> bool:
+def _wants_second(positional: list[inspect.Parameter], name: str) -> bool:
     if positional[-1].kind is inspect.Parameter.VAR_POSITIONAL:
         return True
     if len(positional) == 1:
         return False
     second = positional[1]
-    return second.default is inspect.Parameter.empty or second.name == "delivery"
+    return second.default is inspect.Parameter.empty or second.name == name
 
 
 def _validator(
