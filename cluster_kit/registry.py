@@ -82,6 +82,10 @@ class AdapterRegistry:
     def create(
         self, capability: Literal["pubsub"], url: str, context: AdapterContext
     ) -> PubSubAdapter: ...
+    @overload
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter: ...
     def create(
         self, capability: str, url: str, context: AdapterContext
     ) -> EventQueueAdapter | PubSubAdapter:

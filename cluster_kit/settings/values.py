@@ -178,18 +178,19 @@ def _transports(value: object) -> tuple[tuple[str, Transport], ...]:
     given: object = value
     if isinstance(value, str):
         parts = [part.strip() for part in value.split(",") if part.strip()]
-        given = [tuple(word.strip() for word in part.rsplit("=", 1)) for part in parts]
+        given = [[word.strip() for word in part.rsplit("=", 1)] for part in parts]
     elif isinstance(value, Mapping):
         given = list(cast("Mapping[object, object]", value).items())
     if not isinstance(given, list | tuple):
         raise ConfigurationError(f"expected patterns with transports, not {type(value).__name__}")
-    chosen: list[tuple[str, Transport]] = []
-    for pair in cast("Sequence[object]", given):
-        if not isinstance(pair, tuple) or len(cast("tuple[object, ...]", pair)) != _PAIR:
-            raise ConfigurationError(f"expected pattern=transport, not {pair!r}")
-        pattern, transport = cast("tuple[object, object]", pair)
-        chosen.append((check_pattern(pattern), _transport(transport)))
-    return tuple(chosen)
+    return tuple(_choice(pair) for pair in cast("Sequence[object]", given))
+
+
+def _choice(pair: object) -> tuple[str, Transport]:
+    words = cast("Sequence[object]", pair) if isinstance(pair, list | tuple) else ()
+    if len(words) != _PAIR:
+        raise ConfigurationError(f"expected pattern=transport, not {pair!r}")
+    return check_pattern(words[0]), _transport(words[1])
 
 
 _PAIR = 2

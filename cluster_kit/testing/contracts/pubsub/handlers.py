@@ -105,18 +105,17 @@ class HandlerScenarios(Scenarios):
         assert any(CHANNEL in text and first in text for text in logged)
 
     async def test_a_sync_handler_runs_in_a_thread(self, bench: Bench) -> None:
-        cluster, threads = await bench.cluster(), list[object]()
+        cluster, seen = await bench.cluster(), list[tuple[object, int, threading.Thread]]()
 
         def handle(message: object, event: Event) -> None:
-            threads.append((message, event.seq, threading.current_thread()))
+            seen.append((message, event.seq, threading.current_thread()))
 
         await cluster.pubsub.subscribe(CHANNEL, handle)
         await cluster.pubsub.publish(CHANNEL, "x", skip_self=False)
 
-        await eventually(lambda: threads)
-        [(message, seq, thread)] = threads  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
-        assert (message, seq) == ("x", 1)
-        assert thread is not threading.current_thread()
+        await eventually(lambda: seen)
+        assert [(message, seq) for message, seq, _ in seen] == [("x", 1)]
+        assert seen[0][2] is not threading.current_thread()
 
     async def test_a_handler_may_take_the_message_alone(self, bench: Bench) -> None:
         cluster, seen = await bench.cluster(), list[object]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +62,7 @@ class SyncMessageScenarios(Scenarios):
             await first.send_sync_message(message)
 
         for plugin in others:
-            await eventually(lambda heard=plugin.heard: len(heard) == 2)
+            await eventually(partial(len, plugin.heard), lambda n: n == 2)
             assert plugin.heard == [{"type": "removed", "name": "orders"}, None]
         assert first.heard == []
 
