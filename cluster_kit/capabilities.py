@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
+from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.ports import AdapterContext
 from cluster_kit.pubsub import PubSubManager
@@ -106,9 +107,13 @@ class Capabilities:
         An adapter that was chosen for it must have it; one that is only implied by the URL of the
         broker may lack it, for applications that do without.
         """
-        url = self._settings.url_for("pubsub")
-        spec = self._registry.find(url.reveal())
-        if spec.pubsub is not None or self._settings.pubsub.url is not None:
+        if self._settings.pubsub.url is not None:
+            return ""
+        try:
+            spec = self._registry.find(self._settings.url_for("pubsub").reveal())
+        except (AdapterNotFoundError, AdapterUnavailableError) as exc:
+            return str(exc)
+        if spec.pubsub is not None:
             return ""
         return f"adapter {spec.name!r} has none; set CLUSTER_KIT_PUBSUB__URL to one that has"
 
