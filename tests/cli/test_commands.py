@@ -164,7 +164,7 @@ def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command("adapters").out.splitlines() == [
         "adapter  urls              capabilities",
         "amqp     amqp:// amqps://  event_queue",
-        "memory   memory://         event_queue",
+        "memory   memory://         event_queue pubsub",
     ]
     assert run_command("adapters", "--json").json[1] == {
         "name": "memory",

@@ -274,3 +274,33 @@ async def test_health_knows_of_both_adapters(cluster_factory: ClusterFactory) ->
     assert cluster.health()["status"] == "down"
     adapter.reconnect()  # type: ignore[union-attr]
     await eventually(lambda: cluster.health()["status"] == "ok")
+
+
+@pytest.mark.asyncio
+async def test_a_gap_of_one_transport_excuses_no_hole_in_another() -> None:
+    async with Stage(1, transports={"kept": "sticky"}) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("#", hearer.handle, on_gap=hearer.on_gap)
+
+        def arrive(channel: str, seq: int) -> None:
+            instance.adapter.hand_over(
+                Broadcast(
+                    realm="pubsub",
+                    channel=channel,
+                    id="1",
+                    body=b"1",
+                    origin="other",
+                    epoch="e",
+                    seq=seq,
+                )
+            )
+
+        for channel in ("kept", "passing"):
+            arrive(channel, 1)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+        await hearer.is_told()
+        for channel in ("kept", "passing"):
+            arrive(channel, 3)
+
+        assert await hearer.is_told(2) == [["#"], ["kept"]]
