@@ -20,6 +20,10 @@ Headers = Mapping[str, object]
 """User headers. A publisher may send str, int (64 bit), bool and None; foreign ones vary."""
 
 
+MAX_RETRIES = 1_000_000
+"""Largest legal `max_retries`."""
+
+
 # --- a handler's answers ---------------------------------------------------------------------
 
 
@@ -86,9 +90,9 @@ class Death:
     died_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen ones take three times as long to make
 class Envelope:
-    """One task as it travels between a service and an adapter.
+    """One task as it travels between a service and an adapter. Nobody changes it once made.
 
     Attributes:
         queue: where it belongs.
@@ -100,6 +104,7 @@ class Envelope:
         max_retries: of this message; None leaves it to the subscription.
         timeout: seconds for each run; None leaves it to the subscription.
         expires_at: seconds since 1970 after which it must not be run any more.
+        crashes: deliveries of earlier copies that ended without an outcome.
         origin: instance that published it.
         headers: the user's, without any of the library's or the broker's.
         death: set while it is a dead letter.
@@ -114,6 +119,7 @@ class Envelope:
     max_retries: int | None = None
     timeout: float | None = None
     expires_at: float | None = None
+    crashes: int = 0
     origin: str = ""
     headers: Headers = field(default_factory=dict[str, object])
     death: Death | None = None
@@ -125,15 +131,17 @@ class Envelope:
 class AbortSignal:
     """Tells a running handler that it should stop. Safe to read from any thread."""
 
+    __slots__ = ("_reason", "_threads", "_waiters")
+
     def __init__(self) -> None:
         self._reason = ""
-        self._thread_event = threading.Event()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._threads: list[threading.Event] = []  # one each: most runs never wait for any
 
     @property
     def aborted(self) -> bool:
         """Whether the handler was asked to stop."""
-        return self._thread_event.is_set()
+        return self._reason != ""
 
     @property
     def reason(self) -> str:
@@ -144,16 +152,22 @@ class AbortSignal:
         """Wait until the handler is asked to stop and return the reason. On the event loop."""
         if not self.aborted:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
+            self._waiters.append(waiter)
             try:
                 await waiter
             finally:
-                self._waiters.discard(waiter)
+                self._waiters.remove(waiter)
         return self._reason
 
     def wait_in_thread(self, timeout: float | None = None) -> bool:
         """Block this thread until asked to stop, at most `timeout` seconds; return `aborted`."""
-        return self._thread_event.wait(timeout)
+        event = threading.Event()
+        self._threads.append(event)
+        try:
+            # In this order: an abort at any moment is seen here or finds the event.
+            return self.aborted or event.wait(timeout)
+        finally:
+            self._threads.remove(event)
 
     def raise_if_aborted(self) -> None:
         """Raise `asyncio.CancelledError` when the handler was asked to stop."""
@@ -165,7 +179,8 @@ class AbortSignal:
         if self.aborted:
             return
         self._reason = reason
-        self._thread_event.set()
+        for event in tuple(self._threads):
+            event.set()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

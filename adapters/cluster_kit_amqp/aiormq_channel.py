@@ -1,65 +1,32 @@
-"""A channel of the seam, on aiormq."""
+"""A channel for questions and declarations, on aiormq."""
 
 from __future__ import annotations
 
 import asyncio
-import struct
-import uuid
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelClosed
-from pamqp import encode
 from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 
-from cluster_kit_amqp.errors import translate
-from cluster_kit_amqp.link import (
-    Arguments,
-    ExchangeKind,
-    Incoming,
-    LinkError,
-    Message,
-    QueueCounts,
-    Unencodable,
-)
+from cluster_kit_amqp.control import Arguments, ExchangeKind
+from cluster_kit_amqp.link import Incoming, LinkError, Message, QueueCounts
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel, DeliveredMessage
-    from pamqp.common import FieldValue
 
-    from cluster_kit_amqp.aiormq_calls import Calls, Closing
+    from cluster_kit_amqp.aiormq_calls import Calls
 
 _CLOSE_TIMEOUT = 1.0  # seconds
 _PERSISTENT = 2
-_FRAME_OVERHEAD = 8
-_SURELY_FITS = 4096  # bytes of headers, the smallest frame_max there is
 
 
 class AiormqChannel:
-    """Implements `cluster_kit_amqp.link.Channel`."""
+    """Implements `cluster_kit_amqp.control.ControlChannel`."""
 
     def __init__(self, channel: AbstractChannel, calls: Calls) -> None:
         self._channel, self._calls = channel, calls
-        self._cancelled: dict[str, Callable[[str], None]] = {}
-        channel.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
-
-    @property
-    def open(self) -> bool:
-        """Whether it can be used."""
-        return not self._channel.is_closed
-
-    def on_closed(self, callback: Callable[[str], None]) -> None:
-        """Call `callback(reason)` when the channel has ended."""
-
-        def ended(closing: asyncio.Future[object]) -> None:
-            error = None if closing.cancelled() else closing.exception()
-            callback(self._calls.lost or ("closed" if error is None else translate(error).reason))
-
-        cast("Closing", self._channel).closing.add_done_callback(ended)
 
     # --- topology ----------------------------------------------------------------------------
 
@@ -117,8 +84,7 @@ class AiormqChannel:
 
     async def publish(self, exchange: str, key: str, message: Message) -> None:
         """Publish and wait for the broker's answer."""
-        properties = _properties(message)
-        self._check_size(properties, message)
+        properties = Basic.Properties(delivery_mode=_PERSISTENT, message_id=message.message_id)
         async with self._calls.call():
             await self._channel.basic_publish(
                 message.body,
@@ -127,54 +93,6 @@ class AiormqChannel:
                 properties=properties,
                 mandatory=True,
             )
-
-    def _check_size(self, properties: Basic.Properties, message: Message) -> None:
-        """Refuse what would end the connection: all properties must fit into one frame."""
-        if _weight(message.headers) < _SURELY_FITS:
-            return
-        limit: int = self._channel.connection.connection_tune.frame_max or (1 << 17)
-        try:
-            size = len(ContentHeader(properties=properties).marshal()) + _FRAME_OVERHEAD
-        except (TypeError, ValueError, struct.error) as exc:
-            raise Unencodable(str(exc)) from exc
-        if size > limit:
-            raise Unencodable(f"the headers have {size} bytes, the broker allows {limit}")
-
-    async def consume(
-        self,
-        queue: str,
-        *,
-        prefetch: int,
-        on_message: Callable[[str, Incoming], None],
-        on_cancelled: Callable[[str], None],
-    ) -> str:
-        """Start a consumer under a tag never used before.
-
-        RabbitMQ 4.3 keeps the tag of a consumer it has cancelled, and ends a connection that
-        uses it again.
-        """
-        tag = f"ck-{uuid.uuid4().hex}"
-
-        async def deliver(message: DeliveredMessage) -> None:
-            if (incoming := _incoming(message)) is not None:
-                on_message(tag, incoming)
-
-        self._cancelled[tag] = on_cancelled
-        async with self._calls.call():
-            await self._channel.basic_qos(prefetch_count=prefetch)
-            await self._channel.basic_consume(queue, deliver, consumer_tag=tag)
-        return tag
-
-    def _consumer_cancelled(self, frame: Basic.Cancel) -> None:
-        tell = self._cancelled.pop(frame.consumer_tag or "", None)
-        if tell is not None:
-            tell(frame.consumer_tag or "")
-
-    async def cancel(self, tag: str) -> None:
-        """End a consumer."""
-        self._cancelled.pop(tag, None)
-        async with self._calls.call():
-            await self._channel.basic_cancel(tag)
 
     async def get(self, queue: str) -> Incoming | None:
         """Take one message."""
@@ -198,21 +116,6 @@ class AiormqChannel:
                 await self._channel.close(ChannelClosed(0, "closed by this side"))
 
 
-def _properties(message: Message) -> Basic.Properties:
-    timestamp = None
-    if message.timestamp is not None:
-        timestamp = datetime.fromtimestamp(int(message.timestamp), UTC)
-    return Basic.Properties(
-        content_type=message.content_type,
-        headers=_table(message.headers),
-        delivery_mode=_PERSISTENT,
-        expiration=None if message.expiration_ms is None else str(message.expiration_ms),
-        message_id=message.message_id,
-        timestamp=timestamp,
-        app_id=message.app_id,
-    )
-
-
 def _incoming(message: DeliveredMessage) -> Incoming | None:
     tag = message.delivery_tag
     if tag is None:  # the answer to a get on an empty queue
@@ -231,49 +134,3 @@ def _incoming(message: DeliveredMessage) -> Incoming | None:
         tag=tag,
         redelivered=bool(message.redelivered),
     )
-
-
-# --- header values of foreign publishers, which must survive being published again ------------
-
-
-def _table(headers: Mapping[str, object]) -> dict[str, Any]:
-    return {
-        name: value for name, found in headers.items() if (value := _value(found)) is not _NO_VALUE
-    }
-
-
-_NO_VALUE = object()
-
-
-def _value(value: object) -> object:
-    """Return what the encoder takes for `value`, or `_NO_VALUE` when nothing fits."""
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, bytes):
-        value = bytearray(value)
-    elif isinstance(value, float) and not _is_single(value):
-        return repr(value)  # the encoder knows single precision only
-    try:
-        encode.encode_table_value(cast("FieldValue", value))
-    except (TypeError, ValueError, OverflowError, RecursionError, struct.error):
-        return str(value) if isinstance(value, int | float | Decimal | datetime) else _NO_VALUE
-    return value
-
-
-def _is_single(value: float) -> bool:
-    try:
-        return bool(struct.unpack(">f", struct.pack(">f", value))[0] == value)
-    except OverflowError:
-        return False
-
-
-def _weight(headers: Mapping[str, object]) -> int:
-    return sum(
-        len(name) + (4 * len(value) if isinstance(value, str) else 64)
-        for name, value in headers.items()
-        if not isinstance(value, dict | list | bytes | bytearray)
-    ) + (_SURELY_FITS if any(_is_nested(value) for value in headers.values()) else 0)
-
-
-def _is_nested(value: object) -> bool:
-    return isinstance(value, dict | list | bytes | bytearray)

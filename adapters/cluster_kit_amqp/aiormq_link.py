@@ -1,11 +1,11 @@
-"""The seam of `cluster_kit_amqp.link`, on aiormq."""
+"""The seam of `cluster_kit_amqp.control`, on aiormq."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol, cast
@@ -18,7 +18,7 @@ from cluster_kit_amqp.aiormq_calls import Calls
 from cluster_kit_amqp.aiormq_channel import AiormqChannel
 from cluster_kit_amqp.aiormq_stream import Observed, Transport
 from cluster_kit_amqp.errors import Translated, dial_failed
-from cluster_kit_amqp.link import Link, LinkError, Server
+from cluster_kit_amqp.link import LinkError
 
 if TYPE_CHECKING:
     import ssl
@@ -60,19 +60,14 @@ class _Connects(Protocol):
 
 
 class AiormqLink:
-    """Implements `cluster_kit_amqp.link.Link`."""
+    """Implements `cluster_kit_amqp.control.ControlLink`."""
 
     def __init__(self, connection: aiormq.Connection, observed: Observed) -> None:
         self._connection, self._observed = connection, observed
         self._calls = Calls(observed)
-        self._callbacks: list[Callable[[], None]] = [self._end_calls]
-        observed.on_change = self._changed
+        observed.on_change = self._end_calls
         # After a close by the broker the driver stops reading: the stream sees no end of its own.
         cast("Closing", connection).closing.add_done_callback(self._closed)
-        told = connection.server_properties
-        self.server: Server = Server(
-            product=str(told.get("product", "")), version=str(told.get("version", ""))
-        )
 
     @property
     def lost(self) -> str | None:
@@ -87,14 +82,6 @@ class AiormqLink:
     def _closed(self, _: asyncio.Future[object]) -> None:
         self._observed.end("the connection was closed")
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call `callback()` when `lost` or `blocked` changes."""
-        self._callbacks.append(callback)
-
-    def _changed(self) -> None:
-        for callback in self._callbacks:
-            callback()
-
     def _end_calls(self) -> None:
         if self.lost is not None:
             self._calls.end_all()
@@ -102,17 +89,13 @@ class AiormqLink:
     @asynccontextmanager
     async def channel(self, *, confirms: bool = False) -> AsyncGenerator[AiormqChannel, None]:
         """Open a channel for the length of the context."""
-        channel = await self.open_channel(confirms=confirms)
+        async with self._calls.call():
+            opened = await self._connection.channel(publisher_confirms=confirms)
+            channel = AiormqChannel(opened, self._calls)
         try:
             yield channel
         finally:
             await channel.close()
-
-    async def open_channel(self, *, confirms: bool = False) -> AiormqChannel:
-        """Open a channel that the caller closes."""
-        async with self._calls.call():
-            channel = await self._connection.channel(publisher_confirms=confirms)
-            return AiormqChannel(channel, self._calls)
 
     async def close(self) -> None:
         """Close the connection and its socket."""
@@ -127,13 +110,13 @@ class AiormqLink:
             self._observed.end("closed by this side")
 
 
-async def dial(
+async def dial_control(
     options: Options,
     host: Host,
     *,
     tls: ssl.SSLContext | None,
     name: str,
-) -> Link:
+) -> AiormqLink:
     """Connect to one host. The caller bounds the time.
 
     Args:
@@ -148,7 +131,7 @@ async def dial(
     observed = Observed()
     connection = aiormq.Connection(
         f"amqp://{quote(options.user, safe='')}:{quote(options.password, safe='')}"
-        f"@broker/?heartbeat={options.heartbeat}",
+        f"@broker/?heartbeat={options.heartbeat}&auth={options.auth}",
         transport_factory=Transport(host, tls, observed),
         client_properties={
             "connection_name": name,

@@ -1,6 +1,6 @@
-"""Makes and checks the topology, always on channels of its own.
+"""Makes and checks the topology, always on a connection of its own.
 
-A refused declaration ends its channel; on one that consumes or publishes it would do harm.
+A refused declaration ends its channel, sometimes its connection; where tasks pass it would do harm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import TopologyError
-from cluster_kit_amqp.link import Channel, ChannelDown, Link
+from cluster_kit_amqp.control import Control, ControlChannel, ControlLink
+from cluster_kit_amqp.link import ChannelDown, Link
 from cluster_kit_amqp.topology import (
     Exchange,
     Queue,
@@ -43,10 +44,16 @@ _TYPED_VALUE = re.compile(r"^the value '(.*)' of type '\w+'$", re.DOTALL)
 
 
 class Declarer:
-    """Makes sure of the topology on one connection, once per link."""
+    """Makes sure of the topology for one connection, once for each of its links.
 
-    def __init__(self, mode: DeclareMode, crash_limit: int, announce: Announce) -> None:
-        self._mode, self._crash_limit, self._announce = mode, crash_limit, announce
+    A link that was lost may have gone with its broker, and the topology with that.
+    """
+
+    def __init__(
+        self, control: Control, mode: DeclareMode, crash_limit: int, announce: Announce
+    ) -> None:
+        self._control, self._mode = control, mode
+        self._crash_limit, self._announce = crash_limit, announce
         self._link: Link | None = None
         self._done: set[str] = set()
         self._doubted: set[str] = set()
@@ -66,10 +73,11 @@ class Declarer:
             if self._is_done(link, queue.full):
                 return
             steps = work_steps(queue, self._crash_limit)
-            known = self._mode != "auto" or await exists(link, Queue(queue.full, {}))
-            if not known:
-                await self._announce(queue)
-            await self._settle(link, steps)
+            async with self._control.link() as control:
+                known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
+                if not known:
+                    await self._announce(queue)
+                await self._settle(control, steps)
             self._mark(link, queue.full)
 
     async def ensure(
@@ -85,9 +93,14 @@ class Declarer:
             if self._is_done(link, name):
                 return
             trusted = last is not None and name not in self._doubted and self._mode == "auto"
-            if last is None or not trusted or not await exists(link, last):
-                await self._settle(link, steps)
+            async with self._control.link() as control:
+                if last is None or not trusted or not await exists(control, last):
+                    await self._settle(control, steps)
             self._mark(link, name)
+
+    def is_settled(self, link: Link, name: str) -> bool:
+        """Whether nothing is left to be made or checked of what is known as `name`."""
+        return self._is_done(link, name)
 
     def forget(self, *names: str) -> None:
         """What these names stand for may be gone: look again at the next need."""
@@ -107,7 +120,7 @@ class Declarer:
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
-    async def _settle(self, link: Link, steps: Steps) -> None:
+    async def _settle(self, link: ControlLink, steps: Steps) -> None:
         if self._mode == "passive":
             await check(link, steps)
             return
@@ -121,7 +134,7 @@ class Declarer:
             await check(link, steps)
 
 
-async def declare(link: Link, steps: Steps) -> None:
+async def declare(link: ControlLink, steps: Steps) -> None:
     """Make `steps` in their order.
 
     Raises:
@@ -138,7 +151,7 @@ async def declare(link: Link, steps: Steps) -> None:
                 raise
 
 
-async def _plainer(link: Link, step: Step, text: str) -> str:
+async def _plainer(link: ControlLink, step: Step, text: str) -> str:
     """Return what the broker says of a queue's type, where that differs, else `text`.
 
     The broker names one difference of several; where the type is another, that is the point.
@@ -153,7 +166,7 @@ async def _plainer(link: Link, step: Step, text: str) -> str:
     return text
 
 
-async def check(link: Link, steps: Steps) -> None:
+async def check(link: ControlLink, steps: Steps) -> None:
     """See whether the exchanges and queues of `steps` are there.
 
     Raises:
@@ -164,7 +177,7 @@ async def check(link: Link, steps: Steps) -> None:
             raise TopologyError(_subject(step), "missing on the broker")
 
 
-async def exists(link: Link, step: Exchange | Queue) -> bool:
+async def exists(link: ControlLink, step: Exchange | Queue) -> bool:
     """Whether an exchange or queue is there.
 
     Raises:
@@ -185,7 +198,7 @@ async def exists(link: Link, step: Exchange | Queue) -> bool:
         return True
 
 
-async def _declare_step(channel: Channel, step: Step) -> None:
+async def _declare_step(channel: ControlChannel, step: Step) -> None:
     match step:
         case Exchange():
             await channel.declare_exchange(step.name, step.kind)

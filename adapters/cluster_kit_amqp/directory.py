@@ -13,15 +13,16 @@ from contextlib import asynccontextmanager
 
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.names import QueueName, check_name, new_id
+from cluster_kit_amqp.control import ControlLink
 from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, declare, exists
-from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message
+from cluster_kit_amqp.link import ChannelDown, Incoming, Message
 from cluster_kit_amqp.topology import DIRECTORY, READER, Queue, directory_queue, directory_steps
 
 _TURN_INTERVAL = 0.05  # seconds
 _TURNS = 60
 
 
-async def announce(link: Link, queue: QueueName) -> None:
+async def announce(link: ControlLink, queue: QueueName) -> None:
     """Put a channel on the list; confirmed when this returns.
 
     A shared queue is no application's and is not listed. A user that may not write the list is
@@ -42,7 +43,9 @@ async def announce(link: Link, queue: QueueName) -> None:
             raise
 
 
-async def read_channels(link: Link, app: str, used: AbstractSet[QueueName]) -> list[QueueName]:
+async def read_channels(
+    link: ControlLink, app: str, used: AbstractSet[QueueName]
+) -> list[QueueName]:
     """Return the channels on the list, and those of `used`, whose queue is there, sorted.
 
     Entries that one reader holds are hidden from others, so readers take turns.
@@ -59,7 +62,7 @@ async def read_channels(link: Link, app: str, used: AbstractSet[QueueName]) -> l
 
 
 @asynccontextmanager
-async def _turn(link: Link, app: str) -> AsyncGenerator[None, None]:
+async def _turn(link: ControlLink, app: str) -> AsyncGenerator[None, None]:
     """Wait until no other connection reads the list; go on without a turn when none comes.
 
     The turn is a queue that only its connection may use and that goes with it.
@@ -87,7 +90,7 @@ async def _turn(link: Link, app: str) -> AsyncGenerator[None, None]:
                 await channel.delete_queue(name)
 
 
-async def _browse(link: Link, app: str, name: str) -> set[QueueName]:
+async def _browse(link: ControlLink, app: str, name: str) -> set[QueueName]:
     """Read the whole list and put it back, each channel once."""
     listed: set[QueueName] = set()
     held: list[int] = []

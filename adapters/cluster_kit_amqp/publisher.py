@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import (
     ConnectionLost,
     PublishRefused,
@@ -61,7 +63,7 @@ class _Progress:
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Target:
     exchange: str
     key: str
@@ -79,6 +81,11 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._largest_body: int | None = None
         self._refusing: dict[str, tuple[float, str]] = {}
+        self._deadlines = Deadlines()
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        self._deadlines.close()
 
     async def publish(
         self, envelope: Envelope, *, delay: float, timeout: float, bury: bool = False
@@ -86,7 +93,7 @@ class Publisher:
         """Store an envelope, among the dead letters when `bury`. See the port."""
         progress = _Progress(started=self._context.clock.monotonic())
         try:
-            async with asyncio.timeout(timeout):
+            with self._deadlines.within(timeout):
                 await self._until_stored(envelope, delay, progress, bury=bury)
         except TimeoutError:
             raise self._out_of_time(envelope, timeout, progress) from None
@@ -97,7 +104,9 @@ class Publisher:
         self, envelope: Envelope, delay: float, progress: _Progress, *, bury: bool
     ) -> None:
         while True:
-            link = await self._connection.writable()
+            link = self._connection.link
+            if link is None or link.blocked is not None:
+                link = await self._connection.writable()
             target = self._target(envelope, delay, progress, bury=bury)
             try:
                 await self._attempt(link, envelope, target, progress)
@@ -121,8 +130,10 @@ class Publisher:
         queue = envelope.queue
         if bury:
             return _Target(DEAD, queue.full, delayed=False)
-        passed = self._context.clock.monotonic() - progress.started
-        left = delay if passed < _SLACK else delay - passed
+        left = delay
+        if delay > 0:
+            passed = self._context.clock.monotonic() - progress.started
+            left = delay if passed < _SLACK else delay - passed
         if left <= 0:
             return _Target(work_exchange(queue), queue.channel, delayed=False)
         wait = wait_for(queue, left)
@@ -131,11 +142,13 @@ class Publisher:
     async def _attempt(
         self, link: Link, envelope: Envelope, target: _Target, progress: _Progress
     ) -> None:
-        try:
-            channel = await self._ready_channel(link, envelope, target)
-        except LinkError as exc:
-            exc.sent = False
-            raise
+        channel = self._channel
+        if channel is None or not self._is_ready(channel, link, envelope, target):
+            try:
+                channel = await self._ready_channel(link, envelope, target)
+            except LinkError as exc:
+                exc.sent = False
+                raise
         message = to_message(
             envelope,
             copy_id=progress.copy_id,
@@ -148,12 +161,24 @@ class Publisher:
             progress.unknown = True
             raise
 
+    def _is_ready(self, channel: Channel, link: Link, envelope: Envelope, target: _Target) -> bool:
+        """Whether nothing must be looked at before `channel` is used: the usual case."""
+        return (
+            self._channel_link is link
+            and channel.open
+            and target.wait is None
+            and self._largest_body is None
+            and target.exchange not in self._refusing
+            and self._declarer.is_settled(link, envelope.queue.full)
+        )
+
     async def _ready_channel(self, link: Link, envelope: Envelope, target: _Target) -> Channel:
         """Make sure of everything a publish needs. What fails in here was not sent."""
         until, reason = self._refusing.get(target.exchange, (0.0, ""))
         if self._context.clock.monotonic() < until:
             await self._context.clock.sleep(_PAUSE_AFTER_CHANNEL)  # a caller that insists waits
             raise Refused(reason)
+        self._refusing.pop(target.exchange, None)
         await self._declarer.ensure_queue(link, envelope.queue)
         if target.wait is not None:
             wait = target.wait
@@ -164,7 +189,13 @@ class Publisher:
             if self._channel is None or self._channel_link is not link or not self._channel.open:
                 self._channel = await link.open_channel(confirms=True)
                 self._channel_link = link
+                self._channel.on_closed(partial(self._closed, self._channel))
             return self._channel
+
+    def _closed(self, channel: Channel, _: str) -> None:
+        """Let go of the channel, and with it of a link that may be lost."""
+        if self._channel is channel:
+            self._channel = self._channel_link = None
 
     def _expiration(self, envelope: Envelope, target: _Target) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.

@@ -22,7 +22,7 @@ from cluster_kit.errors import TopologyError
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
-    from cluster_kit_amqp.link import Arguments, ExchangeKind
+    from cluster_kit_amqp.control import Arguments, ExchangeKind
 
 PREFIX = "ck.v1."
 """Of every helper's name. Arguments on a broker cannot change: new ones get a new version."""

@@ -77,7 +77,9 @@ class DeadLetters:
             async for entry in _chosen(entries, wanted):
                 if rate is not None and replayed:
                     await self._clock.sleep(1 / rate)
-                fresh = dataclasses.replace(entry.envelope, attempt=1, expires_at=None, death=None)
+                fresh = dataclasses.replace(
+                    entry.envelope, attempt=1, expires_at=None, crashes=0, death=None
+                )
                 await self._adapter.publish(fresh, timeout=self._timeout)
                 await entry.remove()
                 replayed += 1

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import AlreadySubscribedError, NotStartedError
 from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.publishing import Publisher, PublishOptions, check_many
+from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.registration import Registration, check_options, check_policy
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.stats import ChannelStats, Counters
@@ -50,12 +52,11 @@ class EventQueue:
     ) -> None:
         self._instance_id = instance_id
         self._settings = settings
-        self._telemetry = telemetry
         self._consumes = consumes
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
-        self._counters = Counters()
+        self._counters = Counters(telemetry)
         self._ledger = Ledger(self._clock)
         self._registrations: dict[QueueName, Registration] = {}
         self._consumption: Consumption | None = None
@@ -262,7 +263,7 @@ class EventQueue:
         settler = Settler(
             adapter,
             self._ledger,
-            self._report,
+            self._counters.report,
             self._clock,
             publish_timeout=self._settings.publish_timeout,
         )
@@ -270,10 +271,12 @@ class EventQueue:
             Surroundings(
                 adapter=adapter,
                 ledger=self._ledger,
+                quarantine=Quarantine(self._clock),
                 settler=settler,
                 supervisor=supervisor,
                 clock=self._clock,
-                report=self._report,
+                deadlines=Deadlines(),
+                report=self._counters.report,
             )
         )
 
@@ -314,7 +317,3 @@ class EventQueue:
     def _wanted(self, registration: Registration) -> bool:
         known = self._registrations.get(registration.queue)
         return known is registration and self._consumes(registration.serves)
-
-    def _report(self, event: str, /, **fields: object) -> None:
-        self._counters.count(event, str(fields["channel"]))
-        self._telemetry.emit(event, **fields)

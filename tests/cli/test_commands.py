@@ -51,7 +51,7 @@ def test_help_imports_neither_settings_nor_tables() -> None:
         "from cluster_kit.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "found = {'pydantic_settings', 'rich.table', 'aio_pika'} & set(sys.modules)\n"
+        "found = {'pydantic', 'pydantic_settings', 'rich.table', 'aio_pika'} & set(sys.modules)\n"
         "print(sorted(found), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

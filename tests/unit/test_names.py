@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from hypothesis import given
@@ -107,6 +108,7 @@ def test_a_bad_message_id_is_refused_with_the_reason(message_id: object, reason:
 
 def test_new_ids_are_legal_and_differ() -> None:
     ids = {new_id() for _ in range(100)}
+    assert {(uuid.UUID(id_).version, uuid.UUID(id_).variant) for id_ in ids} == {(4, uuid.RFC_4122)}
 
     assert len(ids) == 100
     assert {check_message_id(one) for one in ids} == ids

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster_kit.errors import HandlerTimeout
-from cluster_kit.event_queue.outcome import Again, Dead, Done, Judge
+from cluster_kit.event_queue.outcome import Again, Dead, Judge
 from cluster_kit.message import DeadReason, Envelope, Reject, Retry, Snooze
 from cluster_kit.names import QueueName
 from cluster_kit.retry import RetryPolicy
@@ -40,10 +40,6 @@ def dead(error: BaseException, attempt: int = 1, max_retries: int = 3) -> Dead:
 class WeirdError(Exception):
     def __str__(self) -> str:
         raise LookupError
-
-
-def test_no_error_is_done() -> None:
-    assert JUDGE.verdict(task(), None, max_retries=0) == Done()
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), HandlerTimeout(1), Retry()])
