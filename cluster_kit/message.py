@@ -7,9 +7,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
+from cluster_kit.errors import reduced
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,6 +31,9 @@ MAX_RETRIES = 1_000_000
 class HandlerAnswer(Exception):  # noqa: N818 - an answer, not an error
     """Base of what a handler may raise to say what is to become of its task."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
+
 
 class Retry(HandlerAnswer):
     """This attempt failed; try again, while the task has retries left.
@@ -40,8 +44,10 @@ class Retry(HandlerAnswer):
     """
 
     def __init__(self, delay: Duration | None = None, reason: str = "") -> None:
-        self.delay = None if delay is None else seconds("delay", delay, limit=MAX_WAIT)
-        self.reason = str(reason)
+        self.delay: float | None = (
+            None if delay is None else seconds("delay", delay, limit=MAX_WAIT)
+        )
+        self.reason: str = str(reason)
         super().__init__(self.reason or "the handler asked for a retry")
 
 
@@ -49,7 +55,7 @@ class Snooze(HandlerAnswer):
     """Not now: run the task again after `delay` seconds. No failure, uses no attempt."""
 
     def __init__(self, delay: Duration) -> None:
-        self.delay = seconds("delay", delay, limit=MAX_WAIT)
+        self.delay: float = seconds("delay", delay, limit=MAX_WAIT)
         super().__init__(f"snoozed for {self.delay:g} s")
 
 
@@ -57,7 +63,7 @@ class Reject(HandlerAnswer):
     """Never try again: the task goes to the dead letters now, with `reason`."""
 
     def __init__(self, reason: str = "") -> None:
-        self.reason = str(reason)
+        self.reason: str = str(reason)
         super().__init__(self.reason or "the handler rejected the task")
 
 

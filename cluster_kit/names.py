@@ -59,8 +59,32 @@ def check_channel(channel: object) -> str:
 
 
 def check_app(name: object) -> str:
-    """Return an application's name if it is legal: as `check_name`, at most 40 bytes."""
-    return check_name("app name", name, limit=MAX_APP_BYTES)
+    """Return an application's name if it is legal: as `check_name`, at most 40 bytes, no dot.
+
+    With one, channel ``eu.mails`` of app ``shop`` would be channel ``mails`` of app ``shop.eu``.
+    """
+    app = check_name("app name", name, limit=MAX_APP_BYTES)
+    if "." in app:
+        raise InvalidNameError("app name", name, "'.' separates the app from the channel")
+    return app
+
+
+MODE_WORDS = frozenset({"!", "*", "-"})
+"""Words of the worker mode, which are no topics."""
+
+
+def check_topic(topic: object) -> str:
+    """Return a worker-mode topic if it is legal: as `check_name`, no comma, no word of the mode.
+
+    >>> check_topic("mails:send")
+    'mails:send'
+    """
+    if isinstance(topic, str) and topic in MODE_WORDS:
+        raise InvalidNameError("topic", topic, "it has a meaning of its own in the worker mode")
+    name = check_name("topic", topic)
+    if "," in name:
+        raise InvalidNameError("topic", topic, "',' separates the topics of the worker mode")
+    return name
 
 
 def check_message_id(message_id: object) -> str:
@@ -114,3 +138,15 @@ class QueueName:
 
     def __str__(self) -> str:
         return self.full
+
+
+HELPERS = "ck.v1."
+"""What the names of the library's own queues and exchanges on a broker begin with."""
+
+
+def check_queue(queue: QueueName) -> QueueName:
+    """Return `queue` unless its full name could be that of one of the library's helpers."""
+    if queue.full.startswith(HELPERS):
+        reason = f"names that begin with {HELPERS} belong to the library"
+        raise InvalidNameError("channel", queue.channel, reason)
+    return queue

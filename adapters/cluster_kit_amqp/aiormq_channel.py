@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelClosed
 from pamqp.commands import Basic
 
+from cluster_kit_amqp.aiormq_calls import Calls, Outcome
 from cluster_kit_amqp.control import Arguments, ExchangeKind
-from cluster_kit_amqp.link import Incoming, LinkError, Message, QueueCounts
+from cluster_kit_amqp.link import Incoming, Message, QueueCounts
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel, DeliveredMessage
 
-    from cluster_kit_amqp.aiormq_calls import Calls
 
 _CLOSE_TIMEOUT = 1.0  # seconds
+_PURGE_TIMEOUT = 60.0  # seconds; a long queue takes its time
 _PERSISTENT = 2
 
 
@@ -32,52 +32,50 @@ class AiormqChannel:
 
     async def declare_exchange(self, name: str, kind: ExchangeKind) -> None:
         """Make a durable exchange, or compare."""
-        async with self._calls.call():
-            await self._channel.exchange_declare(name, exchange_type=kind, durable=True)
+        await self._calls.run(
+            self._channel.exchange_declare(name, exchange_type=kind, durable=True)
+        )
 
     async def declare_queue(self, name: str, arguments: Arguments) -> None:
         """Make a durable queue, or compare."""
-        async with self._calls.call():
-            await self._channel.queue_declare(name, durable=True, arguments=dict(arguments))
+        await self._calls.run(
+            self._channel.queue_declare(name, durable=True, arguments=dict(arguments))
+        )
 
     async def declare_exclusive(self, name: str) -> None:
         """Make a queue of this link's own."""
         arguments = {"x-queue-type": "classic"}
-        async with self._calls.call():
-            await self._channel.queue_declare(
+        await self._calls.run(
+            self._channel.queue_declare(
                 name, exclusive=True, auto_delete=True, arguments=dict(arguments)
             )
+        )
 
     async def check_exchange(self, name: str) -> None:
         """Raise `ChannelDown` when it is not there."""
-        async with self._calls.call():
-            await self._channel.exchange_declare(name, passive=True)
+        await self._calls.run(self._channel.exchange_declare(name, passive=True))
 
     async def check_queue(self, name: str) -> QueueCounts:
         """Count, or raise `ChannelDown`."""
-        async with self._calls.call():
-            told = await self._channel.queue_declare(name, passive=True)
+        told = await self._calls.run(self._channel.queue_declare(name, passive=True))
         return QueueCounts(ready=told.message_count or 0, consumers=told.consumer_count or 0)
 
     async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
         """Let `exchange` route `key` to `queue`."""
-        async with self._calls.call():
-            await self._channel.queue_bind(queue, exchange, key)
+        await self._calls.run(self._channel.queue_bind(queue, exchange, key))
 
     async def bind_exchange(self, target: str, source: str, key: str) -> None:
         """Let `source` route `key` to `target`."""
-        async with self._calls.call():
-            await self._channel.exchange_bind(target, source, key)
+        await self._calls.run(self._channel.exchange_bind(target, source, key))
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue with all in it."""
-        async with self._calls.call():
-            await self._channel.queue_delete(name)
+        await self._calls.run(self._channel.queue_delete(name))
 
     async def purge(self, queue: str) -> int:
         """Drop the ready messages."""
-        async with self._calls.call():
-            told = await self._channel.queue_purge(queue)
+        call = self._channel.queue_purge(queue)
+        told = await self._calls.run(call, timeout=_PURGE_TIMEOUT)
         return told.message_count or 0
 
     # --- messages ----------------------------------------------------------------------------
@@ -85,35 +83,32 @@ class AiormqChannel:
     async def publish(self, exchange: str, key: str, message: Message) -> None:
         """Publish and wait for the broker's answer."""
         properties = Basic.Properties(delivery_mode=_PERSISTENT, message_id=message.message_id)
-        async with self._calls.call():
-            await self._channel.basic_publish(
+        await self._calls.run(
+            self._channel.basic_publish(
                 message.body,
                 exchange=exchange,
                 routing_key=key,
                 properties=properties,
                 mandatory=True,
             )
+        )
 
     async def get(self, queue: str) -> Incoming | None:
         """Take one message."""
-        async with self._calls.call():
-            return _incoming(await self._channel.basic_get(queue))
+        return _incoming(await self._calls.run(self._channel.basic_get(queue)))
 
     async def ack(self, tag: int) -> None:
         """Settle a delivery."""
-        async with self._calls.call():
-            await self._channel.basic_ack(tag)
+        await self._calls.run(self._channel.basic_ack(tag))
 
     async def requeue(self, tag: int, *, multiple: bool = False) -> None:
         """Return one delivery, or all up to it."""
-        async with self._calls.call():
-            await self._channel.basic_nack(tag, multiple=multiple, requeue=True)
+        await self._calls.run(self._channel.basic_nack(tag, multiple=multiple, requeue=True))
 
     async def close(self) -> None:
-        """Close the channel; what is unsettled returns to its queue."""
-        with suppress(LinkError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT), self._calls.call():
-                await self._channel.close(ChannelClosed(0, "closed by this side"))
+        """Close the channel, behind whatever still runs on it; what is unsettled returns."""
+        call = self._channel.close(ChannelClosed(0, "closed by this side"))
+        await asyncio.wait({self._calls.start(call, Outcome())}, timeout=_CLOSE_TIMEOUT)
 
 
 def _incoming(message: DeliveredMessage) -> Incoming | None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiormq
 from pamqp.constants import DOMAIN_REGEX
 
-from cluster_kit_amqp.aiormq_calls import Calls
+from cluster_kit_amqp.aiormq_calls import Calls, Outcome
 from cluster_kit_amqp.aiormq_channel import AiormqChannel
 from cluster_kit_amqp.aiormq_stream import Observed, Transport
 from cluster_kit_amqp.errors import Translated, dial_failed
@@ -22,7 +22,11 @@ from cluster_kit_amqp.link import LinkError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable
 
+    from aiormq.abc import AbstractChannel
+
+    from cluster_kit.ports import TaskSpawner
     from cluster_kit_amqp.aiormq_calls import Closing
     from cluster_kit_amqp.options import Host, Options
 
@@ -62,9 +66,11 @@ class _Connects(Protocol):
 class AiormqLink:
     """Implements `cluster_kit_amqp.control.ControlLink`."""
 
-    def __init__(self, connection: aiormq.Connection, observed: Observed) -> None:
-        self._connection, self._observed = connection, observed
-        self._calls = Calls(observed)
+    def __init__(
+        self, connection: aiormq.Connection, observed: Observed, tasks: TaskSpawner
+    ) -> None:
+        self._connection, self._observed, self._tasks = connection, observed, tasks
+        self._calls = Calls(observed, tasks)
         observed.on_change = self._end_calls
         # After a close by the broker the driver stops reading: the stream sees no end of its own.
         cast("Closing", connection).closing.add_done_callback(self._closed)
@@ -89,13 +95,30 @@ class AiormqLink:
     @asynccontextmanager
     async def channel(self, *, confirms: bool = False) -> AsyncGenerator[AiormqChannel, None]:
         """Open a channel for the length of the context."""
-        async with self._calls.call():
-            opened = await self._connection.channel(publisher_confirms=confirms)
-            channel = AiormqChannel(opened, self._calls)
+        call = self._connection.channel(publisher_confirms=confirms)
+        channel = AiormqChannel(await self._opened(call), self._calls)
         try:
             yield channel
         finally:
             await channel.close()
+
+    async def _opened(self, call: Awaitable[AbstractChannel]) -> AbstractChannel:
+        outcome: Outcome[AbstractChannel] = Outcome()
+        opening = self._calls.start(call, outcome)
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            left = self._close_when_open(opening, outcome)
+            self._tasks.spawn(left, name="amqp control channel close")
+            raise
+        return outcome.get()
+
+    async def _close_when_open(
+        self, opening: asyncio.Task[None], outcome: Outcome[AbstractChannel]
+    ) -> None:
+        await asyncio.wait({opening})
+        if outcome.result is not None:
+            await AiormqChannel(outcome.result, self._calls).close()
 
     async def close(self) -> None:
         """Close the connection and its socket."""
@@ -116,6 +139,7 @@ async def dial_control(
     *,
     tls: ssl.SSLContext | None,
     name: str,
+    tasks: TaskSpawner,
 ) -> AiormqLink:
     """Connect to one host. The caller bounds the time.
 
@@ -124,6 +148,7 @@ async def dial_control(
         host: where to.
         tls: settings of TLS; None for a plain connection.
         name: of the connection, shown by the broker.
+        tasks: starts what must run to its end.
 
     Raises:
         DialFailed: it could not be made.
@@ -150,4 +175,4 @@ async def dial_control(
     except BaseException:
         observed.abort()  # also where the connection was made in the moment of a cancellation
         raise
-    return AiormqLink(connection, observed)
+    return AiormqLink(connection, observed, tasks)

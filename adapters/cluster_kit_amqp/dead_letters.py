@@ -12,6 +12,7 @@ from cluster_kit_amqp.control import ControlChannel, ControlLink
 from cluster_kit_amqp.declare import exists
 from cluster_kit_amqp.link import LinkError
 from cluster_kit_amqp.topology import Queue
+from cluster_kit_amqp.turn import Turns
 from cluster_kit_amqp.wire import to_envelope
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class AmqpDeadEntry:
 
 @asynccontextmanager
 async def read_dead(
-    link: ControlLink, queue: QueueName
+    link: ControlLink, turns: Turns, queue: QueueName
 ) -> AsyncGenerator[AsyncIterator[DeadEntry], None]:
     """Go through the dead letters there are now, except what another reader holds meanwhile.
 
@@ -62,7 +63,7 @@ async def read_dead(
         yield _nothing()
         return
     held: set[int] = set()
-    async with link.channel() as channel:
+    async with turns.of(link, queue.dead), link.channel() as channel:
         count = (await channel.check_queue(queue.dead)).ready
         try:
             yield _walk(channel, queue, count, held)

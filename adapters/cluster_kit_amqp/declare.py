@@ -25,6 +25,7 @@ from cluster_kit_amqp.topology import (
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
+    from cluster_kit.ports import TaskSpawner
     from cluster_kit_amqp.options import DeclareMode
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,20 @@ _TYPE = "x-queue-type"
 _TYPED_VALUE = re.compile(r"^the value '(.*)' of type '\w+'$", re.DOTALL)
 
 
+class _Making:
+    """A part of the topology that is being made."""
+
+    def __init__(self, tasks: TaskSpawner, name: str, work: Awaitable[None]) -> None:
+        self.error: Exception | None = None
+        self.task = tasks.spawn(self._run(work), name=f"amqp topology {name}")
+
+    async def _run(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001 - raised by whoever waits for it
+            self.error = exc
+
+
 class Declarer:
     """Makes sure of the topology for one connection, once for each of its links.
 
@@ -50,14 +65,25 @@ class Declarer:
     """
 
     def __init__(
-        self, control: Control, mode: DeclareMode, crash_limit: int, announce: Announce
+        self,
+        control: Control,
+        mode: DeclareMode,
+        crash_limit: int,
+        announce: Announce,
+        tasks: TaskSpawner,
     ) -> None:
-        self._control, self._mode = control, mode
+        self._control, self._mode, self._tasks = control, mode, tasks
         self._crash_limit, self._announce = crash_limit, announce
+        self._making: dict[str, _Making] = {}
         self._link: Link | None = None
         self._done: set[str] = set()
         self._doubted: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+
+    @property
+    def makes(self) -> bool:
+        """Whether what is missing is made."""
+        return self._mode == "auto"
 
     async def ensure_queue(self, link: Link, queue: QueueName) -> None:
         """Make or check a channel's queues and what leads to them.
@@ -69,16 +95,15 @@ class Declarer:
         if self._is_done(link, queue.full):
             return
         check_queue_name(queue)
-        async with self._lock(queue.full):
-            if self._is_done(link, queue.full):
-                return
-            steps = work_steps(queue, self._crash_limit)
-            async with self._control.link() as control:
-                known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
-                if not known:
-                    await self._announce(queue)
-                await self._settle(control, steps)
-            self._mark(link, queue.full)
+        await self._once(link, queue.full, lambda: self._make_queue(queue))
+
+    async def _make_queue(self, queue: QueueName) -> None:
+        steps = work_steps(queue, self._crash_limit)
+        async with self._control.link() as control:
+            known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
+            if not known:
+                await self._announce(queue)
+            await self._settle(control, steps)
 
     async def ensure(
         self, link: Link, name: str, steps: Steps, last: Exchange | None = None
@@ -87,16 +112,36 @@ class Declarer:
 
         Where `last` is there, all are taken to be, until `forget` was called for them.
         """
-        if self._is_done(link, name):
-            return
+        if not self._is_done(link, name):
+            await self._once(link, name, lambda: self._make(name, steps, last))
+
+    async def _make(self, name: str, steps: Steps, last: Exchange | None) -> None:
+        trusted = last is not None and name not in self._doubted and self._mode == "auto"
+        async with self._control.link() as control:
+            if last is None or not trusted or not await exists(control, last):
+                await self._settle(control, steps)
+
+    async def _once(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
+        """Let one caller make what others wait for.
+
+        It is made to its end even where the caller gives up: over a slow line the many steps of
+        the chain may take longer than a publish has, and the next must not begin anew.
+        """
         async with self._lock(name):
             if self._is_done(link, name):
                 return
-            trusted = last is not None and name not in self._doubted and self._mode == "auto"
-            async with self._control.link() as control:
-                if last is None or not trusted or not await exists(control, last):
-                    await self._settle(control, steps)
-            self._mark(link, name)
+            making = self._making.get(name)
+            if making is None or making.task.done():
+                making = self._making[name] = _Making(
+                    self._tasks, name, self._made(link, name, make)
+                )
+            await asyncio.shield(making.task)
+            if making.error is not None:
+                raise making.error
+
+    async def _made(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
+        await make()
+        self._mark(link, name)
 
     def is_settled(self, link: Link, name: str) -> bool:
         """Whether nothing is left to be made or checked of what is known as `name`."""

@@ -6,20 +6,15 @@ into a queue that is only ever browsed. An entry without a queue is harmless: re
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager
 
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.names import QueueName, check_name, new_id
 from cluster_kit_amqp.control import ControlLink
-from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, declare, exists
+from cluster_kit_amqp.declare import ACCESS_REFUSED, declare, exists
 from cluster_kit_amqp.link import ChannelDown, Incoming, Message
-from cluster_kit_amqp.topology import DIRECTORY, READER, Queue, directory_queue, directory_steps
-
-_TURN_INTERVAL = 0.05  # seconds
-_TURNS = 60
+from cluster_kit_amqp.topology import DIRECTORY, Queue, directory_queue, directory_steps
+from cluster_kit_amqp.turn import Turns
 
 
 async def announce(link: ControlLink, queue: QueueName) -> None:
@@ -44,7 +39,7 @@ async def announce(link: ControlLink, queue: QueueName) -> None:
 
 
 async def read_channels(
-    link: ControlLink, app: str, used: AbstractSet[QueueName]
+    link: ControlLink, turns: Turns, app: str, used: AbstractSet[QueueName]
 ) -> list[QueueName]:
     """Return the channels on the list, and those of `used`, whose queue is there, sorted.
 
@@ -56,38 +51,9 @@ async def read_channels(
     name = directory_queue(app)
     listed = set(used)
     if await exists(link, Queue(name, {})):
-        async with _turn(link, app):
+        async with turns.of(link, name):
             listed |= await _browse(link, app, name)
     return [queue for queue in sorted(listed, key=str) if await exists(link, Queue(queue.full, {}))]
-
-
-@asynccontextmanager
-async def _turn(link: ControlLink, app: str) -> AsyncGenerator[None, None]:
-    """Wait until no other connection reads the list; go on without a turn when none comes.
-
-    The turn is a queue that only its connection may use and that goes with it.
-    """
-    name = f"{READER}.{app}"
-    taken = False
-    for _ in range(_TURNS):
-        try:
-            async with link.channel() as channel:
-                await channel.declare_exclusive(name)
-        except ChannelDown as exc:
-            if exc.code == ACCESS_REFUSED:
-                break
-            if exc.code != LOCKED:
-                raise
-            await asyncio.sleep(_TURN_INTERVAL)
-        else:
-            taken = True
-            break
-    try:
-        yield
-    finally:
-        if taken:
-            async with link.channel() as channel:
-                await channel.delete_queue(name)
 
 
 async def _browse(link: ControlLink, app: str, name: str) -> set[QueueName]:

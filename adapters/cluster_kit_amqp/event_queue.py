@@ -20,6 +20,7 @@ from cluster_kit_amqp.link import ChannelDown, Link, LinkError, QueueCounts
 from cluster_kit_amqp.options import Host, parse_url
 from cluster_kit_amqp.plane.link import dial
 from cluster_kit_amqp.publisher import Publisher
+from cluster_kit_amqp.turn import Turns
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
@@ -61,7 +62,7 @@ class AmqpEventQueue:
         self._consumers: list[AmqpConsumer] = []
         self._used: set[QueueName] = set()
         self._changing_state = asyncio.Lock()
-        self._listing = asyncio.Lock()
+        self._turns = Turns()
         self._server = ""
 
     def _connection(self, purpose: Purpose) -> Connection:
@@ -76,7 +77,13 @@ class AmqpEventQueue:
         # Imported here, for it loads a driver nobody needs before the first question.
         from cluster_kit_amqp.aiormq_link import dial_control  # noqa: PLC0415
 
-        return await dial_control(self._options, host, tls=self._tls, name=self._name("control"))
+        return await dial_control(
+            self._options,
+            host,
+            tls=self._tls,
+            name=self._name("control"),
+            tasks=self._context.tasks,
+        )
 
     def _name(self, purpose: str) -> str:
         """Return what the broker shows of a connection."""
@@ -85,7 +92,11 @@ class AmqpEventQueue:
 
     def _new_declarer(self) -> Declarer:
         return Declarer(
-            self._control, self._options.declare, self._context.crash_limit, self._announce
+            self._control,
+            self._options.declare,
+            self._context.crash_limit,
+            self._announce,
+            self._context.tasks,
         )
 
     async def _announce(self, queue: QueueName) -> None:
@@ -203,7 +214,7 @@ class AmqpEventQueue:
         Raises:
             ConnectionLost: there is no connection.
         """
-        async with self._asking() as link, read_dead(link, queue) as entries:
+        async with self._asking() as link, read_dead(link, self._turns, queue) as entries:
             yield entries
 
     # --- questions ---------------------------------------------------------------------------
@@ -229,8 +240,8 @@ class AmqpEventQueue:
         """Return this application's queues, sorted: those on the list, and those used here."""
         app = self._context.app
         used = {queue for queue in self._used if queue.app == app}
-        async with self._listing, self._asking() as link:
-            return await read_channels(link, app, used)
+        async with self._asking() as link:
+            return await read_channels(link, self._turns, app, used)
 
     @asynccontextmanager
     async def _asking(self) -> AsyncGenerator[ControlLink, None]:
@@ -264,10 +275,7 @@ async def _unless_missing(
     """Ask on a channel of its own; None when what is asked about is not there."""
     async with link.channel() as channel:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                return await ask(channel)
-        except TimeoutError:
-            raise ConnectionLost(f"the broker did not answer in {CALL_TIMEOUT:g} s") from None
+            return await ask(channel)
         except ChannelDown as exc:
             if exc.code != NOT_FOUND:
                 raise

@@ -7,6 +7,7 @@ or channel is repeated under the same identity while its deadline lasts.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from cluster_kit.errors import (
     ConnectionLost,
     PublishRefused,
     PublishUnconfirmed,
+    TopologyError,
     TransportError,
     Unroutable,
 )
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
     from cluster_kit_amqp.connection import Connection
     from cluster_kit_amqp.declare import Declarer
+
+log = logging.getLogger(__name__)
 
 _TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")
 _LONGEST_EXPIRATION_MS = 2**32 - 1
@@ -82,6 +86,7 @@ class Publisher:
         self._largest_body: int | None = None
         self._refusing: dict[str, tuple[float, str]] = {}
         self._deadlines = Deadlines()
+        self._ladder = declarer.makes
 
     def close(self) -> None:
         """Let go of the timer."""
@@ -113,13 +118,12 @@ class Publisher:
             except LinkDown as exc:  # the next turn waits for another link
                 progress.trouble = exc.reason
                 progress.unknown = progress.unknown or exc.sent
-            except ChannelDown as exc:
-                await self._channel_lost(envelope, target, progress, exc)
+            except (ChannelDown, TopologyError) as exc:
+                await self._set_back(envelope, target, progress, exc)
             except Returned as exc:
                 self._returned(envelope, target, progress, exc)
             except (Nacked, Refused, Unencodable) as exc:
-                refused = PublishRefused(f"the broker refused message {envelope.id}: {exc.reason}")
-                raise _unfinished(envelope, progress, refused) from exc
+                raise _unfinished(envelope, progress, _refused(envelope, exc)) from exc
             else:
                 return
 
@@ -136,7 +140,7 @@ class Publisher:
             left = delay if passed < _SLACK else delay - passed
         if left <= 0:
             return _Target(work_exchange(queue), queue.channel, delayed=False)
-        wait = wait_for(queue, left)
+        wait = wait_for(queue, left, ladder=self._ladder)
         return _Target(wait.exchange, wait.key, delayed=True, wait=wait)
 
     async def _attempt(
@@ -145,7 +149,7 @@ class Publisher:
         channel = self._channel
         if channel is None or not self._is_ready(channel, link, envelope, target):
             try:
-                channel = await self._ready_channel(link, envelope, target)
+                channel = await self._ready_channel(link, envelope, target, progress)
             except LinkError as exc:
                 exc.sent = False
                 raise
@@ -172,7 +176,9 @@ class Publisher:
             and self._declarer.is_settled(link, envelope.queue.full)
         )
 
-    async def _ready_channel(self, link: Link, envelope: Envelope, target: _Target) -> Channel:
+    async def _ready_channel(
+        self, link: Link, envelope: Envelope, target: _Target, progress: _Progress
+    ) -> Channel:
         """Make sure of everything a publish needs. What fails in here was not sent."""
         until, reason = self._refusing.get(target.exchange, (0.0, ""))
         if self._context.clock.monotonic() < until:
@@ -182,7 +188,9 @@ class Publisher:
         await self._declarer.ensure_queue(link, envelope.queue)
         if target.wait is not None:
             wait = target.wait
+            progress.trouble = f"what {wait.needs!r} needs is still being made"
             await self._declarer.ensure(link, wait.needs, wait.steps, wait.last)
+            progress.trouble = ""
         if self._largest_body is not None and len(envelope.body) > self._largest_body:
             raise self._too_large(envelope)
         async with self._opening:
@@ -210,6 +218,18 @@ class Publisher:
 
     # --- what went wrong ---------------------------------------------------------------------
 
+    async def _set_back(
+        self,
+        envelope: Envelope,
+        target: _Target,
+        progress: _Progress,
+        error: ChannelDown | TopologyError,
+    ) -> None:
+        if isinstance(error, ChannelDown):
+            await self._channel_lost(envelope, target, progress, error)
+        else:
+            self._do_without_ladder(target, error)
+
     async def _channel_lost(
         self, envelope: Envelope, target: _Target, progress: _Progress, error: ChannelDown
     ) -> None:
@@ -227,10 +247,16 @@ class Publisher:
             now = self._context.clock.monotonic()
             self._refusing[target.exchange] = (now + _REFUSED_FOR, error.reason)
         if refused or progress.lost_channels > _MOST_LOST_CHANNELS:
-            problem = PublishRefused(f"the broker refused message {envelope.id}: {error.reason}")
-            raise _unfinished(envelope, progress, problem) from error
+            raise _unfinished(envelope, progress, _refused(envelope, error)) from error
         progress.unknown = progress.unknown or error.sent
         await self._context.clock.sleep(_PAUSE_AFTER_CHANNEL * progress.lost_channels)
+
+    def _do_without_ladder(self, target: _Target, error: TopologyError) -> None:
+        """A step of the ladder cannot be had, perhaps by this user: the chain serves as well."""
+        if target.wait is None or target.wait.last is not None:
+            raise error
+        log.info("delays go along the chain from now on: %s", error)
+        self._ladder = False
 
     def _returned(
         self, envelope: Envelope, target: _Target, progress: _Progress, error: Returned
@@ -265,7 +291,12 @@ class Publisher:
             return ConnectionLost(f"no connection {within}{trouble}; nothing was sent")
         if link.blocked is not None:
             return PublishRefused(f"the broker blocks publishers: {link.blocked}; nothing was sent")
-        return ConnectionLost(f"the broker did not answer {within}{trouble}; nothing was sent")
+        return ConnectionLost(f"not stored {within}{trouble}; nothing was sent")
+
+
+def _refused(envelope: Envelope, error: LinkError) -> PublishRefused:
+    text = f"the broker refused message {envelope.id} for {envelope.queue}: {error.reason}"
+    return PublishRefused(text)
 
 
 def _unfinished(envelope: Envelope, progress: _Progress, problem: TransportError) -> TransportError:

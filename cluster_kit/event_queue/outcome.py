@@ -72,14 +72,14 @@ class Judge:
             case Snooze():
                 return Again(dataclasses.replace(envelope, crashes=0), error.delay, "task.snoozed")
             case Reject():
-                return self.dead(envelope, DeadReason.REJECTED, error, error.reason)
+                return self.dead(envelope, DeadReason.REJECTED, error)
             case _:
                 return self._failed(envelope, error, max_retries)
 
     def _failed(self, envelope: Envelope, error: BaseException, max_retries: int) -> Again | Dead:
         asked = error if isinstance(error, Retry) else None
         if envelope.attempt > max_retries or not (asked or self.policy.retries(error)):
-            return self.dead(envelope, DeadReason.FAILED, error, asked.reason if asked else None)
+            return self.dead(envelope, DeadReason.FAILED, error)
         delay = asked.delay if asked else None
         if delay is None:
             # Of a policy of the user's making, which may answer anything.

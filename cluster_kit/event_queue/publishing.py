@@ -17,7 +17,7 @@ from cluster_kit.errors import (
     PublishManyError,
 )
 from cluster_kit.message import MAX_RETRIES, Envelope, Headers
-from cluster_kit.names import QueueName, check_channel, check_message_id, new_id
+from cluster_kit.names import QueueName, check_channel, check_message_id, check_queue, new_id
 
 if TYPE_CHECKING:
     from cluster_kit.codec import Codec
@@ -100,7 +100,8 @@ class Publisher:
         name = check_channel(channel)
         if len(self._queues) >= QUEUES_KEPT:
             self._queues.clear()
-        queue = self._queues[name, shared] = QueueName(None if shared else self._app, name)
+        queue = check_queue(QueueName(None if shared else self._app, name))
+        self._queues[name, shared] = queue
         return queue
 
     def envelope(

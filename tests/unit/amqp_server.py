@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -110,16 +111,15 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 @asynccontextmanager
-async def served(script: Script, *, stay: bool = True) -> AsyncIterator[str]:
-    """Serve by `script`, then say nothing more, or hang up; give the URL."""
+async def served(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve by `script`, then say nothing more; give the URL."""
     errors: list[BaseException] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)
         try:
             await script(peer)
-            if stay:
-                await peer.until_gone()
+            await peer.until_gone()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client has left, as it should on nonsense
         except Exception as exc:  # noqa: BLE001 - told by the test, not by the server's task
@@ -127,7 +127,7 @@ async def served(script: Script, *, stay: bool = True) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
         async with asyncio.timeout(PATIENCE):
             yield f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}/"

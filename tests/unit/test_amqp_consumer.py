@@ -104,7 +104,7 @@ async def consuming(
     context = AdapterContext(app="shop", instance_id="one", tasks=tasks, emit=lambda *_, **__: None)
     surroundings = Surroundings(
         connection=cast("Connection", FakeConnection(broker)),
-        declarer=Declarer(cast("Any", None), "none", 10, cast("Any", None)),
+        declarer=Declarer(cast("Any", None), "none", 10, cast("Any", None), tasks),
         context=context,
         problems=problems,
     )

@@ -99,7 +99,8 @@ def test_a_reject_dies_at_once_with_its_reason() -> None:
     death = dead(Reject("no such order")).death
 
     assert (death.reason, death.error_text) == (DeadReason.REJECTED, "no such order")
-    assert dead(Reject()).death.error_text == ""
+    assert dead(Reject()).death.error_text == "the handler rejected the task"
+    assert dead(Retry(), attempt=4).death.error_text == "the handler asked for a retry"
 
 
 def test_an_error_whose_text_cannot_be_made_does_not_stop_the_verdict() -> None:

@@ -281,9 +281,10 @@ async def test_who_waits_for_room_goes_on_in_order(monkeypatch: pytest.MonkeyPat
     space, entered = Room(), list[int]()
 
     async def publish(number: int) -> None:
-        if not space.free:
-            await space.wait()
-        space.enter(1)
+        if space.free:
+            space.enter(1)
+        else:
+            await space.wait(1)
         entered.append(number)
 
     tasks = [asyncio.create_task(publish(number)) for number in range(7)]
@@ -306,9 +307,10 @@ async def test_one_that_is_called_and_cancelled_at_once_calls_the_next() -> None
     space, entered = Room(), list[int]()
 
     async def publish(number: int) -> None:
-        if not space.free:
-            await space.wait()
-        space.enter(1)
+        if space.free:
+            space.enter(1)
+        else:
+            await space.wait(1)
         entered.append(number)
 
     space.shut()
@@ -325,7 +327,7 @@ async def test_one_that_is_called_and_cancelled_at_once_calls_the_next() -> None
 async def test_when_the_link_is_lost_nobody_waits() -> None:
     space = Room()
     space.shut()
-    tasks = [asyncio.create_task(space.wait()) for _ in range(3)]
+    tasks = [asyncio.create_task(space.wait(1)) for _ in range(3)]
     await asyncio.sleep(0)
     space.give_up()
 

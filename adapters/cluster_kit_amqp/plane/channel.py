@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import struct
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import (
     ChannelDown,
@@ -24,64 +23,18 @@ from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.calls import Calls
 from cluster_kit_amqp.plane.confirms import Confirms, Pending
 from cluster_kit_amqp.plane.contents import Content
-from cluster_kit_amqp.plane.fields import U32, U64
+from cluster_kit_amqp.plane.deliveries import Consumer, Deliveries
+from cluster_kit_amqp.plane.fields import U32
 from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, METHOD, OVERHEAD, MalformedError
-from cluster_kit_amqp.plane.properties import Properties, encode_header
-from cluster_kit_amqp.plane.settlements import Settlements
+from cluster_kit_amqp.plane.properties import encode_header
 
 if TYPE_CHECKING:
-    from cluster_kit_amqp.plane.room import Room
-
-log = logging.getLogger(__name__)
+    from cluster_kit_amqp.plane.carrier import Carrier
 
 _CLOSE_TIMEOUT = 1.0  # seconds
 _CLOSED_BY_US = "closed by this side"
 
 _publish_frame = lru_cache(maxsize=1024)(methods.publish)
-
-
-class Carrier(Protocol):
-    """The connection under a channel, as far as a channel needs it.
-
-    Attributes:
-        loop: the running one.
-        room: for what is published and not confirmed.
-        frame_max: bytes of the largest frame that may be sent.
-        lost: why the connection is gone; None while it is up.
-    """
-
-    loop: asyncio.AbstractEventLoop
-    room: Room
-    frame_max: int
-    lost: str | None
-
-    def send(self, frames: bytes) -> None:
-        """Send with the rest of this turn of the event loop."""
-        ...
-
-    def send_all(self, pieces: list[bytes]) -> None:
-        """As `send`, for pieces of frames."""
-        ...
-
-    def at_turn_end(self, channel: PlaneChannel) -> None:
-        """Send what `take_acks` returns then with the rest of this turn."""
-        ...
-
-    def forget(self, channel: PlaneChannel) -> None:
-        """The number of a channel may be used again."""
-        ...
-
-
-class _Consumer:
-    __slots__ = ("on_cancelled", "on_message", "tag")
-
-    def __init__(
-        self,
-        tag: str,
-        on_message: Callable[[str, Incoming], None],
-        on_cancelled: Callable[[str], None],
-    ) -> None:
-        self.tag, self.on_message, self.on_cancelled = tag, on_message, on_cancelled
 
 
 class PlaneChannel:
@@ -102,8 +55,7 @@ class PlaneChannel:
         self._calls = Calls()
         self._content = Content()
         self._confirms = Confirms(carrier.room.leave)
-        self._settlements = Settlements(number)
-        self._consumers: dict[bytes, _Consumer] = {}
+        self._deliveries = Deliveries(number, self._content)
 
     # --- state -------------------------------------------------------------------------------
 
@@ -130,7 +82,7 @@ class PlaneChannel:
         if self._down is not None:
             return
         self._down = reason
-        self._consumers.clear()
+        self._deliveries.end()
         self._calls.fail_all(make_error)
         self._confirms.fail_all(make_error)
         callbacks, self._on_closed = self._on_closed, []
@@ -176,14 +128,14 @@ class PlaneChannel:
         tag = f"ck-{uuid.uuid4().hex}"
         request = _encoded(methods.consume, self.number, queue, tag)
         await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
-        self._consumers[tag.encode()] = _Consumer(tag, on_message, on_cancelled)
+        self._deliveries.add(Consumer(tag, on_message, on_cancelled))
         await self.call(request, methods.BASIC_CONSUME_OK)
         return tag
 
     async def cancel(self, tag: str) -> None:
         """End a consumer."""
         await self.call(methods.cancel(self.number, tag), methods.BASIC_CANCEL_OK)
-        self._consumers.pop(tag.encode(), None)
+        self._deliveries.remove(tag.encode())
 
     async def close(self) -> None:
         """Close the channel; what is unsettled returns to its queue."""
@@ -198,7 +150,7 @@ class PlaneChannel:
         """Send channel.close; nothing but its answer counts from now on (channel.close)."""
         if self._down is not None:
             return
-        acks = self._settlements.take()
+        acks = self._deliveries.settlements.take()
         self._carrier.send(acks + methods.close(self.number, methods.CHANNEL_CLOSE, 200, reason))
         self._closing = True
         self.end(reason, lambda: ChannelDown(0, reason))
@@ -219,12 +171,14 @@ class PlaneChannel:
             raise Unencodable(
                 f"the headers have {size} bytes, the broker allows {carrier.frame_max}"
             )
-        room = carrier.room
-        if not room.free:
-            await room.wait()
-            self._require()
-        size = len(header) + len(body)
-        room.enter(size)
+        room, size = carrier.room, len(header) + len(body)
+        if room.free:
+            room.enter(size)
+        else:
+            await room.wait(size)
+            if self._down is not None:
+                room.leave(1, size)
+                self._require()
         future: asyncio.Future[None] = carrier.loop.create_future()
         self._confirms.add(Pending(future, size, message.message_id, exchange, key))
         number = self.number
@@ -251,21 +205,21 @@ class PlaneChannel:
     def ack(self, tag: int) -> None:
         """Settle a delivery, together with others of this turn of the event loop."""
         self._require()
-        if not self._settlements.ack(tag):
+        if not self._deliveries.settlements.ack(tag):
             raise _not_ours(tag)
         self._carrier.at_turn_end(self)
 
     def requeue(self, tag: int, *, multiple: bool = False) -> None:
         """Return one delivery, or all up to it."""
         self._require()
-        frames = self._settlements.requeue(tag, multiple=multiple)
+        frames = self._deliveries.settlements.requeue(tag, multiple=multiple)
         if frames is None:
             raise _not_ours(tag)
         self._carrier.send(frames)
 
     def take_acks(self) -> bytes:
         """Return the frames of what was acknowledged and not sent."""
-        return b"" if self._down is not None else self._settlements.take()
+        return b"" if self._down is not None else self._deliveries.settlements.take()
 
     # --- frames ------------------------------------------------------------------------------
 
@@ -285,46 +239,9 @@ class PlaneChannel:
         elif self._content.arriving:
             raise MalformedError("a method came where a message was to go on")
         elif index == methods.BASIC_DELIVER:
-            self._deliver(data, start, stop)
+            self._deliveries.begin(data, start, stop)
         else:
             self._method(index, data[start + 4 : stop])
-
-    def _deliver(self, data: bytes, start: int, stop: int) -> None:
-        """Read basic.deliver: consumer tag, delivery tag, bit "redelivered"; names follow."""
-        at = start + 5 + data[start + 4]
-        (tag,) = U64.unpack_from(data, at)
-        redelivered = data[at + 8] & 1 != 0
-        if at + 9 >= stop:
-            raise MalformedError("a basic.deliver is cut off")
-        consumer = self._consumers.get(data[start + 5 : at])
-        self._settlements.delivered(tag)
-        self._content.begin(partial(self._delivered, consumer, tag, redelivered))
-
-    def _delivered(
-        self,
-        consumer: _Consumer | None,
-        tag: int,
-        redelivered: bool,  # noqa: FBT001 - bound by position, once for each message
-        properties: Properties,
-        body: bytes,
-    ) -> None:
-        if consumer is None:
-            return  # of one that was ended meanwhile; it returns with the channel
-        headers, message_id, content_type, app_id, timestamp = properties
-        message = Message(
-            body=body,
-            headers=headers,
-            message_id=message_id,
-            content_type=content_type,
-            app_id=app_id,
-            timestamp=timestamp,
-        )
-        try:
-            consumer.on_message(
-                consumer.tag, Incoming(message=message, tag=tag, redelivered=redelivered)
-            )
-        except Exception:
-            log.exception("a delivery on channel %d could not be handed over", self.number)
 
     def _method(self, index: int, arguments: bytes) -> None:
         match index:
@@ -347,7 +264,7 @@ class PlaneChannel:
                 self._calls.answered(index, arguments)
 
     def _cancelled(self, tag: bytes, no_wait: bool) -> None:  # noqa: FBT001 - as it was read
-        consumer = self._consumers.pop(tag, None)
+        consumer = self._deliveries.remove(tag)
         if not no_wait:
             self._carrier.send(methods.cancel_ok(self.number, tag))
         if consumer is not None:

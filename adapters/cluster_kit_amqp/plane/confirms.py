@@ -88,7 +88,9 @@ class Confirms:
         if future.done():  # its caller has given up
             return
         if not taken:
-            future.set_exception(Nacked("the broker did not take it"))
+            future.set_exception(
+                Nacked("its queue did not take it, most likely because it is full")
+            )
         elif reason is not None:
             future.set_exception(Returned(reason))
         else:

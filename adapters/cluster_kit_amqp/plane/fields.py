@@ -197,6 +197,10 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
                 table[name] = raw.decode()
             except UnicodeDecodeError:
                 table[name] = raw
+        elif kind in _NUMBERS:
+            form, size = _NUMBERS[kind]
+            table[name] = form.unpack_from(data, at + 1)[0]
+            at += size
         else:
             table[name], at = _read_value(data, at, end)
     if at != end:
@@ -207,8 +211,9 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
 def _read_value(data: bytes, at: int, end: int) -> tuple[object, int]:
     """Return the value whose type is at `at`, and where it ends."""
     kind = data[at]
-    if (form := _NUMBERS.get(kind)) is not None:
-        return form.unpack_from(data, at + 1)[0], at + 1 + form.size
+    if kind in _NUMBERS:
+        form, size = _NUMBERS[kind]
+        return form.unpack_from(data, at + 1)[0], at + size
     if (read := _READERS.get(kind)) is not None:
         return read(data, at + 1)
     used, value = decode.embedded_value(data[at:end])
@@ -235,7 +240,12 @@ def _read_moment(data: bytes, at: int) -> tuple[datetime, int]:
 
 
 _TEXT = ord("S")
-_NUMBERS = dict(zip(b"bBsuIild", (_I8, U8, _I16, U16, _I32, U32, _I64, _F64), strict=True))
+_NUMBERS = {
+    ord(letter): (form, 1 + form.size)
+    for letter, form in zip("bBsuIild", (_I8, U8, _I16, U16, _I32, U32, _I64, _F64), strict=True)
+}
+"""Form and size of each type of number, the letter of the type among it."""
+
 _READERS: dict[int, Callable[[bytes, int], tuple[object, int]]] = {
     ord("t"): lambda data, at: (data[at] != 0, at + 1),
     ord("V"): lambda _, at: (None, at),

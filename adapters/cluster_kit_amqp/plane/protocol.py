@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import ChannelDown
 from cluster_kit_amqp.plane import methods
+from cluster_kit_amqp.plane.carrier import Member
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.fields import U32
 from cluster_kit_amqp.plane.frames import (
@@ -70,7 +71,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._channel_max = 0
         self._channels: dict[int, PlaneChannel] = {}
         self._out: list[bytes] = []
-        self._acking: set[PlaneChannel] = set()
+        self._acking: set[Member] = set()
         self._turn_ends = False
         self._closed = asyncio.Event()
 
@@ -126,7 +127,7 @@ class AmqpProtocol(asyncio.Protocol):
         if not self._turn_ends:
             self._end_turn_soon()
 
-    def at_turn_end(self, channel: PlaneChannel) -> None:
+    def at_turn_end(self, channel: Member) -> None:
         """Send the acknowledgements of `channel` with the rest of this turn."""
         self._acking.add(channel)
         if not self._turn_ends:
@@ -179,7 +180,7 @@ class AmqpProtocol(asyncio.Protocol):
         channel = self._channels[number] = PlaneChannel(number, self)
         return channel
 
-    def forget(self, channel: PlaneChannel) -> None:
+    def forget(self, channel: Member) -> None:
         """The number of a channel may be used again."""
         self._channels.pop(channel.number, None)
 

@@ -50,8 +50,8 @@ class Room:
         self._open = True
         self._wake()
 
-    async def wait(self) -> None:
-        """Wait for room; to be followed by `enter` before anything else is awaited."""
+    async def wait(self, size: int) -> None:
+        """Wait for room, or for the loss of the link, and `enter`."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -61,6 +61,7 @@ class Room:
             self._wake()  # the next one, had this one been called already
             raise
         self._leave_line(turn)
+        self.enter(size)
 
     def _leave_line(self, turn: asyncio.Future[None]) -> None:
         if self._waiting and self._waiting[0] is turn:
