@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from cluster_kit.clock import MAX_WAIT, Duration, seconds, utc
+from cluster_kit.capabilities import Capabilities
+from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
-from cluster_kit.event_queue import EventQueue
 from cluster_kit.lifecycle import Lifecycle, Steps
 from cluster_kit.names import check_app, check_topic, new_id
-from cluster_kit.plugin import Plugin, make_plugin, run_hook, start_order
-from cluster_kit.ports import AdapterContext, AdapterHealth, ClusterHealth, EventQueueAdapter
+from cluster_kit.plugin import Plugin, hear_sync_messages, make_plugin, run_hook, start_order
+from cluster_kit.ports import ClusterHealth
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
 from cluster_kit.signals import ending_signals
@@ -22,6 +22,10 @@ from cluster_kit.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from cluster_kit.event_queue import EventQueue
+    from cluster_kit.pubsub import PubSubManager
+    from cluster_kit.sync_messages import SyncMessageManager
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class Cluster:
         instance_id: of this object, unique among instances.
         settings: in force.
         event_queue: publishes and runs tasks.
+        pubsub: sends messages to every instance.
+        sync_messages: keeps what instances hold in memory equal.
         registry: the adapters by URL scheme; add your own before start.
         telemetry: reports what happens.
     """
@@ -63,20 +69,24 @@ class Cluster:
         self.registry: AdapterRegistry = AdapterRegistry()
         self.telemetry: Telemetry = Telemetry()
         self._worker_mode = WorkerMode.parse(self.settings.worker_mode)
-        self.event_queue: EventQueue = EventQueue(
-            self.name,
-            self.instance_id,
-            self.settings.event_queue,
-            telemetry=self.telemetry,
-            consumes=self._consumes,
-        )
         self._plugins: dict[str, Plugin] = {}
         self._loaded: list[Plugin] = []
         self._background = Supervisor()  # of adapters and services; emptied at stop
+        self._capabilities = Capabilities(
+            self.name,
+            self.instance_id,
+            self.settings,
+            registry=self.registry,
+            telemetry=self.telemetry,
+            background=self._background,
+            consumes=self._consumes,
+        )
+        self.event_queue: EventQueue = self._capabilities.event_queue
+        self.pubsub: PubSubManager = self._capabilities.pubsub
+        self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
         )
-        self._adapter: EventQueueAdapter | None = None
         for plugin in plugins:
             self.add_plugin(plugin)
 
@@ -181,15 +191,8 @@ class Cluster:
         while not running; ``ready`` says whether to send work here; ``adapters`` has status,
         detail and since (ISO 8601) of each.
         """
-        if self._adapter is None:
-            return {"status": "down", "ready": False, "adapters": {}}
-        health = self._adapter.health()
-        status, detail = health.status, health.detail
-        if status == "ok" and (troubles := self.event_queue.troubles()):
-            status, detail = "degraded", "; ".join(troubles)
-        since = utc(health.since).isoformat()
-        entry: AdapterHealth = {"status": status, "detail": detail, "since": since}
-        return {"status": status, "ready": self._life.ready, "adapters": {"event_queue": entry}}
+        status, adapters = self._capabilities.health()
+        return {"status": status, "ready": self._life.ready, "adapters": adapters}
 
     # --- inside --------------------------------------------------------------------------
 
@@ -197,17 +200,17 @@ class Cluster:
         order = start_order(self._plugins)
         for warning in self.settings.warnings():
             log.warning(warning)
-        url = self.settings.url_for("event_queue").reveal()
-        self._adapter = self.registry.create("event_queue", url, self._context())
-        await self._adapter.connect()
-        self.event_queue.attach(self._adapter, self._background)
+        await self._capabilities.connect()
+        if not self._worker_mode.transient:
+            for plugin in order:
+                await hear_sync_messages(plugin)
         for plugin in order:
             await run_hook(plugin, "before_load")
         for plugin in order:
             await run_hook(plugin, "load")
             self._loaded.append(plugin)
         self._worker_mode.require_known(self._topics())
-        await self.event_queue.start()
+        await self._capabilities.start()
         for plugin in order:
             await run_hook(plugin, "after_start")
 
@@ -226,22 +229,12 @@ class Cluster:
 
     async def _unwind(self, timeout: float) -> list[str]:
         """Undo whatever `start` has done so far, in reverse; no failure keeps the rest back."""
-        unfinished: list[str] = []
-        if self.event_queue.attached:
-            async with logged("taking nothing more"):
-                await self.event_queue.quiet()
-            async with logged("draining"):
-                unfinished = await self.event_queue.drain(timeout)
+        unfinished = await self._capabilities.drain(timeout)
         while self._loaded:
             plugin = self._loaded.pop()
             async with logged(f"before_stop of plugin {plugin.name!r}"):
                 await plugin.before_stop()
-        async with logged("closing the consumers"):
-            await self.event_queue.close()
-        adapter, self._adapter = self._adapter, None
-        if adapter is not None:
-            async with logged("disconnecting"):
-                await adapter.close()
+        await self._capabilities.close()
         if left := await self._background.close():
             log.error("still running after stop: %s", ", ".join(left))
         return unfinished
@@ -250,16 +243,6 @@ class Cluster:
         """Whether this instance runs tasks of `topic`, or those that belong to none."""
         mode = self._worker_mode
         return not mode.transient if topic is None else mode.serving(topic)
-
-    def _context(self) -> AdapterContext:
-        return AdapterContext(
-            app=self.name,
-            instance_id=self.instance_id,
-            tasks=self._background,
-            emit=self.telemetry.emit,
-            connect_timeout=self.settings.connect_timeout,
-            crash_limit=self.settings.event_queue.crash_limit,
-        )
 
     def _topics(self) -> set[str]:
         declared = {topic for plugin in self._plugins.values() for topic in plugin.topics}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cluster_kit.errors import (
     ConfigurationError,
@@ -20,9 +21,13 @@ from cluster_kit.supervisor import being_cancelled
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.ports import ClusterHealth
+    from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
+    from cluster_kit.sync_messages import SyncMessageManager
     from cluster_kit.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
@@ -32,6 +37,8 @@ class Host(Protocol):
     instance_id: str
     settings: Settings
     event_queue: EventQueue
+    pubsub: PubSubManager
+    sync_messages: SyncMessageManager
     registry: AdapterRegistry
     telemetry: Telemetry
 
@@ -54,6 +61,8 @@ class Plugin:
 
     Hooks run in this order, each through all plugins before the next: `before_load`, `load`,
     `after_start`; and at the end `before_stop`, in reverse. Plugins named in `requires` go first.
+    `handle_sync_message` hears what this plugin sends on other instances, from before `load` on;
+    it is called once all plugins are loaded.
 
     Attributes:
         name: unique among the plugins of a cluster; prefixes your channels by convention.
@@ -98,7 +107,27 @@ class Plugin:
         """Begin work of your own. Every plugin is loaded and tasks are being taken."""
 
     async def before_stop(self) -> None:
-        """Put things in order. Handlers have ended; publishing still works."""
+        """Put things in order. Tasks have ended; publishing still works, both kinds."""
+
+    async def handle_sync_message(self, message: Any) -> None:  # noqa: ANN401 - yours to narrow
+        """Take over what this plugin sent on another instance. Heard only where overridden."""
+
+    async def on_sync_gap(self) -> None:
+        """Load anew what sync messages keep equal: some may have been missed."""
+        log.warning(
+            "plugin %r may have missed sync messages and does not override on_sync_gap()",
+            self.name,
+        )
+
+    async def send_sync_message(self, message: object) -> str:
+        """Tell this plugin on all other instances; return the id of the message.
+
+        Raises:
+            LifecycleError: the plugin belongs to no cluster, or that does not run.
+            EncodeError: the message cannot travel.
+            TransportError: as `PubSubManager.publish`.
+        """
+        return await self.cluster.sync_messages.publish(self.name, message)
 
 
 def make_plugin(plugin: object) -> Plugin:
@@ -150,6 +179,24 @@ def start_order(plugins: Mapping[str, Plugin]) -> list[Plugin]:
     for name in plugins:
         visit(name, [])
     return list(ordered.values())
+
+
+async def hear_sync_messages(plugin: Plugin) -> None:
+    """Subscribe a plugin that overrides `handle_sync_message`; another is left alone.
+
+    Raises:
+        ConfigurationError: this deployment has no publish and subscribe, or the method does not
+            take a message.
+    """
+    if getattr(plugin.handle_sync_message, "__func__", None) is Plugin.handle_sync_message:
+        return
+
+    async def on_gap(_channels: list[str]) -> None:
+        await plugin.on_sync_gap()
+
+    await plugin.cluster.sync_messages.subscribe(
+        plugin.name, plugin.handle_sync_message, on_gap=on_gap
+    )
 
 
 async def run_hook(plugin: Plugin, hook: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.ports import AdapterSpec
@@ -12,7 +12,7 @@ from cluster_kit.urls import url_scheme
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter, PubSubAdapter
 
 GROUP = "cluster_kit.adapters"
 """Entry-point group in which a distribution names its `AdapterSpec`."""
@@ -78,8 +78,22 @@ class AdapterRegistry:
         known = [known for spec in self._specs.values() for known in spec.schemes]
         raise AdapterNotFoundError(scheme, known, self.unavailable())
 
-    def create(self, capability: str, url: str, context: AdapterContext) -> EventQueueAdapter:
-        """Make the adapter of a capability (``event_queue``) for `url`.
+    @overload
+    def create(
+        self, capability: Literal["event_queue"], url: str, context: AdapterContext
+    ) -> EventQueueAdapter: ...
+    @overload
+    def create(
+        self, capability: Literal["pubsub"], url: str, context: AdapterContext
+    ) -> PubSubAdapter: ...
+    @overload
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter: ...
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter:
+        """Make the adapter of a capability (``event_queue`` or ``pubsub``) for `url`.
 
         Raises:
             ConfigurationError: as `find`; or the adapter lacks this capability; or an option of

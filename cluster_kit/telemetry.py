@@ -25,6 +25,13 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "task.stuck": ("channel", "id", "attempt", "seconds"),
     "task.ack_lost": ("channel", "id"),
     "task.ack_remembered": ("channel", "id"),
+    # broadcasts; kind is pubsub or sync, subscription is the channel or pattern subscribed
+    "broadcast.published": ("kind", "channel", "id", "transport"),
+    "broadcast.delivered": ("kind", "channel", "id", "subscription", "seconds"),
+    "broadcast.failed": ("kind", "channel", "id", "subscription", "error"),
+    "broadcast.dropped": ("kind", "channel", "id", "subscription"),
+    "broadcast.repeated": ("kind", "channel", "id", "subscription"),
+    "broadcast.gap": ("kind", "channel", "subscription", "reason"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.ports import AdapterSpec
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter, PubSubAdapter
 
 __all__ = ["ADAPTER"]
 
@@ -18,5 +18,11 @@ def _event_queue(url: str, context: AdapterContext) -> EventQueueAdapter:
     return MemoryEventQueue(url, context)
 
 
-ADAPTER = AdapterSpec(name="memory", schemes=("memory",), event_queue=_event_queue)
+def _pubsub(url: str, context: AdapterContext) -> PubSubAdapter:
+    from cluster_kit_memory.pubsub import MemoryPubSub
+
+    return MemoryPubSub(url, context)
+
+
+ADAPTER = AdapterSpec(name="memory", schemes=("memory",), event_queue=_event_queue, pubsub=_pubsub)
 """Serves ``memory://``: see `cluster_kit_memory.options` for its URLs."""

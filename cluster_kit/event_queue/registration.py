@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster_kit.clock import Duration
-    from cluster_kit.event_queue.handler import Handler
     from cluster_kit.event_queue.outcome import Judge
+    from cluster_kit.handler import Handler
     from cluster_kit.names import QueueName
     from cluster_kit.settings import EventQueueSettings
 

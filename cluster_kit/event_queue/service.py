@@ -11,7 +11,6 @@ from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import AlreadySubscribedError, NotStartedError
 from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
-from cluster_kit.event_queue.handler import Handler, Process
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.publishing import Publisher, PublishOptions
@@ -20,6 +19,7 @@ from cluster_kit.event_queue.registration import Registration, check_options, ch
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.stats import ChannelStats, Counters
 from cluster_kit.event_queue.worker import Surroundings
+from cluster_kit.handler import Handler, Process
 from cluster_kit.names import check_topic
 
 if TYPE_CHECKING:

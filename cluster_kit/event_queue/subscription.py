@@ -14,8 +14,8 @@ from cluster_kit.event_queue.run import Place, Run
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 
 if TYPE_CHECKING:
-    from cluster_kit.event_queue.handler import Handler
     from cluster_kit.event_queue.outcome import Judge
+    from cluster_kit.handler import Handler
     from cluster_kit.message import Envelope
     from cluster_kit.names import QueueName
     from cluster_kit.ports import Consumer, Received

@@ -19,10 +19,10 @@ from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
     from cluster_kit.deadlines import Deadlines
-    from cluster_kit.event_queue.handler import Handler
     from cluster_kit.event_queue.ledger import Ledger
     from cluster_kit.event_queue.quarantine import Quarantine
     from cluster_kit.event_queue.settlement import Settler
+    from cluster_kit.handler import Handler
     from cluster_kit.message import Envelope
     from cluster_kit.ports import Emit, EventQueueAdapter
     from cluster_kit.supervisor import Supervisor

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from cluster_kit.settings.groups import CapabilitySettings, EventQueueSettings, RetrySettings
+from cluster_kit.settings.groups import (
+    CapabilitySettings,
+    EventQueueSettings,
+    PubSubSettings,
+    RetrySettings,
+    SyncMessagesSettings,
+)
 from cluster_kit.settings.model import Settings
 from cluster_kit.settings.values import ServerUrl
 from cluster_kit.settings.worker_mode import WorkerMode
@@ -10,8 +16,10 @@ from cluster_kit.settings.worker_mode import WorkerMode
 __all__ = [
     "CapabilitySettings",
     "EventQueueSettings",
+    "PubSubSettings",
     "RetrySettings",
     "ServerUrl",
     "Settings",
+    "SyncMessagesSettings",
     "WorkerMode",
 ]

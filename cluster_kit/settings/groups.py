@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NoReturn, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
+from cluster_kit.broadcast import Transport
 from cluster_kit.clock import Duration
 from cluster_kit.errors import SettingsError
 from cluster_kit.retry import RetryPolicy
 from cluster_kit.settings.values import (
+    BufferSize,
     Count,
     Factor,
     Grace,
@@ -18,6 +21,8 @@ from cluster_kit.settings.values import (
     Share,
     SizeBytes,
     Timeout,
+    TransportChoices,
+    TransportName,
     Wait,
 )
 from cluster_kit.settings.variables import naming_origins
@@ -144,4 +149,68 @@ class EventQueueSettings(_Group):
     cancel_grace: Grace = 5.0
 
     def __init__(self, **values: Unpack[EventQueueValues]) -> None:
+        super().__init__(**values)
+
+
+class PubSubValues(CapabilityValues, total=False):
+    """`PubSubSettings` as a dict."""
+
+    transport: Transport
+    transports: Mapping[str, Transport] | str
+    buffer_size: int
+    max_payload_bytes: int
+    publish_timeout: Duration
+    close_grace: Duration
+
+
+class PubSubSettings(_Group):
+    """Settings of publish and subscribe. Durations are seconds.
+
+    `transport` and `transports` must be the same in all instances of an application: a publisher
+    chooses where a message goes by them, a subscriber where it looks.
+
+    Attributes:
+        url: of its server; None leaves it to `Settings.url_for`.
+        transport: of channels that no pattern in `transports` stands for. Defaults to
+            ``ephemeral``.
+        transports: patterns of channels with their transport, the first that fits decides; as
+            text ``orders.#=stream,cache.*=sticky``. Defaults to none.
+        buffer_size: most messages that wait in one subscription; newer ones are dropped, counted
+            and told as a gap. Defaults to 10,000.
+        max_payload_bytes: largest encoded message. Defaults to 8 MiB.
+        publish_timeout: until a publish without confirmation raises. Defaults to 10.
+        close_grace: for handlers under way when their subscription closes. Defaults to 5.
+    """
+
+    url: ServerUrl | None = None
+    transport: TransportName = "ephemeral"
+    transports: TransportChoices = ()
+    buffer_size: BufferSize = 10_000
+    max_payload_bytes: SizeBytes = 8 * _MEBIBYTE
+    publish_timeout: Timeout = 10.0
+    close_grace: Grace = 5.0
+
+    def __init__(self, **values: Unpack[PubSubValues]) -> None:
+        super().__init__(**values)
+
+
+class SyncMessagesValues(TypedDict, total=False):
+    """`SyncMessagesSettings` as a dict."""
+
+    transport: Transport
+    debounce: Duration
+
+
+class SyncMessagesSettings(_Group):
+    """Settings of sync messages; server and limits are those of publish and subscribe.
+
+    Attributes:
+        transport: the same in all instances of an application. Defaults to ``sticky``.
+        debounce: seconds, of subscriptions that name none. Defaults to 0: every message counts.
+    """
+
+    transport: TransportName = "sticky"
+    debounce: Wait = 0.0
+
+    def __init__(self, **values: Unpack[SyncMessagesValues]) -> None:
         super().__init__(**values)

@@ -13,6 +13,10 @@ from cluster_kit.settings.groups import (
     CapabilityValues,
     EventQueueSettings,
     EventQueueValues,
+    PubSubSettings,
+    PubSubValues,
+    SyncMessagesSettings,
+    SyncMessagesValues,
     refuse_change,
 )
 from cluster_kit.settings.values import (
@@ -50,7 +54,8 @@ class SettingsValues(TypedDict, total=False):
     redis_url: str | ServerUrl | None
     memcached_url: str | ServerUrl | None
     event_queue: EventQueueSettings | EventQueueValues
-    pubsub: CapabilitySettings | CapabilityValues
+    pubsub: PubSubSettings | PubSubValues
+    sync_messages: SyncMessagesSettings | SyncMessagesValues
     cache: CapabilitySettings | CapabilityValues
     locks: CapabilitySettings | CapabilityValues
     worker_mode: str
@@ -65,7 +70,7 @@ class Settings(BaseSettings):
     An argument wins over its variable, which wins over the ``.env`` file of the working
     directory. Variables have the arguments' names in upper case after ``CLUSTER_KIT_``, groups
     joined by two underscores: ``CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY=60``. One environment
-    serves every release: `redis_url`, `memcached_url`, `pubsub`, `cache` and `locks` are read by
+    serves every release: `redis_url`, `memcached_url`, `cache` and `locks` are read by
     these capabilities where the release has them, and are otherwise checked and left alone.
 
     Attributes:
@@ -76,6 +81,7 @@ class Settings(BaseSettings):
         memcached_url: of memcached.
         event_queue: settings of the event queue.
         pubsub: settings of publish and subscribe.
+        sync_messages: settings of sync messages.
         cache: settings of the cache.
         locks: settings of the locks.
         worker_mode: which part of the work this instance does, see `WorkerMode`.
@@ -101,7 +107,8 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = None
     memcached_url: MemcachedUrl = None
     event_queue: EventQueueSettings = EventQueueSettings()
-    pubsub: CapabilitySettings = CapabilitySettings()
+    pubsub: PubSubSettings = PubSubSettings()
+    sync_messages: SyncMessagesSettings = SyncMessagesSettings()
     cache: CapabilitySettings = CapabilitySettings()
     locks: CapabilitySettings = CapabilitySettings()
     worker_mode: WorkerModeText = ""
@@ -138,7 +145,7 @@ class Settings(BaseSettings):
         >>> Settings(amqp_url="amqp://mq/").url_for("event_queue")
         ServerUrl('amqp://mq/')
         """
-        own: CapabilitySettings | EventQueueSettings = getattr(self, capability)
+        own: CapabilitySettings | EventQueueSettings | PubSubSettings = getattr(self, capability)
         implied = self.amqp_url if capability in {"event_queue", "pubsub"} else self.redis_url
         return own.url or implied or ServerUrl(f"{MEMORY}://")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, cast
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from cluster_kit.broadcast import TRANSPORTS, Transport
 from cluster_kit.checks import MAX_PREFETCH
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import check_app, check_name
+from cluster_kit.patterns import check_pattern
 from cluster_kit.settings.worker_mode import WorkerMode
 from cluster_kit.urls import redact_url, url_scheme
 
@@ -163,6 +166,38 @@ def _worker_mode(value: object) -> str:
     return value
 
 
+def _transport(value: object) -> Transport:
+    for transport in TRANSPORTS:
+        if value == transport:
+            return transport
+    raise ConfigurationError(f"a transport is {', '.join(TRANSPORTS)}, not {value!r}")
+
+
+def _transports(value: object) -> tuple[tuple[str, Transport], ...]:
+    """Read patterns with their transports: a mapping, pairs, or ``pattern=transport,…``."""
+    pairs: Sequence[object]
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        pairs = [[word.strip() for word in part.rsplit("=", 1)] for part in parts]
+    elif isinstance(value, Mapping):
+        pairs = list(cast("Mapping[object, object]", value).items())
+    elif isinstance(value, list | tuple):
+        pairs = cast("Sequence[object]", value)
+    else:
+        kind = type(value).__name__
+        raise ConfigurationError(f"expected patterns with transports, not {kind}")
+    return tuple(_choice(pair) for pair in pairs)
+
+
+def _choice(pair: object) -> tuple[str, Transport]:
+    words = cast("Sequence[object]", pair) if isinstance(pair, list | tuple) else ()
+    if len(words) != _PAIR:
+        raise ConfigurationError(f"expected pattern=transport, not {pair!r}")
+    return check_pattern(words[0]), _transport(words[1])
+
+
+_PAIR = 2
+
 AmqpUrl = Annotated[ServerUrl | None, _url_with_scheme("amqp", "amqps")]
 RedisUrl = Annotated[ServerUrl | None, _url_with_scheme("redis", "rediss", "unix")]
 MemcachedUrl = Annotated[ServerUrl | None, _url_with_scheme("memcached")]
@@ -177,3 +212,6 @@ Share = Annotated[float, _number_within(0, 1)]
 Count = Annotated[int, _whole_within(0)]
 SizeBytes = Annotated[int, _whole_within(1)]
 InFlight = Annotated[int, _whole_within(1, MAX_PREFETCH)]
+BufferSize = Annotated[int, _whole_within(1)]
+TransportName = Annotated[Transport, BeforeValidator(_transport)]
+TransportChoices = Annotated[tuple[tuple[str, Transport], ...], BeforeValidator(_transports)]

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cluster import Cluster
 from cluster_kit.settings import ServerUrl, Settings
-from cluster_kit.settings.groups import EventQueueSettings, EventQueueValues
+from cluster_kit.settings.groups import (
+    EventQueueSettings,
+    EventQueueValues,
+    PubSubSettings,
+    PubSubValues,
+)
 from cluster_kit.testing.history import History
 from cluster_kit.testing.proxy import TASK_PREFIX
 from cluster_kit.testing.waiting import PATIENCE, eventually
@@ -33,12 +38,14 @@ class ClusterFactory:
 
     Args:
         url: of the event queue, where a call names none; by default a memory hub of its own.
+            Publish and subscribe are on that hub in any case, unless a call says otherwise.
     """
 
     def __init__(self, url: str = "") -> None:
         unique = uuid.uuid4().hex[:12]
         self.name: str = f"test-{unique}"
-        self.url: str = url or f"memory://{unique}"
+        self._hub = f"memory://{unique}"
+        self.url: str = url or self._hub
         self.clusters: list[Cluster] = []
         self.history: History = History()
         self._before = asyncio.all_tasks()
@@ -68,6 +75,9 @@ class ClusterFactory:
             settings["event_queue"] = {"url": url or self.url, **queue}
         elif queue.url is None:
             settings["event_queue"] = queue.model_copy(update={"url": ServerUrl(url or self.url)})
+        pubsub = settings.get("pubsub", PubSubValues())
+        if not isinstance(pubsub, PubSubSettings):
+            settings["pubsub"] = {"url": self._hub, **pubsub}
         made: list[Cluster] = []
         for _ in range(n):
             cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))

@@ -37,7 +37,12 @@ class MemoryEnvironment(Environment):
 
     def prepare(self, cluster: Cluster) -> None:
         cluster.registry.register(
-            AdapterSpec(name=ADAPTER.name, schemes=ADAPTER.schemes, event_queue=self._make)
+            AdapterSpec(
+                name=ADAPTER.name,
+                schemes=ADAPTER.schemes,
+                event_queue=self._make,
+                pubsub=ADAPTER.pubsub,
+            )
         )
 
     def _make(self, url: str, context: AdapterContext) -> EventQueueAdapter:

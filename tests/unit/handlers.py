@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from cluster_kit.codec import JsonCodec
-from cluster_kit.event_queue.handler import Handler
+from cluster_kit.handler import Handler
 from cluster_kit.message import AbortSignal, Delivery
 
 P = ParamSpec("P")

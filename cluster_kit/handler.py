@@ -1,11 +1,11 @@
-"""A user's function as the event queue calls it: arity, payload type, sync or async."""
+"""A user's function as a service calls it: arity, payload type, sync or async."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from cluster_kit.errors import ConfigurationError, DecodeError
 from cluster_kit.message import Delivery
@@ -17,10 +17,27 @@ if TYPE_CHECKING:
     from cluster_kit.supervisor import Supervisor
 
 Process = Callable[..., Any]
-"""``process(payload)`` or ``process(payload, delivery)``, async or sync."""
+"""``process(payload)``, or with what is to be known about it, ``process(payload, delivery)``.
+
+Async or sync.
+"""
 
 _ANYTHING: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
 _GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+class About(Protocol):
+    """What every second argument has: it names what the handler was called for."""
+
+    @property
+    def channel(self) -> str:
+        """Name without the app prefix."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Of the message."""
+        ...
 
 
 class Handler:
@@ -29,19 +46,24 @@ class Handler:
     A parameter annotated with a type other than ``object`` or ``Any`` is validated by pydantic
     before the function is called. A function that is not a coroutine function runs in a thread.
 
+    Args:
+        process: the function.
+        codec: of the payloads.
+        second: what the second argument is called.
+
     Attributes:
         process: the function.
         name: of the function, for people.
         needs_delivery: whether `call` must be given a delivery; most of their cost is saved else.
     """
 
-    def __init__(self, process: Process, codec: Codec) -> None:
+    def __init__(self, process: Process, codec: Codec, second: str = "delivery") -> None:
         self.process = process
         self._codec = codec
         self.name = getattr(process, "__qualname__", None) or repr(process)
-        self._is_async = _is_async(process)
-        parameters = _positional(process, self.name)
-        self._wants_delivery = _wants_delivery(parameters)
+        self._is_async = is_async(process)
+        parameters = _positional(process, self.name, second)
+        self._wants_delivery = _wants_second(parameters, second)
         self._validator = _validator(process, parameters[0], self.name)
         self.needs_delivery: bool = self._wants_delivery or not self._is_async
 
@@ -71,7 +93,7 @@ class Handler:
             raise DecodeError(text) from exc
 
     def call(
-        self, payload: object, delivery: Delivery | None, supervisor: Supervisor
+        self, payload: object, delivery: About | None, supervisor: Supervisor
     ) -> Awaitable[object]:
         """Start the function; it has run to its end when the result was awaited.
 
@@ -98,7 +120,8 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _is_async(process: Process) -> bool:
+def is_async(process: Process) -> bool:
+    """Whether calling it gives a coroutine, also through partials and callable objects."""
     return inspect.iscoroutinefunction(_innermost(process))
 
 
@@ -111,7 +134,7 @@ def _innermost(process: Process) -> object:
     return getattr(process, "__call__", None)  # noqa: B004 - its type
 
 
-def _positional(process: Process, name: str) -> list[inspect.Parameter]:
+def _positional(process: Process, name: str, second: str) -> list[inspect.Parameter]:
     if not callable(process):
         raise ConfigurationError(f"a handler is a function, not {type(process).__name__}")
     try:
@@ -134,18 +157,18 @@ def _positional(process: Process, name: str) -> list[inspect.Parameter]:
         p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is empty
     ]
     if not positional or demanded:
-        text = f"handler {name} must take (payload) or (payload, delivery)"
+        text = f"handler {name} must take (payload) or (payload, {second})"
         raise ConfigurationError(text)
     return positional
 
 
-def _wants_delivery(positional: list[inspect.Parameter]) -> bool:
+def _wants_second(positional: list[inspect.Parameter], name: str) -> bool:
     if positional[-1].kind is inspect.Parameter.VAR_POSITIONAL:
         return True
     if len(positional) == 1:
         return False
     second = positional[1]
-    return second.default is inspect.Parameter.empty or second.name == "delivery"
+    return second.default is inspect.Parameter.empty or second.name == name
 
 
 def _validator(

@@ -1,0 +1,82 @@
+"""What travels as a broadcast, and what its handlers see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Transport = Literal["ephemeral", "sticky", "stream"]
+"""What becomes of messages that an instance cannot be given at once."""
+
+TRANSPORTS: Final[tuple[Transport, ...]] = ("ephemeral", "sticky", "stream")
+
+
+class Audience(StrEnum):
+    """Which instances handle a message. All of them receive it."""
+
+    ALL = "all"
+    OTHERS = "others"
+    """All but the publisher."""
+    SELF = "self"
+    """The publisher alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broadcast:
+    """One message as it travels between a service and an adapter.
+
+    Attributes:
+        realm: the service it belongs to; realms do not see each other's channels.
+        channel: name without prefix.
+        id: the message id users see.
+        body: the encoded message, exactly as published.
+        content_type: of the body; None when a foreign publisher did not say.
+        published_at: seconds since 1970; None when unknown.
+        origin: instance that published it; empty when unknown.
+        epoch: of the numbering; a new one begins at 1 again.
+        seq: number among what `origin` published on this channel, from 1; 0 when it has none.
+        audience: which instances handle it.
+    """
+
+    realm: str
+    channel: str
+    id: str
+    body: bytes
+    content_type: str | None = None
+    published_at: float | None = None
+    origin: str = ""
+    epoch: str = ""
+    seq: int = 0
+    audience: Audience = Audience.ALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """What an instance wants to receive: a channel, or a pattern of channels, on a transport."""
+
+    realm: str
+    pattern: str
+    transport: Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a handler may know about the message it is given.
+
+    Attributes:
+        channel: name without prefix.
+        id: message id.
+        origin: instance that published it; empty for a foreign publisher.
+        seq: number among what that instance published on this channel, from 1; 0 when unknown.
+        published_at: aware UTC time; None when a foreign publisher did not say.
+    """
+
+    channel: str
+    id: str
+    origin: str
+    seq: int
+    published_at: datetime | None

@@ -1,0 +1,186 @@
+"""The services of one instance and the adapters they stand on: made, opened and closed together."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from cluster_kit.clock import utc
+from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
+from cluster_kit.event_queue import EventQueue
+from cluster_kit.ports import AdapterContext
+from cluster_kit.pubsub import PubSubManager
+from cluster_kit.supervisor import logged
+from cluster_kit.sync_messages import SyncMessageManager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cluster_kit.ports import AdapterHealth, EventQueueAdapter, HealthStatus, PubSubAdapter
+    from cluster_kit.registry import AdapterRegistry
+    from cluster_kit.settings import Settings
+    from cluster_kit.supervisor import Supervisor
+    from cluster_kit.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+_WORST: tuple[HealthStatus, ...] = ("down", "degraded", "ok")
+
+
+class Capabilities:
+    """What a `Cluster` is composed of.
+
+    Args:
+        app: name of the application.
+        instance_id: of this instance.
+        settings: in force.
+        registry: finds the adapters.
+        telemetry: reports what happens.
+        background: starts what adapters and services run.
+        consumes: whether this instance runs the tasks of a topic, or those of none.
+
+    Attributes:
+        event_queue: publishes and runs tasks.
+        pubsub: sends messages to every instance.
+        sync_messages: keeps what instances hold in memory equal.
+    """
+
+    def __init__(  # noqa: PLR0913 - a composition names its parts
+        self,
+        app: str,
+        instance_id: str,
+        settings: Settings,
+        *,
+        registry: AdapterRegistry,
+        telemetry: Telemetry,
+        background: Supervisor,
+        consumes: Callable[[str | None], bool],
+    ) -> None:
+        self._app = app
+        self._instance_id = instance_id
+        self._settings = settings
+        self._registry = registry
+        self._telemetry = telemetry
+        self._background = background
+        self._queue_adapter: EventQueueAdapter | None = None
+        self._pubsub_adapter: PubSubAdapter | None = None
+        self.event_queue: EventQueue = EventQueue(
+            app, instance_id, settings.event_queue, telemetry=telemetry, consumes=consumes
+        )
+        self.pubsub: PubSubManager = PubSubManager(
+            instance_id, settings.pubsub, telemetry=telemetry
+        )
+        self.sync_messages: SyncMessageManager = SyncMessageManager(
+            instance_id, settings.sync_messages, settings.pubsub, telemetry=telemetry
+        )
+
+    # --- life ----------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect every adapter; publishing is possible then, nothing is handled yet.
+
+        Raises:
+            ConnectError: no connection to a broker.
+            ConfigurationError: of settings or topology.
+        """
+        url = self._settings.url_for("event_queue").reveal()
+        self._queue_adapter = self._registry.create("event_queue", url, self._context())
+        await self._queue_adapter.connect()
+        self.event_queue.attach(self._queue_adapter, self._background)
+        await self._connect_pubsub()
+
+    async def _connect_pubsub(self) -> None:
+        lacking = self._pubsub_lacks()
+        self.pubsub.lacks(lacking)
+        self.sync_messages.lacks(lacking)
+        if lacking:
+            return
+        url = self._settings.url_for("pubsub").reveal()
+        adapter = self._pubsub_adapter = self._registry.create("pubsub", url, self._context())
+        await adapter.connect()
+        await self.pubsub.open(adapter, self._background)
+        await self.sync_messages.open(adapter, self._background)
+
+    def _pubsub_lacks(self) -> str:
+        """Return why there is no publish and subscribe; empty when there is.
+
+        An adapter that was chosen for it must have it; one that is only implied by the URL of the
+        broker may lack it, for applications that do without.
+        """
+        if self._settings.pubsub.url is not None:
+            return ""
+        try:
+            spec = self._registry.find(self._settings.url_for("pubsub").reveal())
+        except (AdapterNotFoundError, AdapterUnavailableError) as exc:
+            return str(exc)
+        if spec.pubsub is not None:
+            return ""
+        return f"adapter {spec.name!r} has none; set CLUSTER_KIT_PUBSUB__URL to one that has"
+
+    async def start(self) -> None:
+        """Begin to call handlers. Raises as `EventQueueAdapter.consume`."""
+        if self.pubsub.used or self.sync_messages.used:
+            for warning in self._settings.warnings(("pubsub",)):
+                log.warning(warning)
+        self.pubsub.start()
+        self.sync_messages.start()
+        await self.event_queue.start()
+
+    async def drain(self, timeout: float) -> list[str]:
+        """Take no more tasks, wait for those that run; return the ids of those cut short."""
+        unfinished: list[str] = []
+        if self.event_queue.attached:
+            async with logged("taking nothing more"):
+                await self.event_queue.quiet()
+            async with logged("draining"):
+                unfinished = await self.event_queue.drain(timeout)
+        return unfinished
+
+    async def close(self) -> None:
+        """Close services, then adapters; no failure keeps the rest back."""
+        async with logged("closing the sync messages"):
+            await self.sync_messages.close()
+        async with logged("closing the subscriptions"):
+            await self.pubsub.close()
+        async with logged("closing the consumers"):
+            await self.event_queue.close()
+        adapters = (self._pubsub_adapter, self._queue_adapter)
+        self._pubsub_adapter = self._queue_adapter = None
+        for adapter in adapters:
+            if adapter is not None:
+                async with logged("disconnecting"):
+                    await adapter.close()
+
+    # --- looking after it ----------------------------------------------------------------
+
+    def health(self) -> tuple[HealthStatus, dict[str, AdapterHealth]]:
+        """Return the worst status, and status, detail and since of each adapter."""
+        entries: dict[str, AdapterHealth] = {}
+        statuses: list[HealthStatus] = []
+        for name, adapter, troubles in self._states():
+            health = adapter.health()
+            status, detail = health.status, health.detail
+            if status == "ok" and (found := list(troubles)):
+                status, detail = "degraded", "; ".join(found)
+            since = utc(health.since).isoformat()
+            entries[name] = {"status": status, "detail": detail, "since": since}
+            statuses.append(status)
+        worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
+        return worst, entries
+
+    def _states(self) -> Iterable[tuple[str, EventQueueAdapter | PubSubAdapter, Iterable[str]]]:
+        if self._queue_adapter is not None:
+            yield "event_queue", self._queue_adapter, self.event_queue.troubles()
+        if self._pubsub_adapter is not None:
+            troubles = [*self.pubsub.troubles(), *self.sync_messages.troubles()]
+            yield "pubsub", self._pubsub_adapter, troubles
+
+    def _context(self) -> AdapterContext:
+        return AdapterContext(
+            app=self._app,
+            instance_id=self._instance_id,
+            tasks=self._background,
+            emit=self._telemetry.emit,
+            connect_timeout=self._settings.connect_timeout,
+            crash_limit=self._settings.event_queue.crash_limit,
+        )

@@ -1,0 +1,48 @@
+"""What an adapter implements and what it is given: all that an adapter's author must read.
+
+An adapter moves bytes; policy (attempts, timeouts, decoding, what becomes of a message) lives in
+the services above. Every adapter passes `cluster_kit.testing.contracts`. There is one module for
+each capability, and an adapter may have any of them.
+"""
+
+from __future__ import annotations
+
+from cluster_kit.ports.context import (
+    AdapterContext,
+    AdapterHealth,
+    ClusterHealth,
+    Emit,
+    Health,
+    HealthStatus,
+    TaskSpawner,
+)
+from cluster_kit.ports.event_queue import (
+    Consumer,
+    DeadEntry,
+    EventQueueAdapter,
+    EventQueueFactory,
+    QueueDepth,
+    Received,
+)
+from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
+from cluster_kit.ports.spec import AdapterSpec
+
+__all__ = [
+    "AdapterContext",
+    "AdapterHealth",
+    "AdapterSpec",
+    "ClusterHealth",
+    "Consumer",
+    "DeadEntry",
+    "Emit",
+    "EventQueueAdapter",
+    "EventQueueFactory",
+    "Health",
+    "HealthStatus",
+    "Listener",
+    "PubSubAdapter",
+    "PubSubFactory",
+    "QueueDepth",
+    "Received",
+    "TaskSpawner",
+]

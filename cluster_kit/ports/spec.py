@@ -1,0 +1,36 @@
+"""What an adapter's distribution tells about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster_kit.ports.event_queue import EventQueueFactory
+    from cluster_kit.ports.pubsub import PubSubFactory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec:
+    """What an entry point of the group ``cluster_kit.adapters`` names.
+
+    Factories import their driver when called, not before, so that listing adapters is cheap.
+
+    Attributes:
+        name: of the adapter.
+        schemes: URL schemes that choose it.
+        event_queue: makes an event queue adapter; None when it has none.
+        pubsub: makes a publish-subscribe adapter; None when it has none.
+        install: what to type when the driver is missing.
+    """
+
+    name: str
+    schemes: tuple[str, ...]
+    event_queue: EventQueueFactory | None = None
+    pubsub: PubSubFactory | None = None
+    install: str = ""
+
+    def capabilities(self) -> Mapping[str, EventQueueFactory | PubSubFactory | None]:
+        """Return capability name to factory."""
+        return {"event_queue": self.event_queue, "pubsub": self.pubsub}
