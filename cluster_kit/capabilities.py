@@ -10,6 +10,7 @@ from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.ports import AdapterContext
 from cluster_kit.pubsub import PubSubManager
+from cluster_kit.pubsub.on_demand import OnDemand
 from cluster_kit.supervisor import logged
 from cluster_kit.sync_messages import SyncMessageManager
 
@@ -96,7 +97,11 @@ class Capabilities:
         if lacking:
             return
         url = self._settings.url_for("pubsub").reveal()
-        adapter = self._pubsub_adapter = self._registry.create("pubsub", url, self._context())
+        context = self._context()
+        adapter: PubSubAdapter = self._registry.create("pubsub", url, context)
+        if self._settings.pubsub.url is None:  # nobody has asked for it so far
+            adapter = OnDemand(adapter, context.clock)
+        self._pubsub_adapter = adapter
         await adapter.connect()
         await self.pubsub.open(adapter, self._background)
         await self.sync_messages.open(adapter, self._background)

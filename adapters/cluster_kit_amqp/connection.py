@@ -199,6 +199,9 @@ class Connection:
             raise DialFailed(f"{host}: no answer within {timeout:.3g} s") from None
         except DialFailed as exc:
             raise DialFailed(f"{host}: {exc.reason}", retryable=exc.retryable) from exc
+        except Exception as exc:  # whatever it is, there must be another attempt
+            log.exception("dialling %s failed", host)
+            raise DialFailed(f"{host}: {exc!r}") from exc
 
     def _up(self, link: Link) -> None:
         self._link = link

@@ -75,6 +75,7 @@ class Declarer:
         self._control, self._mode, self._tasks = control, mode, tasks
         self._crash_limit, self._announce = crash_limit, announce
         self._making: dict[str, _Making] = {}
+        self._announced: set[str] = set()
         self._link: Link | None = None
         self._done: set[str] = set()
         self._doubted: set[str] = set()
@@ -102,8 +103,14 @@ class Declarer:
         async with self._control.link() as control:
             known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
             if not known:
-                await self._announce(queue)
+                await self._announce_once(queue)
             await self._settle(control, steps)
+
+    async def _announce_once(self, queue: QueueName) -> None:
+        """Put the queue on the list, but not again where making it fails again and again."""
+        if queue.full not in self._announced:
+            await self._announce(queue)
+            self._announced.add(queue.full)
 
     async def ensure(
         self, link: Link, name: str, steps: Steps, last: Exchange | None = None
@@ -136,6 +143,7 @@ class Declarer:
                     self._tasks, name, self._made(link, name, make)
                 )
             await asyncio.shield(making.task)
+            self._making.pop(name, None)
             if making.error is not None:
                 raise making.error
 

@@ -7,6 +7,7 @@ that is only asked, has a seam of its own: `cluster_kit_amqp.control`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -133,6 +134,10 @@ class Unencodable(LinkError):  # noqa: N818
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, sent=False)
+
+
+class Unsent(asyncio.CancelledError):
+    """A publish was cancelled before anything of it was sent."""
 
 
 # --- the seam --------------------------------------------------------------------------------

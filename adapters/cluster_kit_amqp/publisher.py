@@ -35,6 +35,7 @@ from cluster_kit_amqp.link import (
     Refused,
     Returned,
     Unencodable,
+    Unsent,
 )
 from cluster_kit_amqp.topology import DEAD, work_exchange
 from cluster_kit_amqp.wire import to_message
@@ -161,8 +162,8 @@ class Publisher:
         )
         try:
             await channel.publish(target.exchange, target.key, message)
-        except asyncio.CancelledError:
-            progress.unknown = True
+        except asyncio.CancelledError as exc:
+            progress.unknown = progress.unknown or not isinstance(exc, Unsent)
             raise
 
     def _is_ready(self, channel: Channel, link: Link, envelope: Envelope, target: _Target) -> bool:
@@ -171,7 +172,7 @@ class Publisher:
             self._channel_link is link
             and channel.open
             and target.wait is None
-            and self._largest_body is None
+            and (self._largest_body is None or len(envelope.body) <= self._largest_body)
             and target.exchange not in self._refusing
             and self._declarer.is_settled(link, envelope.queue.full)
         )

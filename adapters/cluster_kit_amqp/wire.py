@@ -30,6 +30,7 @@ _MAX_TEXT_BYTES = 255
 _MAX_COUNT = 2**31 - 1
 _MAX_MS = 253_402_300_799_000  # the end of the year 9999, the last a datetime can be
 _RESERVED = ("ck-", "x-")
+_ROUTING = ("CC", "BCC")
 _REASONS = {reason.value: reason for reason in DeadReason}
 _BROKER_REASONS = {
     "expired": DeadReason.EXPIRED,
@@ -201,8 +202,16 @@ def redeliveries(incoming: Incoming) -> int:
 
 
 def user_headers(headers: Mapping[str, object]) -> dict[str, object]:
-    """Return the headers that are neither the library's nor the broker's."""
-    return {name: value for name, value in headers.items() if not name.startswith(_RESERVED)}
+    """Return the headers that are neither the library's nor the broker's.
+
+    ``CC`` and ``BCC`` are the broker's: it routes a message to the channels listed there, and
+    would do so again with every copy.
+    """
+    return {
+        name: value
+        for name, value in headers.items()
+        if not name.startswith(_RESERVED) and name not in _ROUTING
+    }
 
 
 def _id(message: Message) -> str:

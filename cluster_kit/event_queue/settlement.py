@@ -46,6 +46,7 @@ class Settler:
         self._clock = clock
         self._timeout = publish_timeout
         self._hurry = asyncio.Event()
+        self._waiting: dict[str, str] = {}
 
     def hurry(self) -> None:
         """From now on give back what cannot be settled at once: this instance is stopping."""
@@ -67,17 +68,28 @@ class Settler:
     async def store(self, envelope: Envelope, outcome: Again | Dead) -> bool:
         """Publish the copy until the broker has it; False when hurried before it did."""
         pause = FIRST_PAUSE
-        while True:
-            try:
-                await self._store_once(envelope, outcome)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
-                log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
-            else:
-                return True
-            if self._hurry.is_set():
-                return False
-            await self._pause(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+        try:
+            while True:
+                try:
+                    await self._store_once(envelope, outcome)
+                except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may be lost
+                    log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
+                    self._waiting[envelope.id] = str(exc)
+                else:
+                    return True
+                if self._hurry.is_set():
+                    return False
+                await self._pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        finally:
+            self._waiting.pop(envelope.id, None)
+
+    def troubles(self) -> list[str]:
+        """Return which outcomes could not be stored so far, and why; a slot waits for each."""
+        return [
+            f"the outcome of task {name} cannot be stored: {shorten(why, 300)}"
+            for name, why in self._waiting.items()
+        ]
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless this instance is in a hurry."""
@@ -126,8 +138,12 @@ class Settler:
             else:
                 self._ledger.settled(received, ack_lost=False)
             break
-        for former in run.former:
-            await self._ack_former(former, received)
+        settled = 0
+        while settled < len(run.former):  # another may be adopted meanwhile
+            await self._ack_former(run.former[settled], received)
+            settled += 1
+        if run.received is not received:
+            await self._ack_former(run.received, received)
 
     async def _ack_former(self, former: Received, newest: Received) -> None:
         """Acknowledge this copy as it came before a loss, or another one under the same id."""
@@ -145,6 +161,7 @@ class Settler:
         self._report("task.ack_lost", channel=envelope.queue.channel, id=envelope.id)
 
     async def _give_back_all(self, run: Run, why: str) -> None:
+        run.given_back = True
         run.release()
         given: list[Received] = []
         while left := [r for r in (*run.former, run.received) if r not in given]:

@@ -116,7 +116,7 @@ class Worker:
         envelope, shared = run.envelope, self._shared
         channel, id_, attempt = self._channel, envelope.id, envelope.attempt
         delivery = self._delivery(run) if self._handler.needs_delivery else None
-        again = run.received.redelivered
+        again = run.again
         shared.report("task.started", channel=channel, id=id_, attempt=attempt, redelivered=again)
         started = shared.clock.monotonic()
         call = partial(self._handler.call, payload, delivery, shared.supervisor)
@@ -188,6 +188,6 @@ class Worker:
             published_at=None if published is None else utc(published),
             deadline=utc(self._shared.clock.wall() + run.timeout),
             headers=envelope.headers,
-            redelivered=run.received.redelivered,
+            redelivered=run.again,
             signal=run.signal,
         )

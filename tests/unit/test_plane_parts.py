@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands, frame
 
-from cluster_kit_amqp.link import LinkDown, Nacked, Returned
+from cluster_kit_amqp.link import LinkDown, Nacked, Returned, Unsent
 from cluster_kit_amqp.plane import methods, room
 from cluster_kit_amqp.plane.confirms import Confirms, Pending
 from cluster_kit_amqp.plane.frames import MalformedError
@@ -321,6 +321,18 @@ async def test_one_that_is_called_and_cancelled_at_once_calls_the_next() -> None
     await asyncio.wait(tasks)
 
     assert entered == [1, 2]
+
+
+@pytest.mark.asyncio
+async def test_who_is_cancelled_while_it_waits_has_sent_nothing() -> None:
+    space = Room()
+    space.shut()
+    waiting = asyncio.create_task(space.wait(1))
+    await asyncio.sleep(0)
+    waiting.cancel()
+
+    with pytest.raises(Unsent):
+        await waiting
 
 
 @pytest.mark.asyncio

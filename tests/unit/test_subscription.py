@@ -15,7 +15,7 @@ from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
 from cluster_kit.message import Envelope
 from cluster_kit.settings.groups import EventQueueValues
-from cluster_kit.testing.recorder import Recorder
+from cluster_kit.testing.recorder import Recorder, always
 from cluster_kit.testing.waiting import eventually
 from tests.unit.adapters import Faults
 
@@ -208,3 +208,20 @@ async def test_a_task_that_cannot_be_settled_is_given_back_after_a_pause(
 
     assert [step for step in steps if step in ("work", 1.0)] == ["work", 1.0, "work", 1.0, "work"]
     assert caplog.text.count("was not settled") == 2
+
+
+async def test_health_names_an_outcome_that_cannot_be_stored() -> None:
+    made, faults = faulty("unstored")
+    recorder = Recorder(always(ValueError("no")))
+    made.event_queue.subscribe("mails", recorder.handle, retry=RetryPolicy(initial_delay=0))
+    async with made:
+        published = await made.event_queue.publish("mails", 1, max_retries=1)
+        faults.publish_fails = lambda envelope, _: TOPOLOGY if envelope.attempt > 1 else None
+
+        await eventually(lambda: made.health()["status"] == "degraded")
+        detail = made.health()["adapters"]["event_queue"]["detail"]
+        assert f"the outcome of task {published} cannot be stored" in detail
+
+        faults.publish_fails = None
+        await recorder.finished(2)
+        await eventually(lambda: made.health()["status"] == "ok")

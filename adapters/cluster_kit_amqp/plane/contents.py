@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster_kit_amqp.plane.frames import HEADER, MalformedError
+from cluster_kit_amqp.plane.frames import BODY, HEADER, MalformedError
 from cluster_kit_amqp.plane.properties import Properties, body_size, decode_properties
 
 MOST_BYTES = 1 << 30  # of a body; RabbitMQ takes at most half of that
@@ -40,6 +40,8 @@ class Content:
         """
         if kind == HEADER:
             self._header(payload)
+        elif kind != BODY:  # a heartbeat, which belongs to no channel (4.2.7)
+            raise MalformedError("a frame of the connection came on a channel")
         elif self._properties is None:
             raise MalformedError("the body of a message came without its header")
         elif not self._parts and len(payload) == self._missing:

@@ -98,8 +98,9 @@ async def dial(
     try:
         await loop.create_connection(lambda: protocol, host.name, host.port, ssl=tls)
         server = await handshake.done
-    except OSError as exc:
-        raise DialFailed(exc.strerror or str(exc) or type(exc).__name__) from exc
+    except (OSError, UnicodeError) as exc:  # the latter of a host name that cannot be one
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        raise DialFailed(reason or str(exc) or type(exc).__name__) from exc
     except BaseException:
         handshake.done.cancel()
         protocol.fail("the attempt was given up")  # also one that had just succeeded
