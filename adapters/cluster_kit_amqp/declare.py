@@ -69,7 +69,7 @@ class Declarer:
         control: Control,
         mode: DeclareMode,
         crash_limit: int,
-        announce: Announce,
+        announce: Announce | None,
         tasks: TaskSpawner,
     ) -> None:
         self._control, self._mode, self._tasks = control, mode, tasks
@@ -101,7 +101,7 @@ class Declarer:
         steps = work_steps(queue, self._crash_limit)
         async with self._control.link() as control:
             known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
-            if not known:
+            if not known and self._announce is not None:
                 await self._announce(queue)
             await self._settle(control, steps)
 
