@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pika
 import pytest
@@ -11,6 +11,7 @@ from cluster_kit.testing.contracts.pubsub import Environment, PubSubContract
 from cluster_kit.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
+    from cluster_kit.broadcast import Transport
     from cluster_kit.cluster import Cluster
     from cluster_kit.testing.servers import RabbitServer
 
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.broker
 class RabbitEnvironment(Environment):
     """A virtual host; each instance reaches it through a proxy of its own."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, transport: Transport) -> None:
+        self._url, self._transport = url, transport
         self._proxies: dict[str, FaultProxy] = {}
         self._sources: dict[str, set[str]] = {}
 
@@ -55,7 +56,7 @@ class RabbitEnvironment(Environment):
             await asyncio.to_thread(delete_queue, self._url, name)
 
     async def put(self, app: str, channel: str, body: bytes) -> None:
-        exchange = f"{app}.pubsub.ephemeral"
+        exchange = f"{app}.pubsub.{self._transport}"
         await asyncio.to_thread(publish_as_others_do, self._url, exchange, channel, body)
 
     async def close(self) -> None:
@@ -82,8 +83,27 @@ def virtual_host(rabbitmq_server: RabbitServer) -> str:
     return rabbitmq_server.new_url()
 
 
-class TestAmqpPubSub(PubSubContract):
-    """The scenarios choose the transport where it matters."""
+class _OnTransport(PubSubContract):
+    """Scenarios that name no transport run on that of the class."""
+
+    transport: ClassVar[Transport] = "ephemeral"
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
-        return RabbitEnvironment(request.getfixturevalue("virtual_host"))
+        request.getfixturevalue("monkeypatch").setenv(
+            "CLUSTER_KIT_PUBSUB__TRANSPORT", self.transport
+        )
+        return RabbitEnvironment(request.getfixturevalue("virtual_host"), self.transport)
+
+
+class TestEphemeral(_OnTransport):
+    pass
+
+
+@pytest.mark.slow
+class TestSticky(_OnTransport):
+    transport = "sticky"
+
+
+@pytest.mark.slow
+class TestStream(_OnTransport):
+    transport = "stream"

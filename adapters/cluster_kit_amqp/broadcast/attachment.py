@@ -177,8 +177,9 @@ class Attachment:
             return
         if not self._wished:
             await self._leave()
-            self._answer_all()
-            self._around.problems.clear(self._part)
+            if not self._wished:  # or somebody came meanwhile, and the next pass is theirs
+                self._answer_all()
+                self._around.problems.clear(self._part)
             return
         fresh = self._intake is None
         if fresh:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PREFETCH = 200
 OFFSET = "x-stream-offset"
 
-_FIRST_WITHIN = 5.0  # seconds for the first message of a stream that has some
+_FIRST_WITHIN = 2.0  # seconds for the first message of a stream that had some
+_EMPTY_WITHIN = 0.25  # seconds for the first message of one that may never have had any
 _QUIET = 0.1  # seconds without another message: the end of the stream, as good as
 _LONGEST_LOOK = 1.0  # seconds; a stream that is always being written to has no end
 
@@ -37,7 +38,8 @@ class Stream:
         self._declarer = declarer
         self._exchange = exchange_name(context.app, realm, "stream")
         self._steps = stream_steps(context.app, realm, context.broadcasts)
-        self._next: int | None = None
+        self._next: int | None = None  # offset; None while none was ever seen
+        self._begun = False
         self.name: str = stream_name(context.app, realm)
         self.bound: set[Binding] = set()
 
@@ -46,37 +48,40 @@ class Stream:
         self._declarer.forget(self._exchange)  # somebody may have deleted the stream
         await self._declarer.ensure(link, self._exchange, self._steps)
         try:
-            if self._next is None:
-                last = await last_offset(link, self.name)
-                self._next = 0 if last is None else last + 1
-                return None
-            return await self._look(link, self._next)
+            if self._begun:
+                return await self._go_on(link, self._next or 0)
+            last = await last_offset(link, self.name, patience=_EMPTY_WITHIN)
         except ChannelDown as exc:
             refuse(self.name, exc)
+        self._next, self._begun = None if last is None else last + 1, True
+        return None
 
-    async def _look(self, link: Link, wanted: int) -> str | None:
-        """Return what is wrong with going on at `wanted`, and go on where that is possible."""
-        last = await last_offset(link, self.name, at_least=wanted - 1)
-        if wanted and (last is None or last < wanted - 1):
-            self._next = 0
-            return "the stream was made anew"
-        first = await first_offset(link, self.name)
+    async def _go_on(self, link: Link, wanted: int) -> str | None:
+        """Go on at `wanted` where that is possible; return why not."""
+        self._next = wanted
+        if wanted:
+            last = await last_offset(link, self.name, at_least=wanted - 1, patience=_FIRST_WITHIN)
+            if last is None or last < wanted - 1:
+                self._next = 0
+                return "the stream was made anew"
+        first = await first_offset(link, self.name, patience=_EMPTY_WITHIN)
         if first is not None and first > wanted:
             return "the stream does not go back so far any more"
         return None
 
-    async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:
+    async def bind(self, _: Link, bindings: Iterable[Binding]) -> Refusals:
         """All of the realm comes here already."""
         self.bound.update(bindings)
         return {}
 
-    async def unbind(self, link: Link, bindings: Iterable[Binding]) -> None:
+    async def unbind(self, _: Link, bindings: Iterable[Binding]) -> None:
         """It comes nevertheless, and is passed over."""
         self.bound.difference_update(bindings)
 
     def consumption(self) -> Consumption:
         """Return from where to read."""
-        return Consumption(queue=self.name, prefetch=PREFETCH, arguments={OFFSET: self._next or 0})
+        start = "next" if self._next is None else self._next
+        return Consumption(queue=self.name, prefetch=PREFETCH, arguments={OFFSET: start})
 
     def took(self, incoming: Incoming) -> None:
         """Note where to go on."""
@@ -84,9 +89,9 @@ class Stream:
         if offset is not None:
             self._next = offset + 1
 
-    async def leave(self, link: Link) -> None:
+    async def leave(self, _: Link) -> None:
         """Forget where to go on; the stream is everybody's and stays."""
-        self._next = None
+        self._next, self._begun = None, False
         self.bound.clear()
 
 
@@ -95,29 +100,38 @@ def _offset(incoming: Incoming) -> int | None:
     return value if isinstance(value, int) else None
 
 
-async def first_offset(link: Link, stream: str) -> int | None:
-    """Return the offset of the oldest message there is. Raises `LinkError`."""
-    return await _read(link, stream, "first", lambda _: True)
-
-
-async def last_offset(link: Link, stream: str, *, at_least: int | None = None) -> int | None:
-    """Return the offset of the newest message, or one that is `at_least` what is asked about.
-
-    "Last" is the beginning of the last part that was written at once, so it is read to its end.
+async def first_offset(link: Link, stream: str, *, patience: float) -> int | None:
+    """Return the offset of the oldest message, None where none comes within `patience` seconds.
 
     Raises:
         LinkError: the link or a channel failed.
     """
-    return await _read(
-        link, stream, "last", lambda offset: at_least is not None and offset >= at_least
-    )
+    return await _read(link, stream, "first", lambda _: True, patience)
 
 
-async def _read(link: Link, stream: str, start: str, enough: Callable[[int], bool]) -> int | None:
+async def last_offset(
+    link: Link, stream: str, *, patience: float, at_least: int | None = None
+) -> int | None:
+    """Return the offset of the newest message, or one that is `at_least` what is asked about.
+
+    "Last" is the beginning of the last part that was written at once, so it is read to its end.
+    The broker's count of a stream's messages is of no use: it is minutes old.
+
+    Raises:
+        LinkError: the link or a channel failed.
+    """
+
+    def enough(offset: int) -> bool:
+        return at_least is not None and offset >= at_least
+
+    return await _read(link, stream, "last", enough, patience)
+
+
+async def _read(
+    link: Link, stream: str, start: str, enough: Callable[[int], bool], patience: float
+) -> int | None:
     """Return the offset of the last message read, None where there is none."""
     async with link.channel() as channel:
-        if not (await channel.check_queue(stream)).ready:
-            return None
         seen: list[int] = []
         came = asyncio.Event()
 
@@ -136,14 +150,16 @@ async def _read(link: Link, stream: str, start: str, enough: Callable[[int], boo
             on_cancelled=lambda _: None,
             arguments={OFFSET: start},
         )
-        await _until_quiet(came, lambda: bool(seen) and enough(seen[-1]))
+        await _until_quiet(came, lambda: bool(seen) and enough(seen[-1]), patience)
         return seen[-1] if seen else None
 
 
-async def _until_quiet(came: asyncio.Event, enough: Callable[[], bool]) -> None:
+async def _until_quiet(came: asyncio.Event, enough: Callable[[], bool], patience: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(_FIRST_WITHIN):
+        async with asyncio.timeout(patience):
             await came.wait()
+    if not came.is_set():
+        return
     with suppress(TimeoutError):
         async with asyncio.timeout(_LONGEST_LOOK):
             while not enough():
