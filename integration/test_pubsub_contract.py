@@ -101,9 +101,9 @@ class TestEphemeral(_OnTransport):
 
 @pytest.mark.slow
 class TestSticky(_OnTransport):
-    transport = "sticky"
+    transport: ClassVar[Transport] = "sticky"
 
 
 @pytest.mark.slow
 class TestStream(_OnTransport):
-    transport = "stream"
+    transport: ClassVar[Transport] = "stream"
