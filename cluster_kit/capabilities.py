@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.clock import utc
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
 from cluster_kit.event_queue import EventQueue
-from cluster_kit.ports import AdapterContext
+from cluster_kit.ports import AdapterContext, BroadcastLimits
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.on_demand import OnDemand
 from cluster_kit.supervisor import logged
@@ -181,6 +181,7 @@ class Capabilities:
             yield "pubsub", self._pubsub_adapter, troubles
 
     def _context(self) -> AdapterContext:
+        limits = self._settings.pubsub
         return AdapterContext(
             app=self._app,
             instance_id=self._instance_id,
@@ -188,4 +189,11 @@ class Capabilities:
             emit=self._telemetry.emit,
             connect_timeout=self._settings.connect_timeout,
             crash_limit=self._settings.event_queue.crash_limit,
+            broadcasts=BroadcastLimits(
+                sticky_expires=limits.sticky_expires,
+                sticky_max_messages=limits.sticky_max_messages,
+                stream_max_age=limits.stream_max_age,
+                stream_max_bytes=limits.stream_max_bytes,
+                stream_segment_bytes=limits.stream_segment_bytes,
+            ),
         )

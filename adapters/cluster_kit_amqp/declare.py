@@ -69,7 +69,7 @@ class Declarer:
         control: Control,
         mode: DeclareMode,
         crash_limit: int,
-        announce: Announce,
+        announce: Announce | None,
         tasks: TaskSpawner,
     ) -> None:
         self._control, self._mode, self._tasks = control, mode, tasks
@@ -108,7 +108,7 @@ class Declarer:
 
     async def _announce_once(self, queue: QueueName) -> None:
         """Put the queue on the list, but not again where making it fails again and again."""
-        if queue.full not in self._announced:
+        if self._announce is not None and queue.full not in self._announced:
             await self._announce(queue)
             self._announced.add(queue.full)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from cluster_kit.ports.context import (
     AdapterContext,
     AdapterHealth,
+    BroadcastLimits,
     ClusterHealth,
     Emit,
     Health,
@@ -31,6 +32,7 @@ __all__ = [
     "AdapterContext",
     "AdapterHealth",
     "AdapterSpec",
+    "BroadcastLimits",
     "ClusterHealth",
     "Consumer",
     "DeadEntry",

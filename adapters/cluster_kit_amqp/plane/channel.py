@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import (
+    NO_ARGUMENTS,
     ChannelDown,
     Incoming,
     LinkDown,
     LinkError,
     Message,
-    QueueCounts,
     Unencodable,
 )
 from cluster_kit_amqp.plane import methods
@@ -27,6 +27,7 @@ from cluster_kit_amqp.plane.deliveries import Consumer, Deliveries
 from cluster_kit_amqp.plane.fields import U32
 from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, METHOD, OVERHEAD, MalformedError
 from cluster_kit_amqp.plane.properties import encode_header
+from cluster_kit_amqp.plane.queues import QueueCalls, encoded
 
 if TYPE_CHECKING:
     from cluster_kit_amqp.plane.carrier import Carrier
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT = 1.0  # seconds
 _CLOSED_BY_US = "closed by this side"
 
-_publish_frame = lru_cache(maxsize=1024)(methods.publish)
+_mandatory_frame = lru_cache(maxsize=1024)(partial(methods.publish, mandatory=True))
+_plain_frame = lru_cache(maxsize=1024)(partial(methods.publish, mandatory=False))
 
 
-class PlaneChannel:
+class PlaneChannel(QueueCalls):
     """Implements `cluster_kit_amqp.link.Channel`.
 
     Args:
@@ -46,7 +48,7 @@ class PlaneChannel:
     """
 
     def __init__(self, number: int, carrier: Carrier) -> None:
-        self.number: int = number
+        super().__init__(number)
         self._carrier = carrier
         self._down: str | None = None
         self._closing = False
@@ -106,12 +108,6 @@ class PlaneChannel:
             self._begin_close("a call on it was cancelled")
             raise
 
-    async def check_queue(self, name: str) -> QueueCounts:
-        """Count, or raise `ChannelDown`."""
-        request = _encoded(methods.passive_declare, self.number, name)
-        ready, consumers = methods.read_declared(await self.call(request, methods.QUEUE_DECLARE_OK))
-        return QueueCounts(ready=ready, consumers=consumers)
-
     async def consume(
         self,
         queue: str,
@@ -119,6 +115,8 @@ class PlaneChannel:
         prefetch: int,
         on_message: Callable[[str, Incoming], None],
         on_cancelled: Callable[[str], None],
+        arguments: Mapping[str, object] = NO_ARGUMENTS,
+        routed: bool = False,
     ) -> str:
         """Start a consumer under a tag never used before.
 
@@ -126,9 +124,9 @@ class PlaneChannel:
         uses it again.
         """
         tag = f"ck-{uuid.uuid4().hex}"
-        request = _encoded(methods.consume, self.number, queue, tag)
+        request = encoded(methods.consume, self.number, queue, tag, arguments)
         await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
-        self._deliveries.add(Consumer(tag, on_message, on_cancelled))
+        self._deliveries.add(Consumer(tag, on_message, on_cancelled, routed))
         await self.call(request, methods.BASIC_CONSUME_OK)
         return tag
 
@@ -159,19 +157,9 @@ class PlaneChannel:
 
     async def publish(self, exchange: str, key: str, message: Message) -> None:
         """Publish and wait for the broker's answer."""
-        carrier, body = self._carrier, message.body
         self._require()
-        try:
-            method = _publish_frame(self.number, exchange, key)
-            header = encode_header(message)
-        except (ValueError, struct.error) as exc:
-            raise Unencodable(str(exc)) from exc
-        if len(header) + OVERHEAD > carrier.frame_max:
-            size = len(header) + OVERHEAD
-            raise Unencodable(
-                f"the headers have {size} bytes, the broker allows {carrier.frame_max}"
-            )
-        room, size = carrier.room, len(header) + len(body)
+        method, header = self._encode(_mandatory_frame, exchange, key, message)
+        room, size = self._carrier.room, len(header) + len(message.body)
         if room.free:
             room.enter(size)
         else:
@@ -179,9 +167,38 @@ class PlaneChannel:
             if self._down is not None:
                 room.leave(1, size)
                 self._require()
+        await self._put(exchange, key, message, method, header)
+
+    def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
+        """Publish without waiting, for room or for the answer."""
+        self._require()
+        method, header = self._encode(_plain_frame, exchange, key, message)
+        self._carrier.room.enter(len(header) + len(message.body))
+        return self._put(exchange, key, message, method, header)
+
+    def _encode(
+        self, frame: Callable[[int, str, str], bytes], exchange: str, key: str, message: Message
+    ) -> tuple[bytes, bytes]:
+        """Return the method frame and the header's payload of a message."""
+        try:
+            method = frame(self.number, exchange, key)
+            header = encode_header(message)
+        except (ValueError, struct.error) as exc:
+            raise Unencodable(str(exc)) from exc
+        most = self._carrier.frame_max
+        if len(header) + OVERHEAD > most:
+            size = len(header) + OVERHEAD
+            raise Unencodable(f"the headers have {size} bytes, the broker allows {most}")
+        return method, header
+
+    def _put(
+        self, exchange: str, key: str, message: Message, method: bytes, header: bytes
+    ) -> asyncio.Future[None]:
+        """Write a message for which there is room."""
+        carrier, body, number = self._carrier, message.body, self.number
         future: asyncio.Future[None] = carrier.loop.create_future()
+        size = len(header) + len(body)
         self._confirms.add(Pending(future, size, message.message_id, exchange, key))
-        number = self.number
         pieces = [method, HEAD.pack(HEADER, number, len(header)), header, END]
         if len(body) + OVERHEAD <= carrier.frame_max:
             if body:
@@ -189,7 +206,7 @@ class PlaneChannel:
         else:
             pieces += self._split(body)
         carrier.send_all(pieces)
-        await future
+        return future
 
     def _split(self, body: bytes) -> list[bytes]:
         """Return a body as several frames (4.2.6.2)."""
@@ -282,13 +299,6 @@ class PlaneChannel:
         elif index == methods.CHANNEL_CLOSE_OK:
             self._carrier.forget(self)
             self._gone.set()
-
-
-def _encoded(encode: Callable[..., bytes], *arguments: int | str) -> bytes:
-    try:
-        return encode(*arguments)
-    except ValueError as exc:
-        raise Unencodable(str(exc)) from exc
 
 
 def _not_ours(tag: int) -> ChannelDown:

@@ -41,6 +41,11 @@ class PlaneLink:
         """Why the broker takes no publishes; None when it does."""
         return self._protocol.blocked
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the broker was heard last, while the link was up."""
+        return self._protocol.silence
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback()` when `lost` or `blocked` changes."""
         self._callbacks.append(callback)

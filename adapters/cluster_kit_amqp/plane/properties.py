@@ -35,7 +35,7 @@ _MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _APP_ID = 1 << 7, 1 << 6, 1 << 5, 1 <<
 _BEFORE_MESSAGE_ID = _CORRELATION_ID | _REPLY_TO | _EXPIRATION
 _BEFORE_APP_ID = _TYPE | _USER_ID
 _MORE_FLAGS = 1  # 4.2.6.1: another word of flags follows; no property of today is there
-_PERSISTENT = b"\x02"
+_TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
 _LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
 _LAST_MILLISECOND = 253_402_300_799_000  # of the year 9999, the last a datetime can be
 
@@ -54,7 +54,7 @@ NO_PROPERTIES = Properties({}, None, None, None, None)
 
 
 def encode_header(message: Message) -> bytes:
-    """Return the payload of the header frame of a persistent message.
+    """Return the payload of the header frame of a message.
 
     Raises:
         ValueError: a text is longer than its property may be, or has no UTF-8.
@@ -65,7 +65,8 @@ def encode_header(message: Message) -> bytes:
     if message.content_type:
         flags |= _CONTENT_TYPE
         parts.append(known_short_string(message.content_type))
-    parts += (encode_table(message.headers), _PERSISTENT)
+    mode = _PERSISTENT if message.persistent else _TRANSIENT
+    parts += (encode_table(message.headers), mode)
     if message.expiration_ms is not None:
         flags |= _EXPIRATION
         parts.append(short_string(str(message.expiration_ms)))

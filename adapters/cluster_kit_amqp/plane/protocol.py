@@ -74,6 +74,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._acking: set[Member] = set()
         self._turn_ends = False
         self._closed = asyncio.Event()
+        self._heard = self._ended = loop.time()
 
     # --- the socket --------------------------------------------------------------------------
 
@@ -87,6 +88,7 @@ class AmqpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
+        self._heard = self.loop.time()
         if self._heartbeat is not None:
             self._heartbeat.heard()
         if self.lost is not None:
@@ -112,6 +114,11 @@ class AmqpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The socket takes again."""
         self.room.reopen()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since something came, up to the loss."""
+        return (self.loop.time() if self.lost is None else self._ended) - self._heard
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -232,6 +239,7 @@ class AmqpProtocol(asyncio.Protocol):
         if self.lost is not None:
             return
         self.lost = reason
+        self._ended = self.loop.time()
         if self._heartbeat is not None:
             self._heartbeat.stop()
         self._drop_socket(flush=flush)
