@@ -20,6 +20,11 @@ class Problems:
         self._known: dict[str, Health] = {}
         self._well_since = clock.wall()
 
+    @property
+    def known(self) -> bool:
+        """Whether there are any."""
+        return bool(self._known)
+
     def report(self, part: str, status: HealthStatus, detail: str) -> None:
         """`part` has a problem. A status that stays keeps its `since`."""
         before = self._known.get(part)

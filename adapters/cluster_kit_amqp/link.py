@@ -8,7 +8,7 @@ that is only asked, has a seam of its own: `cluster_kit_amqp.control`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -158,10 +158,10 @@ class Channel(Protocol):
         """Return a queue's counts, or raise `ChannelDown` with code 404."""
         ...
 
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish mandatory and persistent; return when the broker has confirmed.
+    def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
+        """Publish mandatory and persistent; what is returned waits until the broker has confirmed.
 
-        The channel must have been opened with confirms.
+        The channel must have been opened with confirms. Errors may come from either.
 
         Raises:
             Returned: no queue took it.

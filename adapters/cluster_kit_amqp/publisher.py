@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ class _Progress:
     """What has happened to one publish so far. `unknown`: a sent copy got no answer."""
 
     started: float
-    copy_id: str = field(default_factory=new_id)
+    copy_id: str
     unknown: bool = False
     returned: bool = False
     lost_channels: int = 0
@@ -96,7 +96,7 @@ class Publisher:
         self, envelope: Envelope, *, delay: float, timeout: float, bury: bool = False
     ) -> None:
         """Store an envelope, among the dead letters when `bury`. See the port."""
-        progress = _Progress(started=self._context.clock.monotonic())
+        progress = _Progress(self._context.clock.monotonic(), new_id())
         try:
             with self._deadlines.within(timeout):
                 await self._until_stored(envelope, delay, progress, bury=bury)
@@ -114,7 +114,10 @@ class Publisher:
                 link = await self._connection.writable()
             target = self._target(envelope, delay, progress, bury=bury)
             try:
-                await self._attempt(link, envelope, target, progress)
+                channel = self._channel
+                if channel is None or not self._is_ready(channel, link, envelope, target):
+                    channel = await self._ready_channel(link, envelope, target, progress)
+                await self._send(channel, envelope, target, progress)
             except LinkDown as exc:  # the next turn waits for another link
                 progress.trouble = exc.reason
                 progress.unknown = progress.unknown or exc.sent
@@ -143,21 +146,16 @@ class Publisher:
         wait = wait_for(queue, left, ladder=self._ladder)
         return _Target(wait.exchange, wait.key, delayed=True, wait=wait)
 
-    async def _attempt(
-        self, link: Link, envelope: Envelope, target: _Target, progress: _Progress
+    async def _send(
+        self, channel: Channel, envelope: Envelope, target: _Target, progress: _Progress
     ) -> None:
-        channel = self._channel
-        if channel is None or not self._is_ready(channel, link, envelope, target):
-            try:
-                channel = await self._ready_channel(link, envelope, target, progress)
-            except LinkError as exc:
-                exc.sent = False
-                raise
         message = to_message(
             envelope,
             copy_id=progress.copy_id,
             app=self._context.app,
-            expiration_ms=self._expiration(envelope, target),
+            expiration_ms=None
+            if envelope.expires_at is None
+            else self._expiration(envelope, target, envelope.expires_at),
         )
         try:
             await channel.publish(target.exchange, target.key, message)
@@ -180,6 +178,25 @@ class Publisher:
         self, link: Link, envelope: Envelope, target: _Target, progress: _Progress
     ) -> Channel:
         """Make sure of everything a publish needs. What fails in here was not sent."""
+        try:
+            await self._prepare(link, envelope, target, progress)
+            async with self._opening:
+                if (
+                    self._channel is None
+                    or self._channel_link is not link
+                    or not self._channel.open
+                ):
+                    self._channel = await link.open_channel(confirms=True)
+                    self._channel_link = link
+                    self._channel.on_closed(partial(self._closed, self._channel))
+                return self._channel
+        except LinkError as exc:
+            exc.sent = False
+            raise
+
+    async def _prepare(
+        self, link: Link, envelope: Envelope, target: _Target, progress: _Progress
+    ) -> None:
         until, reason = self._refusing.get(target.exchange, (0.0, ""))
         if self._context.clock.monotonic() < until:
             await self._context.clock.sleep(_PAUSE_AFTER_CHANNEL)  # a caller that insists waits
@@ -193,27 +210,21 @@ class Publisher:
             progress.trouble = ""
         if self._largest_body is not None and len(envelope.body) > self._largest_body:
             raise self._too_large(envelope)
-        async with self._opening:
-            if self._channel is None or self._channel_link is not link or not self._channel.open:
-                self._channel = await link.open_channel(confirms=True)
-                self._channel_link = link
-                self._channel.on_closed(partial(self._closed, self._channel))
-            return self._channel
 
     def _closed(self, channel: Channel, _: str) -> None:
         """Let go of the channel, and with it of a link that may be lost."""
         if self._channel is channel:
             self._channel = self._channel_link = None
 
-    def _expiration(self, envelope: Envelope, target: _Target) -> int | None:
+    def _expiration(self, envelope: Envelope, target: _Target, expires_at: float) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.
 
         A waiting message must not have any: it would leave its wait queue early. One that lives
         longer than the broker can count is left to whoever takes it.
         """
-        if envelope.expires_at is None or envelope.death is not None or target.delayed:
+        if envelope.death is not None or target.delayed:
             return None
-        left = max(1, round((envelope.expires_at - self._context.clock.wall()) * 1000))
+        left = max(1, round((expires_at - self._context.clock.wall()) * 1000))
         return left if left <= _LONGEST_EXPIRATION_MS else None
 
     # --- what went wrong ---------------------------------------------------------------------

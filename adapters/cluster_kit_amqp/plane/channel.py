@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -157,10 +157,10 @@ class PlaneChannel:
 
     # --- publishing --------------------------------------------------------------------------
 
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish and wait for the broker's answer."""
-        carrier, body = self._carrier, message.body
+    def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
+        """Publish; what is returned waits for the broker's answer."""
         self._require()
+        carrier, body = self._carrier, message.body
         try:
             method = _publish_frame(self.number, exchange, key)
             header = encode_header(message)
@@ -171,25 +171,31 @@ class PlaneChannel:
             raise Unencodable(
                 f"the headers have {size} bytes, the broker allows {carrier.frame_max}"
             )
-        room, size = carrier.room, len(header) + len(body)
-        if room.free:
-            room.enter(size)
-        else:
-            await room.wait(size)
-            if self._down is not None:
-                room.leave(1, size)
-                self._require()
+        size = len(header) + len(body)
         future: asyncio.Future[None] = carrier.loop.create_future()
-        self._confirms.add(Pending(future, size, message.message_id, exchange, key))
-        number = self.number
-        pieces = [method, HEAD.pack(HEADER, number, len(header)), header, END]
-        if len(body) + OVERHEAD <= carrier.frame_max:
-            if body:
-                pieces += (HEAD.pack(BODY, number, len(body)), body, END)
-        else:
+        pending = Pending(future, size, message.message_id, exchange, key)
+        pieces = [method, HEAD.pack(HEADER, self.number, len(header)), header, END]
+        if len(body) + OVERHEAD > carrier.frame_max:
             pieces += self._split(body)
+        elif body:
+            pieces += (HEAD.pack(BODY, self.number, len(body)), body, END)
+        if not carrier.room.free:
+            return self._publish_later(pieces, pending)
+        carrier.room.enter(size)
+        self._confirms.add(pending)
         carrier.send_all(pieces)
-        await future
+        return future
+
+    async def _publish_later(self, pieces: list[bytes], pending: Pending) -> None:
+        """Send when there is room."""
+        room = self._carrier.room
+        await room.wait(pending.size)
+        if self._down is not None:
+            room.leave(1, pending.size)
+            self._require()
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        await pending.future
 
     def _split(self, body: bytes) -> list[bytes]:
         """Return a body as several frames (4.2.6.2)."""
