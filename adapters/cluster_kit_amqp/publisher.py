@@ -114,9 +114,8 @@ class Publisher:
                 link = await self._connection.writable()
             target = self._target(envelope, delay, progress, bury=bury)
             try:
-                channel = self._channel
-                if channel is None or not self._is_ready(channel, link, envelope, target):
-                    channel = await self._ready_channel(link, envelope, target, progress)
+                ready = self._ready_now(link, envelope, target)
+                channel = ready or await self._ready_channel(link, envelope, target, progress)
                 await self._send(channel, envelope, target, progress)
             except LinkDown as exc:  # the next turn waits for another link
                 progress.trouble = exc.reason
@@ -163,16 +162,19 @@ class Publisher:
             progress.unknown = True
             raise
 
-    def _is_ready(self, channel: Channel, link: Link, envelope: Envelope, target: _Target) -> bool:
-        """Whether nothing must be looked at before `channel` is used: the usual case."""
-        return (
-            self._channel_link is link
+    def _ready_now(self, link: Link, envelope: Envelope, target: _Target) -> Channel | None:
+        """Return the channel if nothing must be looked at before it is used: the usual case."""
+        channel = self._channel
+        usual = (
+            channel is not None
             and channel.open
+            and self._channel_link is link
             and target.wait is None
             and self._largest_body is None
             and target.exchange not in self._refusing
             and self._declarer.is_settled(link, envelope.queue.full)
         )
+        return channel if usual else None
 
     async def _ready_channel(
         self, link: Link, envelope: Envelope, target: _Target, progress: _Progress

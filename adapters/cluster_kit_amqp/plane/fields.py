@@ -27,6 +27,7 @@ _TYPED_I32 = struct.Struct(">ci")
 _TYPED_I64 = struct.Struct(">cq")
 _TYPED_U64 = struct.Struct(">cQ")
 _TYPED_F64 = struct.Struct(">cd")
+_LAST_SMALL = 15
 _LONGEST_SHORT = 255  # bytes of a short string: its length is one octet (4.2.5.3)
 _LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
 
@@ -59,6 +60,18 @@ known_short_string = lru_cache(maxsize=1024)(short_string)
 """As `short_string`, for those that come again: names of headers, content types."""
 
 
+@lru_cache(maxsize=1024)
+def _text_head(name: str) -> bytes:
+    """Return what a field of text begins with: its name, and the letter of the type."""
+    return short_string(name) + b"S"
+
+
+@lru_cache(maxsize=1024)
+def _small_number(name: str, value: int) -> bytes:
+    """Return a whole field, with a number of those that come again."""
+    return short_string(name) + _whole(value)
+
+
 def encode_table(table: Mapping[str, object]) -> bytes:
     """Return a table: its size in bytes, then name, type and value of each field (4.2.5.5).
 
@@ -71,7 +84,10 @@ def encode_table(table: Mapping[str, object]) -> bytes:
     for name, value in table.items():
         if type(value) is str:
             raw = value.encode()
-            parts += (known_short_string(name), _TYPED_SIZE.pack(b"S", len(raw)), raw)
+            parts += (_text_head(name), U32.pack(len(raw)), raw)
+            continue
+        if type(value) is int and 0 <= value <= _LAST_SMALL:
+            parts.append(_small_number(name, value))
             continue
         try:
             encoded = _encode_value(value)
