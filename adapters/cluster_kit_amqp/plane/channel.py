@@ -236,8 +236,12 @@ class PlaneChannel:
             MalformedError: it is not one that may come now.
         """
         if kind != METHOD:
-            if not self._closing:
-                self._content.add(kind, data[start:stop])
+            if self._closing:
+                return
+            if kind == HEADER:
+                self._content.header(data[start:stop])
+            else:
+                self._content.body(data[start:stop])
             return
         (index,) = U32.unpack_from(data, start)
         if self._closing:

@@ -203,7 +203,7 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
     while at < end:
         start = at + 1
         at = start + data[at]
-        name = data[start:at].decode()
+        name = _known_name(data[start:at])
         kind = data[at]
         if kind == _TEXT:
             start = at + 5
@@ -213,9 +213,9 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
                 table[name] = raw.decode()
             except UnicodeDecodeError:
                 table[name] = raw
-        elif kind in _NUMBERS:
-            form, size = _NUMBERS[kind]
-            table[name] = form.unpack_from(data, at + 1)[0]
+        elif (number := _NUMBERS.get(kind)) is not None:
+            unpack_from, size = number
+            table[name] = unpack_from(data, at + 1)[0]
             at += size
         else:
             table[name], at = _read_value(data, at, end)
@@ -224,12 +224,18 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
     return table
 
 
+@lru_cache(maxsize=1024)
+def _known_name(raw: bytes) -> str:
+    """Return the name of a field: they come again."""
+    return raw.decode()
+
+
 def _read_value(data: bytes, at: int, end: int) -> tuple[object, int]:
     """Return the value whose type is at `at`, and where it ends."""
     kind = data[at]
-    if kind in _NUMBERS:
-        form, size = _NUMBERS[kind]
-        return form.unpack_from(data, at + 1)[0], at + size
+    if (number := _NUMBERS.get(kind)) is not None:
+        unpack_from, size = number
+        return unpack_from(data, at + 1)[0], at + size
     if (read := _READERS.get(kind)) is not None:
         return read(data, at + 1)
     used, value = decode.embedded_value(data[at:end])
@@ -257,10 +263,10 @@ def _read_moment(data: bytes, at: int) -> tuple[datetime, int]:
 
 _TEXT = ord("S")
 _NUMBERS = {
-    ord(letter): (form, 1 + form.size)
+    ord(letter): (form.unpack_from, 1 + form.size)
     for letter, form in zip("bBsuIild", (_I8, U8, _I16, U16, _I32, U32, _I64, _F64), strict=True)
 }
-"""Form and size of each type of number, the letter of the type among it."""
+"""Reader and size of each type of number, the letter of the type among it."""
 
 _READERS: dict[int, Callable[[bytes, int], tuple[object, int]]] = {
     ord("t"): lambda data, at: (data[at] != 0, at + 1),
