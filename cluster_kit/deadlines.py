@@ -46,7 +46,8 @@ class Deadlines:
 
     def start(self, item: Expiring, seconds: float) -> None:
         """Call `item.expire()` in so many seconds, unless `end` comes first."""
-        item.at = self.loop.time() + seconds
+        loop = self._loop or self.loop
+        item.at = loop.time() + seconds
         self._open.add(item)
         if item.at < self._next:
             self._arm(item.at)

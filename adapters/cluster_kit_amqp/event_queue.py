@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster_kit.errors import ConnectionLost, PublishRefused, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
@@ -63,6 +63,7 @@ class AmqpEventQueue:
         )
         self._consumers: list[AmqpConsumer] = []
         self._used: set[QueueName] = set()
+        self._latest: QueueName | None = None  # of those published to
         self._turns = Turns()
 
     async def _announce(self, queue: QueueName) -> None:
@@ -98,7 +99,9 @@ class AmqpEventQueue:
 
     # --- messages ----------------------------------------------------------------------------
 
-    async def publish(self, envelope: Envelope, *, delay: float = 0.0, timeout: float) -> None:
+    def publish(
+        self, envelope: Envelope, *, delay: float = 0.0, timeout: float
+    ) -> Coroutine[Any, Any, None]:
         """Store a task; return when the broker has it on a majority.
 
         Raises:
@@ -109,7 +112,7 @@ class AmqpEventQueue:
             TopologyError: the queue is there with other arguments, or missing where this adapter
                 may not make it.
         """
-        await self._store(envelope, delay, timeout, bury=False)
+        return self._store(envelope, delay, timeout, bury=False)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
         """Store a dead letter, in need without its headers. Raises as `publish`."""
@@ -123,14 +126,17 @@ class AmqpEventQueue:
 
     async def _store(self, envelope: Envelope, delay: float, timeout: float, *, bury: bool) -> None:
         queue = envelope.queue
-        part = f"publishing to {queue.full}"
         try:
             await self._publisher.publish(envelope, delay=delay, timeout=timeout, bury=bury)
         except TopologyError as exc:  # in health for a while, or until one is stored
+            part = _publishing(queue)
             self._problems.report(part, "degraded", f"{part} fails: {exc}", lasts=_REMEMBERED)
             raise
-        self._problems.clear(part)
-        self._used.add(queue)
+        if self._problems.known:
+            self._problems.clear(_publishing(queue))
+        if queue is not self._latest:
+            self._latest = queue
+            self._used.add(queue)
 
     async def consume(
         self,
@@ -215,6 +221,10 @@ class AmqpEventQueue:
                 return await stack.enter_async_context(self._control.link())
         except TimeoutError:
             raise ConnectionLost(f"no connection within {seconds:g} s") from None
+
+
+def _publishing(queue: QueueName) -> str:
+    return f"publishing to {queue.full}"
 
 
 def _bare(envelope: Envelope) -> Envelope:

@@ -22,6 +22,11 @@ class Problems:
         self._ends: dict[str, float] = {}
         self._well_since = clock.wall()
 
+    @property
+    def known(self) -> bool:
+        """Whether there are any."""
+        return bool(self._known)
+
     def report(
         self, part: str, status: HealthStatus, detail: str, *, lasts: float = math.inf
     ) -> None:

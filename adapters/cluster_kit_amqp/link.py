@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, Self
-
-if TYPE_CHECKING:
-    import asyncio
+from typing import Protocol, Self
 
 # --- values ----------------------------------------------------------------------------------
 
@@ -207,10 +204,10 @@ class Channel(Protocol):
         """
         ...
 
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish mandatory; return when the broker has confirmed.
+    def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
+        """Publish mandatory and persistent; what is returned waits until the broker has confirmed.
 
-        The channel must have been opened with confirms.
+        The channel must have been opened with confirms. Errors may come from either.
 
         Raises:
             Returned: no queue took it.

@@ -88,7 +88,9 @@ class Publisher:
                 link = await self._connection.writable()
             target = self._target(envelope, delay, progress, bury=bury)
             try:
-                await self._attempt(link, envelope, target, progress)
+                ready = self._ready_now(link, envelope, target)
+                channel = ready or await self._ready_channel(link, envelope, target, progress)
+                await self._send(channel, envelope, target, progress)
             except LinkDown as exc:  # the next turn waits for another link
                 progress.trouble = exc.reason
                 progress.unknown = progress.unknown or exc.sent
@@ -117,21 +119,16 @@ class Publisher:
         wait = wait_for(queue, left, ladder=self._ladder)
         return _Target(wait.exchange, wait.key, delayed=True, wait=wait)
 
-    async def _attempt(
-        self, link: Link, envelope: Envelope, target: _Target, progress: Progress
+    async def _send(
+        self, channel: Channel, envelope: Envelope, target: _Target, progress: Progress
     ) -> None:
-        channel = self._usable_channel(link, envelope, target)
-        if channel is None:
-            try:
-                channel = await self._ready_channel(link, envelope, target, progress)
-            except LinkError as exc:
-                exc.sent = False
-                raise
         message = to_message(
             envelope,
             copy_id=progress.copy_id,
             app=self._context.app,
-            expiration_ms=self._expiration(envelope, target),
+            expiration_ms=None
+            if envelope.expires_at is None
+            else self._expiration(envelope, target, envelope.expires_at),
         )
         try:
             await channel.publish(target.exchange, target.key, message)
@@ -139,8 +136,8 @@ class Publisher:
             progress.unknown = progress.unknown or not isinstance(exc, Unsent)
             raise
 
-    def _usable_channel(self, link: Link, envelope: Envelope, target: _Target) -> Channel | None:
-        """Return the channel, when nothing must be looked at before it is used: the usual case."""
+    def _ready_now(self, link: Link, envelope: Envelope, target: _Target) -> Channel | None:
+        """Return the channel if nothing must be looked at before it is used: the usual case."""
         if target.wait is not None or not self._declarer.is_settled(link, envelope.queue.full):
             return None
         return self._outlet.channel_of(link, target.exchange, len(envelope.body))
@@ -149,6 +146,16 @@ class Publisher:
         self, link: Link, envelope: Envelope, target: _Target, progress: Progress
     ) -> Channel:
         """Make sure of everything a publish needs. What fails in here was not sent."""
+        try:
+            await self._prepare(link, envelope, target, progress)
+            return await self._outlet.open(link)
+        except LinkError as exc:
+            exc.sent = False
+            raise
+
+    async def _prepare(
+        self, link: Link, envelope: Envelope, target: _Target, progress: Progress
+    ) -> None:
         await self._outlet.admit(target.exchange, progress)
         await self._declarer.ensure_queue(link, envelope.queue)
         if target.wait is not None:
@@ -156,17 +163,16 @@ class Publisher:
             progress.trouble = f"what {wait.needs!r} needs is still being made"
             await self._declarer.ensure(link, wait.needs, wait.steps, wait.last)
             progress.trouble = ""
-        return await self._outlet.open(link)
 
-    def _expiration(self, envelope: Envelope, target: _Target) -> int | None:
+    def _expiration(self, envelope: Envelope, target: _Target, expires_at: float) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.
 
         A waiting message must not have any: it would leave its wait queue early. One that lives
         longer than the broker can count is left to whoever takes it.
         """
-        if envelope.expires_at is None or envelope.death is not None or target.delayed:
+        if envelope.death is not None or target.delayed:
             return None
-        left = max(1, round((envelope.expires_at - self._context.clock.wall()) * 1000))
+        left = max(1, round((expires_at - self._context.clock.wall()) * 1000))
         return left if left <= _LONGEST_EXPIRATION_MS else None
 
     # --- what went wrong ---------------------------------------------------------------------

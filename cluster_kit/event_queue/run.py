@@ -78,7 +78,8 @@ class Run:
         self.former: list[Received] = []
         self.copy_id = received.copy_id
         self.envelope: Envelope = envelope
-        self.key, self.copy_key = task_key(envelope), copy_key(envelope, self.copy_id)
+        queue = envelope.queue.full
+        self.key, self.copy_key = (queue, envelope.id), (queue, self.copy_id, envelope.id)
         self.timeout = timeout
         self.signal = AbortSignal()
         self.running = True

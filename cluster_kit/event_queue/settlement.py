@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost, shorten
 from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome
+from cluster_kit.message import DeadReason
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
@@ -52,14 +54,18 @@ class Settler:
         """From now on give back what cannot be settled at once: this instance is stopping."""
         self._hurry.set()
 
-    async def settle(self, run: Run, outcome: Outcome) -> None:
-        """Carry out `outcome` for `run`."""
+    def settle(self, run: Run, outcome: Outcome) -> Awaitable[None]:
+        """Carry out `outcome` for `run`; it is, when what is returned was awaited."""
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
-        elif isinstance(outcome, GiveBack):
+            return self.ack(run)
+        return self._settle_otherwise(run, outcome)
+
+    async def _settle_otherwise(self, run: Run, outcome: Again | Dead | GiveBack) -> None:
+        if isinstance(outcome, GiveBack):
             await self._give_back_all(run, outcome.why)
             return
-        elif not await self.store(run.envelope, outcome):
+        if not await self.store(run.envelope, outcome):
             why = "the broker did not take its copy before this instance stopped"
             await self._give_back_all(run, why)
             return
@@ -113,7 +119,10 @@ class Settler:
         dead = dataclasses.replace(outcome.envelope, death=death)
         await self._adapter.bury(dead, timeout=self._timeout)
         why = f"{death.reason}: {death.error_text}" if death.error_text else death.reason
-        log.warning("task %s on %s is a dead letter now, %s", name, channel, shorten(why, 300))
+        # Here, once, and not with each attempt, stands the traceback of a handler's error.
+        cause = outcome.error if death.reason is DeadReason.FAILED else None
+        text = "task %s on %s is a dead letter now, %s"
+        log.warning(text, name, channel, shorten(why, 300), exc_info=cause)
         self._report(
             "task.dead",
             channel=channel,

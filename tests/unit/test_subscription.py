@@ -64,6 +64,24 @@ async def test_health_forgets_a_queue_that_is_unsubscribed() -> None:
         assert made.health()["status"] == "ok"
 
 
+@pytest.mark.parametrize(("level", "tracebacks"), [("WARNING", 1), ("DEBUG", 3)])
+async def test_the_traceback_of_a_handler_stands_with_its_dead_letter(
+    caplog: pytest.LogCaptureFixture, level: str, tracebacks: int
+) -> None:
+    async def fail(_: object) -> None:
+        raise ValueError("boom")
+
+    at_once = RetryPolicy(initial_delay=0)
+    caplog.set_level(level)
+    async with Cluster("shop") as cluster:
+        cluster.event_queue.subscribe("mails", fail, max_retries=1, retry=at_once)
+        await cluster.event_queue.publish("mails", {})
+        await eventually(lambda: cluster.event_queue.stats()["mails"].dead)
+
+    assert caplog.text.count("ValueError: boom (test_subscription.py:") == 2
+    assert caplog.text.count("Traceback") == tracebacks
+
+
 async def test_a_twin_that_cannot_be_postponed_is_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

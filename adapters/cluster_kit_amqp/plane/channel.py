@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -155,58 +155,57 @@ class PlaneChannel(QueueCalls):
 
     # --- publishing --------------------------------------------------------------------------
 
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish and wait for the broker's answer."""
+    def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
+        """Publish; what is returned waits for the broker's answer."""
         self._require()
-        method, header = self._encode(_mandatory_frame, exchange, key, message)
-        room, size = self._carrier.room, len(header) + len(message.body)
-        if room.free:
-            room.enter(size)
-        else:
-            await room.wait(size)
-            if self._down is not None:
-                room.leave(1, size)
-                self._require()
-        await self._put(exchange, key, message, method, header)
+        pieces, pending = self._encode(_mandatory_frame, exchange, key, message)
+        if self._carrier.room.free:
+            return self._put(pieces, pending)
+        return self._put_later(pieces, pending)
 
     def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
         """Publish without waiting, for room or for the answer."""
         self._require()
-        method, header = self._encode(_plain_frame, exchange, key, message)
-        self._carrier.room.enter(len(header) + len(message.body))
-        return self._put(exchange, key, message, method, header)
+        return self._put(*self._encode(_plain_frame, exchange, key, message))
 
     def _encode(
         self, frame: Callable[[int, str, str], bytes], exchange: str, key: str, message: Message
-    ) -> tuple[bytes, bytes]:
-        """Return the method frame and the header's payload of a message."""
+    ) -> tuple[list[bytes], Pending]:
+        """Return the frames of a message, and what waits for its answer."""
+        number, most, body = self.number, self._carrier.frame_max, message.body
         try:
-            method = frame(self.number, exchange, key)
+            method = frame(number, exchange, key)
             header = encode_header(message)
         except (ValueError, struct.error) as exc:
             raise Unencodable(str(exc)) from exc
-        most = self._carrier.frame_max
-        if len(header) + OVERHEAD > most:
-            size = len(header) + OVERHEAD
-            raise Unencodable(f"the headers have {size} bytes, the broker allows {most}")
-        return method, header
-
-    def _put(
-        self, exchange: str, key: str, message: Message, method: bytes, header: bytes
-    ) -> asyncio.Future[None]:
-        """Write a message for which there is room."""
-        carrier, body, number = self._carrier, message.body, self.number
-        future: asyncio.Future[None] = carrier.loop.create_future()
-        size = len(header) + len(body)
-        self._confirms.add(Pending(future, size, message.message_id, exchange, key))
-        pieces = [method, HEAD.pack(HEADER, number, len(header)), header, END]
-        if len(body) + OVERHEAD <= carrier.frame_max:
-            if body:
-                pieces += (HEAD.pack(BODY, number, len(body)), body, END)
-        else:
+        size = len(header)
+        if size + OVERHEAD > most:
+            raise Unencodable(f"the headers have {size + OVERHEAD} bytes, the broker allows {most}")
+        pieces = [method, HEAD.pack(HEADER, number, size), header, END]
+        if len(body) + OVERHEAD > most:
             pieces += self._split(body)
-        carrier.send_all(pieces)
-        return future
+        elif body:
+            pieces += (HEAD.pack(BODY, number, len(body)), body, END)
+        future: asyncio.Future[None] = self._carrier.loop.create_future()
+        return pieces, Pending(future, size + len(body), message.message_id, exchange, key)
+
+    def _put(self, pieces: list[bytes], pending: Pending) -> asyncio.Future[None]:
+        """Write a message, whether there is room or not."""
+        self._carrier.room.enter(pending.size)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
+
+    async def _put_later(self, pieces: list[bytes], pending: Pending) -> None:
+        """Write a message when there is room."""
+        room = self._carrier.room
+        await room.wait(pending.size)
+        if self._down is not None:
+            room.leave(1, pending.size)
+            self._require()
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        await pending.future
 
     def _split(self, body: bytes) -> list[bytes]:
         """Return a body as several frames (4.2.6.2)."""
@@ -247,8 +246,12 @@ class PlaneChannel(QueueCalls):
             MalformedError: it is not one that may come now.
         """
         if kind != METHOD:
-            if not self._closing:
-                self._content.add(kind, data[start:stop])
+            if self._closing:
+                return
+            if kind == HEADER:
+                self._content.header(data[start:stop])
+            else:
+                self._content.body(data[start:stop])
             return
         (index,) = U32.unpack_from(data, start)
         if self._closing:

@@ -192,13 +192,13 @@ class AmqpProtocol(asyncio.Protocol):
         self._channels.pop(channel.number, None)
 
     def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> None:
-        if self.lost is not None:
-            return
-        if number:
-            channel = self._channels.get(number)
-            if channel is None:
-                raise MalformedError(f"a frame came for channel {number}, which is not open")
+        channel = self._channels.get(number)
+        if channel is not None:
             channel.frame(kind, data, start, stop)
+        elif self.lost is not None:
+            return
+        elif number:
+            raise MalformedError(f"a frame came for channel {number}, which is not open")
         elif kind == METHOD:
             self._on_method(U32.unpack_from(data, start)[0], data[start + 4 : stop])
         elif kind != HEARTBEAT:
