@@ -143,6 +143,7 @@ async def test_settled_knows_a_repeated_id_that_is_dropped(cluster_factory: Clus
     assert recorder.ids == ["order-17"]
 
 
+@pytest.mark.asyncio
 async def test_settled_says_what_it_waited_for(cluster_factory: ClusterFactory) -> None:
     [cluster] = await cluster_factory()
     await cluster.event_queue.publish("work", 1, message_id="order-17")
