@@ -44,6 +44,7 @@ class Progress:
         unknown: a copy was sent and got no answer.
         returned: a copy came back.
         lost_channels: how often its channel went away.
+        nacks: how often a queue did not take it.
         trouble: what went wrong last.
     """
 
@@ -55,6 +56,7 @@ class Progress:
     unknown: bool = False
     returned: bool = False
     lost_channels: int = 0
+    nacks: int = 0
     trouble: str = ""
 
     def refused(self, error: LinkError) -> PublishRefused:

@@ -38,6 +38,8 @@ MOST_MESSAGES = 1000
 MOST_BYTES = 4 * 1024 * 1024
 """The same in bytes; a single message may have more."""
 
+_MOST_NACKS = 3  # of one message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
@@ -181,13 +183,22 @@ class Line:
             if refusal is not None:
                 parcel.fail(refusal)
         elif isinstance(error, Nacked):
-            parcel.fail(progress.refused(error))
+            self._nacked(parcel, error)
         if parcel.done.done():
             return
         if self._closed:
             parcel.fail(ConnectionLost("the adapter is closed"))
         else:
             heapq.heappush(self._waiting, parcel)
+
+    @staticmethod
+    def _nacked(parcel: Parcel, error: Nacked) -> None:
+        """One of the queues did not take it, perhaps because it went away; others may have it."""
+        progress = parcel.progress
+        progress.unknown, progress.trouble = True, error.reason
+        progress.nacks += 1
+        if progress.nacks > _MOST_NACKS:
+            parcel.fail(progress.refused(error))
 
     # --- preparing ---------------------------------------------------------------------------
 
