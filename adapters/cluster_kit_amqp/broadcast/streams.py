@@ -69,12 +69,12 @@ class Stream:
             return "the stream does not go back so far any more"
         return None
 
-    async def bind(self, _: Link, bindings: Iterable[Binding]) -> Refusals:
+    async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:  # noqa: ARG002 - the port's
         """All of the realm comes here already."""
         self.bound.update(bindings)
         return {}
 
-    async def unbind(self, _: Link, bindings: Iterable[Binding]) -> None:
+    async def unbind(self, link: Link, bindings: Iterable[Binding]) -> None:  # noqa: ARG002 - too
         """It comes nevertheless, and is passed over."""
         self.bound.difference_update(bindings)
 
@@ -89,7 +89,7 @@ class Stream:
         if offset is not None:
             self._next = offset + 1
 
-    async def leave(self, _: Link) -> None:
+    async def leave(self, link: Link) -> None:  # noqa: ARG002 - too
         """Forget where to go on; the stream is everybody's and stays."""
         self._next, self._begun = None, False
         self.bound.clear()
