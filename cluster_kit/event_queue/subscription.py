@@ -101,13 +101,10 @@ class Subscription:
                 self.trouble = f"cannot consume {self.queue} yet: {exc}"
                 log.warning(self.trouble)
                 await self._shared.clock.sleep(OPEN_PAUSE)
-            except TopologyError as exc:
-                self.trouble = f"cannot consume {self.queue}: {exc}"
-                log.error(self.trouble)  # noqa: TRY400 - says it all
-                await self._shared.clock.sleep(OPEN_PAUSE_TOPOLOGY)
             except Exception as exc:
-                self.trouble = f"cannot consume {self.queue}: {exc!r}"
-                log.exception("cannot consume %s; trying again", self.queue)
+                self.trouble = f"cannot consume {self.queue}: {exc}"
+                unforeseen = not isinstance(exc, TopologyError)  # which says it all
+                log.error(self.trouble, exc_info=unforeseen)  # noqa: TRY400 - both are wanted
                 await self._shared.clock.sleep(OPEN_PAUSE_TOPOLOGY)
             else:
                 self.trouble = None

@@ -29,10 +29,12 @@ from cluster_kit.broadcast import TRANSPORTS, Transport
 from cluster_kit.names import new_id
 from cluster_kit.testing.servers import NodeUnavailableError, RabbitServer, start_rabbitmq
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_amqp.control import IDLE_SECONDS
 
 CHANNEL = "prices.changed"
 _MEMORY = "[erlang:garbage_collect(P) || P <- erlang:processes()], erlang:memory(total)."
 _RUNTIME = "element(1, erlang:statistics(runtime))."
+_GAP_SECONDS = 2.0  # within which a gap is told
 _STORM_SECONDS = 3.0  # of publishing before the connections are closed, and after
 
 
@@ -107,6 +109,11 @@ class Stage:
         """Evaluate an expression that has a number, at the broker."""
         return float(await asyncio.to_thread(self._server.ctl, "eval", code))
 
+    async def rest(self) -> float:
+        """Return the broker's memory once connections for declarations are closed, bytes."""
+        await asyncio.sleep(IDLE_SECONDS + 2)
+        return await self.ask(_MEMORY)
+
     async def publish(self, rate: float, seconds: float) -> None:
         """Publish at a steady rate; none waits for the one before."""
         begun = time.monotonic()
@@ -144,6 +151,7 @@ class Stage:
         end = self.published
         await self._publish()
         await eventually(lambda: all(end in receiver.heard for receiver in self.receivers))
+        await asyncio.sleep(_GAP_SECONDS)
         return took
 
 
@@ -153,9 +161,9 @@ async def measure(
     stage = Stage(server, transport, instances)
     async with stage.running():
         await stage.publish(10, 1)
-        empty = await stage.ask(_MEMORY)
+        empty = await stage.rest()
         subscribing = await stage.subscribe()
-        full = await stage.ask(_MEMORY)
+        full = await stage.rest()
         stage.published = 0
         await stage.publish(rate, 2)  # until everything is warm
         await stage.heard_all()

@@ -28,10 +28,16 @@ DESCRIBED = (
     "cluster_kit/event_queue",
     "cluster_kit/pubsub",
     "adapters/cluster_kit_amqp",
+    "adapters/cluster_kit_amqp/broadcast",
     "adapters/cluster_kit_amqp/plane",
 )
 UNUSED = {"redis_url", "memcached_url", "cache", "locks"}  # of capabilities yet to come
-FOLDERS = {"event_queue", "pubsub", "plane"}  # whose modules the architecture names, too
+FOLDERS = {
+    "event_queue",
+    "pubsub",
+    "broadcast",
+    "plane",
+}  # whose modules the architecture names, too
 
 
 def rows(document: str) -> list[list[str]]:
