@@ -79,7 +79,9 @@ def _plain(value: object) -> object:
     if callable(dump):
         return dump(mode="json")
     if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        plain = {field.name: getattr(value, field.name) for field in fields(value)}
+        _check_keys(plain)
+        return plain
     text = f"{type(value).__name__} has no JSON form"
     raise TypeError(text)
 

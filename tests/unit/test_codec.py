@@ -63,6 +63,11 @@ class Parcel:
     orders: list[Order]
 
 
+@dataclass
+class Box:
+    content: object
+
+
 def test_dataclasses_travel_by_their_fields() -> None:
     order = Order(id=1, at=datetime(2030, 1, 1, tzinfo=UTC))
     plain = {"weight": 2.5, "orders": [order.model_dump(mode="json")]}
@@ -77,6 +82,7 @@ def test_dataclasses_travel_by_their_fields() -> None:
         ({"a": [1, {2}]}, "set has no JSON form (at payload['a'][1])"),
         ([{"x": {1: 2}}], "key 1 is int, JSON keys are strings (at payload[0]['x'])"),
         (Order, "Order is a class, not a value of it"),
+        ([Box({1: 2})], "key 1 is int, JSON keys are strings (at payload[0])"),
     ],
 )
 def test_an_error_names_the_place(payload: object, text: str) -> None:
