@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
@@ -153,9 +153,7 @@ class AmqpEventQueue:
 
     # --- messages ----------------------------------------------------------------------------
 
-    def publish(
-        self, envelope: Envelope, *, delay: float = 0.0, timeout: float
-    ) -> Coroutine[Any, Any, None]:
+    async def publish(self, envelope: Envelope, *, delay: float = 0.0, timeout: float) -> None:
         """Store a task; return when the broker has it on a majority.
 
         Raises:
@@ -166,11 +164,11 @@ class AmqpEventQueue:
             TopologyError: the queue is there with other arguments, or missing where this adapter
                 may not make it.
         """
-        return self._store(envelope, delay, timeout, bury=False)
+        await self._store(envelope, delay, timeout, bury=False)
 
-    def bury(self, envelope: Envelope, *, timeout: float) -> Coroutine[Any, Any, None]:
+    async def bury(self, envelope: Envelope, *, timeout: float) -> None:
         """Store a dead letter. Raises as `publish`."""
-        return self._store(envelope, 0.0, timeout, bury=True)
+        await self._store(envelope, 0.0, timeout, bury=True)
 
     async def _store(self, envelope: Envelope, delay: float, timeout: float, *, bury: bool) -> None:
         queue = envelope.queue
