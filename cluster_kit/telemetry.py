@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 
 log = logging.getLogger(__name__)
 
@@ -48,26 +47,20 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
 
 
 class Telemetry:
-    """Hands events to observers.
-
-    Attributes:
-        heard: whether anybody listens; asked with every event.
-    """
+    """Hands events to observers."""
 
     def __init__(self) -> None:
         self._observers: list[Observer] = []
-        self.heard: bool = False
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._observers)
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer(event, fields)` for every event; return what undoes it."""
         self._observers.append(observer)
-        self.heard = True
-        return partial(self._unsubscribe, observer)
-
-    def _unsubscribe(self, observer: Observer) -> None:
-        if observer in self._observers:
-            self._observers.remove(observer)
-        self.heard = bool(self._observers)
+        return lambda: self._observers.remove(observer) if observer in self._observers else None
 
     def emit(self, event: str, /, **fields: object) -> None:
         """Report `event`. An observer that raises is logged and the others still hear of it."""
