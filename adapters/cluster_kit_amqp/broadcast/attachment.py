@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
 from cluster_kit_amqp.broadcast.intake import Intake
 from cluster_kit_amqp.broadcast.source import refuse
-from cluster_kit_amqp.link import ChannelDown, Link, LinkError
+from cluster_kit_amqp.broadcast.wishes import Debt, Wishes
+from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PASS_TIMEOUT = 10.0  # seconds for what the broker is asked at once
 CLOSE_TIMEOUT = 2.0  # seconds
+_STEADY = 30.0  # seconds without a change after which delays start over
 _LONGEST_REFUSAL_DELAY = 60.0  # seconds between attempts at what the broker refuses
 
 TellGap = Callable[[Collection["Binding"], float, str], None]
@@ -54,23 +56,13 @@ class Surroundings:
     tell_gap: TellGap
 
 
-class _Debt(NamedTuple):
-    """A gap to be told: seconds since 1970, and why."""
-
-    since: float
-    reason: str
-
-
 class Attachment:
     """Keeps one source attached, with the bindings that are wished for."""
 
     def __init__(self, label: str, source: Source, around: Surroundings) -> None:
         self._label, self._source, self._around = label, source, around
         self._connection, self._context = around.connection, around.context
-        self._wished: set[Binding] = set()
-        self._live: set[Binding] = set()
-        self._owed: dict[Binding, _Debt] = {}
-        self._asking: dict[Binding, asyncio.Future[None]] = {}
+        self._wishes = Wishes()
         self._intake: Intake | None = None
         self._link: Link | None = None
         self._since = 0.0
@@ -83,28 +75,27 @@ class Attachment:
 
     async def bind(self, binding: Binding) -> None:
         """Receive a binding; see the port."""
-        self._wished.add(binding)
-        if binding in self._live or self._closing:
+        wishes = self._wishes
+        wishes.wanted.add(binding)
+        if binding in wishes.live or self._closing:
             return
         self._start()
         if self._connection.link is None:
-            self._owe_new(binding)
+            wishes.owe([binding], self._late())
+            self._report("the connection is lost")
             return
-        asked = self._asking.get(binding)
-        if asked is None:
-            asked = self._asking[binding] = asyncio.get_running_loop().create_future()
+        asked = wishes.ask(binding)
         self._wake.set()
         try:
             await asyncio.shield(asked)
         except asyncio.CancelledError:
+            wishes.stop_asking(binding)
             await self.unbind(binding)
             raise
 
     async def unbind(self, binding: Binding) -> None:
         """Receive it no more; returns at once, the broker follows."""
-        self._wished.discard(binding)
-        self._live.discard(binding)
-        self._owed.pop(binding, None)
+        self._wishes.remove(binding)
         self._wake.set()
 
     async def close(self) -> None:
@@ -122,10 +113,9 @@ class Attachment:
             name = f"amqp broadcasts {self._label}"
             self._task = self._context.tasks.spawn(self._run(), name=name)
 
-    def _owe_new(self, binding: Binding) -> None:
-        now = self._context.clock.wall()
-        self._owed.setdefault(binding, _Debt(now, "subscribed while the connection was lost"))
-        self._report("the connection is lost")
+    def _late(self) -> Debt:
+        """Return the gap of what was subscribed when it could not be received."""
+        return Debt(self._context.clock.wall(), "subscribed while the connection was lost")
 
     # --- the task ----------------------------------------------------------------------------
 
@@ -134,7 +124,7 @@ class Attachment:
             await self._follow()
         finally:
             self._unsubscribe()
-            self._answer_all()
+            self._wishes.put_off(self._late())
             await self._leave()
             self._around.problems.clear(self._part)
 
@@ -143,63 +133,62 @@ class Attachment:
         slow = Backoff(self._context, _LONGEST_REFUSAL_DELAY)
         while not self._closing:
             self._wake.clear()
-            pause: float | None = None
+            pause = _STEADY
             try:
                 async with asyncio.timeout(PASS_TIMEOUT):
                     await self._pass()
             except TopologyError as exc:
-                for binding in tuple(self._asking):
-                    self._refuse(binding, exc)
+                self._wishes.refuse_all(exc)
+                if not self._wishes.wanted:
+                    self._wake.set()  # nothing is missing any more
                 pause = self._failed(str(exc), slow)
             except (LinkError, TimeoutError) as exc:
                 pause = self._failed(str(exc) or "the broker did not answer", quick)
             except Exception as exc:
                 log.exception("broadcasts (%s) failed, trying again", self._label)
                 pause = self._failed(repr(exc), slow)
-            else:
+            if not await self._woken_within(pause) and pause == _STEADY:
                 quick.reset()
-            await self._woken_within(pause)
+                slow.reset()
 
-    async def _woken_within(self, seconds: float | None) -> None:
+    async def _woken_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
     async def _pass(self) -> None:
         """Do what is missing between what is and what is wished."""
         link = self._connection.link
-        if self._intake is not None and self._intake.lost is not None:
-            await self._drop()
+        await self._drop_lost(link)
         if link is None or self._closing:
-            self._answer_all()
-            return
-        if not self._wished:
+            self._wishes.put_off(self._late())
+        elif self._wishes.wanted:
+            await self._make_live(link)
+        else:
             await self._leave()
-            if not self._wished:  # or somebody came meanwhile, and the next pass is theirs
-                self._answer_all()
+            if not self._wishes.wanted:  # or somebody came meanwhile, and the next pass is theirs
+                self._wishes.put_off(self._late())
                 self._around.problems.clear(self._part)
-            return
+
+    async def _make_live(self, link: Link) -> None:
         fresh = self._intake is None
         if fresh:
             missing = await self._source.open(link)
             if missing is not None:
-                self._owe_live(missing)
+                self._wishes.owe(self._wishes.live, Debt(self._since, missing))
         refused = await self._adjust(link)
-        if fresh and self._wished:
+        if fresh and self._wishes.wanted:
             await self._attach(link)
         self._settle(refused)
 
-    def _owe_live(self, reason: str) -> None:
-        for binding in self._live:
-            self._owed.setdefault(binding, _Debt(self._since, reason))
-
     async def _adjust(self, link: Link) -> Refusals:
         """Bring the bindings at the broker in line; return what it refused."""
-        if stale := self._source.bound - self._wished:
+        if stale := self._source.bound - self._wishes.wanted:
             await self._source.unbind(link, stale)
-        if missing := self._wished - self._source.bound:
+        if missing := self._wishes.wanted - self._source.bound:
             return await self._source.bind(link, sorted(missing, key=str))
         return {}
 
@@ -222,55 +211,18 @@ class Attachment:
         intake = self._intake
         if intake is None or intake.lost is not None:
             return
-        bound = self._source.bound & self._wished
-        self._tell_gaps(bound)
-        self._live = bound
-        for binding in bound & self._asking.keys():
-            self._answer(binding)
-        for binding, error in refused.items():
-            self._refuse(binding, error)
-        intake.release()
-        kept = [error for binding, error in refused.items() if binding in self._wished]
-        if kept:
-            raise kept[0]
-        self._around.problems.clear(self._part)
-
-    def _tell_gaps(self, bound: Collection[Binding]) -> None:
-        told: dict[_Debt, list[Binding]] = {}
-        for binding in bound:
-            debt = self._owed.pop(binding, None)
-            if debt is not None:
-                told.setdefault(debt, []).append(binding)
-        for debt, bindings in told.items():
+        for debt, bindings in self._wishes.settle(self._source.bound).items():
             self._around.tell_gap(bindings, debt.since, debt.reason)
+        self._wishes.refuse(refused.items())
+        intake.release()
+        for binding, error in refused.items():
+            if binding in self._wishes.wanted:
+                raise error
+        self._around.problems.clear(self._part)
 
     def _deliver(self, incoming: Incoming) -> None:
         self._source.took(incoming)
         self._around.hand_over(incoming)
-
-    # --- answers to `bind` -------------------------------------------------------------------
-
-    def _answer(self, binding: Binding, error: TopologyError | None = None) -> None:
-        asked = self._asking.pop(binding, None)
-        if asked is None or asked.done():
-            return
-        if error is None:
-            asked.set_result(None)
-        else:
-            asked.set_exception(error)
-
-    def _refuse(self, binding: Binding, error: TopologyError) -> None:
-        """Whoever waits for it is told; nobody wishes for it then."""
-        if binding in self._asking:
-            self._wished.discard(binding)
-            self._answer(binding, error)
-
-    def _answer_all(self) -> None:
-        """What is not live by now will be, after a gap."""
-        for binding in tuple(self._asking):
-            if binding in self._wished and not self._closing:
-                self._owe_new(binding)
-            self._answer(binding)
 
     # --- losses ------------------------------------------------------------------------------
 
@@ -283,24 +235,31 @@ class Attachment:
 
     def _failed(self, reason: str, backoff: Backoff) -> float:
         """Note why not all is as wished; return the seconds until the next attempt."""
-        self._answer_all()
+        self._wishes.put_off(self._late())
         self._report(reason)
         return backoff.next()
 
-    async def _drop(self) -> None:
-        """Give up the intake."""
-        intake, self._intake = self._intake, None
-        if intake is not None:
-            self._context.emit(
-                "consumer.lost", adapter="amqp", queue=self._source.name, reason=intake.lost
-            )
-            await intake.close()
+    async def _drop_lost(self, link: Link | None) -> None:
+        """Give up an intake that was lost.
+
+        Raises:
+            LinkDown: its link is still there: what ends a channel may end the next one too.
+        """
+        intake = self._intake
+        if intake is None or intake.lost is None:
+            return
+        self._intake = None
+        queue = self._source.name
+        self._context.emit("consumer.lost", adapter="amqp", queue=queue, reason=intake.lost)
+        await intake.close()
+        if link is not None and link is self._link:
+            raise LinkDown(intake.lost)
 
     async def _leave(self) -> None:
         """Consume no more, and remove what is this instance's own, where that is possible."""
         intake, self._intake = self._intake, None
         link = self._connection.link
-        self._live = set()
+        self._wishes.live = set()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if intake is not None:
@@ -311,7 +270,7 @@ class Attachment:
             log.debug("broadcasts (%s) could not be left in good order: %s", self._label, exc)
 
     def _report(self, reason: str) -> None:
-        if self._wished:
+        if self._wishes.wanted:
             detail = f"broadcasts ({self._label}) do not arrive: {reason}"
             self._around.problems.report(self._part, "degraded", detail)
 

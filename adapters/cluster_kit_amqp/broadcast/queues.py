@@ -34,6 +34,7 @@ class _OwnQueue:
         self._declarer, self._context = declarer, context
         self.name: str = ""
         self.bound: set[Binding] = set()
+        self._seen: set[str] = set()  # exchanges that were there; after a loss that is tried first
 
     def consumption(self) -> Consumption:
         """Return the queue of now."""
@@ -60,17 +61,21 @@ class _OwnQueue:
                 binding = left[-1]
                 exchange = exchange_name(app, binding.realm, binding.transport)
                 steps = exchange_steps(app, binding.realm, binding.transport)
+                trusted = exchange in self._seen
                 try:
-                    await self._declarer.ensure(link, exchange, steps)
+                    if not trusted:
+                        await self._declarer.ensure(link, exchange, steps)
                     await channel.bind_queue(self.name, exchange, binding.pattern)
                 except TopologyError as exc:
                     return exc
                 except ChannelDown as exc:
+                    self._seen.discard(exchange)
                     self._declarer.forget(exchange)
                     refusal = topology_error(self.name, exc)
-                    if refusal is None:
+                    if refusal is None or trusted:
                         raise
                     return refusal
+                self._seen.add(exchange)
                 self.bound.add(left.pop())
         return None
 

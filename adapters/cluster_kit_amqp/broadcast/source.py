@@ -55,11 +55,11 @@ class Source(Protocol):
         """
         ...
 
-    async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:
+    async def bind(self, link: Link, /, bindings: Iterable[Binding]) -> Refusals:
         """Lead these here as well; return which of them the broker will not."""
         ...
 
-    async def unbind(self, link: Link, bindings: Iterable[Binding]) -> None:
+    async def unbind(self, link: Link, /, bindings: Iterable[Binding]) -> None:
         """Lead these here no more."""
         ...
 
@@ -71,7 +71,7 @@ class Source(Protocol):
         """Note a message that is being handed over."""
         ...
 
-    async def leave(self, link: Link) -> None:
+    async def leave(self, link: Link, /) -> None:
         """Remove what is this instance's own."""
         ...
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.broadcast.names import exchange_name, stream_name, stream_steps
 from cluster_kit_amqp.broadcast.source import Consumption, refuse
+from cluster_kit_amqp.declare import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkError
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class Stream:
 
     async def open(self, link: Link) -> str | None:
         """Find out where to begin, or whether it can go on where it was."""
-        self._declarer.forget(self._exchange)  # somebody may have deleted the stream
-        await self._declarer.ensure(link, self._exchange, self._steps)
+        if not self._begun or not await _exists(link, self.name):
+            self._declarer.forget(self._exchange)
+            await self._declarer.ensure(link, self._exchange, self._steps)
         try:
             if self._begun:
                 return await self._go_on(link, self._next or 0)
@@ -93,6 +95,17 @@ class Stream:
         """Forget where to go on; the stream is everybody's and stays."""
         self._next, self._begun = None, False
         self.bound.clear()
+
+
+async def _exists(link: Link, stream: str) -> bool:
+    try:
+        async with link.channel() as channel:
+            await channel.check_queue(stream)
+    except ChannelDown as exc:
+        if exc.code != NOT_FOUND:
+            refuse(stream, exc)
+        return False
+    return True
 
 
 def _offset(incoming: Incoming) -> int | None:
