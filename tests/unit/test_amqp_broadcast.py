@@ -178,6 +178,7 @@ class FakeMeans:
 
     def __init__(self) -> None:
         self.link: FakeLink | None = FakeLink()
+        self.generation = 1
         self.error: TopologyError | None = None
         self.settled = True
         given = context()
