@@ -25,6 +25,10 @@
     │   ├── EncodeError (ValueError)  the payload or a header cannot be encoded
     │   ├── DecodeError (ValueError)  a body cannot be decoded
     │   └── MessageTooLargeError (ValueError)  over a size limit
+    ├── CacheError
+    │   ├── CacheUnavailable          store or backplane could not be told or asked
+    │   ├── CacheLoadTimeout (TimeoutError)  a loader took too long, and there is no older value
+    │   └── CacheRecursion (RecursionError)  a loader asked for the very key it loads
     ├── HandlerTimeout (TimeoutError) a handler ran longer than its timeout
     └── PluginError
         ├── PluginFailedError         a hook raised
@@ -280,6 +284,48 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         super().__init__(f"the handler ran longer than {timeout:g} s")
+
+
+class CacheError(ClusterKitError):
+    """Around caches."""
+
+    retryable = True
+
+
+class CacheUnavailable(CacheError):  # noqa: N818 - the name is the contract's
+    """The store of a cache, or what tells other instances, gave no usable answer in time.
+
+    What was asked may have happened there.
+    """
+
+    cache: str
+    reason: str
+
+    def __init__(self, cache: str, reason: str) -> None:
+        self.cache, self.reason = cache, redact_url(reason)
+        super().__init__(f"cache {cache!r}: {self.reason}")
+
+
+class CacheLoadTimeout(CacheError, TimeoutError):  # noqa: N818 - reads as what happened
+    """A loader took longer than `timeout` seconds. It goes on, and its value will be stored."""
+
+    key: str
+    timeout: float
+
+    def __init__(self, key: str, timeout: float) -> None:
+        self.key, self.timeout = key, timeout
+        super().__init__(f"the value of {key!r} was not loaded within {timeout:g} s")
+
+
+class CacheRecursion(CacheError, RecursionError):  # noqa: N818 - reads as what happened
+    """The loader of a key asked for that key: it would wait for itself."""
+
+    retryable = False
+    key: str
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"the loader of {key!r} asks for the same key")
 
 
 class PluginError(ClusterKitError):
