@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import Lease, LockManager
     from cluster_kit.message import DeadLetter, DeadReason, Delivery, Reject, Retry, Snooze
     from cluster_kit.plugin import Plugin
     from cluster_kit.retry import RetryPolicy
@@ -28,6 +29,8 @@ __all__ = [
     "DeadReason",
     "Delivery",
     "EventQueue",
+    "Lease",
+    "LockManager",
     "Plugin",
     "Reject",
     "Retry",
@@ -44,6 +47,8 @@ _HOME = {
     "DeadReason": "message",
     "Delivery": "message",
     "EventQueue": "event_queue",
+    "Lease": "locks",
+    "LockManager": "locks",
     "Plugin": "plugin",
     "Reject": "message",
     "Retry": "message",

@@ -25,6 +25,11 @@
     │   ├── EncodeError (ValueError)  the payload or a header cannot be encoded
     │   ├── DecodeError (ValueError)  a body cannot be decoded
     │   └── MessageTooLargeError (ValueError)  over a size limit
+    ├── LockError
+    │   ├── LockTimeout (TimeoutError)  somebody else held the lock the whole time
+    │   ├── LockUnavailable           the server of the locks did not answer
+    │   ├── LockLost                  the lock is not ours any more, or was given back
+    │   └── LockAlreadyHeld           the same task has it and would wait for itself
     ├── HandlerTimeout (TimeoutError) a handler ran longer than its timeout
     └── PluginError
         ├── PluginFailedError         a hook raised
@@ -223,6 +228,41 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         super().__init__(f"the handler ran longer than {timeout:g} s")
+
+
+class LockError(ClusterKitError):
+    """Around locks. `key` is the lock's, without the prefix of the application."""
+
+    retryable = True
+
+    def __init__(self, key: str, text: str) -> None:
+        self.key = key
+        super().__init__(f"lock {key!r}: {redact_url(text)}")
+
+
+class LockTimeout(LockError, TimeoutError):  # noqa: N818 - the name is the contract's
+    """It was waited for in vain: somebody else held it. `waited` is in seconds."""
+
+    def __init__(self, key: str, waited: float) -> None:
+        self.waited = waited
+        super().__init__(key, f"held by somebody else all of the {waited:.3g} s waited")
+
+
+class LockUnavailable(LockError):  # noqa: N818 - the name is the contract's
+    """The server gave no usable answer in time. What was asked may have happened there."""
+
+
+class LockLost(LockError):  # noqa: N818 - the name is the contract's
+    """It is not ours any more. What it protected may be touched by others from now on."""
+
+
+class LockAlreadyHeld(LockError):  # noqa: N818 - the name is the contract's
+    """The task that asks has it, and would wait for itself; see ``reentrant=True``."""
+
+    retryable = False
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "this task holds it; ask with reentrant=True to share it")
 
 
 class PluginError(ClusterKitError):

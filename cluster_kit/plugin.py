@@ -20,6 +20,7 @@ from cluster_kit.supervisor import being_cancelled
 
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import LockManager
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
@@ -38,6 +39,7 @@ class Host(Protocol):
     event_queue: EventQueue
     pubsub: PubSubManager
     sync_messages: SyncMessageManager
+    locks: LockManager
     registry: AdapterRegistry
     telemetry: Telemetry
 

@@ -10,7 +10,7 @@ from cluster_kit.ports import AdapterSpec
 from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter, PubSubAdapter
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter, LockAdapter, PubSubAdapter
 
 GROUP = "cluster_kit.adapters"
 """Entry-point group in which a distribution names its `AdapterSpec`."""
@@ -82,10 +82,14 @@ class AdapterRegistry:
     def create(
         self, capability: Literal["pubsub"], url: str, context: AdapterContext
     ) -> PubSubAdapter: ...
+    @overload
+    def create(
+        self, capability: Literal["locks"], url: str, context: AdapterContext
+    ) -> LockAdapter: ...
     def create(
         self, capability: str, url: str, context: AdapterContext
-    ) -> EventQueueAdapter | PubSubAdapter:
-        """Make the adapter of a capability (``event_queue`` or ``pubsub``) for `url`.
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter:
+        """Make the adapter of a capability (``event_queue``, ``pubsub`` or ``locks``) for `url`.
 
         Raises:
             ConfigurationError: as `find`; or the adapter lacks this capability; or an option of

@@ -1,0 +1,319 @@
+"""Locks of an application: one holder at a time, among all its instances."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from cluster_kit.clock import BootClock, Duration, seconds
+from cluster_kit.errors import (
+    ConfigurationError,
+    LockAlreadyHeld,
+    LockTimeout,
+    NotStartedError,
+)
+from cluster_kit.locks.contention import Contention
+from cluster_kit.locks.lease import Lease
+from cluster_kit.locks.multi import MultiLease
+from cluster_kit.locks.possession import LeaseState
+from cluster_kit.locks.running import as_async
+from cluster_kit.locks.stats import Counters, LockStats
+from cluster_kit.locks.surroundings import Surroundings
+from cluster_kit.locks.terms import Terms, answer_timeout, check_key
+
+if TYPE_CHECKING:
+    from cluster_kit.clock import Clock
+    from cluster_kit.ports import LockAdapter, LockCapabilities, LockHolder
+    from cluster_kit.settings import LockSettings
+    from cluster_kit.supervisor import Supervisor
+    from cluster_kit.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEFAULT_TTL = 30.0
+
+
+class LockManager:
+    """Locks by key. Got from `Cluster.locks`.
+
+    All calls that acquire take the same options: `ttl` seconds after which the lock is free when
+    its holder is gone (it is renewed while the holder lives); `timeout` seconds to wait, counted
+    from the call, 0 to try once, None for the setting ``locks.timeout``; ``renew=False`` to let
+    it end with its ttl; `max_hold` seconds after which it counts as lost although it is renewed;
+    ``reentrant=True`` to share a lock the same task holds already, instead of `LockAlreadyHeld`.
+
+    A lock alone makes doubled work unlikely. Where it must not happen, what is protected has to
+    refuse a holder whose `Lease.fence` is older than one it has seen.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        instance_id: str,
+        settings: LockSettings,
+        *,
+        telemetry: Telemetry,
+        clock: Clock | None = None,
+    ) -> None:
+        self._prefix = f"{app}."
+        self._instance_id = instance_id
+        self._settings = settings
+        self._telemetry = telemetry
+        self._clock = clock or BootClock()
+        self._counters = Counters()
+        self._contention: Contention | None = None
+        self._hints: Sequence[str] = ()
+
+    # --- acquiring -----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        key: str,
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration | None = None,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> AsyncGenerator[Lease]:
+        """Hold a lock for a body: ``async with locks.hold("schema") as lease:``.
+
+        Raises:
+            LockLost: the lock was lost; the body was cancelled before another may enter.
+            LockTimeout, LockUnavailable, LockAlreadyHeld, NotStartedError: as `acquire`.
+        """
+        lease = await self.acquire(
+            key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+        )
+        async with lease:
+            yield lease
+
+    @overload
+    async def run_exclusive(
+        self,
+        key: str,
+        fn: Callable[[], Awaitable[T]],
+        *,
+        ttl: Duration = ...,
+        timeout: Duration | None = ...,
+        renew: bool = ...,
+        max_hold: Duration | None = ...,
+        reentrant: bool = ...,
+    ) -> T: ...
+    @overload
+    async def run_exclusive(
+        self,
+        key: str,
+        fn: Callable[[], T],
+        *,
+        ttl: Duration = ...,
+        timeout: Duration | None = ...,
+        renew: bool = ...,
+        max_hold: Duration | None = ...,
+        reentrant: bool = ...,
+    ) -> T: ...
+    async def run_exclusive(  # noqa: PLR0913 - the options are the interface
+        self,
+        key: str,
+        fn: Callable[[], object],
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration | None = None,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> object:
+        """Run `fn` while holding a lock and return its result.
+
+        A function that is not async runs in a thread. Nothing can stop a thread: after a loss it
+        runs on, and `LockLost` is raised once it has ended.
+
+        Raises:
+            LockLost, LockTimeout, LockUnavailable, LockAlreadyHeld, NotStartedError: as `hold`.
+        """
+        run = as_async(fn, self._active().around.supervisor, name=f"lock {key}")
+        async with self.hold(
+            key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+        ):
+            return await run()
+
+    async def acquire(
+        self,
+        key: str,
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration | None = None,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> Lease:
+        """Acquire a lock and return its lease, which is yours to release.
+
+        Nothing is cancelled when such a lock is lost, unless you enter the lease with
+        ``async with``: ask it, or await ``lease.lost.wait()``.
+
+        Args:
+            key: 1 to 200 bytes without spaces; the name of the application is put before it.
+            ttl: seconds after which it is free when its holder is gone; rounded up as
+                `capabilities` says.
+            timeout: seconds to wait; 0 tries once; None is the setting ``locks.timeout``.
+            renew: keep it alive while it is held.
+            max_hold: seconds after which it counts as lost although it is renewed.
+            reentrant: share it where this task holds it already.
+
+        Raises:
+            LockTimeout: somebody else held it all the time.
+            LockUnavailable: the server gave no usable answer.
+            LockAlreadyHeld: this task holds it.
+            NotStartedError: the cluster is not running, or stopped meanwhile.
+            ConfigurationError: the key or an option is wrong.
+        """
+        contention = self._active()
+        waiting = self._settings.timeout if timeout is None else timeout
+        terms = Terms.check(
+            ttl=ttl,
+            timeout=waiting,
+            renew=renew,
+            max_hold=max_hold,
+            reentrant=reentrant,
+            capabilities=contention.around.adapter.capabilities,
+        )
+        held = contention.held.get(check_key(key))
+        if held is not None and held.belongs_to(asyncio.current_task()):
+            if not terms.reentrant:
+                raise LockAlreadyHeld(key)
+            held.handles += 1
+        else:
+            held = await contention.acquire(key, terms)
+        return Lease(held, contention.around.adapter.capabilities)
+
+    async def try_acquire(
+        self,
+        key: str,
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration = 0,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> Lease | None:
+        """As `acquire`, but None when somebody else holds it. By default it tries once.
+
+        Raises:
+            LockUnavailable: the server gave no usable answer.
+            LockAlreadyHeld, NotStartedError, ConfigurationError: as `acquire`.
+        """
+        try:
+            return await self.acquire(
+                key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+            )
+        except LockTimeout:
+            return None
+
+    @asynccontextmanager
+    async def multi(
+        self,
+        keys: Iterable[str],
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration | None = None,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> AsyncGenerator[MultiLease]:
+        """Hold several locks for a body; `timeout` is for all together.
+
+        They are taken in the order of their keys, so that two of these never wait in a circle.
+        Raises as `hold`.
+        """
+        names = sorted({check_key(key) for key in keys})
+        if not names:
+            raise ConfigurationError("multi() needs at least one key")
+        limit = seconds("timeout", self._settings.timeout if timeout is None else timeout)
+        end = self._clock.monotonic() + limit
+        leases: dict[str, Lease] = {}
+        async with AsyncExitStack() as stack:
+            for key in names:
+                hold = partial(self.hold, key, ttl=ttl, renew=renew, max_hold=max_hold)
+                left = max(end - self._clock.monotonic(), 0.0) if limit else 0.0
+                held = hold(timeout=left, reentrant=reentrant)
+                leases[key] = await stack.enter_async_context(held)
+            yield MultiLease(leases)
+
+    # --- looking after it ----------------------------------------------------------------
+
+    async def inspect(self, key: str) -> LockHolder | None:
+        """Return who holds a lock at the moment, None when nobody does. For people.
+
+        Raises:
+            LockUnavailable: the server did not answer.
+        """
+        adapter = self._active().around.adapter
+        name = f"{self._prefix}{check_key(key)}"
+        return await adapter.inspect(name, timeout=answer_timeout(DEFAULT_TTL))
+
+    def capabilities(self) -> LockCapabilities:
+        """Return what locks promise on the backend in use."""
+        return self._active().around.adapter.capabilities
+
+    def stats(self) -> LockStats:
+        """Return this instance's counters, since it was made."""
+        now = self._contention
+        return self._counters.snapshot(
+            held=len(now.held) if now else 0, waiting=now.waiting if now else 0
+        )
+
+    def troubles(self) -> list[str]:
+        """Return which locks could not be renewed; empty when all is well."""
+        held = () if self._contention is None else tuple(self._contention.held.values())
+        return [
+            f"lock {possession.key!r} could not be renewed"
+            for possession in held
+            if possession.read() is LeaseState.SUSPECT
+        ]
+
+    # --- life, led by Cluster ------------------------------------------------------------
+
+    def attach(
+        self, adapter: LockAdapter, supervisor: Supervisor, hints: Sequence[str] = ()
+    ) -> None:
+        """Use a connected adapter. `hints` are logged when the first lock is asked for."""
+        for warning in adapter.warnings():
+            log.warning("locks: %s", warning)
+        self._hints = hints
+        around = Surroundings(
+            adapter=adapter,
+            supervisor=supervisor,
+            clock=self._clock,
+            random=random.Random(),
+            report=self._report,
+        )
+        self._contention = Contention(around, prefix=self._prefix, owner=self._instance_id)
+
+    async def close(self) -> None:
+        """End what waits, end the bodies of what is held, and give everything back."""
+        contention, self._contention = self._contention, None
+        if contention is not None:
+            await contention.close()
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _active(self) -> Contention:
+        if self._contention is None:
+            raise NotStartedError("locks")
+        hints, self._hints = self._hints, ()
+        for hint in hints:
+            log.warning(hint)
+        return self._contention
+
+    def _report(self, event: str, /, **fields: object) -> None:
+        self._counters.count(event)
+        self._telemetry.emit(event, **fields)
