@@ -11,14 +11,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster_kit.broadcast import Event
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import Lease, LockManager
     from cluster_kit.message import DeadLetter, DeadReason, Delivery, Reject, Retry, Snooze
     from cluster_kit.plugin import Plugin
+    from cluster_kit.pubsub import PubSubManager, Subscription
     from cluster_kit.retry import RetryPolicy
     from cluster_kit.settings import Settings
+    from cluster_kit.sync_messages import SyncMessageManager
 
 __version__: str
 
@@ -28,15 +31,19 @@ __all__ = [
     "DeadLetter",
     "DeadReason",
     "Delivery",
+    "Event",
     "EventQueue",
     "Lease",
     "LockManager",
     "Plugin",
+    "PubSubManager",
     "Reject",
     "Retry",
     "RetryPolicy",
     "Settings",
     "Snooze",
+    "Subscription",
+    "SyncMessageManager",
     "__version__",
 ]
 
@@ -46,15 +53,19 @@ _HOME = {
     "DeadLetter": "message",
     "DeadReason": "message",
     "Delivery": "message",
+    "Event": "broadcast",
     "EventQueue": "event_queue",
     "Lease": "locks",
     "LockManager": "locks",
     "Plugin": "plugin",
+    "PubSubManager": "pubsub",
     "Reject": "message",
     "Retry": "message",
     "RetryPolicy": "retry",
     "Settings": "settings",
     "Snooze": "message",
+    "Subscription": "pubsub",
+    "SyncMessageManager": "sync_messages",
 }
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
+from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.locks import LockManager
 from cluster_kit.ports import AdapterContext
@@ -106,8 +107,17 @@ class Capabilities:
         await self.sync_messages.open(adapter, self._background)
 
     async def _connect_locks(self) -> None:
-        url = self._settings.url_for("locks").reveal()
-        adapter = self._lock_adapter = self._registry.create("locks", url, self._context())
+        chosen = self._settings.url_for("locks")
+        try:
+            adapter = self._registry.create("locks", chosen.reveal(), self._context())
+        except ConfigurationError as exc:
+            # One that is only implied by the URL of a server may lack what applications that do
+            # without locks need not have.
+            if self._settings.locks.url is not None:
+                raise
+            self.locks.lacks(f"there are no locks: {exc}; set CLUSTER_KIT_LOCKS__URL")
+            return
+        self._lock_adapter = adapter
         await adapter.connect()
         self.locks.attach(adapter, self._background, self._settings.warnings(("locks",)))
 
@@ -117,9 +127,13 @@ class Capabilities:
         An adapter that was chosen for it must have it; one that is only implied by the URL of the
         broker may lack it, for applications that do without.
         """
-        url = self._settings.url_for("pubsub")
-        spec = self._registry.find(url.reveal())
-        if spec.pubsub is not None or self._settings.pubsub.url is not None:
+        if self._settings.pubsub.url is not None:
+            return ""
+        try:
+            spec = self._registry.find(self._settings.url_for("pubsub").reveal())
+        except (AdapterNotFoundError, AdapterUnavailableError) as exc:
+            return str(exc)
+        if spec.pubsub is not None:
             return ""
         return f"adapter {spec.name!r} has none; set CLUSTER_KIT_PUBSUB__URL to one that has"
 
@@ -173,7 +187,8 @@ class Capabilities:
             since = utc(health.since).isoformat()
             entries[name] = {"status": status, "detail": detail, "since": since}
             statuses.append(status)
-        return min(statuses, key=_WORST.index, default="down"), entries
+        worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
+        return worst, entries
 
     def _states(
         self,

@@ -86,6 +86,10 @@ class AdapterRegistry:
     def create(
         self, capability: Literal["locks"], url: str, context: AdapterContext
     ) -> LockAdapter: ...
+    @overload
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter: ...
     def create(
         self, capability: str, url: str, context: AdapterContext
     ) -> EventQueueAdapter | PubSubAdapter | LockAdapter:

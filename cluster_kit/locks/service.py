@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 
 from cluster_kit.clock import BootClock, Duration, seconds
 from cluster_kit.errors import (
@@ -24,7 +24,7 @@ from cluster_kit.locks.possession import LeaseState
 from cluster_kit.locks.running import as_async
 from cluster_kit.locks.stats import Counters, LockStats
 from cluster_kit.locks.surroundings import Surroundings
-from cluster_kit.locks.terms import Terms, answer_timeout, check_key
+from cluster_kit.locks.terms import LockOptions, Terms, answer_timeout, check_key
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
@@ -70,6 +70,7 @@ class LockManager:
         self._counters = Counters()
         self._contention: Contention | None = None
         self._hints: Sequence[str] = ()
+        self._lacking = ""
 
     # --- acquiring -----------------------------------------------------------------------
 
@@ -98,40 +99,16 @@ class LockManager:
 
     @overload
     async def run_exclusive(
-        self,
-        key: str,
-        fn: Callable[[], Awaitable[T]],
-        *,
-        ttl: Duration = ...,
-        timeout: Duration | None = ...,
-        renew: bool = ...,
-        max_hold: Duration | None = ...,
-        reentrant: bool = ...,
+        self, key: str, fn: Callable[[], Awaitable[T]], **options: Unpack[LockOptions]
     ) -> T: ...
     @overload
     async def run_exclusive(
-        self,
-        key: str,
-        fn: Callable[[], T],
-        *,
-        ttl: Duration = ...,
-        timeout: Duration | None = ...,
-        renew: bool = ...,
-        max_hold: Duration | None = ...,
-        reentrant: bool = ...,
+        self, key: str, fn: Callable[[], T], **options: Unpack[LockOptions]
     ) -> T: ...
-    async def run_exclusive(  # noqa: PLR0913 - the options are the interface
-        self,
-        key: str,
-        fn: Callable[[], object],
-        *,
-        ttl: Duration = DEFAULT_TTL,
-        timeout: Duration | None = None,
-        renew: bool = True,
-        max_hold: Duration | None = None,
-        reentrant: bool = False,
+    async def run_exclusive(
+        self, key: str, fn: Callable[[], object], **options: Unpack[LockOptions]
     ) -> object:
-        """Run `fn` while holding a lock and return its result.
+        """Run `fn` while holding a lock and return its result. Options as `hold`.
 
         A function that is not async runs in a thread. Nothing can stop a thread: after a loss it
         runs on, and `LockLost` is raised once it has ended.
@@ -140,9 +117,7 @@ class LockManager:
             LockLost, LockTimeout, LockUnavailable, LockAlreadyHeld, NotStartedError: as `hold`.
         """
         run = as_async(fn, self._active().around.supervisor, name=f"lock {key}")
-        async with self.hold(
-            key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
-        ):
+        async with self.hold(key, **options):
             return await run()
 
     async def acquire(
@@ -298,15 +273,22 @@ class LockManager:
         )
         self._contention = Contention(around, prefix=self._prefix, owner=self._instance_id)
 
+    def lacks(self, reason: str) -> None:
+        """There is no adapter for locks: whoever asks for one is told so."""
+        self._lacking = reason
+
     async def close(self) -> None:
         """End what waits, end the bodies of what is held, and give everything back."""
         contention, self._contention = self._contention, None
+        self._lacking = ""
         if contention is not None:
             await contention.close()
 
     # --- inside --------------------------------------------------------------------------
 
     def _active(self) -> Contention:
+        if self._lacking:
+            raise ConfigurationError(self._lacking)
         if self._contention is None:
             raise NotStartedError("locks")
         hints, self._hints = self._hints, ()

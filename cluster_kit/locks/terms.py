@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypedDict
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 _LONGEST_ANSWER = 2.0  # seconds
 _SHORTEST_ANSWER = 0.05  # seconds; less would fail on a busy machine for no reason
 _ANSWERS_IN_A_TTL = 6
+
+
+class LockOptions(TypedDict, total=False):
+    """What every call that acquires may be told; see `LockManager.acquire`."""
+
+    ttl: Duration
+    timeout: Duration | None
+    renew: bool
+    max_hold: Duration | None
+    reentrant: bool
 
 
 def check_key(key: object) -> str:

@@ -84,6 +84,8 @@ class GapTeller:
                         self._turn.release()
         finally:
             self._task = None
+            if self._channels:  # on_gap ended its own task: the rest is told in another one
+                asyncio.get_running_loop().call_soon(self._wake)
 
     async def _take_turn(self) -> bool:
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding, Broadcast
     from cluster_kit.ports import Emit
     from cluster_kit.pubsub.lane import Lane
+    from cluster_kit.pubsub.transports import Transports
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,14 @@ class Reception:
     Args:
         kind: the realm.
         instance_id: of this instance, by which it knows its own messages.
+        transports: of the channels.
         report: tells telemetry.
     """
 
-    def __init__(self, kind: str, instance_id: str, report: Emit) -> None:
+    def __init__(self, kind: str, instance_id: str, transports: Transports, report: Emit) -> None:
         self._kind = kind
         self._instance_id = instance_id
+        self._transports = transports
         self._report = report
         self._follower = Follower()
         self._lanes: list[Lane] = []
@@ -81,7 +84,13 @@ class Reception:
         for lane in self._lanes:
             if lane.name in patterns:
                 lane.note_gap([lane.name], text)
-        self._follower.excuse(lambda channel: any(matches(name, channel) for name in patterns))
+        told = {(binding.pattern, binding.transport) for binding in bindings}
+
+        def concerned(channel: str) -> bool:
+            own = self._transports.of(channel)
+            return any(own == transport and matches(name, channel) for name, transport in told)
+
+        self._follower.excuse(concerned)
 
     def _lanes_of(self, channel: str) -> tuple[Lane, ...]:
         found = self._routes.get(channel)

@@ -207,7 +207,7 @@ class PubSubManager:
             report=self._report,
             buffer_size=self._settings.buffer_size,
         )
-        self._reception = Reception(self._realm, self._instance_id, self._report)
+        self._reception = Reception(self._realm, self._instance_id, self._transports, self._report)
         self._adapter = adapter
         self._bindings = Bindings(adapter, self._wanted)
         adapter.listen(self._realm, self._reception)
@@ -272,9 +272,11 @@ class PubSubManager:
             return
         self._registrations.remove(registration)
         lane = self._close_lane(registration)
-        await self._adjust()
-        if lane is not None:
-            await lane.close(self._settings.close_grace)
+        try:
+            await self._adjust()
+        finally:
+            if lane is not None:
+                await lane.close(self._settings.close_grace)
 
     def _open_lane(self, registration: Registration) -> None:
         if self._around is None or self._reception is None:

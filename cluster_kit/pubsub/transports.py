@@ -22,8 +22,8 @@ class Transports:
     """
 
     def __init__(self, default: Transport, chosen: Iterable[tuple[str, Transport]] = ()) -> None:
-        self._default = default
-        self._chosen = tuple(chosen)
+        self._default: Transport = default
+        self._chosen: tuple[tuple[str, Transport], ...] = tuple(chosen)
 
     def of(self, channel: str) -> Transport:
         """Return the transport of a channel."""
@@ -36,6 +36,6 @@ class Transports:
         """Return what it takes to receive a channel, or all channels that a pattern stands for."""
         if not is_pattern(name):
             return {Binding(realm=realm, pattern=name, transport=self.of(name))}
-        possible = {transport for pattern, transport in self._chosen if overlap(pattern, name)}
-        possible.add(self._default)
+        possible: set[Transport] = {self._default}
+        possible.update(transport for other, transport in self._chosen if overlap(other, name))
         return {Binding(realm=realm, pattern=name, transport=transport) for transport in possible}

@@ -175,21 +175,25 @@ def _transport(value: object) -> Transport:
 
 def _transports(value: object) -> tuple[tuple[str, Transport], ...]:
     """Read patterns with their transports: a mapping, pairs, or ``pattern=transport,…``."""
-    given: object = value
+    pairs: Sequence[object]
     if isinstance(value, str):
         parts = [part.strip() for part in value.split(",") if part.strip()]
-        given = [tuple(word.strip() for word in part.rsplit("=", 1)) for part in parts]
+        pairs = [[word.strip() for word in part.rsplit("=", 1)] for part in parts]
     elif isinstance(value, Mapping):
-        given = list(cast("Mapping[object, object]", value).items())
-    if not isinstance(given, list | tuple):
-        raise ConfigurationError(f"expected patterns with transports, not {type(value).__name__}")
-    chosen: list[tuple[str, Transport]] = []
-    for pair in cast("Sequence[object]", given):
-        if not isinstance(pair, tuple) or len(cast("tuple[object, ...]", pair)) != _PAIR:
-            raise ConfigurationError(f"expected pattern=transport, not {pair!r}")
-        pattern, transport = cast("tuple[object, object]", pair)
-        chosen.append((check_pattern(pattern), _transport(transport)))
-    return tuple(chosen)
+        pairs = list(cast("Mapping[object, object]", value).items())
+    elif isinstance(value, list | tuple):
+        pairs = cast("Sequence[object]", value)
+    else:
+        kind = type(value).__name__
+        raise ConfigurationError(f"expected patterns with transports, not {kind}")
+    return tuple(_choice(pair) for pair in pairs)
+
+
+def _choice(pair: object) -> tuple[str, Transport]:
+    words = cast("Sequence[object]", pair) if isinstance(pair, list | tuple) else ()
+    if len(words) != _PAIR:
+        raise ConfigurationError(f"expected pattern=transport, not {pair!r}")
+    return check_pattern(words[0]), _transport(words[1])
 
 
 _PAIR = 2

@@ -12,6 +12,8 @@ from cluster_kit.settings import Settings
 from cluster_kit.settings.groups import (
     EventQueueSettings,
     EventQueueValues,
+    LockSettings,
+    LockValues,
     PubSubSettings,
     PubSubValues,
 )
@@ -30,7 +32,7 @@ class ClusterFactory:
 
     Args:
         url: of the event queue, where a call names none; by default a memory hub of its own.
-            Publish and subscribe are on that hub in any case, unless a call says otherwise.
+            Everything else is on that hub in any case, unless a call says otherwise.
     """
 
     def __init__(self, url: str = "") -> None:
@@ -67,6 +69,9 @@ class ClusterFactory:
         pubsub = settings.get("pubsub", PubSubValues())
         if not isinstance(pubsub, PubSubSettings):
             settings["pubsub"] = {"url": self._hub, **pubsub}
+        locks = settings.get("locks", LockValues())
+        if not isinstance(locks, LockSettings):
+            settings["locks"] = {"url": self._hub, **locks}
         made: list[Cluster] = []
         for _ in range(n):
             cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))

@@ -164,12 +164,12 @@ def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command("adapters").out.splitlines() == [
         "adapter  urls              capabilities",
         "amqp     amqp:// amqps://  event_queue",
-        "memory   memory://         event_queue",
+        "memory   memory://         event_queue pubsub",
     ]
     assert run_command("adapters", "--json").json[1] == {
         "name": "memory",
         "schemes": ["memory"],
-        "capabilities": ["event_queue"],
+        "capabilities": ["event_queue", "pubsub"],
         "problem": None,
     }
 

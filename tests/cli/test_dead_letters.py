@@ -42,7 +42,7 @@ async def dead(cluster: Cluster, count: int) -> None:
 
 async def bury_bytes(cluster: Cluster) -> None:
     """What a foreign client sent and nobody can decode."""
-    adapter = cluster._adapter
+    adapter = cluster._capabilities._queue_adapter
     assert adapter is not None
     death = Death(reason=DeadReason.UNDECODABLE, error_text="the body is not JSON")
     envelope = Envelope(queue=QueueName("shop", "mails"), id="three", body=b"\xff\x00", death=death)

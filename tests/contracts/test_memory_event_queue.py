@@ -42,6 +42,7 @@ class MemoryEnvironment(Environment):
                 schemes=ADAPTER.schemes,
                 event_queue=self._make,
                 pubsub=ADAPTER.pubsub,
+                locks=ADAPTER.locks,
             )
         )
 

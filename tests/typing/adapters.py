@@ -16,9 +16,23 @@ if TYPE_CHECKING:
     from cluster_kit.clock import Clock
     from cluster_kit.codec import Codec
     from cluster_kit.plugin import Host
-    from cluster_kit.ports import Consumer, Emit, EventQueueAdapter, TaskSpawner
+    from cluster_kit.ports import (
+        Consumer,
+        Emit,
+        EventQueueAdapter,
+        Listener,
+        PubSubAdapter,
+        TaskSpawner,
+    )
+    from cluster_kit.pubsub.reception import Reception
     from cluster_kit_memory.consumer import MemoryConsumer
     from cluster_kit_memory.event_queue import MemoryEventQueue
+    from cluster_kit_memory.pubsub import MemoryPubSub
+
+
+def broadcasts_fit(pubsub: MemoryPubSub, reception: Reception) -> None:
+    _pubsub: PubSubAdapter = pubsub
+    _listener: Listener = reception
 
 
 def fits(cluster: Cluster, queue: MemoryEventQueue, consumer: MemoryConsumer) -> None:

@@ -11,17 +11,22 @@ from cluster_kit import (
     DeadLetter,
     DeadReason,
     Delivery,
+    Event,
     EventQueue,
     Plugin,
+    PubSubManager,
     Reject,
     Retry,
     RetryPolicy,
     Settings,
     Snooze,
+    Subscription,
+    SyncMessageManager,
 )
 from cluster_kit.event_queue import ChannelStats, DeadLetters
 from cluster_kit.plugin import Host
 from cluster_kit.ports import AdapterSpec, QueueDepth
+from cluster_kit.pubsub import BroadcastStats
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import ServerUrl
 
@@ -33,6 +38,12 @@ class Mails(Plugin):
     async def load(self) -> None:
         assert_type(self.cluster, Host)
         self.cluster.event_queue.subscribe("mails.send", self.send, serves="mails:send")
+
+    async def handle_sync_message(self, message: dict[str, str]) -> None:
+        assert_type(await self.send_sync_message({"seen": message}), str)
+
+    async def on_sync_gap(self) -> None:
+        assert_type(self.cluster.sync_messages, SyncMessageManager)
 
     async def send(self, payload: dict[str, Any], delivery: Delivery) -> None:
         assert_type(delivery.id, str)
@@ -90,6 +101,26 @@ async def queue(queue: EventQueue) -> None:
     assert_type(await queue.depth("mails"), QueueDepth | None)
     assert_type(await queue.channels(), list[str])
     assert_type(await queue.purge("mails"), int)
+
+
+async def broadcasts(pubsub: PubSubManager, sync: SyncMessageManager) -> None:
+    def reload(channels: list[str]) -> None:
+        assert_type(channels, list[str])
+
+    async def handle(message: dict[str, int], event: Event) -> None:
+        assert_type(event.seq, int)
+        assert_type(event.published_at, datetime | None)
+
+    wait = timedelta(seconds=1)
+    made = await pubsub.subscribe("orders.#", handle, debounce=wait, max_wait=5, on_gap=reload)
+    assert_type(made, Subscription)
+    async with made as entered:
+        assert_type(entered, Subscription)
+    assert_type(await pubsub.publish("orders", None, skip_self=False), str)
+    assert_type(await sync.publish("orders", None, only_self=True), str)
+    assert_type(await sync.subscribe("orders", handle), Subscription)
+    assert_type(pubsub.stats(), dict[str, BroadcastStats])
+    Settings(pubsub={"transports": {"orders.#": "stream"}}, sync_messages={"debounce": wait})
 
 
 async def dead(letters: DeadLetters) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cluster_kit import Cluster, Plugin, RetryPolicy, Settings
 
 if TYPE_CHECKING:
-    from cluster_kit import Delivery, EventQueue
+    from cluster_kit import Delivery, EventQueue, PubSubManager
 
 
 async def options_are_keywords(queue: EventQueue) -> None:
@@ -15,6 +15,12 @@ async def options_are_keywords(queue: EventQueue) -> None:
     queue.subscribe("mails", print, 4)  # type: ignore[call-arg]
     RetryPolicy(0.5)  # type: ignore[call-arg]
     Cluster("shop", [])  # type: ignore[call-arg]
+
+
+async def broadcasts_are_checked(pubsub: PubSubManager) -> None:
+    await pubsub.publish("orders", 1, False)  # type: ignore[call-arg]
+    await pubsub.subscribe("orders", print, on_gap=1)  # type: ignore[arg-type]
+    Settings(pubsub={"transport": "durable"})  # type: ignore[arg-type]
 
 
 async def types_are_checked(queue: EventQueue) -> None:

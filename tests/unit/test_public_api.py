@@ -33,8 +33,9 @@ MODULES = (
     *(
         f"cluster_kit.{name}"
         for name in (
-            *("clock", "codec", "errors", "event_queue", "message", "names", "plugin"),
-            *("ports", "registry", "settings", "telemetry", "urls"),
+            *("broadcast", "clock", "codec", "errors", "event_queue", "message", "names"),
+            *("patterns", "plugin", "ports", "pubsub", "registry", "settings", "sync_messages"),
+            *("telemetry", "urls"),
         )
     ),
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -396,3 +397,45 @@ def test_unknown_topics_are_refused_with_what_may_have_been_meant() -> None:
         ),
     ]
     mode.require_known(["mails:sned", "other", "reports"])
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ("", ()),
+        ("orders.#=stream", (("orders.#", "stream"),)),
+        (" a.* = sticky , b=c=stream ,", (("a.*", "sticky"), ("b=c", "stream"))),
+        ({"a": "sticky", "#": "ephemeral"}, (("a", "sticky"), ("#", "ephemeral"))),
+        ((("a", "stream"),), (("a", "stream"),)),
+    ],
+)
+def test_transports_are_chosen_by_pattern(given: Any, chosen: object) -> None:
+    assert Settings(pubsub={"transports": given}).pubsub.transports == chosen
+
+
+def test_transports_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTER_KIT_PUBSUB__TRANSPORTS", "orders.#=stream")
+    monkeypatch.setenv("CLUSTER_KIT_PUBSUB__TRANSPORT", "sticky")
+    monkeypatch.setenv("CLUSTER_KIT_SYNC_MESSAGES__TRANSPORT", "stream")
+
+    settings = Settings()
+
+    assert settings.pubsub.transports == (("orders.#", "stream"),)
+    assert (settings.pubsub.transport, settings.sync_messages.transport) == ("sticky", "stream")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("orders", "expected pattern=transport"),
+        ("orders=durable", "a transport is ephemeral, sticky, stream, not 'durable'"),
+        ("ord*=stream", "a wildcard stands alone between dots"),
+        ({"a": None}, "a transport is"),
+        ({1: "stream"}, "it must be a string"),
+        (17, "expected patterns with transports, not int"),
+        (["ab"], "expected pattern=transport"),
+    ],
+)
+def test_transports_that_are_none_are_refused(given: Any, reason: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^pubsub\.transports: .*{re.escape(reason)}"):
+        Settings(pubsub={"transports": given})

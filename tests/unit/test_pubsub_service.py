@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cluster_kit import Cluster, Plugin, Settings
+from cluster_kit.broadcast import Binding, Broadcast
+from cluster_kit.errors import ConfigurationError, PublishUnconfirmed, TopologyError
+from cluster_kit.ports import AdapterSpec
+from cluster_kit.pubsub.stats import OTHERS, Counters
+from cluster_kit.pubsub.transports import Transports
+from cluster_kit.telemetry import EVENTS
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.hearer import Hearer, holds
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory.event_queue import MemoryEventQueue
+from tests.unit.pubsub_bench import Stage
+
+
+async def handle(_message: object) -> None: ...
+
+
+# --- transports ---
+
+
+def test_the_first_pattern_that_fits_decides() -> None:
+    chosen = Transports("ephemeral", [("a.b", "stream"), ("a.#", "sticky"), ("#.b", "stream")])
+
+    assert [chosen.of(name) for name in ("a.b", "a", "a.c", "x.b", "x")] == [
+        *("stream", "sticky", "sticky", "stream", "ephemeral"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "transports"),
+    [
+        ("a.b", {"stream"}),
+        ("a.*", {"stream", "sticky", "ephemeral"}),
+        ("x.*", {"ephemeral"}),
+        ("c", {"ephemeral"}),
+        ("#", {"stream", "sticky", "ephemeral"}),
+    ],
+)
+def test_a_pattern_is_bound_wherever_its_channels_may_be(name: str, transports: set[str]) -> None:
+    chosen = Transports("ephemeral", [("a.b", "stream"), ("a.#", "sticky")])
+    bindings = chosen.bindings("pubsub", name)
+
+    assert {binding.transport for binding in bindings} == transports
+    assert {(binding.realm, binding.pattern) for binding in bindings} == {("pubsub", name)}
+
+
+# --- an adapter that is not as it should be ---
+
+
+@pytest.mark.asyncio
+async def test_a_subscription_the_topology_refuses_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1) as [instance]:
+        bound: list[str] = []
+
+        async def bind(binding: Binding) -> None:
+            if binding.pattern == "bad":
+                raise TopologyError("shop.pubsub", "it is a queue")
+            bound.append(binding.pattern)
+
+        monkeypatch.setattr(instance.adapter, "bind", bind)
+        with pytest.raises(TopologyError):
+            await instance.manager.subscribe("bad", handle)
+        await instance.manager.subscribe("good", handle)
+
+        assert bound == ["good"]
+        assert list(instance.manager.stats()) == ["good"]
+
+
+@pytest.mark.asyncio
+async def test_a_publish_of_unknown_outcome_keeps_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(2) as (sender, receiver):
+        hearer, publish = Hearer(), sender.adapter.publish
+        await receiver.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        await sender.manager.publish("a", 1)
+
+        async def vanish(message: Broadcast, **_options: Any) -> None:
+            raise PublishUnconfirmed(message.id, "no answer")
+
+        monkeypatch.setattr(sender.adapter, "publish", vanish)
+        with pytest.raises(PublishUnconfirmed):
+            await sender.manager.publish("a", 2)
+        monkeypatch.setattr(sender.adapter, "publish", publish)
+        await sender.manager.publish("a", 3)
+
+        assert await hearer.hears(2) == [1, 3]
+        assert await hearer.is_told() == [["a"]]
+        gap = next(fields for event, fields in receiver.events if event == "broadcast.gap")
+        assert "1 of the messages of instance i0" in str(gap["reason"])
+
+
+@pytest.mark.asyncio
+async def test_a_message_that_comes_twice_is_handled_once() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        for seq in (1, 2, 1, 2, 3):
+            instance.adapter.hand_over(
+                Broadcast(
+                    realm="pubsub",
+                    channel="a",
+                    id=str(seq),
+                    body=b"%d" % seq,
+                    origin="other",
+                    epoch="e",
+                    seq=seq,
+                )
+            )
+
+        assert await hearer.hears(3) == [1, 2, 3]
+        assert instance.manager.stats()["a"].repeated == 2
+        assert hearer.gaps == []
+
+
+@pytest.mark.asyncio
+async def test_several_gaps_at_once_are_one_call() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("#", hearer.handle, on_gap=hearer.on_gap)
+        for seq in (1, 5):
+            for channel in "abc":
+                message = Broadcast(
+                    realm="pubsub",
+                    channel=channel,
+                    id="1",
+                    body=b"1",
+                    origin="other",
+                    epoch="e",
+                    seq=seq,
+                )
+                instance.adapter.hand_over(message)
+
+        assert await hearer.is_told() == [["a", "b", "c"]]
+        await hearer.hears(6)
+
+
+@pytest.mark.asyncio
+async def test_a_subscription_closed_from_within_on_gap_ends() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+
+        async def leave(channels: list[str]) -> None:
+            await subscription.close()
+            await hearer.on_gap(channels)
+
+        subscription = await instance.manager.subscribe("a", hearer.handle, on_gap=leave)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+
+        assert await hearer.is_told() == [["a"]]
+        await instance.manager.publish("a", 1, skip_self=False)
+        assert hearer.messages == []
+
+
+@pytest.mark.asyncio
+async def test_a_gap_is_not_told_after_the_end() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        subscription = await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+        await subscription.close()
+
+        await asyncio.sleep(0.3)
+        assert hearer.gaps == []
+
+
+@pytest.mark.asyncio
+async def test_every_event_has_the_documented_fields() -> None:
+    async with Stage(2, buffer_size=1, publish_timeout=0.05) as (sender, receiver):
+        gate = asyncio.Event()
+        hearer = Hearer(holds(gate))
+        await receiver.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        await sender.manager.publish("a", 1)
+        await hearer.begins()
+        for _ in range(3):
+            await sender.manager.publish("a", 2)
+        gate.set()
+        await hearer.is_told()
+
+        told: list[tuple[str, Mapping[str, object]]] = [*sender.events, *receiver.events]
+        assert {event for event, _ in told} > {"broadcast.dropped", "broadcast.gap"}
+        assert [e for e, fields in told if set(fields) != set(EVENTS[e])] == []
+
+
+def test_names_beyond_the_bound_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster_kit.pubsub.stats.MAX_NAMES", 2)
+    counters = Counters()
+    for name in ("a", "b", "c", "d", "a"):
+        counters.count("broadcast.published", name)
+
+    counts = {name: stats.published for name, stats in counters.snapshot([]).items()}
+    assert counts == {"a": 2, "b": 1, OTHERS: 2}
+
+
+# --- in a cluster ---
+
+
+class Hearing(Plugin):
+    name = "hearing"
+
+    async def handle_sync_message(self, message: object) -> None: ...
+
+
+def queue_only(cluster: Cluster) -> Cluster:
+    spec = AdapterSpec(name="memory", schemes=("memory",), event_queue=MemoryEventQueue)
+    cluster.registry.register(spec)
+    return cluster
+
+
+@pytest.mark.asyncio
+async def test_without_an_adapter_for_it_an_application_may_do_without() -> None:
+    cluster = queue_only(Cluster("shop"))
+    text = "^pubsub: adapter 'memory' has none; set CLUSTER_KIT_PUBSUB__URL to one that has$"
+    async with cluster:
+        assert list(cluster.health()["adapters"]) == ["event_queue"]
+        with pytest.raises(ConfigurationError, match=text):
+            await cluster.pubsub.publish("a", 1)
+        with pytest.raises(ConfigurationError, match=text):
+            await cluster.pubsub.subscribe("a", handle)
+        with pytest.raises(ConfigurationError, match=r"^sync: adapter 'memory' has none"):
+            await cluster.sync_messages.publish("a", 1)
+
+
+@pytest.mark.parametrize("settings", [{"pubsub": {"url": "memory://"}}, {}])
+@pytest.mark.asyncio
+async def test_an_application_that_wants_it_does_not_start_without(settings: Any) -> None:
+    plugins = [] if settings else [Hearing]
+    cluster = queue_only(Cluster("shop", plugins=plugins, settings=Settings(**settings)))
+
+    with pytest.raises(ConfigurationError, match="adapter 'memory' has no"):
+        await cluster.start()
+    assert cluster.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_subscription_made_before_start_needs_an_adapter_for_it() -> None:
+    cluster = queue_only(Cluster("shop"))
+    await cluster.pubsub.subscribe("a", handle)
+
+    with pytest.raises(ConfigurationError, match=r"^pubsub: adapter 'memory' has none"):
+        await cluster.start()
+
+
+@pytest.mark.asyncio
+async def test_an_island_is_warned_about_where_it_matters(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = Settings(redis_url="redis://r", event_queue={"url": "memory://here"})
+    async with Cluster("shop", settings=settings):
+        assert "pubsub is on memory://" not in caplog.text
+    async with Cluster("shop", settings=settings, plugins=[Hearing]):
+        assert "pubsub is on memory:// although CLUSTER_KIT_REDIS_URL is set" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_health_knows_of_both_adapters(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory()
+    assert list(cluster.health()["adapters"]) == ["event_queue", "pubsub"]
+
+    adapter = cluster._capabilities._pubsub_adapter
+    adapter.disconnect()  # type: ignore[union-attr]
+    assert cluster.health()["status"] == "down"
+    adapter.reconnect()  # type: ignore[union-attr]
+    await eventually(lambda: cluster.health()["status"] == "ok")
+
+
+@pytest.mark.asyncio
+async def test_a_gap_of_one_transport_excuses_no_hole_in_another() -> None:
+    async with Stage(1, transports={"kept": "sticky"}) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("#", hearer.handle, on_gap=hearer.on_gap)
+
+        def arrive(channel: str, seq: int) -> None:
+            instance.adapter.hand_over(
+                Broadcast(
+                    realm="pubsub",
+                    channel=channel,
+                    id="1",
+                    body=b"1",
+                    origin="other",
+                    epoch="e",
+                    seq=seq,
+                )
+            )
+
+        for channel in ("kept", "passing"):
+            arrive(channel, 1)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+        await hearer.is_told()
+        for channel in ("kept", "passing"):
+            arrive(channel, 3)
+
+        assert await hearer.is_told(2) == [["#"], ["kept"]]
+
+
+@pytest.mark.asyncio
+async def test_an_on_gap_that_ends_its_own_task_takes_no_later_gap_with_it() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+
+        async def on_gap(channels: list[str]) -> None:
+            await hearer.on_gap(channels)
+            if len(hearer.gaps) == 1:
+                instance.adapter.disconnect()
+                instance.adapter.reconnect()
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+                await asyncio.sleep(0)
+
+        await instance.manager.subscribe("a", hearer.handle, on_gap=on_gap)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+
+        assert await hearer.is_told(2) == [["a"], ["a"]]
