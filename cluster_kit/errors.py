@@ -231,13 +231,13 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
 
 
 class LockError(ClusterKitError):
-    """Around locks. `key` is the lock's, without the prefix of the application."""
+    """Around locks. `key` is the lock's, without the prefix of the application; `reason` is why."""
 
     retryable = True
 
-    def __init__(self, key: str, text: str) -> None:
-        self.key = key
-        super().__init__(f"lock {key!r}: {redact_url(text)}")
+    def __init__(self, key: str, reason: str) -> None:
+        self.key, self.reason = key, redact_url(reason)
+        super().__init__(f"lock {key!r}: {self.reason}")
 
 
 class LockTimeout(LockError, TimeoutError):  # noqa: N818 - the name is the contract's

@@ -56,7 +56,7 @@ def make_client(options: RedisOptions, *, name: str) -> Any:  # noqa: ANN401 - s
             **_sentinel_tls(options, tls),
         )
         return sentinel.master_for(options.service)
-    return Redis(connection_pool=_pool(options, {**arguments, **tls}))
+    return Redis.from_pool(_pool(options, {**arguments, **tls}))
 
 
 def _pool(options: RedisOptions, arguments: dict[str, Any]) -> BlockingConnectionPool:

@@ -7,14 +7,13 @@ import os
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
-from cluster_kit.locks.line import Lines
+from cluster_kit.locks.line import Line, Lines
 from cluster_kit.locks.possession import Possession
 from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.names import new_id
 from cluster_kit.ports import Claim
 
 if TYPE_CHECKING:
-    from cluster_kit.locks.line import Line
     from cluster_kit.locks.surroundings import Surroundings
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Contender, Grant
@@ -136,7 +135,9 @@ class Contention:
         self.around.report("lock.refused", key=key, seconds=waited, error=type(error).__name__)
 
     async def _in_turn(self, attempt: Try) -> Possession:
-        line = self._lines.find(attempt.claim.name)
+        # Where the backend itself keeps the order, everybody stands in its line.
+        fair = self.around.adapter.capabilities.fair
+        line = Line() if fair else self._lines.find(attempt.claim.name)
         if attempt.terms.timeout == 0 and not line.idle:
             raise LockTimeout(attempt.key, 0.0)
         attempt.held = True  # by somebody here, while it waits for its turn
@@ -176,7 +177,7 @@ class Contention:
         try:
             grant = await contender.attempt(timeout=answer_timeout(attempt.claim.ttl))
         except LockUnavailable as exc:
-            attempt.error, attempt.unsure = exc, True
+            attempt.error, attempt.unsure = LockUnavailable(attempt.key, exc.reason), True
             return None
         except BaseException:
             attempt.unsure = True

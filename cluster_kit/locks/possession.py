@@ -180,7 +180,7 @@ class Possession:
             timeout = answer_timeout(self.claim.ttl)
             await self._around.adapter.release(self.claim, timeout=timeout)
         except LockUnavailable as exc:
-            log.warning("%s; it is freed in the background", exc)
+            log.warning("lock %r is freed in the background: %s", self.key, exc.reason)
             self._around.free_later(self.claim, unsure=False)
         except BaseException:
             self._around.free_later(self.claim, unsure=False)
@@ -253,7 +253,10 @@ class Possession:
             asked_at = self._around.clock.monotonic()
             left = max(self._ends - asked_at, 0.01)
             timeout = min(answer_timeout(claim.ttl), left)
-            valid_for = await self._around.adapter.renew(claim, timeout=timeout)
+            try:
+                valid_for = await self._around.adapter.renew(claim, timeout=timeout)
+            except LockUnavailable as exc:
+                raise LockUnavailable(self.key, exc.reason) from exc
             if valid_for is None:
                 self.lose("the server does not know it as ours any more", gone=True)
             elif self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
@@ -266,5 +269,5 @@ class Possession:
     def _doubt(self, error: LockUnavailable) -> None:
         if self._state is LeaseState.HELD:
             self._state = LeaseState.SUSPECT
-            log.warning("lock %r (fence %d) may get lost: %s", self.key, self.fence, error)
-            self._around.report("lock.suspect", key=self.key, fence=self.fence, error=str(error))
+            log.warning("lock %r (fence %d) may get lost: %s", self.key, self.fence, error.reason)
+            self._around.report("lock.suspect", key=self.key, fence=self.fence, error=error.reason)

@@ -15,6 +15,7 @@ from cluster_kit.errors import (
     ConfigurationError,
     LockAlreadyHeld,
     LockTimeout,
+    LockUnavailable,
     NotStartedError,
 )
 from cluster_kit.locks.contention import Contention
@@ -233,7 +234,10 @@ class LockManager:
         """
         adapter = self._active().around.adapter
         name = f"{self._prefix}{check_key(key)}"
-        return await adapter.inspect(name, timeout=answer_timeout(DEFAULT_TTL))
+        try:
+            return await adapter.inspect(name, timeout=answer_timeout(DEFAULT_TTL))
+        except LockUnavailable as exc:
+            raise LockUnavailable(key, exc.reason) from exc
 
     def capabilities(self) -> LockCapabilities:
         """Return what locks promise on the backend in use."""
