@@ -16,8 +16,8 @@ from tests.docs.documents import ROOT, parse
 
 ROW = re.compile(r"^\| (?P<cells>.*) \|$", re.MULTILINE)
 VARIABLE = re.compile(r"`(CLUSTER_KIT_[A-Z_]+)`")
-SERVICES = {"event_queue", "pubsub"}  # folders whose modules the architecture names, too
-UNUSED = {"redis_url", "memcached_url", "cache", "locks"}  # of capabilities yet to come
+SERVICES = {"event_queue", "pubsub", "locks"}  # folders whose modules the architecture names, too
+UNUSED = {"memcached_url", "cache"}  # of capabilities yet to come
 
 
 def rows(document: str) -> list[list[str]]:

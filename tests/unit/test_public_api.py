@@ -39,7 +39,7 @@ MODULES = (
         )
     ),
 )
-HEAVY = ("pydantic", "pydantic_settings", "aio_pika", "aiormq", "pamqp", "typer", "rich")
+HEAVY = ("pydantic", "pydantic_settings", "aio_pika", "aiormq", "pamqp", "redis", "typer", "rich")
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
