@@ -1,6 +1,7 @@
 # Needs make and Python 3.11 or newer; everything else goes into .venv. Another interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV   ?= .venv
+BENCH  ?= .venv-bench
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -32,11 +33,11 @@ coverage: $(VENV)/.installed-dev ## which lines the tests without a server do no
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage report
 
-bench: $(VENV)/.installed-dev ## measure; the numbers of docs/benchmarks.md come from here
-	$(BIN)/python benchmarks/run.py
+bench: $(BENCH)/.installed ## measure beside other libraries for 12 minutes; writes docs/benchmarks.md
+	$(BENCH)/bin/python benchmarks/run.py --document docs/benchmarks.md
 
 clean: ## remove the virtual environment and everything that tools left behind
-	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -52,3 +53,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(BENCH)/.installed: pyproject.toml benchmarks/requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --editable . --requirement benchmarks/requirements.txt
+	@touch $@

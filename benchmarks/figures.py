@@ -1,74 +1,135 @@
-"""From single measurements to figures: medians, spreads, ratios, tables."""
+"""From samples to figures: medians, spreads, ratios within rounds."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from rich.table import Table
+OWN = "cluster_kit"
+YARDSTICK = "aio_pika_raw"
+LIMIT = "raw_socket"
 
-from benchmarks.workloads import WORKLOADS, Measurement, Waits
-
-Rounds = Mapping[str, Sequence[Measurement]]
-"""The measurements of a workload by peer, one a round."""
-
-
-def rate(measurement: Measurement) -> float:
-    """Messages a second."""
-    return measurement.count / measurement.seconds
+Rounds = Mapping[str, Sequence[Mapping[str, float]]]
+"""Samples of an experiment by peer, one a round."""
 
 
-def cpu(measurement: Measurement) -> float:
-    """Microseconds of the client's processor time for a message."""
-    return measurement.cpu / measurement.count * 1e6
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A figure and how it is shown."""
+
+    name: str
+    head: str
+    digits: int = 0
 
 
-def spread(values: Sequence[float], digits: int = 0) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Figures of an experiment that are read together; ratios are those of the first column."""
+
+    experiment: str
+    title: str
+    columns: Sequence[Column]
+    more_is_better: bool = True
+
+
+_CPU = "processor time, µs a message"
+_RATE = "messages a second"
+
+TABLES: Sequence[Table] = (
+    Table(
+        experiment="bulk",
+        title="Confirmed publish, 256 under way",
+        columns=(Column(name="publish.rate", head=_RATE), Column(name="publish.cpu", head=_CPU)),
+    ),
+    Table(
+        experiment="bulk",
+        title="Consume, prefetch 64, ack after the handler",
+        columns=(Column(name="consume.rate", head=_RATE), Column(name="consume.cpu", head=_CPU)),
+    ),
+    Table(
+        experiment="retry",
+        title="Retry: each task fails once and runs again at once",
+        columns=(
+            Column(name="retry.rate", head="tasks done a second"),
+            Column(name="retry.cpu", head="processor time, µs a task"),
+        ),
+    ),
+    Table(
+        experiment="serial",
+        title="Confirmed publish, one after the other",
+        columns=(Column(name="serial.rate", head=_RATE), Column(name="serial.cpu", head=_CPU)),
+    ),
+    Table(
+        experiment="latency",
+        title="Latency at 200 a second, publish to handler",
+        columns=(
+            Column(name="latency.p50", head="median, ms", digits=2),
+            Column(name="latency.p99", head="99th percentile, ms", digits=1),
+        ),
+        more_is_better=False,
+    ),
+    Table(
+        experiment="start",
+        title="Start of a process to its first message, and memory at rest",
+        columns=(
+            Column(name="start.wall", head="first message, s", digits=2),
+            Column(name="start.import", head="of it imports, s", digits=2),
+            Column(name="start.rss", head="RSS, MB", digits=1),
+            Column(name="start.pss", head="PSS, MB", digits=1),
+        ),
+        more_is_better=False,
+    ),
+    Table(
+        experiment="memory",
+        title="RSS in MB after a tenth of the messages and after all of them",
+        columns=(
+            Column(name="memory.publish.warm", head="publisher, a tenth", digits=1),
+            Column(name="memory.publish.end", head="publisher, all", digits=1),
+            Column(name="memory.consume.warm", head="consumer, a tenth", digits=1),
+            Column(name="memory.consume.end", head="consumer, all", digits=1),
+        ),
+        more_is_better=False,
+    ),
+    Table(
+        experiment="delays",
+        title="Delayed publish, the publisher gone meanwhile",
+        columns=(
+            Column(name="delays.late", head="latest run, ms after it was due"),
+            Column(name="delays.early", head="earliest run, ms before it was due"),
+            Column(name="delays.in_queue", head="in the work queue before they were due"),
+            Column(name="delays.disorder", head="out of order"),
+        ),
+        more_is_better=False,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
     """Median, least and greatest."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:,.{digits}f} [{low:,.{digits}f}-{high:,.{digits}f}]"
+
+    low: float
+    middle: float
+    high: float
+
+    def text(self, digits: int) -> str:
+        """Return it as it is printed."""
+        if self.low == self.high:
+            return f"{self.middle:,.{digits}f}"
+        return f"{self.middle:,.{digits}f} [{self.low:,.{digits}f}-{self.high:,.{digits}f}]"
 
 
-def ratio(of: Sequence[Measurement], to: Sequence[Measurement]) -> float:
-    """Median of the ratios within each round: what disturbs a round disturbs both."""
-    return statistics.median(rate(a) / rate(b) for a, b in zip(of, to, strict=True))
+def spread(rounds: Rounds, peer: str, name: str) -> Spread | None:
+    """Return the spread of a figure; None if the peer has none."""
+    values = [sample[name] for sample in rounds.get(peer, ()) if name in sample]
+    if not values:
+        return None
+    return Spread(low=min(values), middle=statistics.median(values), high=max(values))
 
 
-def rates_table(workload: str, rounds: Rounds, yardstick: str) -> Table:
-    """Return the table of a workload."""
-    table = Table("peer", "messages/s", f"x {yardstick}", "CPU us/message")
-    table.title = WORKLOADS[workload].title
-    table.title_justify = "left"
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for peer, measurements in rounds.items():
-        table.add_row(
-            peer,
-            spread([rate(m) for m in measurements]),
-            f"{ratio(measurements, rounds[yardstick]):.2f}" if yardstick in rounds else "",
-            spread([cpu(m) for m in measurements]),
-        )
-    return table
-
-
-def waits_table(rounds: Mapping[str, Sequence[Waits | None]]) -> Table:
-    """Return the table of delays.
-
-    "gone" is when their publisher had disconnected; "in queue" is how many were in the work queue,
-    where a worker could take them, before they were due.
-    """
-    table = Table("peer", "delay s", "late ms", "ran in the order", "gone ms", "in queue")
-    table.title = "delayed publish: how late it runs"
-    table.title_justify = "left"
-    for peer, results in rounds.items():
-        waits = [result for result in results if result is not None]
-        if not waits:
-            table.add_row(peer, "has none")
-            continue
-        orders = sorted({" ".join(f"{delay:g}" for delay in w.order) for w in waits})
-        queued = str(max(w.in_queue for w in waits))
-        gone = spread([w.publisher_gone * 1e3 for w in waits])
-        for delay in sorted(waits[0].late):
-            late = spread([w.late[delay] * 1e3 for w in waits])
-            table.add_row(peer, f"{delay:g}", late, "; ".join(orders), gone, queued)
-    return table
+def ratio(rounds: Rounds, peer: str, to: str, name: str) -> float | None:
+    """Return the median of the ratios within each round: what disturbs a round disturbs both."""
+    pairs = zip(rounds.get(peer, ()), rounds.get(to, ()), strict=False)
+    ratios = [a[name] / b[name] for a, b in pairs if name in a and b.get(name)]
+    return statistics.median(ratios) if ratios else None

@@ -1,59 +1,62 @@
 """Measures cluster-kit and its peers side by side on one RabbitMQ, and prints tables.
 
 ``python benchmarks/run.py``, or ``make bench``. Rounds are interleaved: every round measures every
-peer once, each in a fresh process, in turning order. Rates depend on the machine and on whatever
-else it does; the ratios within a round and the processor time for a message depend on it least.
+peer once, each in fresh processes, in turning order. Rates depend on the machine and on whatever
+else it does; the processor time for a message and the ratios within a round depend on it least.
 
 Without ``--url`` it uses a RabbitMQ as the tests do: the one of ``CLUSTER_KIT_TEST_AMQP_URL``, a
 container, or a node that it starts. With ``--url``, give it a virtual host that you can drop
-afterwards: exchanges and dead-letter queues stay.
+afterwards: exchanges and some queues stay. The exit code is 1 when anything was lost, left in a
+queue or done twice.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import dataclasses
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.table import Table as RichTable
 
-from benchmarks import broker, figures, peer
-from benchmarks.workloads import WORKLOADS, Measurement, Waits
+from benchmarks import broker, document, peer
+from benchmarks.experiments import EXPERIMENTS, Experiment, Sample
+from benchmarks.figures import LIMIT, OWN, TABLES, YARDSTICK
+from benchmarks.lab import ChildError, Lab, Plan
 from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
 
-YARDSTICK = "aio_pika_raw"
-CHILD_SECONDS = 600.0
+ROOT = Path(__file__).resolve().parents[1]
 
-Rates = dict[str, dict[str, list[Measurement]]]
-Delays = dict[str, list[Waits | None]]
+Samples = dict[str, dict[str, list[Sample]]]
+Wrong = dict[str, dict[str, int]]
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
+    default = Plan()
     parser = argparse.ArgumentParser(description="Benchmarks on RabbitMQ.")
     parser.add_argument("--url", help="a RabbitMQ; by default the one the tests would use")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, default=5_000, help="for each measurement")
-    parser.add_argument("--serial", type=int, default=500, help="for publishing one by one")
-    parser.add_argument("--delays", default="5,1,0.2", help="seconds, in the order of publishing")
-    parser.add_argument("--peers", nargs="+", default=peer.names(), choices=peer.names())
-    parser.add_argument("--workloads", nargs="*", default=list(WORKLOADS), choices=[*WORKLOADS])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", nargs="+", choices=peer.names(), help="default: the installed")
+    parser.add_argument("--workloads", nargs="+", default=list(EXPERIMENTS), choices=[*EXPERIMENTS])
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="of full speed")
+    parser.add_argument("--paced", type=int, default=default.paced, help="messages at 200/s")
+    parser.add_argument("--memory", type=int, default=default.memory, help="messages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements here")
+    parser.add_argument(
+        "--document", type=Path, metavar="FILE", help="write the figures between its markers"
+    )
     return parser.parse_args()
 
 
-@contextmanager
+@contextlib.contextmanager
 def rabbitmq(url: str | None) -> Iterator[str]:
     """Give the URL of a broker to measure on."""
     if url:
@@ -69,107 +72,150 @@ def rabbitmq(url: str | None) -> Iterator[str]:
         server.close()
 
 
+def installed() -> list[str]:
+    """Return the peers whose libraries are here."""
+    found: list[str] = []
+    for name in peer.names():
+        with contextlib.suppress(ImportError):
+            peer.load(name)
+            found.append(name)
+    return found
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Order of the tables: this library, the yardstick, the others, the limit."""
+    return {OWN: 0, YARDSTICK: 1, LIMIT: 3}.get(name, 2), name
+
+
 class Bench:
-    """Runs measurements in child processes.
+    """Runs experiments and keeps what they give.
 
     Args:
         url: of the broker.
         peers: to measure.
+        plan: how much.
         console: shows what is being done.
     """
 
-    def __init__(self, url: str, peers: Sequence[str], console: Console) -> None:
+    def __init__(self, url: str, peers: Sequence[str], plan: Plan, console: Console) -> None:
         self._url = url
         self._peers = peers
+        self._plan = plan
         self._console = console
+        self.samples: Samples = {}
+        self.wrong: Wrong = {}
 
-    def rates(self, workloads: Sequence[str], rounds: int, *, messages: int, serial: int) -> Rates:
-        """Measure every workload with every peer once a round."""
-        results: Rates = {w: {p: [] for p in self._peers} for w in workloads}
+    def run(self, names: Sequence[str], rounds: int) -> None:
+        """Do every experiment with every peer once a round."""
         for number in range(rounds):
-            for workload in workloads:
-                count = serial if WORKLOADS[workload].serial else messages
-                for name in self._order(number):
-                    got = self._child("rate", name, workload, last=str(count))
-                    results[workload][name].append(Measurement(**(got or {})))
-        return results
+            for name in names:
+                experiment = EXPERIMENTS[name]
+                if number == 0 or not experiment.once:
+                    self._round(name, experiment, number)
 
-    def delays(self, rounds: int, seconds: str) -> Delays:
-        """Measure the delays with every peer once a round."""
-        results: Delays = {p: [] for p in self._peers}
-        for number in range(rounds):
-            for name in self._order(number):
-                got = self._child("delays", name, last=seconds)
-                results[name].append(_waits(got))
-        return results
-
-    def _order(self, number: int) -> list[str]:
+    def _round(self, name: str, experiment: Experiment, number: int) -> None:
         turn = number % len(self._peers)
-        return [*self._peers[turn:], *self._peers[:turn]]
+        samples = self.samples.setdefault(
+            name, {p: [] for p in self._peers if _fits(experiment, p)}
+        )
+        for contender in (*self._peers[turn:], *self._peers[:turn]):
+            if contender in samples:
+                with self._console.status(f"round {number + 1}: {name} {contender}"):
+                    samples[contender].append(self._once(experiment, contender))
 
-    def _child(self, *what: str, last: str) -> dict[str, Any] | None:
-        queue = f"bench-{uuid.uuid4().hex[:8]}"
-        command = [sys.executable, "-m", "benchmarks.child", *what, queue, last]
-        with self._console.status(" ".join(what)):
-            done = subprocess.run(
-                command,
-                env={**os.environ, "BENCHMARK_URL": self._url},
-                stdout=subprocess.PIPE,
-                text=True,
-                check=False,
-                timeout=CHILD_SECONDS,
-            )
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(what)} failed")
-        for full in (queue, f"{queue}.tasks"):
-            asyncio.run(broker.drop(self._url, full))
-        result: dict[str, Any] | None = json.loads(done.stdout.splitlines()[-1])
-        return result
-
-
-def _waits(got: dict[str, Any] | None) -> Waits | None:
-    if got is None:
-        return None
-    late = {float(delay): seconds for delay, seconds in got["late"].items()}
-    return Waits(**{**got, "late": late})
+    def _once(self, experiment: Experiment, contender: str) -> Sample:
+        lab = Lab(self._url, contender, self._plan)
+        try:
+            return experiment.run(lab)
+        except ChildError as exc:
+            self._console.print(str(exc), style="red")
+            lab.wrong["failed"] += 1
+            return {}  # the others go on, and the rounds stay side by side
+        finally:
+            lab.close()
+            for what, count in lab.wrong.items():
+                if count:
+                    counts = self.wrong.setdefault(contender, {})
+                    counts[what] = counts.get(what, 0) + count
 
 
-def surroundings(url: str) -> dict[str, str]:
+def _fits(experiment: Experiment, name: str) -> bool:
+    return (name == OWN or not experiment.own_only) and experiment.suits(peer.load(name))
+
+
+def surroundings(url: str, peers: Sequence[str], rounds: int, plan: Plan) -> dict[str, str]:
     """Return what a figure is worth nothing without."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    packages = {package: None for name in peers for package in peer.load(name).packages}
     return {
-        "processor": f"{os.cpu_count()} x {models[0] if models else platform.machine()}",
+        "machine": f"{os.cpu_count()} x {models[0] if models else platform.machine()}",
         "system": f"{platform.system()} {platform.release()}",
         "load before": f"{os.getloadavg()[0]:.2f}",
-        "broker": broker.version(url),
+        "broker": f"{broker.version(url)}, same machine",
         "Python": platform.python_version(),
-        **{name: version(name) for name in ("cluster-kit", "aio-pika", "aiormq", "pamqp")},
+        **{package: _version(package) for package in packages},
+        "commit": _commit(),
+        "rounds": str(rounds),
+        "seconds of full speed": f"{plan.seconds:g}",
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or "unknown"
+    return "unknown"
+
+
+def show(console: Console, samples: Samples, titles: Mapping[str, str]) -> None:
+    """Print the tables."""
+    for table in TABLES:
+        rounds = samples.get(table.experiment, {})
+        if not rounds:
+            continue
+        head, *rows = document.table_rows(table, rounds, dict(titles))
+        shown = RichTable(*head, title=table.title, title_justify="left")
+        for row in rows:
+            shown.add_row(*row)
+        console.print(shown)
 
 
 def main() -> int:
     """Measure and print."""
     given = arguments()
     console = Console()
+    peers = sorted(given.peers or installed(), key=_place)
+    plan = Plan(seconds=given.seconds, paced=given.paced, memory=given.memory)
     with rabbitmq(given.url) as url:
-        around = surroundings(url)
-        bench = Bench(url, given.peers, console)
-        rates = bench.rates(
-            given.workloads, given.rounds, messages=given.messages, serial=given.serial
-        )
-        delays = bench.delays(given.rounds, given.delays) if given.delays else {}
-    for name, value in around.items():
-        console.print(f"{name}: {value}", highlight=False)
-    for workload, rounds in rates.items():
-        console.print(figures.rates_table(workload, rounds, YARDSTICK))
-    if delays:
-        console.print(figures.waits_table(delays))
+        around = surroundings(url, peers, given.rounds, plan)
+        bench = Bench(url, peers, plan, console)
+        bench.run(given.workloads, given.rounds)
+        around["load after"] = f"{os.getloadavg()[0]:.2f}"
+    results: document.Results = {
+        "surroundings": around,
+        "titles": {name: peer.load(name).title for name in peers},
+        "notes": {name: peer.load(name).note for name in peers},
+        "samples": bench.samples,
+        "wrong": bench.wrong,
+    }
+    show(console, bench.samples, results["titles"])
     if given.json:
-        results = {"surroundings": around, "rates": rates, "delays": delays}
-        given.json.write_text(json.dumps(results, default=dataclasses.asdict, indent=2) + "\n")
-    return 0
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+    if given.document:
+        document.write(results, given.document)
+    if bench.wrong:
+        console.print(document.in_order(results), style="red")
+    return 1 if bench.wrong else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ next to nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ _HOME = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - costs more than all else here
+
         return version("cluster-kit")
     if (home := _HOME.get(name)) is not None:
         return getattr(import_module(f"cluster_kit.{home}"), name)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_kit.capabilities import Capabilities
-from cluster_kit.clock import Duration, seconds
+from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
-from cluster_kit.names import check_app, check_name, new_id
+from cluster_kit.lifecycle import Lifecycle, Steps
+from cluster_kit.names import check_app, check_topic, new_id
 from cluster_kit.plugin import Plugin, hear_sync_messages, make_plugin, run_hook, start_order
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
@@ -35,8 +34,8 @@ class Cluster:
     """One instance of an application that runs as several.
 
     Args:
-        name: of the application, the same in all its instances; prefixes every queue. Wins over
-            ``CLUSTER_KIT_APP``.
+        name: of the application, the same in all its instances; prefixes every queue. 1 to 40
+            bytes without a dot. Wins over ``CLUSTER_KIT_APP``.
         plugins: classes or instances, in the order in which they start.
         settings: by default read from the environment.
 
@@ -73,11 +72,6 @@ class Cluster:
         self._worker_mode = WorkerMode.parse(self.settings.worker_mode)
         self._plugins: dict[str, Plugin] = {}
         self._loaded: list[Plugin] = []
-        self._ready = False
-        self._started = False
-        self._starting = False
-        self._changing = asyncio.Lock()
-        self._changer: asyncio.Task[Any] | None = None
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._capabilities = Capabilities(
             self.name,
@@ -92,9 +86,9 @@ class Cluster:
         self.pubsub: PubSubManager = self._capabilities.pubsub
         self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
         self.locks: LockManager = self._capabilities.locks
-        self._lifecycle = Supervisor()  # of stopping itself, which outlives its caller
-        self._stopping: asyncio.Task[list[str]] | None = None
-        self._stops = 0
+        self._life = Lifecycle(
+            Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
+        )
         for plugin in plugins:
             self.add_plugin(plugin)
 
@@ -112,7 +106,7 @@ class Cluster:
             AlreadyStartedError: the cluster runs.
             ConfigurationError: its name is missing, malformed or taken.
         """
-        if self._started:
+        if self._life.started:
             raise AlreadyStartedError("add_plugin()")
         instance = make_plugin(plugin)
         if instance.name in self._plugins:
@@ -122,7 +116,7 @@ class Cluster:
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
-        return self._worker_mode.serving(topic if topic is None else check_name("topic", topic))
+        return self._worker_mode.serving(topic if topic is None else check_topic(topic))
 
     # --- life ----------------------------------------------------------------------------
 
@@ -135,37 +129,16 @@ class Cluster:
             ConnectError: no connection to the broker.
             PluginFailedError: a hook raised; the cause is chained.
             ConfigurationError: of settings, plugins or topology.
-            LifecycleError: called from a plugin's hook.
+            LifecycleError: called from a plugin's hook, or `stop` was called meanwhile.
         """
-        self._refuse_in_hook("start()")
-        stops = self._stops
-        async with self._change():
-            if stops != self._stops:  # a stop was asked for while this waited for its turn
-                raise asyncio.CancelledError
-            if self._started:
-                return
-            order = start_order(self._plugins)
-            self._started = self._starting = True
-            try:
-                await self._start(order)
-            except BaseException:
-                self._starting = False
-                unwinding = self._lifecycle.spawn(self._unwind(0.0), name="unwind")
-                self._changer = unwinding
-                while not unwinding.done():  # however often the caller is cancelled
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.shield(unwinding)
-                raise
-            self._starting, self._ready = False, True
-        log.info("%s started as instance %s", self.name, self.instance_id)
-        self.telemetry.emit("cluster.started", app=self.name, instance_id=self.instance_id)
+        await self._life.start()
 
     async def stop(self, timeout: Duration | None = None) -> list[str]:
         """Stop in order: take nothing new, drain, stop the plugins, disconnect.
 
-        A `start` under way or waiting is cancelled: its caller gets `asyncio.CancelledError`.
-        Legal before start and twice; a second call waits for the first. Once begun it completes
-        even when the caller is cancelled.
+        A `start` under way or waiting is abandoned: its caller gets a `LifecycleError`. Legal
+        before start and twice; a second call waits for the first. Once begun it completes even
+        when the caller is cancelled.
 
         Args:
             timeout: seconds running tasks have to finish before they are cancelled and returned
@@ -178,13 +151,9 @@ class Cluster:
         Raises:
             LifecycleError: called from a plugin's hook.
         """
-        self._refuse_in_hook("stop()")
-        limit = self.settings.drain_timeout if timeout is None else seconds("timeout", timeout)
-        self._stops += 1
-        self._abandon_start()
-        if self._stopping is None:
-            self._stopping = self._lifecycle.spawn(self._stop(limit), name="stop")
-        return await asyncio.shield(self._stopping)
+        setting = self.settings.drain_timeout
+        limit = setting if timeout is None else seconds("timeout", timeout, limit=MAX_WAIT)
+        return await self._life.stop(limit)
 
     async def run_until_signal(self) -> list[str]:
         """Start, wait for SIGTERM or SIGINT, stop. A second signal ends the process at once.
@@ -192,13 +161,12 @@ class Cluster:
         Returns:
             As `stop`.
         """
-        with ending_signals(self._abandon_start) as asked:
+        with ending_signals(self._life.abandon) as asked:
             try:
                 await self.start()
                 await asked.wait()
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or not asked.is_set() or task.uncancel() > 0:
+            except LifecycleError:
+                if not asked.is_set():
                     raise
             finally:
                 unfinished = await self.stop()
@@ -226,11 +194,12 @@ class Cluster:
         detail and since (ISO 8601) of each.
         """
         status, adapters = self._capabilities.health()
-        return {"status": status, "ready": self._ready, "adapters": adapters}
+        return {"status": status, "ready": self._life.ready, "adapters": adapters}
 
     # --- inside --------------------------------------------------------------------------
 
-    async def _start(self, order: list[Plugin]) -> None:
+    async def _start(self) -> None:
+        order = start_order(self._plugins)
         for warning in self.settings.warnings():
             log.warning(warning)
         await self._capabilities.connect()
@@ -247,22 +216,17 @@ class Cluster:
         for plugin in order:
             await run_hook(plugin, "after_start")
 
-    async def _stop(self, timeout: float) -> list[str]:
-        try:
-            async with self._change():
-                self._ready = False
-                if not self._started:
-                    return []
-                unfinished = await self._unwind(timeout)
-        finally:
-            self._stopping = None
+    def _started(self) -> None:
+        log.info("%s started as instance %s", self.name, self.instance_id)
+        self.telemetry.emit("cluster.started", app=self.name, instance_id=self.instance_id)
+
+    def _stopped(self, unfinished: list[str]) -> None:
         self.telemetry.emit(
             "cluster.stopped",
             app=self.name,
             instance_id=self.instance_id,
             unfinished=unfinished,
         )
-        return unfinished
 
     async def _unwind(self, timeout: float) -> list[str]:
         """Undo whatever `start` has done so far, in reverse; no failure keeps the rest back."""
@@ -272,28 +236,9 @@ class Cluster:
             async with logged(f"before_stop of plugin {plugin.name!r}"):
                 await plugin.before_stop()
         await self._capabilities.close()
-        self._started = False
         if left := await self._background.close():
             log.error("still running after stop: %s", ", ".join(left))
         return unfinished
-
-    @asynccontextmanager
-    async def _change(self) -> AsyncGenerator[None, None]:
-        """Let one start or stop happen at a time, and know which task it happens in."""
-        async with self._changing:
-            self._changer = asyncio.current_task()
-            try:
-                yield
-            finally:
-                self._changer = None
-
-    def _abandon_start(self) -> None:
-        if self._starting and self._changer is not None:
-            self._changer.cancel()
-
-    def _refuse_in_hook(self, what: str) -> None:
-        if self._changer is not None and asyncio.current_task() is self._changer:
-            raise LifecycleError(f"{what} in a plugin's hook would wait for itself")
 
     def _consumes(self, topic: str | None) -> bool:
         """Whether this instance runs tasks of `topic`, or those that belong to none."""

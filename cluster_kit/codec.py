@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from cluster_kit.errors import DecodeError, EncodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Codec(Protocol):
@@ -21,6 +24,9 @@ class Codec(Protocol):
     def decode(self, body: bytes) -> object:
         """Return the payload of `body`, or raise `DecodeError`."""
         ...
+
+
+_CONTAINERS: tuple[type[object], ...] = (dict, list, tuple)
 
 
 class JsonCodec:
@@ -39,10 +45,7 @@ class JsonCodec:
         """
         try:
             _check_keys(payload)
-            text = json.dumps(
-                payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-            )
-            return text.encode()
+            return _ENCODER.encode(payload).encode()
         except (TypeError, ValueError, RecursionError) as exc:
             raise EncodeError(f"the payload is not JSON: {exc}") from exc
 
@@ -53,9 +56,7 @@ class JsonCodec:
             DecodeError: not UTF-8, not JSON, or nested too deeply.
         """
         try:
-            return json.loads(
-                body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
-            )
+            return _DECODER.decode(body.decode())
         except (ValueError, RecursionError) as exc:
             raise DecodeError(f"the body is not JSON: {exc}") from exc
 
@@ -72,13 +73,17 @@ def _plain(value: object) -> object:
 def _check_keys(value: object) -> None:
     """Refuse keys that JSON would turn into strings: {1: …} would come back as {"1": …}."""
     if isinstance(value, dict):
-        for key, item in cast("dict[object, object]", value).items():
+        for key in cast("dict[object, object]", value):
             if not isinstance(key, str):
                 text = f"key {key!r} is {type(key).__name__}, JSON keys are strings"
                 raise TypeError(text)
-            _check_keys(item)
+        items = cast("Iterable[object]", value.values())
     elif isinstance(value, list | tuple):
-        for item in cast("list[object]", value):
+        items = cast("Iterable[object]", value)
+    else:
+        return
+    for item in items:
+        if isinstance(item, _CONTAINERS):  # asked here: most are none, and a call costs more
             _check_keys(item)
 
 
@@ -91,3 +96,9 @@ def _finite(text: str) -> float:
 def _refuse_constant(name: str) -> NoReturn:
     text = f"{name} is not JSON"
     raise ValueError(text)
+
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)

@@ -42,7 +42,7 @@ changed. Errors of drivers are always translated; passwords never reach a messag
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster_kit.urls import redact_url
 
@@ -61,10 +61,27 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def reduced(error: BaseException) -> tuple[Any, ...]:
+    """Return what pickle and copy make `error` of again: its text and attributes as they are.
+
+    By default they call the class with the text alone, which is not what it takes.
+    """
+    return _revived, (type(error), error.args), dict(vars(error))
+
+
+def _revived(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
+
 class ClusterKitError(Exception):
-    """Base of every error of this library."""
+    """Base of every error of this library. It survives pickle and copy."""
 
     retryable: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
 
 class ConfigurationError(ClusterKitError, ValueError):
@@ -78,6 +95,10 @@ class SettingsError(ConfigurationError):
 class InvalidNameError(ConfigurationError):
     """A name breaks the syntax of `cluster_kit.names`."""
 
+    kind: str
+    name: object
+    reason: str
+
     def __init__(self, kind: str, name: object, reason: str) -> None:
         self.kind, self.name, self.reason = kind, name, reason
         super().__init__(f"bad {kind} {shorten(repr(name))}: {reason}")
@@ -86,6 +107,10 @@ class InvalidNameError(ConfigurationError):
 class UnknownOptionError(ConfigurationError):
     """An option nobody reads; most often a typing error."""
 
+    where: str
+    name: str
+    known: tuple[str, ...]
+
     def __init__(self, where: str, name: str, known: Iterable[str]) -> None:
         self.where, self.name, self.known = where, name, tuple(sorted(known))
         hint = suggestion(name, self.known) or f"; known: {', '.join(self.known) or 'none'}"
@@ -93,16 +118,30 @@ class UnknownOptionError(ConfigurationError):
 
 
 class AdapterNotFoundError(ConfigurationError):
-    """No registered adapter serves this URL scheme."""
+    """No registered adapter serves this URL scheme.
 
-    def __init__(self, scheme: str, known: Iterable[str]) -> None:
-        self.scheme, self.known = scheme, tuple(sorted(known))
+    `unusable` are adapters that are installed and cannot be used: it may be one of theirs.
+    """
+
+    scheme: str
+    known: tuple[str, ...]
+    unusable: tuple[AdapterUnavailableError, ...]
+
+    def __init__(
+        self, scheme: str, known: Iterable[str], unusable: Iterable[AdapterUnavailableError] = ()
+    ) -> None:
+        self.scheme, self.known, self.unusable = scheme, tuple(sorted(known)), tuple(unusable)
         hint = suggestion(scheme, self.known) or f"; known: {', '.join(self.known)}"
-        super().__init__(f"no adapter for {scheme}://{hint}")
+        others = "".join(f"; {error}" for error in self.unusable)
+        super().__init__(f"no adapter for {scheme}://{hint}{others}")
 
 
 class AdapterUnavailableError(ConfigurationError):
     """The adapter is known but cannot be imported."""
+
+    name: str
+    missing: str
+    install: str
 
     def __init__(self, name: str, missing: str, install: str) -> None:
         self.name, self.missing, self.install = name, missing, install
@@ -111,6 +150,8 @@ class AdapterUnavailableError(ConfigurationError):
 
 class AlreadySubscribedError(ConfigurationError):
     """A channel takes one handler per instance; the same function twice is no error."""
+
+    channel: str
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
@@ -122,6 +163,9 @@ class TopologyError(ConfigurationError):
 
     `subject` names it and `detail` says which argument differs or what is missing.
     """
+
+    subject: str
+    detail: str
 
     def __init__(self, subject: str, detail: str) -> None:
         self.subject, self.detail = subject, detail
@@ -155,6 +199,9 @@ class TransportError(ClusterKitError):
 class ConnectError(TransportError):
     """The first connection failed. `url` is redacted; `retryable` tells whether waiting helps."""
 
+    url: str
+    reason: str
+
     def __init__(self, url: str, reason: str, *, retryable: bool = True) -> None:
         self.url, self.reason = redact_url(url), redact_url(reason)
         # An instance, not the class, knows: a wrong password stays wrong, a closed port may open.
@@ -180,6 +227,9 @@ class PublishUnconfirmed(TransportError):  # noqa: N818 - the name is the contra
     Publishing again under the same `message_id` may store it twice and never loses it.
     """
 
+    message_id: str
+    reason: str
+
     def __init__(self, message_id: str, reason: str) -> None:
         self.message_id, self.reason = message_id, redact_url(reason)
         super().__init__(f"message {message_id} may or may not be stored: {self.reason}")
@@ -190,6 +240,9 @@ class PublishManyError(TransportError):
 
     `confirmed` has the ids of stored messages in order, `failed` maps the others to their error.
     """
+
+    confirmed: list[str]
+    failed: dict[str, Exception]
 
     def __init__(self, confirmed: list[str], failed: Mapping[str, Exception]) -> None:
         self.confirmed, self.failed = confirmed, dict(failed)
@@ -215,6 +268,9 @@ class DecodeError(MessageError, ValueError):
 class MessageTooLargeError(MessageError, ValueError):
     """Over a size limit. Both sizes are in bytes."""
 
+    size_bytes: int
+    limit_bytes: int
+
     def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
         self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
         super().__init__(f"{what} has {size_bytes} bytes, the limit is {limit_bytes}")
@@ -224,6 +280,7 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
     """A handler ran longer than its timeout (seconds); the attempt has failed."""
 
     retryable = True
+    timeout: float
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -271,6 +328,9 @@ class PluginError(ClusterKitError):
 
 class PluginFailedError(PluginError):
     """A plugin's hook raised; the cause is chained."""
+
+    plugin: str
+    hook: str
 
     def __init__(self, plugin: str, hook: str, cause: BaseException) -> None:
         self.plugin, self.hook = plugin, hook

@@ -49,6 +49,11 @@ class Handler:
         process: the function.
         codec: of the payloads.
         second: what the second argument is called.
+
+    Attributes:
+        process: the function.
+        name: of the function, for people.
+        needs_delivery: whether `call` must be given a delivery; most of their cost is saved else.
     """
 
     def __init__(self, process: Process, codec: Codec, second: str = "delivery") -> None:
@@ -59,6 +64,7 @@ class Handler:
         parameters = _positional(process, self.name, second)
         self._wants_delivery = _wants_second(parameters, second)
         self._validator = _validator(process, parameters[0], self.name)
+        self.needs_delivery: bool = self._wants_delivery or not self._is_async
 
     def decode(self, body: bytes, content_type: str | None) -> object:
         """Return the payload of `body` as the function wants it.
@@ -69,8 +75,9 @@ class Handler:
         Raises:
             DecodeError: other content type, not decodable, or not what the annotation says.
         """
-        if content_type is not None and _media_type(content_type) != self._codec.content_type:
-            raise DecodeError(f"content type {content_type!r} is not {self._codec.content_type}")
+        own = self._codec.content_type
+        if content_type not in (None, own) and _media_type(content_type or "") != own:
+            raise DecodeError(f"content type {content_type!r} is not {own}")
         if self._validator is None or b"NaN" in body or b"Infinity" in body:
             payload = self._codec.decode(body)  # stricter than pydantic, which takes NaN for JSON
             if self._validator is None:
@@ -84,20 +91,28 @@ class Handler:
             text = f"the payload is not what {self.name} takes: {_summary(exc)}"
             raise DecodeError(text) from exc
 
-    async def call(self, payload: object, delivery: About, supervisor: Supervisor) -> None:
-        """Run the function to its end."""
+    def call(
+        self, payload: object, delivery: About | None, supervisor: Supervisor
+    ) -> Awaitable[object]:
+        """Start the function; it has run to its end when the result was awaited.
+
+        Args:
+            payload: as `decode` gave it.
+            delivery: None only where `needs_delivery` says so.
+            supervisor: has the threads of sync functions.
+        """
         arguments = (payload, delivery) if self._wants_delivery else (payload,)
         if self._is_async:
-            await self.process(*arguments)
-            return
-        call = functools.partial(self.process, *arguments)
-        result = await supervisor.run_in_thread(call, name=f"{delivery.channel}:{delivery.id}")
-        if inspect.isawaitable(result):  # a callable that hides a coroutine function
-            await _ensure(result)
+            awaitable: Awaitable[object] = self.process(*arguments)
+            return awaitable
+        name = f"{delivery.channel}:{delivery.id}" if delivery else self.name
+        return _in_thread(functools.partial(self.process, *arguments), name, supervisor)
 
 
-async def _ensure(result: Awaitable[object]) -> None:
-    await result
+async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervisor) -> None:
+    result = await supervisor.run_in_thread(call, name=name)
+    if inspect.isawaitable(result):  # a callable that hides a coroutine function
+        await result
 
 
 def _media_type(content_type: str) -> str:

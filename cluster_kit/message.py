@@ -7,9 +7,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
+from cluster_kit.errors import reduced
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,11 +21,18 @@ Headers = Mapping[str, object]
 """User headers. A publisher may send str, int (64 bit), bool and None; foreign ones vary."""
 
 
+MAX_RETRIES = 1_000_000
+"""Largest legal `max_retries`."""
+
+
 # --- a handler's answers ---------------------------------------------------------------------
 
 
 class HandlerAnswer(Exception):  # noqa: N818 - an answer, not an error
     """Base of what a handler may raise to say what is to become of its task."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
 
 class Retry(HandlerAnswer):
@@ -36,8 +44,10 @@ class Retry(HandlerAnswer):
     """
 
     def __init__(self, delay: Duration | None = None, reason: str = "") -> None:
-        self.delay = None if delay is None else seconds("delay", delay, limit=MAX_WAIT)
-        self.reason = str(reason)
+        self.delay: float | None = (
+            None if delay is None else seconds("delay", delay, limit=MAX_WAIT)
+        )
+        self.reason: str = str(reason)
         super().__init__(self.reason or "the handler asked for a retry")
 
 
@@ -45,7 +55,7 @@ class Snooze(HandlerAnswer):
     """Not now: run the task again after `delay` seconds. No failure, uses no attempt."""
 
     def __init__(self, delay: Duration) -> None:
-        self.delay = seconds("delay", delay, limit=MAX_WAIT)
+        self.delay: float = seconds("delay", delay, limit=MAX_WAIT)
         super().__init__(f"snoozed for {self.delay:g} s")
 
 
@@ -53,7 +63,7 @@ class Reject(HandlerAnswer):
     """Never try again: the task goes to the dead letters now, with `reason`."""
 
     def __init__(self, reason: str = "") -> None:
-        self.reason = str(reason)
+        self.reason: str = str(reason)
         super().__init__(self.reason or "the handler rejected the task")
 
 
@@ -86,9 +96,9 @@ class Death:
     died_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen ones take three times as long to make
 class Envelope:
-    """One task as it travels between a service and an adapter.
+    """One task as it travels between a service and an adapter. Nobody changes it once made.
 
     Attributes:
         queue: where it belongs.
@@ -100,6 +110,7 @@ class Envelope:
         max_retries: of this message; None leaves it to the subscription.
         timeout: seconds for each run; None leaves it to the subscription.
         expires_at: seconds since 1970 after which it must not be run any more.
+        crashes: deliveries of earlier copies that ended without an outcome.
         origin: instance that published it.
         headers: the user's, without any of the library's or the broker's.
         death: set while it is a dead letter.
@@ -114,6 +125,7 @@ class Envelope:
     max_retries: int | None = None
     timeout: float | None = None
     expires_at: float | None = None
+    crashes: int = 0
     origin: str = ""
     headers: Headers = field(default_factory=dict[str, object])
     death: Death | None = None
@@ -125,15 +137,17 @@ class Envelope:
 class AbortSignal:
     """Tells a running handler that it should stop. Safe to read from any thread."""
 
+    __slots__ = ("_reason", "_threads", "_waiters")
+
     def __init__(self) -> None:
         self._reason = ""
-        self._thread_event = threading.Event()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._threads: list[threading.Event] = []  # one each: most runs never wait for any
 
     @property
     def aborted(self) -> bool:
         """Whether the handler was asked to stop."""
-        return self._thread_event.is_set()
+        return self._reason != ""
 
     @property
     def reason(self) -> str:
@@ -144,16 +158,22 @@ class AbortSignal:
         """Wait until the handler is asked to stop and return the reason. On the event loop."""
         if not self.aborted:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
+            self._waiters.append(waiter)
             try:
                 await waiter
             finally:
-                self._waiters.discard(waiter)
+                self._waiters.remove(waiter)
         return self._reason
 
     def wait_in_thread(self, timeout: float | None = None) -> bool:
         """Block this thread until asked to stop, at most `timeout` seconds; return `aborted`."""
-        return self._thread_event.wait(timeout)
+        event = threading.Event()
+        self._threads.append(event)
+        try:
+            # In this order: an abort at any moment is seen here or finds the event.
+            return self.aborted or event.wait(timeout)
+        finally:
+            self._threads.remove(event)
 
     def raise_if_aborted(self) -> None:
         """Raise `asyncio.CancelledError` when the handler was asked to stop."""
@@ -165,7 +185,8 @@ class AbortSignal:
         if self.aborted:
             return
         self._reason = reason
-        self._thread_event.set()
+        for event in tuple(self._threads):
+            event.set()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

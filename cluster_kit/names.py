@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 
 from cluster_kit.errors import InvalidNameError
 
@@ -15,6 +15,10 @@ MAX_APP_BYTES = 40
 
 MAX_ID_BYTES = 200
 """Longest message id, bytes of UTF-8."""
+
+
+_UUID4_FIXED_BITS = 0x4000_8000_0000_0000_0000  # version and variant, see RFC 9562
+_UUID4_FREE_BITS = (1 << 128) - 1 - 0xF000_C000_0000_0000_0000
 
 
 def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
@@ -35,7 +39,7 @@ def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
         raise InvalidNameError(kind, name, "it is not valid Unicode") from None
     if size > limit:
         raise InvalidNameError(kind, name, f"it has {size} bytes, the limit is {limit}")
-    if any(c.isspace() or not c.isprintable() for c in name):
+    if " " in name or not name.isprintable():  # of all spaces only this one is printable
         raise InvalidNameError(kind, name, "spaces and control characters are not allowed")
     if "*" in name or "#" in name:
         raise InvalidNameError(kind, name, "'*' and '#' are wildcards of pub/sub subscriptions")
@@ -48,28 +52,55 @@ DEAD_SUFFIX = ".dead"
 def check_channel(channel: object) -> str:
     """Return a channel's name if it is legal: as `check_name`, its last part not ``dead``."""
     name = check_name("channel", channel)
-    if f".{name}".endswith(DEAD_SUFFIX):
+    if name.endswith(DEAD_SUFFIX) or name == DEAD_SUFFIX[1:]:
         reason = "names whose last part is 'dead' belong to the dead letters"
         raise InvalidNameError("channel", channel, reason)
     return name
 
 
 def check_app(name: object) -> str:
-    """Return an application's name if it is legal: as `check_name`, at most 40 bytes."""
-    return check_name("app name", name, limit=MAX_APP_BYTES)
+    """Return an application's name if it is legal: as `check_name`, at most 40 bytes, no dot.
+
+    With one, channel ``eu.mails`` of app ``shop`` would be channel ``mails`` of app ``shop.eu``.
+    """
+    app = check_name("app name", name, limit=MAX_APP_BYTES)
+    if "." in app:
+        raise InvalidNameError("app name", name, "'.' separates the app from the channel")
+    return app
+
+
+MODE_WORDS = frozenset({"!", "*", "-"})
+"""Words of the worker mode, which are no topics."""
+
+
+def check_topic(topic: object) -> str:
+    """Return a worker-mode topic if it is legal: as `check_name`, no comma, no word of the mode.
+
+    >>> check_topic("mails:send")
+    'mails:send'
+    """
+    if isinstance(topic, str) and topic in MODE_WORDS:
+        raise InvalidNameError("topic", topic, "it has a meaning of its own in the worker mode")
+    name = check_name("topic", topic)
+    if "," in name:
+        raise InvalidNameError("topic", topic, "',' separates the topics of the worker mode")
+    return name
 
 
 def check_message_id(message_id: object) -> str:
     """Return a message id if it is legal: as `check_name`, wildcards allowed."""
     if isinstance(message_id, str):
-        check_name("message id", message_id.replace("*", "_").replace("#", "_"), limit=MAX_ID_BYTES)
+        if not (message_id.isalnum() and message_id.isascii() and len(message_id) <= MAX_ID_BYTES):
+            plain = message_id.replace("*", "_").replace("#", "_")
+            check_name("message id", plain, limit=MAX_ID_BYTES)
         return message_id
     raise InvalidNameError("message id", message_id, "it must be a string")
 
 
 def new_id() -> str:
     """Return a fresh message or instance id (UUID4, 32 hexadecimal digits)."""
-    return uuid.uuid4().hex
+    drawn = int.from_bytes(os.urandom(16))
+    return f"{drawn & _UUID4_FREE_BITS | _UUID4_FIXED_BITS:032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +117,19 @@ class QueueName:
 
     app: str | None
     channel: str
+    _full: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        full = self.channel if self.app is None else f"{self.app}.{self.channel}"
+        object.__setattr__(self, "_full", full)  # once: it is asked for with every message
+
+    def __hash__(self) -> int:
+        return hash(self._full)
 
     @property
     def full(self) -> str:
         """The name of the queue on the broker."""
-        return f"{self.app}.{self.channel}" if self.app is not None else self.channel
+        return self._full
 
     @property
     def dead(self) -> str:
@@ -99,3 +138,15 @@ class QueueName:
 
     def __str__(self) -> str:
         return self.full
+
+
+HELPERS = "ck.v1."
+"""What the names of the library's own queues and exchanges on a broker begin with."""
+
+
+def check_queue(queue: QueueName) -> QueueName:
+    """Return `queue` unless its full name could be that of one of the library's helpers."""
+    if queue.full.startswith(HELPERS):
+        reason = f"names that begin with {HELPERS} belong to the library"
+        raise InvalidNameError("channel", queue.channel, reason)
+    return queue

@@ -15,7 +15,7 @@ from cluster_kit.errors import (
     PluginRequirementError,
     suggestion,
 )
-from cluster_kit.names import check_name
+from cluster_kit.names import check_name, check_topic
 from cluster_kit.supervisor import being_cancelled
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def make_plugin(plugin: object) -> Plugin:
     """Return an instance for what a user listed: an instance or a class without arguments.
 
     Raises:
-        ConfigurationError: it is neither, or has no legal name.
+        ConfigurationError: it is neither, or its name or one of its topics is not legal.
     """
     instance = cast("type[object]", plugin)() if isinstance(plugin, type) else plugin
     if not isinstance(instance, Plugin):
@@ -144,6 +144,8 @@ def make_plugin(plugin: object) -> Plugin:
         if isinstance(getattr(instance, attribute), str):
             text = f"plugin {instance.name!r}: {attribute} is a tuple of names, not a string"
             raise ConfigurationError(text)
+    for topic in instance.topics:
+        check_topic(topic)
     return instance
 
 

@@ -10,6 +10,8 @@ from cluster_kit.ports import AdapterSpec
 from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from cluster_kit.ports import AdapterContext, EventQueueAdapter, LockAdapter, PubSubAdapter
 
 GROUP = "cluster_kit.adapters"
@@ -20,7 +22,8 @@ class AdapterRegistry:
     """Adapters by URL scheme.
 
     The library's own come through the entry-point group, as anybody's would. One that cannot be
-    imported is remembered with the reason and harms nobody until its scheme is asked for.
+    imported, or is none, is remembered with the reason and harms nobody until its scheme is asked
+    for.
     """
 
     def __init__(self) -> None:
@@ -30,12 +33,13 @@ class AdapterRegistry:
             try:
                 spec = entry.load()
             except Exception as exc:  # noqa: BLE001 - foreign code; told when somebody asks for it
-                self._broken[entry.name] = _unavailable(entry.name, exc)
+                self._broken[entry.name] = _unavailable(entry, exc)
                 continue
-            if not isinstance(spec, AdapterSpec):
-                text = f"entry point {entry.name!r} of {GROUP} is no AdapterSpec: {entry.value}"
-                raise ConfigurationError(text)
-            self._specs[spec.name] = spec
+            if isinstance(spec, AdapterSpec):
+                self._specs[spec.name] = spec
+            else:
+                missing = f"an AdapterSpec at {entry.value}, where a {type(spec).__name__} is"
+                self._broken[entry.name] = AdapterUnavailableError(entry.name, missing, "")
 
     def register(self, spec: AdapterSpec) -> None:
         """Add an adapter, or replace the one of the same name. It wins its schemes."""
@@ -72,7 +76,7 @@ class AdapterRegistry:
         if (broken := self._broken.get(scheme)) is not None:
             raise broken
         known = [known for spec in self._specs.values() for known in spec.schemes]
-        raise AdapterNotFoundError(scheme, known)
+        raise AdapterNotFoundError(scheme, known, self.unavailable())
 
     @overload
     def create(
@@ -110,8 +114,10 @@ class AdapterRegistry:
             raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from exc
 
 
-def _unavailable(name: str, error: Exception) -> AdapterUnavailableError:
-    unavailable = AdapterUnavailableError(name, _missing(error), "")
+def _unavailable(entry: EntryPoint, error: Exception) -> AdapterUnavailableError:
+    # Installing again what names the adapter brings the packages it requires.
+    install = f"pip install {entry.dist.name}" if entry.dist is not None else ""
+    unavailable = AdapterUnavailableError(entry.name, _missing(error), install)
     unavailable.__cause__ = error
     return unavailable
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ def ending_signals(on_first: Callable[[], None]) -> Generator[asyncio.Event, Non
     before = {number: signal.getsignal(number) for number in ENDING}
 
     def ask() -> None:
+        if asked.is_set():  # both came while the event loop was busy, and this is the second
+            os.kill(os.getpid(), signal.SIGTERM)
         asked.set()
         on_first()
         for number in ENDING:

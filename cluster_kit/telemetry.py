@@ -58,6 +58,11 @@ class Telemetry:
     def __init__(self) -> None:
         self._observers: list[Observer] = []
 
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._observers)
+
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer(event, fields)` for every event; return what undoes it."""
         self._observers.append(observer)

@@ -123,30 +123,39 @@ async def test_none_trusts_and_an_unroutable_task_is_told(rabbitmq: str) -> None
 
 
 @pytest.mark.broker_control
+@pytest.mark.parametrize("mode", ["none", "auto"])
 async def test_a_user_that_may_not_configure_works_with_what_others_made(
-    rabbitmq: str, rabbitmq_server: RabbitServer
+    rabbitmq: str, rabbitmq_server: RabbitServer, mode: str
 ) -> None:
     user = f"user-{new_id()[:8]}"
     given = urlsplit(rabbitmq)
     vhost = given.path.removeprefix("/") or "/"
     await asyncio.to_thread(rabbitmq_server.ctl, "add_user", user, "secret")
     try:
-        await asyncio.to_thread(
-            rabbitmq_server.ctl, "set_permissions", "-p", vhost, user, "^$", ".*", ".*"
-        )
-        netloc = f"{user}:secret@{given.hostname}:{given.port}"
         async with bench(rabbitmq) as maker:
             await maker.publish(maker.task(), delay=0.2)
-            async with bench(urlunsplit(given._replace(netloc=netloc)), app=maker.app) as made:
+            app = maker.app
+            may_write = rf"^({app}\.tasks|ck\.v1\..*)$"
+            may_read = rf"^({app}\..*|ck\.v1\.directory\.{app})$"
+            await asyncio.to_thread(
+                *(rabbitmq_server.ctl, "set_permissions", "-p", vhost, user),
+                *("^$", may_write, may_read),
+            )
+            netloc = f"{user}:secret@{given.hostname}:{given.port}"
+            url = f"{urlunsplit(given._replace(netloc=netloc))}?declare={mode}"
+            async with bench(url, app=app) as made:
                 taker = Taker(acks=True)
                 await made.adapter.consume(made.queue(), prefetch=1, on_delivery=taker)
                 await made.publish(made.task(), made.task())
-                await made.publish(made.task(), delay=0.2)
+                for delay in (0.2, 0.5):  # along the chain; and where the ladder has a step
+                    await made.publish(made.task(), delay=delay)
                 await made.adapter.bury(made.dead(made.task()), timeout=10.0)
 
-                await eventually(lambda: len(taker.received) == 4)
+                await eventually(lambda: len(taker.received) == 5)
                 assert await made.adapter.channels() == [made.queue()]
-                with pytest.raises(TopologyError):
+                async with made.adapter.read_dead(made.queue()) as letters:
+                    assert len([letter async for letter in letters]) == 1
+                with pytest.raises((TopologyError, Unroutable)):
                     await made.adapter.publish(made.task("new"), timeout=10.0)
     finally:
         await asyncio.to_thread(rabbitmq_server.ctl, "delete_user", user)

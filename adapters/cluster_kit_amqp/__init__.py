@@ -27,6 +27,6 @@ ADAPTER = AdapterSpec(
     name="amqp",
     schemes=("amqp", "amqps"),
     event_queue=_event_queue,
-    install="pip install aio-pika",
+    install="pip install cluster-kit",
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""

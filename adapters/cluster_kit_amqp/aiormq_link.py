@@ -1,11 +1,11 @@
-"""The seam of `cluster_kit_amqp.link`, on aiormq."""
+"""The seam of `cluster_kit_amqp.control`, on aiormq."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,15 +14,19 @@ from urllib.parse import quote
 import aiormq
 from pamqp.constants import DOMAIN_REGEX
 
-from cluster_kit_amqp.aiormq_calls import Calls
+from cluster_kit_amqp.aiormq_calls import Calls, Outcome
 from cluster_kit_amqp.aiormq_channel import AiormqChannel
 from cluster_kit_amqp.aiormq_stream import Observed, Transport
 from cluster_kit_amqp.errors import Translated, dial_failed
-from cluster_kit_amqp.link import Link, LinkError, Server
+from cluster_kit_amqp.link import LinkError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable
 
+    from aiormq.abc import AbstractChannel
+
+    from cluster_kit.ports import TaskSpawner
     from cluster_kit_amqp.aiormq_calls import Closing
     from cluster_kit_amqp.options import Host, Options
 
@@ -60,19 +64,16 @@ class _Connects(Protocol):
 
 
 class AiormqLink:
-    """Implements `cluster_kit_amqp.link.Link`."""
+    """Implements `cluster_kit_amqp.control.ControlLink`."""
 
-    def __init__(self, connection: aiormq.Connection, observed: Observed) -> None:
-        self._connection, self._observed = connection, observed
-        self._calls = Calls(observed)
-        self._callbacks: list[Callable[[], None]] = [self._end_calls]
-        observed.on_change = self._changed
+    def __init__(
+        self, connection: aiormq.Connection, observed: Observed, tasks: TaskSpawner
+    ) -> None:
+        self._connection, self._observed, self._tasks = connection, observed, tasks
+        self._calls = Calls(observed, tasks)
+        observed.on_change = self._end_calls
         # After a close by the broker the driver stops reading: the stream sees no end of its own.
         cast("Closing", connection).closing.add_done_callback(self._closed)
-        told = connection.server_properties
-        self.server: Server = Server(
-            product=str(told.get("product", "")), version=str(told.get("version", ""))
-        )
 
     @property
     def lost(self) -> str | None:
@@ -87,14 +88,6 @@ class AiormqLink:
     def _closed(self, _: asyncio.Future[object]) -> None:
         self._observed.end("the connection was closed")
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call `callback()` when `lost` or `blocked` changes."""
-        self._callbacks.append(callback)
-
-    def _changed(self) -> None:
-        for callback in self._callbacks:
-            callback()
-
     def _end_calls(self) -> None:
         if self.lost is not None:
             self._calls.end_all()
@@ -102,17 +95,30 @@ class AiormqLink:
     @asynccontextmanager
     async def channel(self, *, confirms: bool = False) -> AsyncGenerator[AiormqChannel, None]:
         """Open a channel for the length of the context."""
-        channel = await self.open_channel(confirms=confirms)
+        call = self._connection.channel(publisher_confirms=confirms)
+        channel = AiormqChannel(await self._opened(call), self._calls)
         try:
             yield channel
         finally:
             await channel.close()
 
-    async def open_channel(self, *, confirms: bool = False) -> AiormqChannel:
-        """Open a channel that the caller closes."""
-        async with self._calls.call():
-            channel = await self._connection.channel(publisher_confirms=confirms)
-            return AiormqChannel(channel, self._calls)
+    async def _opened(self, call: Awaitable[AbstractChannel]) -> AbstractChannel:
+        outcome: Outcome[AbstractChannel] = Outcome()
+        opening = self._calls.start(call, outcome)
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            left = self._close_when_open(opening, outcome)
+            self._tasks.spawn(left, name="amqp control channel close")
+            raise
+        return outcome.get()
+
+    async def _close_when_open(
+        self, opening: asyncio.Task[None], outcome: Outcome[AbstractChannel]
+    ) -> None:
+        await asyncio.wait({opening})
+        if outcome.result is not None:
+            await AiormqChannel(outcome.result, self._calls).close()
 
     async def close(self) -> None:
         """Close the connection and its socket."""
@@ -127,13 +133,14 @@ class AiormqLink:
             self._observed.end("closed by this side")
 
 
-async def dial(
+async def dial_control(
     options: Options,
     host: Host,
     *,
     tls: ssl.SSLContext | None,
     name: str,
-) -> Link:
+    tasks: TaskSpawner,
+) -> AiormqLink:
     """Connect to one host. The caller bounds the time.
 
     Args:
@@ -141,6 +148,7 @@ async def dial(
         host: where to.
         tls: settings of TLS; None for a plain connection.
         name: of the connection, shown by the broker.
+        tasks: starts what must run to its end.
 
     Raises:
         DialFailed: it could not be made.
@@ -148,7 +156,7 @@ async def dial(
     observed = Observed()
     connection = aiormq.Connection(
         f"amqp://{quote(options.user, safe='')}:{quote(options.password, safe='')}"
-        f"@broker/?heartbeat={options.heartbeat}",
+        f"@broker/?heartbeat={options.heartbeat}&auth={options.auth}",
         transport_factory=Transport(host, tls, observed),
         client_properties={
             "connection_name": name,
@@ -167,4 +175,4 @@ async def dial(
     except BaseException:
         observed.abort()  # also where the connection was made in the moment of a cancellation
         raise
-    return AiormqLink(connection, observed)
+    return AiormqLink(connection, observed, tasks)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from cluster_kit.errors import ConnectError
+from cluster_kit_amqp.backoff import Backoff
 from cluster_kit_amqp.link import DialFailed, Link, LinkDown
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 Purpose = Literal["publish", "consume"]
 State = Literal["closed", "connecting", "blocked", "ready"]
 
-FIRST_DELAY = 0.1  # seconds before the first attempt to reconnect
-LONGEST_DELAY = 5.0  # seconds between attempts at most
 _STEADY = 10.0  # seconds a connection must have lived for the delays to start over
 
 
@@ -31,24 +30,6 @@ class Dial(Protocol):
     async def __call__(self, host: Host) -> Link:
         """Make the link."""
         ...
-
-
-class Backoff:
-    """Growing delays, varied at random so that instances do not come back all at once."""
-
-    def __init__(self, context: AdapterContext, longest: float = LONGEST_DELAY) -> None:
-        self._random, self._longest = context.random, longest
-        self._failures = 0
-
-    def reset(self) -> None:
-        """Start over with the shortest delay."""
-        self._failures = 0
-
-    def next(self) -> float:
-        """Return the seconds to wait after one more failure."""
-        delay = min(FIRST_DELAY * 2.0 ** min(self._failures, 30), self._longest)
-        self._failures += 1
-        return delay * self._random.uniform(0.5, 1.0)
 
 
 class Connection:

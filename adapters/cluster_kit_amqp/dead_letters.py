@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost
+from cluster_kit_amqp.control import ControlChannel, ControlLink
 from cluster_kit_amqp.declare import exists
-from cluster_kit_amqp.link import Channel, Link, LinkError
+from cluster_kit_amqp.link import LinkError
 from cluster_kit_amqp.topology import Queue
+from cluster_kit_amqp.turn import Turns
 from cluster_kit_amqp.wire import to_envelope
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ _LONGEST_TURN = 200  # letters taken for the sake of order alone; beyond, the or
 class AmqpDeadEntry:
     """A dead letter held by this reader. Implements `cluster_kit.ports.DeadEntry`."""
 
-    def __init__(self, envelope: Envelope, tag: int, channel: Channel, held: set[int]) -> None:
+    def __init__(
+        self, envelope: Envelope, tag: int, channel: ControlChannel, held: set[int]
+    ) -> None:
         self.envelope: Envelope = envelope
         self._tag, self._channel, self._held = tag, channel, held
 
@@ -47,7 +51,9 @@ class AmqpDeadEntry:
 
 
 @asynccontextmanager
-async def read_dead(link: Link, queue: QueueName) -> AsyncGenerator[AsyncIterator[DeadEntry], None]:
+async def read_dead(
+    link: ControlLink, turns: Turns, queue: QueueName
+) -> AsyncGenerator[AsyncIterator[DeadEntry], None]:
     """Go through the dead letters there are now, except what another reader holds meanwhile.
 
     Raises:
@@ -57,7 +63,7 @@ async def read_dead(link: Link, queue: QueueName) -> AsyncGenerator[AsyncIterato
         yield _nothing()
         return
     held: set[int] = set()
-    async with link.channel() as channel:
+    async with turns.of(link, queue.dead), link.channel() as channel:
         count = (await channel.check_queue(queue.dead)).ready
         try:
             yield _walk(channel, queue, count, held)
@@ -67,7 +73,7 @@ async def read_dead(link: Link, queue: QueueName) -> AsyncGenerator[AsyncIterato
                     await _put_back(channel, queue.dead, held)
 
 
-async def _put_back(channel: Channel, name: str, held: set[int]) -> None:
+async def _put_back(channel: ControlChannel, name: str, held: set[int]) -> None:
     """Give the held letters back in their order, and wait until they are there again.
 
     A quorum queue puts what is returned behind what was returned before and ahead of the rest. So
@@ -91,7 +97,7 @@ async def _put_back(channel: Channel, name: str, held: set[int]) -> None:
 
 
 async def _walk(
-    channel: Channel, queue: QueueName, count: int, held: set[int]
+    channel: ControlChannel, queue: QueueName, count: int, held: set[int]
 ) -> AsyncIterator[DeadEntry]:
     for _ in range(count):
         try:

@@ -1,6 +1,6 @@
-"""Makes and checks the topology, always on channels of its own.
+"""Makes and checks the topology, always on a connection of its own.
 
-A refused declaration ends its channel; on one that consumes or publishes it would do harm.
+A refused declaration ends its channel, sometimes its connection; where tasks pass it would do harm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import TopologyError
-from cluster_kit_amqp.link import Channel, ChannelDown, Link
+from cluster_kit_amqp.control import Control, ControlChannel, ControlLink
+from cluster_kit_amqp.link import ChannelDown, Link
 from cluster_kit_amqp.topology import (
     Exchange,
     Queue,
@@ -24,6 +25,7 @@ from cluster_kit_amqp.topology import (
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
+    from cluster_kit.ports import TaskSpawner
     from cluster_kit_amqp.options import DeclareMode
 
 log = logging.getLogger(__name__)
@@ -42,15 +44,46 @@ _TYPE = "x-queue-type"
 _TYPED_VALUE = re.compile(r"^the value '(.*)' of type '\w+'$", re.DOTALL)
 
 
-class Declarer:
-    """Makes sure of the topology on one connection, once per link."""
+class _Making:
+    """A part of the topology that is being made."""
 
-    def __init__(self, mode: DeclareMode, crash_limit: int, announce: Announce) -> None:
-        self._mode, self._crash_limit, self._announce = mode, crash_limit, announce
+    def __init__(self, tasks: TaskSpawner, name: str, work: Awaitable[None]) -> None:
+        self.error: Exception | None = None
+        self.task = tasks.spawn(self._run(work), name=f"amqp topology {name}")
+
+    async def _run(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001 - raised by whoever waits for it
+            self.error = exc
+
+
+class Declarer:
+    """Makes sure of the topology for one connection, once for each of its links.
+
+    A link that was lost may have gone with its broker, and the topology with that.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        mode: DeclareMode,
+        crash_limit: int,
+        announce: Announce,
+        tasks: TaskSpawner,
+    ) -> None:
+        self._control, self._mode, self._tasks = control, mode, tasks
+        self._crash_limit, self._announce = crash_limit, announce
+        self._making: dict[str, _Making] = {}
         self._link: Link | None = None
         self._done: set[str] = set()
         self._doubted: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+
+    @property
+    def makes(self) -> bool:
+        """Whether what is missing is made."""
+        return self._mode == "auto"
 
     async def ensure_queue(self, link: Link, queue: QueueName) -> None:
         """Make or check a channel's queues and what leads to them.
@@ -62,15 +95,15 @@ class Declarer:
         if self._is_done(link, queue.full):
             return
         check_queue_name(queue)
-        async with self._lock(queue.full):
-            if self._is_done(link, queue.full):
-                return
-            steps = work_steps(queue, self._crash_limit)
-            known = self._mode != "auto" or await exists(link, Queue(queue.full, {}))
+        await self._once(link, queue.full, lambda: self._make_queue(queue))
+
+    async def _make_queue(self, queue: QueueName) -> None:
+        steps = work_steps(queue, self._crash_limit)
+        async with self._control.link() as control:
+            known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
             if not known:
                 await self._announce(queue)
-            await self._settle(link, steps)
-            self._mark(link, queue.full)
+            await self._settle(control, steps)
 
     async def ensure(
         self, link: Link, name: str, steps: Steps, last: Exchange | None = None
@@ -79,15 +112,40 @@ class Declarer:
 
         Where `last` is there, all are taken to be, until `forget` was called for them.
         """
-        if self._is_done(link, name):
-            return
+        if not self._is_done(link, name):
+            await self._once(link, name, lambda: self._make(name, steps, last))
+
+    async def _make(self, name: str, steps: Steps, last: Exchange | None) -> None:
+        trusted = last is not None and name not in self._doubted and self._mode == "auto"
+        async with self._control.link() as control:
+            if last is None or not trusted or not await exists(control, last):
+                await self._settle(control, steps)
+
+    async def _once(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
+        """Let one caller make what others wait for.
+
+        It is made to its end even where the caller gives up: over a slow line the many steps of
+        the chain may take longer than a publish has, and the next must not begin anew.
+        """
         async with self._lock(name):
             if self._is_done(link, name):
                 return
-            trusted = last is not None and name not in self._doubted and self._mode == "auto"
-            if last is None or not trusted or not await exists(link, last):
-                await self._settle(link, steps)
-            self._mark(link, name)
+            making = self._making.get(name)
+            if making is None or making.task.done():
+                making = self._making[name] = _Making(
+                    self._tasks, name, self._made(link, name, make)
+                )
+            await asyncio.shield(making.task)
+            if making.error is not None:
+                raise making.error
+
+    async def _made(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
+        await make()
+        self._mark(link, name)
+
+    def is_settled(self, link: Link, name: str) -> bool:
+        """Whether nothing is left to be made or checked of what is known as `name`."""
+        return self._is_done(link, name)
 
     def forget(self, *names: str) -> None:
         """What these names stand for may be gone: look again at the next need."""
@@ -107,7 +165,7 @@ class Declarer:
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
-    async def _settle(self, link: Link, steps: Steps) -> None:
+    async def _settle(self, link: ControlLink, steps: Steps) -> None:
         if self._mode == "passive":
             await check(link, steps)
             return
@@ -121,7 +179,7 @@ class Declarer:
             await check(link, steps)
 
 
-async def declare(link: Link, steps: Steps) -> None:
+async def declare(link: ControlLink, steps: Steps) -> None:
     """Make `steps` in their order.
 
     Raises:
@@ -138,7 +196,7 @@ async def declare(link: Link, steps: Steps) -> None:
                 raise
 
 
-async def _plainer(link: Link, step: Step, text: str) -> str:
+async def _plainer(link: ControlLink, step: Step, text: str) -> str:
     """Return what the broker says of a queue's type, where that differs, else `text`.
 
     The broker names one difference of several; where the type is another, that is the point.
@@ -153,7 +211,7 @@ async def _plainer(link: Link, step: Step, text: str) -> str:
     return text
 
 
-async def check(link: Link, steps: Steps) -> None:
+async def check(link: ControlLink, steps: Steps) -> None:
     """See whether the exchanges and queues of `steps` are there.
 
     Raises:
@@ -164,7 +222,7 @@ async def check(link: Link, steps: Steps) -> None:
             raise TopologyError(_subject(step), "missing on the broker")
 
 
-async def exists(link: Link, step: Exchange | Queue) -> bool:
+async def exists(link: ControlLink, step: Exchange | Queue) -> bool:
     """Whether an exchange or queue is there.
 
     Raises:
@@ -185,7 +243,7 @@ async def exists(link: Link, step: Exchange | Queue) -> bool:
         return True
 
 
-async def _declare_step(channel: Channel, step: Step) -> None:
+async def _declare_step(channel: ControlChannel, step: Step) -> None:
     match step:
         case Exchange():
             await channel.declare_exchange(step.name, step.kind)

@@ -67,8 +67,10 @@ def milliseconds(delay: float) -> int:
     return max(1, math.ceil(delay * 1000 - _ROUNDING_MS))
 
 
-def wait_for(queue: QueueName, delay: float) -> Wait:
+def wait_for(queue: QueueName, delay: float, *, ladder: bool = True) -> Wait:
     """Return where a message for `queue` waits `delay` seconds (above 0).
+
+    Without `ladder` always along the chain, which reaches all that the ladder does.
 
     Raises:
         ConfigurationError: it is longer than the chain reaches.
@@ -82,7 +84,7 @@ def wait_for(queue: QueueName, delay: float) -> Wait:
     ms = milliseconds(delay)
     if ms > LONGEST_MS:
         raise ConfigurationError(f"a delay may be at most {LONGEST_MS / 1000:g} s, not {delay:g}")
-    if ms in LADDER_MS:
+    if ladder and ms in LADDER_MS:
         name = ladder_name(ms)
         return Wait(name, queue.full, name, ladder_steps(ms))
     ticks = -(-ms // TICK_MS)

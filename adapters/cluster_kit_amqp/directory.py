@@ -6,22 +6,18 @@ into a queue that is only ever browsed. An entry without a queue is harmless: re
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager
 
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.names import QueueName, check_name, new_id
-from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, declare, exists
-from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message
-from cluster_kit_amqp.topology import DIRECTORY, READER, Queue, directory_queue, directory_steps
+from cluster_kit_amqp.control import ControlLink
+from cluster_kit_amqp.declare import ACCESS_REFUSED, declare, exists
+from cluster_kit_amqp.link import ChannelDown, Incoming, Message
+from cluster_kit_amqp.topology import DIRECTORY, Queue, directory_queue, directory_steps
+from cluster_kit_amqp.turn import Turns
 
-_TURN_INTERVAL = 0.05  # seconds
-_TURNS = 60
 
-
-async def announce(link: Link, queue: QueueName) -> None:
+async def announce(link: ControlLink, queue: QueueName) -> None:
     """Put a channel on the list; confirmed when this returns.
 
     A shared queue is no application's and is not listed. A user that may not write the list is
@@ -42,7 +38,9 @@ async def announce(link: Link, queue: QueueName) -> None:
             raise
 
 
-async def read_channels(link: Link, app: str, used: AbstractSet[QueueName]) -> list[QueueName]:
+async def read_channels(
+    link: ControlLink, turns: Turns, app: str, used: AbstractSet[QueueName]
+) -> list[QueueName]:
     """Return the channels on the list, and those of `used`, whose queue is there, sorted.
 
     Entries that one reader holds are hidden from others, so readers take turns.
@@ -53,41 +51,12 @@ async def read_channels(link: Link, app: str, used: AbstractSet[QueueName]) -> l
     name = directory_queue(app)
     listed = set(used)
     if await exists(link, Queue(name, {})):
-        async with _turn(link, app):
+        async with turns.of(link, name):
             listed |= await _browse(link, app, name)
     return [queue for queue in sorted(listed, key=str) if await exists(link, Queue(queue.full, {}))]
 
 
-@asynccontextmanager
-async def _turn(link: Link, app: str) -> AsyncGenerator[None, None]:
-    """Wait until no other connection reads the list; go on without a turn when none comes.
-
-    The turn is a queue that only its connection may use and that goes with it.
-    """
-    name = f"{READER}.{app}"
-    taken = False
-    for _ in range(_TURNS):
-        try:
-            async with link.channel() as channel:
-                await channel.declare_exclusive(name)
-        except ChannelDown as exc:
-            if exc.code == ACCESS_REFUSED:
-                break
-            if exc.code != LOCKED:
-                raise
-            await asyncio.sleep(_TURN_INTERVAL)
-        else:
-            taken = True
-            break
-    try:
-        yield
-    finally:
-        if taken:
-            async with link.channel() as channel:
-                await channel.delete_queue(name)
-
-
-async def _browse(link: Link, app: str, name: str) -> set[QueueName]:
+async def _browse(link: ControlLink, app: str, name: str) -> set[QueueName]:
     """Read the whole list and put it back, each channel once."""
     listed: set[QueueName] = set()
     held: list[int] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -27,8 +26,6 @@ _CHANNEL_CODES: dict[type[BaseException], int] = {
     driver.ChannelPreconditionFailed: 406,
     driver.DuplicateConsumerTag: 530,
 }
-_ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
-_TEMPORARY = re.compile(r"limit|is down|shut", re.IGNORECASE)
 
 
 def translate(error: BaseException) -> LinkError:
@@ -75,9 +72,7 @@ def dial_failed(
 ) -> DialFailed:
     """Return why a link could not be made, in the broker's words where it said any."""
     if closed_by is not None:
-        code, text = closed_by
-        lasting = code in {_ACCESS_REFUSED, _NOT_ALLOWED} and not _TEMPORARY.search(text)
-        return DialFailed(f"{code} {text}", retryable=not lasting)
+        return DialFailed.by_broker(*closed_by)
     if isinstance(error, DialFailed):
         return error
     return DialFailed(lost or error.reason)

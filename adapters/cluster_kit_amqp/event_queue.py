@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
-from cluster_kit_amqp.aiormq_link import dial
 from cluster_kit_amqp.connection import Connection, Purpose
 from cluster_kit_amqp.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
+from cluster_kit_amqp.control import Control, ControlChannel, ControlLink
 from cluster_kit_amqp.dead_letters import read_dead
 from cluster_kit_amqp.declare import ACCESS_REFUSED, NOT_FOUND, Declarer
 from cluster_kit_amqp.directory import announce, read_channels
 from cluster_kit_amqp.health import Problems
-from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, QueueCounts
+from cluster_kit_amqp.link import ChannelDown, Link, LinkError, QueueCounts
 from cluster_kit_amqp.options import Host, parse_url
+from cluster_kit_amqp.plane.link import dial
 from cluster_kit_amqp.publisher import Publisher
+from cluster_kit_amqp.turn import Turns
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
@@ -30,8 +32,9 @@ T = TypeVar("T")
 class AmqpEventQueue:
     """Implements `cluster_kit.ports.EventQueueAdapter`.
 
-    Two connections: a broker that is short of memory stops reading from one that publishes, and
-    acknowledgements on it would be stuck behind. Whatever only asks uses the consuming one.
+    Two connections carry tasks: a broker that is short of memory stops reading from one that
+    publishes, and acknowledgements on it would be stuck behind. Whatever only asks or declares
+    has a third, while it does.
 
     Args:
         url: see `cluster_kit_amqp.options`.
@@ -48,6 +51,7 @@ class AmqpEventQueue:
         self._problems = Problems(context.clock)
         self._publishing = self._connection("publish")
         self._consuming = self._connection("consume")
+        self._control = Control(self._dial_control, self._options, context)
         self._surroundings = Surroundings(
             connection=self._consuming,
             declarer=self._new_declarer(),
@@ -58,24 +62,47 @@ class AmqpEventQueue:
         self._consumers: list[AmqpConsumer] = []
         self._used: set[QueueName] = set()
         self._changing_state = asyncio.Lock()
-        self._listing = asyncio.Lock()
+        self._turns = Turns()
         self._server = ""
 
     def _connection(self, purpose: Purpose) -> Connection:
-        name = f"{self._context.app} {self._context.instance_id} {purpose}"
-
         async def dial_host(host: Host) -> Link:
-            return await dial(self._options, host, tls=self._tls, name=name)
+            return await dial(self._options, host, tls=self._tls, name=self._name(purpose))
 
         return Connection(
             dial_host, self._options, self._context, purpose=purpose, problems=self._problems
         )
 
+    async def _dial_control(self, host: Host) -> ControlLink:
+        # Imported here, for it loads a driver nobody needs before the first question.
+        from cluster_kit_amqp.aiormq_link import dial_control  # noqa: PLC0415
+
+        return await dial_control(
+            self._options,
+            host,
+            tls=self._tls,
+            name=self._name("control"),
+            tasks=self._context.tasks,
+        )
+
+    def _name(self, purpose: str) -> str:
+        """Return what the broker shows of a connection."""
+        name = self._options.name or f"{self._context.app} {self._context.instance_id}"
+        return f"{name} {purpose}"
+
     def _new_declarer(self) -> Declarer:
-        return Declarer(self._options.declare, self._context.crash_limit, self._announce)
+        return Declarer(
+            self._control,
+            self._options.declare,
+            self._context.crash_limit,
+            self._announce,
+            self._context.tasks,
+        )
 
     async def _announce(self, queue: QueueName) -> None:
-        await announce(await self._publishing.writable(), queue)
+        await self._publishing.writable()  # while the broker blocks publishers, nothing is made
+        async with self._control.link() as link:
+            await announce(link, queue)
 
     # --- life --------------------------------------------------------------------------------
 
@@ -89,6 +116,7 @@ class AmqpEventQueue:
             if self._publishing.state != "closed":
                 return
             began = self._context.clock.monotonic()
+            self._control.open()
             await self._publishing.open(self._context.connect_timeout)
             passed = self._context.clock.monotonic() - began
             try:
@@ -109,8 +137,10 @@ class AmqpEventQueue:
             }
             if closing:
                 await asyncio.wait(closing)
+            await self._control.close()
             await self._consuming.close()
             await self._publishing.close()
+            self._publisher.close()
 
     def health(self) -> Health:
         """Return the state as known now."""
@@ -133,15 +163,22 @@ class AmqpEventQueue:
             TopologyError: the queue is there with other arguments, or missing where this adapter
                 may not make it.
         """
-        with self._topology_in_health(envelope.queue):
-            await self._publisher.publish(envelope, delay=delay, timeout=timeout)
-        self._used.add(envelope.queue)
+        await self._store(envelope, delay, timeout, bury=False)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
         """Store a dead letter. Raises as `publish`."""
-        with self._topology_in_health(envelope.queue):
-            await self._publisher.publish(envelope, delay=0.0, timeout=timeout, bury=True)
-        self._used.add(envelope.queue)
+        await self._store(envelope, 0.0, timeout, bury=True)
+
+    async def _store(self, envelope: Envelope, delay: float, timeout: float, *, bury: bool) -> None:
+        queue = envelope.queue
+        part = f"publishing to {queue.full}"
+        try:
+            await self._publisher.publish(envelope, delay=delay, timeout=timeout, bury=bury)
+        except TopologyError as exc:  # in health until one is stored
+            self._problems.report(part, "degraded", f"{part} fails: {exc}")
+            raise
+        self._problems.clear(part)
+        self._used.add(queue)
 
     async def consume(
         self,
@@ -170,17 +207,6 @@ class AmqpEventQueue:
         self._used.add(queue)
         return consumer
 
-    @contextmanager
-    def _topology_in_health(self, queue: QueueName) -> Generator[None, None, None]:
-        """Show in health what keeps tasks of `queue` from being stored, until one is."""
-        part = f"publishing to {queue}"
-        try:
-            yield
-        except TopologyError as exc:
-            self._problems.report(part, "degraded", f"{part} fails: {exc}")
-            raise
-        self._problems.clear(part)
-
     @asynccontextmanager
     async def read_dead(self, queue: QueueName) -> AsyncGenerator[AsyncIterator[DeadEntry], None]:
         """Go through the dead letters, without those another reader holds meanwhile.
@@ -188,7 +214,7 @@ class AmqpEventQueue:
         Raises:
             ConnectionLost: there is no connection.
         """
-        async with self._asking() as link, read_dead(link, queue) as entries:
+        async with self._asking() as link, read_dead(link, self._turns, queue) as entries:
             yield entries
 
     # --- questions ---------------------------------------------------------------------------
@@ -214,21 +240,15 @@ class AmqpEventQueue:
         """Return this application's queues, sorted: those on the list, and those used here."""
         app = self._context.app
         used = {queue for queue in self._used if queue.app == app}
-        async with self._listing, self._asking() as link:
-            return await read_channels(link, app, used)
+        async with self._asking() as link:
+            return await read_channels(link, self._turns, app, used)
 
     @asynccontextmanager
-    async def _asking(self) -> AsyncGenerator[Link, None]:
-        """Wait for the link questions are asked on."""
+    async def _asking(self) -> AsyncGenerator[ControlLink, None]:
+        """Have the link questions are asked on."""
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                link = await self._consuming.ready()
-        except TimeoutError:
-            raise ConnectionLost(f"no connection within {CALL_TIMEOUT:g} s") from None
-        except LinkError as exc:
-            raise ConnectionLost(exc.reason) from exc
-        try:
-            yield link
+            async with AsyncExitStack() as stack:
+                yield await self._control_within(CALL_TIMEOUT, stack)
         except ChannelDown as exc:
             if exc.code == ACCESS_REFUSED:
                 raise TopologyError("the broker", exc.reason) from exc
@@ -236,19 +256,26 @@ class AmqpEventQueue:
         except LinkError as exc:
             raise ConnectionLost(exc.reason) from exc
 
+    async def _control_within(self, seconds: float, stack: AsyncExitStack) -> ControlLink:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._consuming.ready()
+                return await stack.enter_async_context(self._control.link())
+        except TimeoutError:
+            raise ConnectionLost(f"no connection within {seconds:g} s") from None
 
-async def _counts(link: Link, name: str) -> QueueCounts | None:
+
+async def _counts(link: ControlLink, name: str) -> QueueCounts | None:
     return await _unless_missing(link, lambda channel: channel.check_queue(name))
 
 
-async def _unless_missing(link: Link, ask: Callable[[Channel], Awaitable[T]]) -> T | None:
+async def _unless_missing(
+    link: ControlLink, ask: Callable[[ControlChannel], Awaitable[T]]
+) -> T | None:
     """Ask on a channel of its own; None when what is asked about is not there."""
     async with link.channel() as channel:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                return await ask(channel)
-        except TimeoutError:
-            raise ConnectionLost(f"the broker did not answer in {CALL_TIMEOUT:g} s") from None
+            return await ask(channel)
         except ChannelDown as exc:
             if exc.code != NOT_FOUND:
                 raise

@@ -1,25 +1,24 @@
-"""The seam between this adapter and whatever speaks AMQP 0-9-1 for it.
+"""The seam between this adapter and what speaks AMQP 0-9-1 for it, where messages pass.
 
 Everything above speaks of links, channels and messages as described here. What lies below may be
-replaced without touching it; nothing above imports a driver.
+replaced without touching it; nothing above imports a driver. What concerns the topology, and all
+that is only asked, has a seam of its own: `cluster_kit_amqp.control`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
-
-ExchangeKind = Literal["direct", "fanout", "topic"]
-Arguments = Mapping[str, "str | int"]
+from typing import Protocol, Self
 
 # --- values ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, here and below: that triples the cost
 class Message:
-    """Body and properties of a message, those this library uses.
+    """Body and properties of a message, those this library uses. Not changed once made.
 
     `timestamp` is in seconds since 1970 and travels in whole seconds; `expiration_ms` makes the
     broker expire the message in its queue. What is published is always persistent.
@@ -34,7 +33,7 @@ class Message:
     expiration_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Incoming:
     """A delivered message. `tag` settles it, on the channel it came through."""
 
@@ -73,6 +72,9 @@ class Server:
 
 # --- errors ----------------------------------------------------------------------------------
 
+_ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
+_TEMPORARY = re.compile(r"limit|is down|shut", re.IGNORECASE)
+
 
 class LinkError(Exception):
     """Base of what goes wrong at the seam. Never leaves the adapter.
@@ -91,6 +93,12 @@ class DialFailed(LinkError):  # noqa: N818 - an event, like its siblings
     def __init__(self, reason: str, *, retryable: bool = True) -> None:
         super().__init__(reason, sent=False)
         self.retryable = retryable
+
+    @classmethod
+    def by_broker(cls, code: int, text: str) -> Self:
+        """Return the error for a broker that closed the connection before it was open."""
+        lasting = code in {_ACCESS_REFUSED, _NOT_ALLOWED} and not _TEMPORARY.search(text)
+        return cls(f"{code} {text}", retryable=not lasting)
 
 
 class LinkDown(LinkError):  # noqa: N818
@@ -134,7 +142,7 @@ class Channel(Protocol):
     """One channel of a link.
 
     Every call raises `LinkDown` or `ChannelDown`; a call that is refused by the broker ends the
-    channel. A cancelled call ends it too, except `publish`, `ack` and `requeue`.
+    channel. A cancelled call ends it too, except `publish`.
     """
 
     @property
@@ -146,40 +154,8 @@ class Channel(Protocol):
         """Call `callback(reason)` once when the channel has ended, whoever ended it."""
         ...
 
-    async def declare_exchange(self, name: str, kind: ExchangeKind) -> None:
-        """Make a durable exchange, or compare with the one there is."""
-        ...
-
-    async def declare_queue(self, name: str, arguments: Arguments) -> None:
-        """Make a durable queue, or compare with the one there is."""
-        ...
-
-    async def declare_exclusive(self, name: str) -> None:
-        """Make a queue only this link may use and that goes with it."""
-        ...
-
-    async def check_exchange(self, name: str) -> None:
-        """Raise `ChannelDown` with code 404 when there is no such exchange."""
-        ...
-
     async def check_queue(self, name: str) -> QueueCounts:
         """Return a queue's counts, or raise `ChannelDown` with code 404."""
-        ...
-
-    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
-        """Let `exchange` route `key` to `queue`."""
-        ...
-
-    async def bind_exchange(self, target: str, source: str, key: str) -> None:
-        """Let `source` route `key` to the exchange `target`."""
-        ...
-
-    async def delete_queue(self, name: str) -> None:
-        """Delete a queue with all in it."""
-        ...
-
-    async def purge(self, queue: str) -> int:
-        """Drop the ready messages and return how many."""
         ...
 
     async def publish(self, exchange: str, key: str, message: Message) -> None:
@@ -213,15 +189,11 @@ class Channel(Protocol):
         """End a consumer. When this returns no delivery of it comes any more."""
         ...
 
-    async def get(self, queue: str) -> Incoming | None:
-        """Take one message, or return None when none is ready."""
+    def ack(self, tag: int) -> None:
+        """Settle a delivery. It leaves with what else is sent in this turn of the event loop."""
         ...
 
-    async def ack(self, tag: int) -> None:
-        """Settle a delivery; returns when the bytes have left."""
-        ...
-
-    async def requeue(self, tag: int, *, multiple: bool = False) -> None:
+    def requeue(self, tag: int, *, multiple: bool = False) -> None:
         """Return a delivery, with `multiple` all unsettled ones up to it; as `ack`."""
         ...
 

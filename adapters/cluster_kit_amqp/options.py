@@ -7,9 +7,15 @@ password and virtual host are percent-encoded where needed; without them they ar
 =================== =============================================================================
 ``declare``         ``auto`` (default): make what is missing and compare what is there;
                     ``passive``: only check that it is there; ``none``: trust that it is
-``heartbeat``       seconds, 1 to 3600, default 10: a dead peer is noticed after about thrice that
+``heartbeat``       seconds, 1 to 3600, default 10: a dead peer is noticed within twice that
 ``connect_timeout`` seconds for one attempt to reconnect, default that of the first connect
 ``shuffle``         ``true`` (default) tries several hosts in random order, ``false`` in that given
+``name``            what the broker shows of the connections, at most 200 bytes; default app and
+                    instance
+``frame_max``       bytes of a frame at most, 8192 to 134217728, default 131072; all headers of a
+                    task must fit into one
+``channel_max``     channels of a connection, 1 to 65535, default 2047; each consumer needs one
+``auth``            ``plain`` (default): user and password; ``external``: the client certificate
 ``cafile``          file of certificates to trust; default those of the system
 ``certfile``        file of the client certificate, with ``keyfile`` where the key is apart
 ``keyfile``         file of the client certificate's key
@@ -22,7 +28,7 @@ from __future__ import annotations
 import math
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from cluster_kit.errors import ConfigurationError, UnknownOptionError, suggestion
@@ -32,18 +38,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DeclareMode = Literal["auto", "passive", "none"]
+AuthMode = Literal["plain", "external"]
+T = TypeVar("T")
 
 KNOWN_OPTIONS = (
+    "auth",
     "cafile",
     "certfile",
+    "channel_max",
     "connect_timeout",
     "declare",
+    "frame_max",
     "heartbeat",
     "keyfile",
+    "name",
     "shuffle",
     "verify",
 )
 MAX_HEARTBEAT = 3600
+MIN_FRAME_MAX, MAX_FRAME_MAX = 8192, 1 << 27
+MAX_CHANNEL_MAX = 65535
+MAX_NAME_BYTES = 200
+MAX_VHOST_BYTES = 255
 MAX_CONNECT_TIMEOUT = 3600.0
 MAX_PORT = 65535
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -78,6 +94,10 @@ class Options:
     certfile: str | None = None
     keyfile: str | None = None
     verify: bool = True
+    name: str = ""
+    frame_max: int = 131072
+    channel_max: int = 2047
+    auth: AuthMode = "plain"
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return the TLS settings, or None for a plain connection. Reads the named files.
@@ -125,21 +145,28 @@ def parse_url(url: str) -> Options:
         _refuse_tls_options(query, shown)
     if "keyfile" in query and "certfile" not in query:
         raise ConfigurationError(f"option 'keyfile' in {shown} needs 'certfile'")
+    auth = _one_of("auth", get_args(AuthMode), query, shown)
+    if auth == "external" and "certfile" not in query:
+        raise ConfigurationError(f"option 'auth' in {shown} is external, which needs 'certfile'")
     return Options(
         url=shown,
         hosts=tuple(_host(text, tls=tls, shown=shown) for text in hosts.split(",")),
         user=unquote(user) if userinfo else "guest",
         password=unquote(password) if colon else ("" if userinfo else "guest"),
-        vhost=unquote(parts.path[1:]) or "/",
+        vhost=_vhost(parts.path, shown),
         tls=tls,
-        declare=_declare(query, shown),
-        heartbeat=_heartbeat(query, shown),
+        declare=_one_of("declare", get_args(DeclareMode), query, shown),
+        heartbeat=_whole("heartbeat", 10, (1, MAX_HEARTBEAT), query, shown),
         connect_timeout=_connect_timeout(query, shown),
         shuffle=_boolean("shuffle", query, shown),
         cafile=query.get("cafile"),
         certfile=query.get("certfile"),
         keyfile=query.get("keyfile"),
         verify=_boolean("verify", query, shown),
+        name=_name(query, shown),
+        frame_max=_whole("frame_max", 1 << 17, (MIN_FRAME_MAX, MAX_FRAME_MAX), query, shown),
+        channel_max=_whole("channel_max", 2047, (1, MAX_CHANNEL_MAX), query, shown),
+        auth=auth,
     )
 
 
@@ -186,20 +213,43 @@ def _refuse_tls_options(query: Mapping[str, str], shown: str) -> None:
             raise ConfigurationError(f"option {name!r} in {shown} needs amqps://")
 
 
-def _declare(query: Mapping[str, str], shown: str) -> DeclareMode:
-    value = query.get("declare", "auto")
-    for mode in get_args(DeclareMode):
-        if value == mode:
-            return mode  # type: ignore[no-any-return]  # get_args forgets the literal types
-    hint = suggestion(value, get_args(DeclareMode))
-    raise _bad("declare", value, shown, "one of auto, passive, none", hint)
+def _vhost(path: str, shown: str) -> str:
+    vhost = unquote(path[1:]) or "/"
+    if len(vhost.encode("utf-8", "replace")) > MAX_VHOST_BYTES:
+        raise ConfigurationError(f"the virtual host in {shown} has over {MAX_VHOST_BYTES} bytes")
+    return vhost
 
 
-def _heartbeat(query: Mapping[str, str], shown: str) -> int:
-    value = query.get("heartbeat", "10")
-    if value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_HEARTBEAT:
+def _name(query: Mapping[str, str], shown: str) -> str:
+    value = query.get("name", "")
+    if len(value.encode("utf-8", "replace")) > MAX_NAME_BYTES or ("name" in query and not value):
+        raise _bad("name", value, shown, f"1 to {MAX_NAME_BYTES} bytes")
+    return value
+
+
+def _one_of(name: str, known: tuple[T, ...], query: Mapping[str, str], shown: str) -> T:
+    """Return the value of an option that has a few; the first is the default."""
+    value = query.get(name)
+    if value is None:
+        return known[0]
+    for candidate in known:
+        if value == candidate:
+            return candidate
+    hint = suggestion(value, [str(candidate) for candidate in known])
+    raise _bad(name, value, shown, f"one of {', '.join(map(str, known))}", hint)
+
+
+def _whole(
+    name: str, default: int, bounds: tuple[int, int], query: Mapping[str, str], shown: str
+) -> int:
+    value = query.get(name)
+    if value is None:
+        return default
+    least, most = bounds
+    # Longer ones are no number anybody means, and slow to read.
+    if value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most:  # noqa: PLR2004
         return int(value)
-    raise _bad("heartbeat", value, shown, f"whole seconds from 1 to {MAX_HEARTBEAT}")
+    raise _bad(name, value, shown, f"a whole number from {least} to {most}")
 
 
 def _connect_timeout(query: Mapping[str, str], shown: str) -> float | None:

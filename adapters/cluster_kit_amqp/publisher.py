@@ -7,14 +7,18 @@ or channel is repeated under the same identity while its deadline lasts.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import (
     ConnectionLost,
     PublishRefused,
     PublishUnconfirmed,
+    TopologyError,
     TransportError,
     Unroutable,
 )
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
     from cluster_kit_amqp.connection import Connection
     from cluster_kit_amqp.declare import Declarer
 
+log = logging.getLogger(__name__)
+
 _TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")
 _LONGEST_EXPIRATION_MS = 2**32 - 1
 _REFUSED_FOR = 5.0  # seconds; each refusal costs all other publishes their channel
@@ -61,7 +67,7 @@ class _Progress:
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Target:
     exchange: str
     key: str
@@ -79,6 +85,12 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._largest_body: int | None = None
         self._refusing: dict[str, tuple[float, str]] = {}
+        self._deadlines = Deadlines()
+        self._ladder = declarer.makes
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        self._deadlines.close()
 
     async def publish(
         self, envelope: Envelope, *, delay: float, timeout: float, bury: bool = False
@@ -86,7 +98,7 @@ class Publisher:
         """Store an envelope, among the dead letters when `bury`. See the port."""
         progress = _Progress(started=self._context.clock.monotonic())
         try:
-            async with asyncio.timeout(timeout):
+            with self._deadlines.within(timeout):
                 await self._until_stored(envelope, delay, progress, bury=bury)
         except TimeoutError:
             raise self._out_of_time(envelope, timeout, progress) from None
@@ -97,20 +109,21 @@ class Publisher:
         self, envelope: Envelope, delay: float, progress: _Progress, *, bury: bool
     ) -> None:
         while True:
-            link = await self._connection.writable()
+            link = self._connection.link
+            if link is None or link.blocked is not None:
+                link = await self._connection.writable()
             target = self._target(envelope, delay, progress, bury=bury)
             try:
                 await self._attempt(link, envelope, target, progress)
             except LinkDown as exc:  # the next turn waits for another link
                 progress.trouble = exc.reason
                 progress.unknown = progress.unknown or exc.sent
-            except ChannelDown as exc:
-                await self._channel_lost(envelope, target, progress, exc)
+            except (ChannelDown, TopologyError) as exc:
+                await self._set_back(envelope, target, progress, exc)
             except Returned as exc:
                 self._returned(envelope, target, progress, exc)
             except (Nacked, Refused, Unencodable) as exc:
-                refused = PublishRefused(f"the broker refused message {envelope.id}: {exc.reason}")
-                raise _unfinished(envelope, progress, refused) from exc
+                raise _unfinished(envelope, progress, _refused(envelope, exc)) from exc
             else:
                 return
 
@@ -121,21 +134,25 @@ class Publisher:
         queue = envelope.queue
         if bury:
             return _Target(DEAD, queue.full, delayed=False)
-        passed = self._context.clock.monotonic() - progress.started
-        left = delay if passed < _SLACK else delay - passed
+        left = delay
+        if delay > 0:
+            passed = self._context.clock.monotonic() - progress.started
+            left = delay if passed < _SLACK else delay - passed
         if left <= 0:
             return _Target(work_exchange(queue), queue.channel, delayed=False)
-        wait = wait_for(queue, left)
+        wait = wait_for(queue, left, ladder=self._ladder)
         return _Target(wait.exchange, wait.key, delayed=True, wait=wait)
 
     async def _attempt(
         self, link: Link, envelope: Envelope, target: _Target, progress: _Progress
     ) -> None:
-        try:
-            channel = await self._ready_channel(link, envelope, target)
-        except LinkError as exc:
-            exc.sent = False
-            raise
+        channel = self._channel
+        if channel is None or not self._is_ready(channel, link, envelope, target):
+            try:
+                channel = await self._ready_channel(link, envelope, target, progress)
+            except LinkError as exc:
+                exc.sent = False
+                raise
         message = to_message(
             envelope,
             copy_id=progress.copy_id,
@@ -148,23 +165,45 @@ class Publisher:
             progress.unknown = True
             raise
 
-    async def _ready_channel(self, link: Link, envelope: Envelope, target: _Target) -> Channel:
+    def _is_ready(self, channel: Channel, link: Link, envelope: Envelope, target: _Target) -> bool:
+        """Whether nothing must be looked at before `channel` is used: the usual case."""
+        return (
+            self._channel_link is link
+            and channel.open
+            and target.wait is None
+            and self._largest_body is None
+            and target.exchange not in self._refusing
+            and self._declarer.is_settled(link, envelope.queue.full)
+        )
+
+    async def _ready_channel(
+        self, link: Link, envelope: Envelope, target: _Target, progress: _Progress
+    ) -> Channel:
         """Make sure of everything a publish needs. What fails in here was not sent."""
         until, reason = self._refusing.get(target.exchange, (0.0, ""))
         if self._context.clock.monotonic() < until:
             await self._context.clock.sleep(_PAUSE_AFTER_CHANNEL)  # a caller that insists waits
             raise Refused(reason)
+        self._refusing.pop(target.exchange, None)
         await self._declarer.ensure_queue(link, envelope.queue)
         if target.wait is not None:
             wait = target.wait
+            progress.trouble = f"what {wait.needs!r} needs is still being made"
             await self._declarer.ensure(link, wait.needs, wait.steps, wait.last)
+            progress.trouble = ""
         if self._largest_body is not None and len(envelope.body) > self._largest_body:
             raise self._too_large(envelope)
         async with self._opening:
             if self._channel is None or self._channel_link is not link or not self._channel.open:
                 self._channel = await link.open_channel(confirms=True)
                 self._channel_link = link
+                self._channel.on_closed(partial(self._closed, self._channel))
             return self._channel
+
+    def _closed(self, channel: Channel, _: str) -> None:
+        """Let go of the channel, and with it of a link that may be lost."""
+        if self._channel is channel:
+            self._channel = self._channel_link = None
 
     def _expiration(self, envelope: Envelope, target: _Target) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.
@@ -178,6 +217,18 @@ class Publisher:
         return left if left <= _LONGEST_EXPIRATION_MS else None
 
     # --- what went wrong ---------------------------------------------------------------------
+
+    async def _set_back(
+        self,
+        envelope: Envelope,
+        target: _Target,
+        progress: _Progress,
+        error: ChannelDown | TopologyError,
+    ) -> None:
+        if isinstance(error, ChannelDown):
+            await self._channel_lost(envelope, target, progress, error)
+        else:
+            self._do_without_ladder(target, error)
 
     async def _channel_lost(
         self, envelope: Envelope, target: _Target, progress: _Progress, error: ChannelDown
@@ -196,10 +247,16 @@ class Publisher:
             now = self._context.clock.monotonic()
             self._refusing[target.exchange] = (now + _REFUSED_FOR, error.reason)
         if refused or progress.lost_channels > _MOST_LOST_CHANNELS:
-            problem = PublishRefused(f"the broker refused message {envelope.id}: {error.reason}")
-            raise _unfinished(envelope, progress, problem) from error
+            raise _unfinished(envelope, progress, _refused(envelope, error)) from error
         progress.unknown = progress.unknown or error.sent
         await self._context.clock.sleep(_PAUSE_AFTER_CHANNEL * progress.lost_channels)
+
+    def _do_without_ladder(self, target: _Target, error: TopologyError) -> None:
+        """A step of the ladder cannot be had, perhaps by this user: the chain serves as well."""
+        if target.wait is None or target.wait.last is not None:
+            raise error
+        log.info("delays go along the chain from now on: %s", error)
+        self._ladder = False
 
     def _returned(
         self, envelope: Envelope, target: _Target, progress: _Progress, error: Returned
@@ -234,7 +291,12 @@ class Publisher:
             return ConnectionLost(f"no connection {within}{trouble}; nothing was sent")
         if link.blocked is not None:
             return PublishRefused(f"the broker blocks publishers: {link.blocked}; nothing was sent")
-        return ConnectionLost(f"the broker did not answer {within}{trouble}; nothing was sent")
+        return ConnectionLost(f"not stored {within}{trouble}; nothing was sent")
+
+
+def _refused(envelope: Envelope, error: LinkError) -> PublishRefused:
+    text = f"the broker refused message {envelope.id} for {envelope.queue}: {error.reason}"
+    return PublishRefused(text)
 
 
 def _unfinished(envelope: Envelope, progress: _Progress, problem: TransportError) -> TransportError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _NACK_IS_FREE = (4, 3)
 """First release in which returning a delivery is not counted."""
 
-_FLUSH_TIMEOUT = 2.0  # seconds
+_CANCEL_TIMEOUT = 2.0  # seconds
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -36,11 +37,11 @@ class AmqpReceived:
 
     async def ack(self) -> None:
         """Settle: the task leaves the queue."""
-        await self.session.settle(self.tag, requeue=False)
+        self.session.settle(self.tag, requeue=False)
 
     async def give_back(self) -> None:
         """Settle: the task returns to the queue."""
-        await self.session.settle(self.tag, requeue=True)
+        self.session.settle(self.tag, requeue=True)
 
 
 class Session:
@@ -70,8 +71,6 @@ class Session:
         self._give_back_counts = give_back_counts
         self._shares: dict[str, int] = {}
         self._unsettled: dict[int, str] = {}
-        self._settling = 0
-        self._settled = asyncio.Event()
         self._ending = False
         self.lost: str | None = None
         channel.on_closed(self.lose)
@@ -156,7 +155,7 @@ class Session:
 
     # --- settling ----------------------------------------------------------------------------
 
-    async def settle(self, tag: int, *, requeue: bool) -> None:
+    def settle(self, tag: int, *, requeue: bool) -> None:
         """Acknowledge or return a delivery.
 
         Raises:
@@ -165,17 +164,13 @@ class Session:
         consumer_tag = self._unsettled.pop(tag, None)
         if self.lost is not None or consumer_tag is None:
             raise ConnectionLost(f"the delivery was lost: {self.lost or 'it is settled already'}")
-        self._settling += 1
         try:
-            await (self._channel.requeue(tag) if requeue else self._channel.ack(tag))
+            if requeue:
+                self._channel.requeue(tag)
+            else:
+                self._channel.ack(tag)
         except LinkError as exc:
             raise ConnectionLost(f"the delivery was lost: {exc.reason}") from exc
-        except asyncio.CancelledError:
-            self._unsettled[tag] = consumer_tag  # as far as known: it goes back with the channel
-            raise
-        finally:
-            self._settling -= 1
-            self._settled.set()
         if consumer_tag not in self._shares:
             self._on_change()
 
@@ -189,34 +184,21 @@ class Session:
                 self._on_change()
 
     async def close(self) -> None:
-        """Return what is unsettled and close the channel, after what is being settled.
-
-        An acknowledgement behind the closing of its channel would end the whole connection.
-        """
+        """Return what is unsettled and close the channel."""
         self._ending = True
         usable = self.lost is None and await self._quietly(self.stop_taking())
         self.lose("the consumer is closed", tell=False)
-        await self._flushed()
         if usable and self._unsettled:
             # One answer for all keeps their order, and where the broker can tell this from a
             # crash it is not counted.
-            last = max(self._unsettled)
-            await self._quietly(self._channel.requeue(last, multiple=True))
+            with suppress(LinkError):
+                self._channel.requeue(max(self._unsettled), multiple=True)
         await self._channel.close()
-
-    async def _flushed(self) -> None:
-        try:
-            async with asyncio.timeout(_FLUSH_TIMEOUT):
-                while self._settling:
-                    self._settled.clear()
-                    await self._settled.wait()
-        except TimeoutError:
-            return
 
     async def _quietly(self, work: Awaitable[None]) -> bool:
         """Do `work` within the time there is for it; return whether it was done."""
         try:
-            async with asyncio.timeout(_FLUSH_TIMEOUT):
+            async with asyncio.timeout(_CANCEL_TIMEOUT):
                 await work
         except (LinkError, TimeoutError):
             return False

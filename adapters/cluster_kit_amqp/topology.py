@@ -22,7 +22,7 @@ from cluster_kit.errors import TopologyError
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
-    from cluster_kit_amqp.link import Arguments, ExchangeKind
+    from cluster_kit_amqp.control import Arguments, ExchangeKind
 
 PREFIX = "ck.v1."
 """Of every helper's name. Arguments on a broker cannot change: new ones get a new version."""
@@ -32,7 +32,7 @@ DEAD = "ck.v1.dead"
 BACK = "ck.v1.back"
 DELIVER = "ck.v1.delay.deliver"
 DIRECTORY = "ck.v1.directory"
-READER = "ck.v1.directory-reader"
+READER = "ck.v1.reader"
 CHAIN_LEVELS = 25
 
 NO_LIMIT = 2_000_000_000
@@ -87,6 +87,11 @@ def check_queue_name(queue: QueueName) -> None:
 def work_exchange(queue: QueueName) -> str:
     """Return the exchange that routes a channel to its queue."""
     return SHARED if queue.app is None else f"{queue.app}.tasks"
+
+
+def reader_queue(queue: str) -> str:
+    """Return what stands for the turn of whoever reads the queue of this full name."""
+    return f"{READER}.{hashlib.blake2s(queue.encode(), digest_size=16).hexdigest()}"
 
 
 def address(queue: QueueName) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import InvalidNameError
-from cluster_kit.message import DeadReason, Death, Envelope
+from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import check_message_id, new_id
 from cluster_kit_amqp.link import Incoming, Message
 
@@ -52,20 +52,26 @@ def to_message(
         app: the publishing application.
         expiration_ms: for an undelayed task: when the broker is to expire it.
     """
-    own: dict[str, object] = {
-        "ck-id": envelope.id,
-        "ck-attempt": envelope.attempt,
-        "ck-max-retries": envelope.max_retries,
-        "ck-timeout-ms": _ms(envelope.timeout),
-        "ck-origin": _cut(envelope.origin, _MAX_TEXT_BYTES),
-        "ck-expires-at": _ms(envelope.expires_at),
-        "ck-published-at": _ms(envelope.published_at),
-        **_death_headers(envelope.death),
-    }
-    own = {name: value for name, value in own.items() if value is not None and value != ""}
+    headers = _fitting(user_headers(envelope.headers)) if envelope.headers else {}
+    headers["ck-id"] = envelope.id
+    headers["ck-attempt"] = envelope.attempt
+    if envelope.max_retries is not None:
+        headers["ck-max-retries"] = envelope.max_retries
+    if envelope.timeout is not None:
+        headers["ck-timeout-ms"] = _ms(envelope.timeout)
+    if envelope.origin:
+        headers["ck-origin"] = _cut(envelope.origin, _MAX_TEXT_BYTES)
+    if envelope.expires_at is not None:
+        headers["ck-expires-at"] = _ms(envelope.expires_at)
+    if envelope.crashes:
+        headers["ck-crashes"] = envelope.crashes
+    if envelope.published_at is not None:
+        headers["ck-published-at"] = _ms(envelope.published_at)
+    if envelope.death is not None:
+        headers.update(_death_headers(envelope.death))
     return Message(
         body=envelope.body,
-        headers={**_fitting(user_headers(envelope.headers)), **own},
+        headers=headers,
         message_id=copy_id,
         content_type=_cut(envelope.content_type or "", _MAX_TEXT_BYTES) or None,
         app_id=app,
@@ -74,20 +80,19 @@ def to_message(
     )
 
 
-def _death_headers(death: Death | None) -> dict[str, object]:
-    if death is None:
-        return {}
-    return {
+def _death_headers(death: Death) -> dict[str, object]:
+    told: dict[str, object] = {
         "ck-reason": str(death.reason),
         "ck-error-type": _cut(death.error_type, _MAX_TEXT_BYTES),
         "ck-error-text": _cut(death.error_text, MAX_ERROR_BYTES),
         "ck-instance": _cut(death.instance_id, _MAX_TEXT_BYTES),
-        "ck-died-at": _ms(death.died_at),
+        "ck-died-at": None if death.died_at is None else _ms(death.died_at),
     }
+    return {name: value for name, value in told.items() if value not in (None, "")}
 
 
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _cut(text: str, limit: int) -> str:
@@ -96,6 +101,8 @@ def _cut(text: str, limit: int) -> str:
     >>> _cut("häuser", 2), _cut("lone surrogate \ud800", 99)
     ('h', 'lone surrogate ?')
     """
+    if len(text) <= limit and text.isascii():
+        return text
     return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
 
@@ -156,9 +163,10 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
         content_type=message.content_type or None,
         published_at=message.timestamp if published_ms is None else published_ms / 1000,
         attempt=attempt or 1,
-        max_retries=_whole(headers, "ck-max-retries", 0, _MAX_COUNT),
+        max_retries=_whole(headers, "ck-max-retries", 0, MAX_RETRIES),
         timeout=None if timeout_ms is None else timeout_ms / 1000,
         expires_at=None if expires_ms is None else expires_ms / 1000,
+        crashes=_whole(headers, "ck-crashes", 0, _MAX_COUNT) or 0,
         origin=_text(headers, "ck-origin", _MAX_TEXT_BYTES),
         headers=user_headers(headers),
         death=_death(headers, queue) if dead else None,
@@ -208,9 +216,9 @@ def _id(message: Message) -> str:
 
 def _whole(headers: Mapping[str, object], name: str, least: int, most: int) -> int | None:
     value = headers.get(name)
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return value
-    return None
+    if value is None or isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if least <= value <= most else None
 
 
 def _text(headers: Mapping[str, object], name: str, limit: int) -> str:

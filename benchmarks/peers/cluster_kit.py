@@ -5,41 +5,54 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from benchmarks.peer import Handle
-from cluster_kit import Cluster, Settings
+from benchmarks.peer import AsyncPeer, AsyncPublish, Handle, Payload
+from cluster_kit import Cluster, RetryPolicy, Settings
 
-CHANNEL = "tasks"
+_CHANNEL = "tasks"
 
 
-class EventQueue:
-    """One started cluster."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._event_queue = cluster.event_queue
-        self.queue = f"{cluster.name}.{CHANNEL}"
-
-    async def publish(self, payload: object) -> None:
-        """Publish and wait for the confirm."""
-        await self._event_queue.publish(CHANNEL, payload)
-
-    async def publish_later(self, payload: object, delay: float) -> None:
-        """Publish for later."""
-        await self._event_queue.publish(CHANNEL, payload, delay=delay)
-
-    @asynccontextmanager
-    async def consume(self, handle: Handle, *, prefetch: int) -> AsyncIterator[None]:
-        """Handle, then acknowledge."""
-
-        async def process(payload: object) -> None:
-            await handle(payload)
-
-        self._event_queue.subscribe(CHANNEL, process, concurrency=prefetch)
-        yield
-        self._event_queue.unsubscribe(CHANNEL)
+def _cluster(url: str, queue: str) -> Cluster:
+    return Cluster(queue, settings=Settings(event_queue={"url": url}))
 
 
 @asynccontextmanager
-async def connect(url: str, queue: str) -> AsyncIterator[EventQueue]:
-    """Start a cluster."""
-    async with Cluster(queue, settings=Settings(event_queue={"url": url})) as cluster:
-        yield EventQueue(cluster)
+async def _publisher(url: str, queue: str) -> AsyncIterator[AsyncPublish]:
+    async with _cluster(url, queue) as cluster:
+
+        async def publish(payload: Payload) -> None:
+            await cluster.event_queue.publish(_CHANNEL, payload)
+
+        yield publish
+
+
+@asynccontextmanager
+async def _later(url: str, queue: str) -> AsyncIterator[AsyncPublish]:
+    async with _cluster(url, queue) as cluster:
+
+        async def publish(payload: Payload) -> None:
+            await cluster.event_queue.publish(_CHANNEL, payload, delay=payload["delay"])
+
+        yield publish
+
+
+@asynccontextmanager
+async def _consumer(url: str, queue: str, handle: Handle, prefetch: int) -> AsyncIterator[None]:
+    async def process(payload: Payload) -> None:
+        handle(payload)
+
+    cluster = _cluster(url, queue)
+    at_once = RetryPolicy(initial_delay=0)
+    cluster.event_queue.subscribe(_CHANNEL, process, concurrency=prefetch, retry=at_once)
+    async with cluster:
+        yield
+
+
+PEER = AsyncPeer(
+    title="cluster-kit",
+    packages=("cluster-kit",),
+    publisher=_publisher,
+    consumer=_consumer,
+    later=_later,
+    queues=(f"{{}}.{_CHANNEL}", f"{{}}.{_CHANNEL}.dead"),
+    note="the whole event queue: envelope, timeout, telemetry, ledger; a retry is a confirmed copy",
+)

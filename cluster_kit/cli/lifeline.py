@@ -28,10 +28,12 @@ class Report:
     Attributes:
         ready: it is started.
         stop_seconds: how long its stop may take.
+        refusal: why it cannot be run at all, as it stands.
     """
 
     ready: bool = False
     stop_seconds: float = UNKNOWN_STOP
+    refusal: str = ""
 
     def line(self) -> bytes:
         """Return it as it travels."""
@@ -65,6 +67,10 @@ class Lifeline:
     def ready(self) -> None:
         """Say that the application is started."""
         self._send(Report(ready=True, stop_seconds=self._stop_seconds))
+
+    def refused(self, why: str) -> None:
+        """Say what is wrong with the command line or the application; the others know it too."""
+        self._send(Report(refusal=why))
 
     def _send(self, report: Report) -> None:
         try:

@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster_kit.cli.reporting import WRONG_USE, fail
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import ClusterKitError, ConfigurationError, SettingsError, suggestion
 
@@ -24,12 +23,13 @@ def load_cluster(target: str) -> Cluster:
     Modules are looked for in the working directory first.
 
     Raises:
-        Exit: `target` is not ``module:attribute``.
-        ConfigurationError: there is no such thing, or it cannot be had; the text says where.
+        ConfigurationError: `target` is not ``module:attribute``, or there is no such cluster.
+        ClusterKitError: the application's own code failed; the text says where.
     """
     module_name, colon, attribute = target.partition(":")
     if not (module_name and colon and attribute):
-        fail(f"expected MODULE:CLUSTER, as in shop.main:cluster, not {target!r}", WRONG_USE)
+        text = f"expected MODULE:CLUSTER, as in shop.main:cluster, not {target!r}"
+        raise ConfigurationError(text)
     found = _attribute(_module(module_name), attribute)
     if not isinstance(found, Cluster) and callable(found):
         found = _call(target, found)
@@ -71,14 +71,15 @@ def _call(target: str, factory: Callable[[], object]) -> object:
         raise _failure(f"{target} failed", exc) from exc
 
 
-def _failure(what: str, exc: Exception) -> ConfigurationError:
+def _failure(what: str, exc: Exception) -> ClusterKitError:
     """Say in one line what the application's own code raised, and where."""
     if isinstance(exc, SettingsError):
         return SettingsError(f"wrong settings, {what}: {exc}")
     if isinstance(exc, ClusterKitError):
-        return ConfigurationError(f"{what}: {exc}")
+        kind = ConfigurationError if isinstance(exc, ConfigurationError) else ClusterKitError
+        return kind(f"{what}: {exc}")
     frames = [f for f in traceback.extract_tb(exc.__traceback__) if f.filename[0] != "<"]
     # A syntax error names its place itself; the last frame is the importer's.
     told = isinstance(exc, SyntaxError) or not frames
     where = "" if told else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
-    return ConfigurationError(f"{what}: {type(exc).__name__}: {exc}{where}")
+    return ClusterKitError(f"{what}: {type(exc).__name__}: {exc}{where}")

@@ -101,7 +101,12 @@ MessageIds = Annotated[
 ]
 NewId = Annotated[
     str | None,
-    typer.Option("--id", metavar="ID", callback=_message_id, help="Instead of a fresh one."),
+    typer.Option(
+        "--id",
+        metavar="ID",
+        callback=_message_id,
+        help="Instead of a fresh one. A second task under one id in five minutes is dropped.",
+    ),
 ]
 Delay = Annotated[
     float | None,

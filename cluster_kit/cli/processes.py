@@ -20,6 +20,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 HEALTHY_AGE = 60.0
 """Seconds of life after which a worker's death counts as the first again."""
 
+LAST_WORDS = 1.0
+"""Seconds in which what an ended worker had said is read; a child of its may hold the line."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -58,10 +61,12 @@ class Worker:
     async def ended(self) -> int:
         """Wait for the end and return the exit code; kill it when its stop takes too long."""
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(self._listen()), group.create_task(self._kill_late())]
+            listening = group.create_task(self._listen())
+            killing = group.create_task(self._kill_late())
             code = await self.process.wait()
-            for helper in helpers:
-                helper.cancel()
+            killing.cancel()
+            await asyncio.wait({listening}, timeout=LAST_WORDS)
+            listening.cancel()
         return code
 
     def drained(self, code: int) -> bool:
@@ -73,7 +78,6 @@ class Worker:
         try:
             async for line in reader:
                 self.report = Report.parse(line)
-            await asyncio.Event().wait()  # the other end is closed: the process is ending
         finally:
             writer.close()
 
@@ -86,6 +90,9 @@ class Worker:
 
 class Pool:
     """A number of workers that run the same command.
+
+    Attributes:
+        misused: it was given up because a worker refused to run.
 
     Args:
         command: of a worker; ``--lifeline FD`` is appended.
@@ -111,6 +118,8 @@ class Pool:
         self._changed = asyncio.Event()
         self._worked = False
         self._failed = False
+        self._refusals: set[str] = set()
+        self.misused: bool = False
 
     async def run(self) -> bool:
         """Run until SIGTERM or SIGINT; return whether every worker drained completely.
@@ -132,6 +141,7 @@ class Pool:
     def restart(self) -> None:
         """Drain every worker and start it anew."""
         self._changed.set()
+        self._refusals.clear()
         for worker in self._workers:
             worker.send(signal.SIGTERM)
 
@@ -161,20 +171,28 @@ class Pool:
     async def _after_death(
         self, worker: Worker, code: int, failed_starts: int, pause: float
     ) -> None:
+        self._pass_on(worker.report.refusal)
         how = f"{worker} ended {_how(code)}"
         if failed_starts and self._patient:
             say(f"{how}; waiting for a change")
             await self._changed.wait()
         elif failed_starts and code == WRONG_USE and not self._worked:
-            self._give_up(how)
+            self.misused = bool(worker.report.refusal)
+            self._give_up("" if self.misused else how)
         elif failed_starts >= MOST_FAILED_STARTS and not self._worked:
             self._give_up(f"{how}, {failed_starts} times in a row before it was ready")
         else:
             say(f"{how}; starting another in {pause:g} s")
             await _wait_at_most(self._changed, pause)
 
+    def _pass_on(self, refusal: str) -> None:
+        """Say once what all workers say."""
+        if refusal and refusal not in self._refusals:
+            self._refusals.add(refusal)
+            say(refusal)
+
     def _give_up(self, why: str) -> None:
-        if not self._failed:
+        if why and not self._failed:
             say(f"{why}; giving up")
         self._failed = True
         self._signalled(signal.SIGTERM)

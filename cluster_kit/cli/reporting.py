@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from cluster_kit.errors import ClusterKitError
+from cluster_kit.errors import ClusterKitError, ConfigurationError, TopologyError
 
 FAILED = 1
 WRONG_USE = 2
@@ -16,11 +16,16 @@ WRONG_USE = 2
 
 @contextmanager
 def reporting() -> Generator[None]:
-    """Turn an error of the library into a line on standard error and exit code 1."""
+    """Turn an error of the library into a line on standard error and an exit code."""
     try:
         yield
     except ClusterKitError as exc:
-        fail(str(exc))
+        fail(str(exc), WRONG_USE if is_wrong_use(exc) else FAILED)
+
+
+def is_wrong_use(error: ClusterKitError) -> bool:
+    """Whether it is said here or in the settings, and not at the broker, what is wrong."""
+    return isinstance(error, ConfigurationError) and not isinstance(error, TopologyError)
 
 
 def say(message: str) -> None:

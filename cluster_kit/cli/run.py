@@ -18,8 +18,8 @@ from cluster_kit.cli.loading import load_cluster
 from cluster_kit.cli.output import print_json
 from cluster_kit.cli.processes import Pool, child_environments
 from cluster_kit.cli.reload import require_watchfiles, restart_on_change
-from cluster_kit.cli.reporting import FAILED, WRONG_USE, fail, say
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.cli.reporting import FAILED, WRONG_USE, is_wrong_use, say
+from cluster_kit.errors import ClusterKitError, ConfigurationError
 from cluster_kit.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,17 +53,28 @@ def launch(what: Launch, *, workers: int | None, reload: bool, lifeline: int | N
     if reload:
         require_watchfiles()
     if lifeline is None and (workers is not None or reload):
-        drained = asyncio.run(_supervise(what, workers or 1, reload=reload))
-        raise typer.Exit(0 if drained else FAILED)
-    _run_here(what, None if lifeline is None else Lifeline(lifeline), workers or 1)
+        raise typer.Exit(asyncio.run(_supervise(what, workers or 1, reload=reload)))
+    if lifeline is None:
+        _run_here(what, None, 1)
+    _run_for_pool(what, Lifeline(lifeline), workers or 1)
 
 
 # --- in this process -------------------------------------------------------------------------
 
 
+def _run_for_pool(what: Launch, lifeline: Lifeline, workers: int) -> NoReturn:
+    """Run as one of several, of which one alone is to say what all of them refuse."""
+    lifeline.watch()
+    try:
+        _run_here(what, lifeline, workers)
+    except ClusterKitError as exc:
+        if not is_wrong_use(exc):
+            raise
+        lifeline.refused(str(exc))
+        raise typer.Exit(WRONG_USE) from exc
+
+
 def _run_here(what: Launch, lifeline: Lifeline | None, workers: int) -> NoReturn:
-    if lifeline is not None:
-        lifeline.watch()
     cluster = load_cluster(what.target)
     _check_effect(what, cluster)
     _check_reach(cluster, workers)
@@ -100,7 +111,8 @@ def _check_reach(cluster: Cluster, workers: int) -> None:
     if cluster.settings.url_for("event_queue").scheme != "memory":
         return
     if workers > 1:
-        fail(f"{workers} workers on memory:// would each keep their tasks; {SHARE}", WRONG_USE)
+        text = f"{workers} workers on memory:// would each keep their tasks; {SHARE}"
+        raise ConfigurationError(text)
     say(f"on memory:// tasks stay in this process; {SHARE}")
 
 
@@ -136,11 +148,14 @@ async def _serve(what: Launch, cluster: Cluster) -> int:
 # --- in processes of their own ---------------------------------------------------------------
 
 
-async def _supervise(what: Launch, workers: int, *, reload: bool) -> bool:
+async def _supervise(what: Launch, workers: int, *, reload: bool) -> int:
     command = [sys.executable, "-m", "cluster_kit", "run", what.target, "--workers", str(workers)]
     pool = Pool(command, child_environments(workers, Settings().instance_id), patient=reload)
-    if not reload:
-        return await pool.run()
+    drained = await (_run_reloading(pool) if reload else pool.run())
+    return WRONG_USE if pool.misused else 0 if drained else FAILED
+
+
+async def _run_reloading(pool: Pool) -> bool:
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(restart_on_change(pool))
         drained = await pool.run()

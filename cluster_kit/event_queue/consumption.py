@@ -103,6 +103,7 @@ class Consumption:
         for error in await self.shared.supervisor.run_all(closing, limit=len(closing)):
             if error is not None:
                 log.error("a consumer did not close well", exc_info=error)
+        self.shared.deadlines.close()
 
     def running(self) -> dict[str, int]:
         """Return the number of running tasks by channel."""

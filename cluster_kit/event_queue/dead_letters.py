@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, cast
 
 from cluster_kit.checks import whole_number
-from cluster_kit.clock import utc
+from cluster_kit.clock import MAX_WAIT, utc
 from cluster_kit.errors import ConfigurationError, DecodeError
 from cluster_kit.message import DeadLetter, DeadReason, Death
 
@@ -18,23 +19,28 @@ if TYPE_CHECKING:
     from cluster_kit.names import QueueName
     from cluster_kit.ports import DeadEntry, EventQueueAdapter
 
+LOWEST_RATE = 1 / MAX_WAIT
+"""Fewest replays a second: one in 30 days."""
+
 
 class DeadLetters:
     """The dead letters of one channel. Got from `EventQueue.dead_letters`.
 
-    A letter that somebody else is looking at in this moment is not seen.
-    Every method raises `TransportError` when the broker cannot be asked.
+    A letter that somebody else is looking at in this moment is not seen. It may be kept over a
+    stop and a start of the cluster. Every method raises `NotStartedError` in between, and
+    `TransportError` when the broker cannot be asked.
     """
 
     def __init__(
         self,
         queue: QueueName,
-        adapter: EventQueueAdapter,
+        adapter: Callable[[], EventQueueAdapter],
         codec: Codec,
         clock: Clock,
         *,
         publish_timeout: float,
     ) -> None:
+        adapter()  # tells at once when there is none
         self._queue = queue
         self._adapter = adapter
         self._codec = codec
@@ -43,7 +49,7 @@ class DeadLetters:
 
     async def count(self) -> int:
         """Return how many there are."""
-        depth = await self._adapter.depth(self._queue)
+        depth = await self._adapter().depth(self._queue)
         return 0 if depth is None else depth.dead
 
     async def browse(self, limit: int = 100) -> list[DeadLetter]:
@@ -52,7 +58,7 @@ class DeadLetters:
         letters: list[DeadLetter] = []
         if limit == 0:
             return letters
-        async with self._adapter.read_dead(self._queue) as entries:
+        async with self._adapter().read_dead(self._queue) as entries:
             async for entry in entries:
                 letters.append(self._letter(entry.envelope))
                 if len(letters) == limit:
@@ -66,19 +72,23 @@ class DeadLetters:
         before it leaves the dead letters: a crash between the two repeats a task, it loses none.
 
         Args:
-            ids: which; None for all there are now. Of two letters with one id, the oldest.
+            ids: which; None for all that have died by now. Of two letters with one id, the oldest.
             rate: at most so many a second; None for no limit.
+
+        Raises:
+            ConfigurationError: `ids` is no list of strings, or `rate` no number above 0.
         """
         wanted = _wanted(ids)
-        if rate is not None and not rate > 0:
-            raise ConfigurationError(f"rate must be above 0 a second, not {rate!r}")
-        replayed = 0
-        async with self._adapter.read_dead(self._queue) as entries:
-            async for entry in _chosen(entries, wanted):
-                if rate is not None and replayed:
-                    await self._clock.sleep(1 / rate)
-                fresh = dataclasses.replace(entry.envelope, attempt=1, expires_at=None, death=None)
-                await self._adapter.publish(fresh, timeout=self._timeout)
+        pause = 0.0 if rate is None else 1 / _checked_rate(rate)
+        replayed, now = 0, self._clock.wall()
+        async with self._adapter().read_dead(self._queue) as entries:
+            async for entry in _chosen(entries, wanted, now):
+                if pause and replayed:
+                    await self._clock.sleep(pause)
+                fresh = dataclasses.replace(
+                    entry.envelope, attempt=1, expires_at=None, crashes=0, death=None
+                )
+                await self._adapter().publish(fresh, timeout=self._timeout)
                 await entry.remove()
                 replayed += 1
         return replayed
@@ -86,9 +96,9 @@ class DeadLetters:
     async def discard(self, ids: Iterable[str] | None = None) -> int:
         """Delete dead letters for good and return how many; `ids` as for `replay`."""
         wanted = _wanted(ids)
-        discarded = 0
-        async with self._adapter.read_dead(self._queue) as entries:
-            async for entry in _chosen(entries, wanted):
+        discarded, now = 0, self._clock.wall()
+        async with self._adapter().read_dead(self._queue) as entries:
+            async for entry in _chosen(entries, wanted, now):
                 await entry.remove()
                 discarded += 1
         return discarded
@@ -118,15 +128,20 @@ class DeadLetters:
 
 
 async def _chosen(
-    entries: AsyncIterator[DeadEntry], wanted: frozenset[str] | None
+    entries: AsyncIterator[DeadEntry], wanted: frozenset[str] | None, now: float
 ) -> AsyncIterator[DeadEntry]:
-    """Pass on the wanted entries, and look no further than the last of them."""
+    """Pass on the wanted entries, and look no further than the last of them.
+
+    All that is wanted without ids is what had died by `now`, seconds since 1970: while some are
+    held by another reader, later ones come instead, which nobody has seen.
+    """
     missing = None if wanted is None else set(wanted)
     if missing is not None and not missing:
         return
     async for entry in entries:
         if missing is None:
-            yield entry
+            if not _died_after(now, entry):
+                yield entry
         elif entry.envelope.id in missing:
             missing.discard(entry.envelope.id)
             yield entry
@@ -134,7 +149,26 @@ async def _chosen(
                 return
 
 
-def _wanted(ids: Iterable[str] | None) -> frozenset[str] | None:
-    if isinstance(ids, str):
-        raise ConfigurationError("ids is a list of message ids, not a string")
-    return None if ids is None else frozenset(ids)
+def _died_after(now: float, entry: DeadEntry) -> bool:
+    death = entry.envelope.death
+    return death is not None and death.died_at is not None and death.died_at > now
+
+
+def _wanted(ids: object) -> frozenset[str] | None:
+    if ids is None:
+        return None
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        kind = type(ids).__name__
+        raise ConfigurationError(f"ids is a list of message ids, not one {kind}")
+    wanted = list(cast("Iterable[object]", ids))
+    for id_ in wanted:
+        if not isinstance(id_, str):
+            raise ConfigurationError(f"message ids are strings, not {type(id_).__name__}")
+    return frozenset(cast("list[str]", wanted))
+
+
+def _checked_rate(rate: object) -> float:
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not number or not LOWEST_RATE <= cast("float", rate) < math.inf:
+        raise ConfigurationError(f"rate must be a number above 0 a second, not {rate!r}")
+    return cast("float", rate)

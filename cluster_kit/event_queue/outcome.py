@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster_kit.clock import MAX_WAIT, seconds
 from cluster_kit.message import DeadReason, Death, Envelope, Reject, Retry, Snooze
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ MAX_ERROR_TEXT_BYTES = 4096
 @dataclass(frozen=True, slots=True)
 class Done:
     """The task is finished, or a copy of it is stored elsewhere: acknowledge it."""
+
+
+DONE = Done()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +65,28 @@ class Judge:
     instance_id: str
 
     def verdict(
-        self, envelope: Envelope, error: BaseException | None, *, max_retries: int
-    ) -> Outcome:
-        """Return what becomes of `envelope` after a run that ended with `error` or None."""
+        self, envelope: Envelope, error: BaseException, *, max_retries: int
+    ) -> Again | Dead:
+        """Return what becomes of `envelope` after a run that ended with `error`."""
         match error:
-            case None:
-                return Done()
             case Snooze():
-                return Again(envelope, error.delay, "task.snoozed")
+                return Again(dataclasses.replace(envelope, crashes=0), error.delay, "task.snoozed")
             case Reject():
-                return self.dead(envelope, DeadReason.REJECTED, error, error.reason)
+                return self.dead(envelope, DeadReason.REJECTED, error)
             case _:
                 return self._failed(envelope, error, max_retries)
 
     def _failed(self, envelope: Envelope, error: BaseException, max_retries: int) -> Again | Dead:
         asked = error if isinstance(error, Retry) else None
         if envelope.attempt > max_retries or not (asked or self.policy.retries(error)):
-            return self.dead(envelope, DeadReason.FAILED, error, asked.reason if asked else None)
+            return self.dead(envelope, DeadReason.FAILED, error)
         delay = asked.delay if asked else None
         if delay is None:
-            delay = self.policy.delay(envelope.attempt)
-        copy = dataclasses.replace(envelope, attempt=envelope.attempt + 1)
+            # Of a policy of the user's making, which may answer anything.
+            delay = seconds(
+                "the delay of the retry policy", self.policy.delay(envelope.attempt), limit=MAX_WAIT
+            )
+        copy = dataclasses.replace(envelope, attempt=envelope.attempt + 1, crashes=0)
         return Again(copy, delay, "task.retried", error)
 
     def dead(

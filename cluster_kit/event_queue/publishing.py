@@ -16,8 +16,8 @@ from cluster_kit.errors import (
     MessageTooLargeError,
     PublishManyError,
 )
-from cluster_kit.message import Envelope, Headers
-from cluster_kit.names import QueueName, check_channel, check_message_id, new_id
+from cluster_kit.message import MAX_RETRIES, Envelope, Headers
+from cluster_kit.names import QueueName, check_channel, check_message_id, check_queue, new_id
 
 if TYPE_CHECKING:
     from cluster_kit.codec import Codec
@@ -30,8 +30,8 @@ MAX_HEADERS_BYTES = 16 * 1024
 PIPELINE = 256
 """Publishes of one batch that are under way at a time."""
 
-MAX_RETRIES = 1_000_000
-"""Largest legal `max_retries`."""
+QUEUES_KEPT = 1_000
+"""Names of queues kept at hand, so that they need not be checked again."""
 
 MAX_HEADER_NAME_BYTES = 128
 _INT64 = 2**63
@@ -59,6 +59,8 @@ class PublishOptions:
         headers: Headers | None,
     ) -> PublishOptions:
         """Return the options, or raise `ConfigurationError` or `EncodeError` naming the bad one."""
+        if (timeout, max_retries, delay, ttl, headers) == _NOTHING:
+            return _NO_OPTIONS
         return cls(
             timeout=check_timeout(timeout),
             max_retries=check_max_retries(max_retries),
@@ -66,6 +68,10 @@ class PublishOptions:
             ttl=None if ttl is None else seconds("ttl", ttl, zero=False, limit=MAX_WAIT),
             headers=check_headers(headers),
         )
+
+
+_NOTHING = (None,) * 5
+_NO_OPTIONS = PublishOptions(timeout=None, max_retries=None, delay=0.0, ttl=None, headers={})
 
 
 class Publisher:
@@ -84,10 +90,19 @@ class Publisher:
         self._settings = settings
         self._codec = codec
         self._clock = clock
+        self._queues: dict[tuple[str, bool], QueueName] = {}
 
-    def queue(self, channel: str, *, shared: bool) -> QueueName:
+    def queue(self, channel: object, *, shared: bool) -> QueueName:
         """Return the queue of a channel, or raise `InvalidNameError`."""
-        return QueueName(None if shared else self._app, check_channel(channel))
+        known = self._queues.get((channel, shared)) if isinstance(channel, str) else None
+        if known is not None:
+            return known
+        name = check_channel(channel)
+        if len(self._queues) >= QUEUES_KEPT:
+            self._queues.clear()
+        queue = check_queue(QueueName(None if shared else self._app, name))
+        self._queues[name, shared] = queue
+        return queue
 
     def envelope(
         self,
@@ -118,7 +133,7 @@ class Publisher:
             timeout=options.timeout,
             expires_at=None if options.ttl is None else now + options.delay + options.ttl,
             origin=self._instance_id,
-            headers=options.headers,
+            headers=options.headers or {},
         )
 
     async def send(self, envelope: Envelope, delay: float, shared: Surroundings) -> str:

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import HandlerTimeout
 from cluster_kit.message import AbortSignal, HandlerAnswer
 
 if TYPE_CHECKING:
+    from cluster_kit.deadlines import Deadlines
     from cluster_kit.message import Envelope
     from cluster_kit.ports import Received
 
 
+Key = tuple[str, str]
+CopyKey = tuple[str, str, str]
+
+
 class ShutDown(Exception):  # noqa: N818 - a verdict, never raised to users
     """The run was cut short because this instance stops; not the task's fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What the runs of one subscription share.
+
+    Attributes:
+        grace: seconds a cancelled handler has to end.
+        deadlines: of the runs.
+        on_release: called once for each run whose slot is free again.
+        torn_down: whether everything here is being cancelled, not a handler alone.
+    """
+
+    grace: float
+    deadlines: Deadlines
+    on_release: Callable[[], None]
+    torn_down: Callable[[], bool]
 
 
 class Run:
@@ -25,6 +49,10 @@ class Run:
     again, the run adopts that delivery and settles it instead.
 
     Attributes:
+        envelope: the task.
+        timeout: seconds the handler may take.
+        key: of the task, in the ledger.
+        copy_key: of this copy, in the ledger.
         received: the newest delivery of this copy.
         former: earlier ones, most likely lost; settled along with it where they are not.
         signal: the handler's abort signal.
@@ -32,33 +60,35 @@ class Run:
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
         settled_early: that copy is stored; only the acknowledgement is left.
+        suspect: it may be what kills its workers.
+        at: the deadline, on the event loop's clock.
     """
 
-    def __init__(
-        self,
-        received: Received,
-        *,
-        timeout: float,
-        grace: float,
-        on_release: Callable[[], None],
-        torn_down: Callable[[], bool],
-    ) -> None:
+    __slots__ = (
+        *("envelope", "timeout", "copy_id", "key", "copy_key", "received", "former", "signal"),
+        *("running", "stuck", "early", "settled_early", "suspect", "at"),
+        *("_place", "_released", "_task", "_on_stuck", "_timers"),
+    )
+
+    def __init__(self, received: Received, place: Place, *, timeout: float) -> None:
+        envelope = received.envelope
         self.received = received
         self.former: list[Received] = []
         self.copy_id = received.copy_id
-        self.envelope: Envelope = received.envelope
+        self.envelope: Envelope = envelope
+        self.key, self.copy_key = task_key(envelope), copy_key(envelope, self.copy_id)
         self.timeout = timeout
         self.signal = AbortSignal()
         self.running = True
         self.stuck = False
         self.early: asyncio.Task[None] | None = None
         self.settled_early = False
-        self._grace = grace
-        self._on_release = on_release
-        self._torn_down = torn_down
+        self.suspect = False
+        self.at = math.inf
+        self._place = place
         self._released = False
         self._task: asyncio.Task[object] | None = None
-        self._on_stuck: Callable[[], None] = lambda: None
+        self._on_stuck: Callable[[Run], None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
     def adopt(self, received: Received) -> None:
@@ -70,10 +100,10 @@ class Run:
         """Free the slot: the delivery is being settled, so the broker may send another. Once."""
         if not self._released:
             self._released = True
-            self._on_release()
+            self._place.on_release()
 
     async def execute(
-        self, call: Callable[[], Awaitable[None]], on_stuck: Callable[[], None]
+        self, call: Callable[[], Awaitable[object]], on_stuck: Callable[[Run], None]
     ) -> BaseException | None:
         """Run the handler and return the error it failed with, or None.
 
@@ -81,9 +111,8 @@ class Run:
         that ends by itself after the instance asked it to shut down keeps its result; one that
         was cut short gives `ShutDown`.
         """
-        loop = asyncio.get_running_loop()
         self._task, self._on_stuck = asyncio.current_task(), on_stuck
-        self._timers.append(loop.call_later(self.timeout, self.abort, "timeout"))
+        self._place.deadlines.start(self, self.timeout)
         try:
             await call()
         except KeyboardInterrupt:
@@ -96,6 +125,7 @@ class Run:
             return self._ended(exc)
         finally:
             self.running = False
+            self._place.deadlines.end(self)
             for timer in self._timers:
                 timer.cancel()
         return self._ended(None)
@@ -106,6 +136,10 @@ class Run:
         except RuntimeError:  # no loop runs any more
             return False
 
+    def expire(self) -> None:
+        """The timeout has passed."""
+        self.abort("timeout")
+
     def abort(self, reason: str) -> None:
         """Set the signal and cancel the handler. Reported as stuck if it does not end in time."""
         if not self.running:
@@ -114,24 +148,35 @@ class Run:
         if self._task is not None:
             self._task.cancel()
             loop = asyncio.get_running_loop()
-            self._timers.append(loop.call_later(self._grace, self._report_stuck))
+            self._timers.append(loop.call_later(self._place.grace, self._report_stuck))
 
     def _report_stuck(self) -> None:
-        if self.running and not self.stuck:
+        if self.running and not self.stuck and self._on_stuck is not None:
             self.stuck = True
-            self._on_stuck()
+            self._on_stuck(self)
 
     def _ended(self, error: BaseException | None) -> BaseException | None:
+        signal, task = self.signal, self._task
         cancelled = isinstance(error, asyncio.CancelledError)
-        if cancelled and not self.signal.aborted and self._torn_down():
-            self.signal.abort("cancelled")
+        if cancelled and not signal.aborted and self._place.torn_down():
+            signal.abort("cancelled")
             raise asyncio.CancelledError from error
         # Ours, or the handler's own doing: settling the outcome must not be cancelled by it.
-        task = asyncio.current_task()
         while task is not None and task.cancelling():
             task.uncancel()
-        if self.signal.reason == "timeout":
+        if signal.reason == "timeout":
             return HandlerTimeout(self.timeout)
-        if self.signal.reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
+        if signal.reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
             return ShutDown()
         return error
+
+
+def task_key(envelope: Envelope) -> Key:
+    """Return what the ledger knows a task by."""
+    return envelope.queue.full, envelope.id
+
+
+def copy_key(envelope: Envelope, copy_id: str) -> CopyKey:
+    """Return what the ledger knows one copy of a task by."""
+    # With the id, because other publishers may use one message id for many tasks.
+    return envelope.queue.full, copy_id, envelope.id

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import AlreadySubscribedError, NotStartedError
 from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.publishing import Publisher, PublishOptions, check_many
+from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.registration import Registration, check_options, check_policy
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.stats import ChannelStats, Counters
 from cluster_kit.event_queue.worker import Surroundings
 from cluster_kit.handler import Handler, Process
-from cluster_kit.names import check_name
+from cluster_kit.names import check_topic
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock, Duration
@@ -50,12 +52,11 @@ class EventQueue:
     ) -> None:
         self._instance_id = instance_id
         self._settings = settings
-        self._telemetry = telemetry
         self._consumes = consumes
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
-        self._counters = Counters()
+        self._counters = Counters(telemetry)
         self._ledger = Ledger(self._clock)
         self._registrations: dict[QueueName, Registration] = {}
         self._consumption: Consumption | None = None
@@ -100,13 +101,13 @@ class EventQueue:
 
         Raises:
             InvalidNameError: the channel's name is malformed.
-            AlreadySubscribedError: the channel has another handler here.
+            AlreadySubscribedError: the channel, or a shared one of its full name, has a handler.
             ConfigurationError: an option, or the handler's signature, is wrong.
         """
         queue = self._publisher.queue(channel, shared=shared)
-        known = self._registrations.get(queue)
+        known = next((r for r in self._registrations.values() if r.queue.full == queue.full), None)
         if known is not None:
-            if known.handler.process == process:
+            if known.queue == queue and known.handler.process == process:
                 return
             raise AlreadySubscribedError(channel)
         policy = self._settings.retry.policy() if retry is None else check_policy(retry)
@@ -121,7 +122,7 @@ class EventQueue:
                 timeout=timeout,
                 max_retries=max_retries,
             ),
-            serves=None if serves is None else check_name("topic", serves),
+            serves=None if serves is None else check_topic(serves),
         )
         self._registrations[queue] = registration
         if self._consuming and self._wanted(registration):
@@ -166,7 +167,7 @@ class EventQueue:
             max_retries: failed runs after the first before it is dead-lettered.
             delay: seconds it waits in the broker before its first run.
             ttl: seconds it may wait for a run once it is due; then it is dead-lettered.
-            message_id: your own id; by default a fresh one.
+            message_id: by default fresh. A second task under one id in five minutes is dropped.
             headers: str, int, bool and None values that travel with the task.
             shared: the channel of a queue without app prefix.
 
@@ -221,7 +222,7 @@ class EventQueue:
         """Return the dead letters of a channel."""
         return DeadLetters(
             self._publisher.queue(channel, shared=shared),
-            self._adapter(),
+            self._adapter,
             self._codec,
             self._clock,
             publish_timeout=self._settings.publish_timeout,
@@ -262,7 +263,7 @@ class EventQueue:
         settler = Settler(
             adapter,
             self._ledger,
-            self._report,
+            self._counters.report,
             self._clock,
             publish_timeout=self._settings.publish_timeout,
         )
@@ -270,10 +271,12 @@ class EventQueue:
             Surroundings(
                 adapter=adapter,
                 ledger=self._ledger,
+                quarantine=Quarantine(self._clock),
                 settler=settler,
                 supervisor=supervisor,
                 clock=self._clock,
-                report=self._report,
+                deadlines=Deadlines(),
+                report=self._counters.report,
             )
         )
 
@@ -314,7 +317,3 @@ class EventQueue:
     def _wanted(self, registration: Registration) -> bool:
         known = self._registrations.get(registration.queue)
         return known is registration and self._consumes(registration.serves)
-
-    def _report(self, event: str, /, **fields: object) -> None:
-        self._counters.count(event, str(fields["channel"]))
-        self._telemetry.emit(event, **fields)

@@ -53,14 +53,15 @@ class Settler:
 
     async def settle(self, run: Run, outcome: Outcome) -> None:
         """Carry out `outcome` for `run`."""
-        if isinstance(outcome, Again | Dead) and not await self.store(run.envelope, outcome):
-            outcome = GiveBack("the broker did not take its copy before this instance stopped")
-        if isinstance(outcome, GiveBack):
-            run.release()
-            await self._give_back_all(run, outcome.why)
-            return
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
+        elif isinstance(outcome, GiveBack):
+            await self._give_back_all(run, outcome.why)
+            return
+        elif not await self.store(run.envelope, outcome):
+            why = "the broker did not take its copy before this instance stopped"
+            await self._give_back_all(run, why)
+            return
         await self.ack(run)
 
     async def store(self, envelope: Envelope, outcome: Again | Dead) -> bool:
@@ -114,19 +115,6 @@ class Settler:
         """Acknowledge the newest delivery of the run's copy, or remember that it is missing."""
         # Before the acknowledgement, because the next delivery may follow upon it at once.
         run.release()
-        await self._ack_newest(run)
-        for received in run.former:  # two messages under one id, if any is still ours
-            with suppress(ConnectionLost):
-                await received.ack()
-
-    async def _give_back_all(self, run: Run, why: str) -> None:
-        given: list[Received] = []
-        while left := [r for r in (*run.former, run.received) if r not in given]:
-            for received in left:  # more may be adopted meanwhile
-                given.append(received)
-                await self.give_back(received, why)
-
-    async def _ack_newest(self, run: Run) -> None:
         while True:
             received = run.received
             try:
@@ -134,13 +122,35 @@ class Settler:
             except ConnectionLost:
                 if run.received is not received:
                     continue  # the copy was delivered again meanwhile
-                self._ledger.settled(run, ack_lost=True)
-                self._report(
-                    "task.ack_lost", channel=run.envelope.queue.channel, id=run.envelope.id
-                )
+                self._ack_lost(received)
             else:
-                self._ledger.settled(run, ack_lost=False)
-            return
+                self._ledger.settled(received, ack_lost=False)
+            break
+        for former in run.former:
+            await self._ack_former(former, received)
+
+    async def _ack_former(self, former: Received, newest: Received) -> None:
+        """Acknowledge this copy as it came before a loss, or another one under the same id."""
+        try:
+            await former.ack()
+        except ConnectionLost:
+            if former.copy_id != newest.copy_id:
+                self._ack_lost(former)
+        else:
+            self._ledger.settled(former, ack_lost=False)
+
+    def _ack_lost(self, received: Received) -> None:
+        envelope = received.envelope
+        self._ledger.settled(received, ack_lost=True)
+        self._report("task.ack_lost", channel=envelope.queue.channel, id=envelope.id)
+
+    async def _give_back_all(self, run: Run, why: str) -> None:
+        run.release()
+        given: list[Received] = []
+        while left := [r for r in (*run.former, run.received) if r not in given]:
+            for received in left:  # more may be adopted meanwhile
+                given.append(received)
+                await self.give_back(received, why)
 
     async def ack_remembered(self, received: Received) -> None:
         """Acknowledge a copy whose task needs no further run here."""
@@ -162,13 +172,18 @@ class Settler:
         except ConnectionLost:
             log.debug("task %s went back by itself: the connection was lost", envelope.id)
 
-    async def postpone(self, received: Received, delay: float, why: str) -> bool:
+    async def postpone(
+        self, received: Received, delay: float, why: str, *, crashes: int | None = None
+    ) -> bool:
         """Return the task to its queue as a fresh copy, `delay` seconds from now.
 
-        Unlike `give_back` this moves it behind others and leaves no trace in its redeliveries.
+        Unlike `give_back` this moves it behind others, and its redeliveries count no more, unless
+        `crashes` is to be their number.
         False when the broker did not take the copy; then the delivery is still ours.
         """
         envelope = received.envelope
+        if crashes is not None:
+            envelope = dataclasses.replace(envelope, crashes=crashes)
         try:
             await self._adapter.publish(envelope, delay=delay, timeout=self._timeout)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
@@ -179,8 +194,10 @@ class Settler:
         self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)
         return True
 
-    async def postpone_or_give_back(self, received: Received, delay: float, why: str) -> None:
+    async def postpone_or_give_back(
+        self, received: Received, delay: float, why: str, *, crashes: int | None = None
+    ) -> None:
         """As `postpone`, and as `give_back` where that cannot be done."""
-        if not await self.postpone(received, delay, why):
+        if not await self.postpone(received, delay, why, crashes=crashes):
             await self._pause(FIRST_PAUSE)  # it may come straight back
             await self.give_back(received, why)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cluster_kit.telemetry import Telemetry
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelStats:
@@ -29,20 +31,23 @@ _COUNTED = ("published", "started", "done", "retried", "snoozed", "dead", "given
 
 
 class Counters:
-    """Counts the event queue's telemetry by channel."""
+    """Counts by channel what the event queue reports, and passes it on."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    def count(self, event: str, channel: str) -> None:
-        """Count one event such as ``task.done``."""
-        self._counts[channel][event.removeprefix("task.")] += 1
+    def report(self, event: str, /, **fields: object) -> None:
+        """Count an event of a channel, such as ``task.done``, and tell whoever listens."""
+        self._counts[str(fields["channel"])][event] += 1
+        if self._telemetry.heard:
+            self._telemetry.emit(event, **fields)
 
     def snapshot(self, running: Mapping[str, int]) -> dict[str, ChannelStats]:
         """Return the counters of every channel seen so far."""
         return {
             channel: ChannelStats(
-                **{name: self._counts[channel][name] for name in _COUNTED},
+                **{name: self._counts[channel][f"task.{name}"] for name in _COUNTED},
                 running=running.get(channel, 0),
             )
             for channel in sorted({*self._counts, *running})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import TopologyError, TransportError
 from cluster_kit.event_queue.outcome import GiveBack
-from cluster_kit.event_queue.run import Run
+from cluster_kit.event_queue.quarantine import POSTPONED, crashes
+from cluster_kit.event_queue.run import Place, Run
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ class Subscription:
         self._shared = shared
         self._consumer: Consumer | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._place = Place(
+            grace=options.cancel_grace,
+            deadlines=shared.deadlines,
+            on_release=self._release,
+            torn_down=self._torn_down,
+        )
         self._runs: set[Run] = set()
         self._busy = 0
         self._chores: set[asyncio.Task[None]] = set()
@@ -145,17 +152,38 @@ class Subscription:
     def _on_delivery(self, received: Received) -> None:
         ledger, settler = self._shared.ledger, self._shared.settler
         envelope = received.envelope
-        if ledger.only_ack_missing(received) or ledger.is_done(envelope):
+        if ledger.is_new(received):
+            self._take_or_refuse(received)
+        elif ledger.only_ack_missing(received) or ledger.is_done(envelope):
             self._do(settler.ack_remembered(received), envelope)
         elif (run := ledger.same_copy(received)) is not None:
             run.adopt(received)
         elif (run := ledger.same_id(envelope)) is not None:
             self._meet_twin(run, received)
-        elif self._may_take():
-            self._take(received)
         else:
+            self._take_or_refuse(received)
+
+    def _take_or_refuse(self, received: Received) -> None:
+        if not self._may_take():
             self._refused.append(received)
             self._turn.set()
+        elif not self._is_suspect(received):
+            self._take(received)
+        elif self._shared.quarantine.taken:
+            self._postpone_suspect(received)
+        else:
+            self._take(received, suspect=True)
+
+    def _is_suspect(self, received: Received) -> bool:
+        limit = self._options.crash_limit
+        return limit // 2 < crashes(received) <= limit
+
+    def _postpone_suspect(self, received: Received) -> None:
+        why = "it may kill its workers, and so may one that runs in this instance"
+        chore = self._shared.settler.postpone_or_give_back(
+            received, POSTPONED, why, crashes=crashes(received)
+        )
+        self._shared.quarantine.postponing(self._do(chore, received.envelope))
 
     def _meet_twin(self, run: Run, received: Received) -> None:
         """Deal with another copy of a task whose handler runs here at this moment."""
@@ -181,19 +209,17 @@ class Subscription:
             log.exception("idle() of channel %s failed and counts as false", self.queue.channel)
             return False
 
-    def _take(self, received: Received) -> None:
-        options = self._options
-        run = Run(
-            received,
-            timeout=received.envelope.timeout or options.timeout,
-            grace=options.cancel_grace,
-            on_release=self._release,
-            torn_down=self._torn_down,
-        )
+    def _take(self, received: Received, *, suspect: bool = False) -> None:
+        timeout = received.envelope.timeout or self._options.timeout
+        run = Run(received, self._place, timeout=timeout)
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
-        self._shared.supervisor.spawn(self._work(run), name=f"task:{self.queue}:{run.envelope.id}")
+        if suspect:
+            run.suspect = True
+            self._shared.quarantine.enter(run)
+        name = f"task:{self.queue.full}:{run.envelope.id}"
+        self._shared.supervisor.spawn(self._work(run), name=name)
 
     async def _work(self, run: Run) -> None:
         try:
@@ -203,6 +229,7 @@ class Subscription:
             await self._shared.settler.settle(run, GiveBack("it could not be settled"))
         finally:
             run.release()
+            self._shared.quarantine.leave(run)
             self._runs.discard(run)
             self._finished.set()
 
@@ -270,7 +297,7 @@ class Subscription:
         kept until this instance takes it or stops.
         """
         why = "this instance takes no more at the moment"
-        worn = received.redeliveries >= max(1, self._options.crash_limit // 2)
+        worn = crashes(received) >= max(1, self._options.crash_limit // 2)
         if received.give_back_counts and worn and not self._stopping:
             return await self._shared.settler.postpone(received, 0.0, why)
         await self._shared.settler.give_back(received, why)
@@ -278,10 +305,11 @@ class Subscription:
 
     # --- small things ---
 
-    def _do(self, chore: Coroutine[Any, Any, None], envelope: Envelope) -> None:
+    def _do(self, chore: Coroutine[Any, Any, None], envelope: Envelope) -> asyncio.Task[None]:
         task = self._shared.supervisor.spawn(chore, name=f"settle:{self.queue}:{envelope.id}")
         self._chores.add(task)
         task.add_done_callback(self._chore_ended)
+        return task
 
     def _chore_ended(self, task: asyncio.Task[None]) -> None:
         self._chores.discard(task)

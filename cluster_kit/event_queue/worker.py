@@ -6,17 +6,21 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
 from cluster_kit.errors import DecodeError, HandlerTimeout
-from cluster_kit.event_queue.outcome import Again, Dead, GiveBack, Judge, Outcome
+from cluster_kit.event_queue.outcome import DONE, Again, Dead, GiveBack, Judge, Outcome
+from cluster_kit.event_queue.quarantine import crashes
 from cluster_kit.event_queue.run import Run, ShutDown
 from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
+    from cluster_kit.deadlines import Deadlines
     from cluster_kit.event_queue.ledger import Ledger
+    from cluster_kit.event_queue.quarantine import Quarantine
     from cluster_kit.event_queue.settlement import Settler
     from cluster_kit.handler import Handler
     from cluster_kit.message import Envelope
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from cluster_kit.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
+
+_STOPPED = GiveBack("this instance stops")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +50,11 @@ class Surroundings:
 
     adapter: EventQueueAdapter
     ledger: Ledger
+    quarantine: Quarantine
     settler: Settler
     supervisor: Supervisor
     clock: Clock
+    deadlines: Deadlines
     report: Emit
 
 
@@ -88,13 +96,17 @@ class Worker:
         except Exception as exc:  # noqa: BLE001 - of a validator, which is foreign code
             self._log(envelope, exc, self._max_retries(envelope))
             return self._verdict(envelope, exc)
+        if run.suspect:
+            await self._shared.quarantine.alone()
+            if run.signal.aborted:
+                return _STOPPED
         return await self._attempt(run, payload)
 
     def _refusal(self, run: Run) -> Dead | None:
         """Return why the task must not be run at all."""
-        envelope, redeliveries = run.envelope, run.received.redeliveries
-        if redeliveries > self._options.crash_limit:
-            text = f"delivered {redeliveries + 1} times without an outcome"
+        envelope, unexplained = run.envelope, crashes(run.received)
+        if unexplained > self._options.crash_limit:
+            text = f"delivered {unexplained + 1} times without an outcome"
             return self._judge.dead(envelope, DeadReason.CRASHED, text=text)
         if envelope.expires_at is not None and self._shared.clock.wall() >= envelope.expires_at:
             return self._judge.dead(envelope, DeadReason.EXPIRED)
@@ -102,24 +114,23 @@ class Worker:
 
     async def _attempt(self, run: Run, payload: object) -> Outcome:
         envelope, shared = run.envelope, self._shared
-        delivery = self._delivery(run)
-        attempt = envelope.attempt
-        self._tell("task.started", run, attempt=attempt, redelivered=delivery.redelivered)
+        channel, id_, attempt = self._channel, envelope.id, envelope.attempt
+        delivery = self._delivery(run) if self._handler.needs_delivery else None
+        again = run.received.redelivered
+        shared.report("task.started", channel=channel, id=id_, attempt=attempt, redelivered=again)
         started = shared.clock.monotonic()
-        error = await run.execute(
-            lambda: self._handler.call(payload, delivery, shared.supervisor),
-            lambda: self._settle_stuck(run),
-        )
+        call = partial(self._handler.call, payload, delivery, shared.supervisor)
+        error = await run.execute(call, self._settle_stuck)
         if error is None:
             spent = shared.clock.monotonic() - started
-            self._tell("task.done", run, attempt=attempt, seconds=spent)
-        else:
-            self._log(envelope, error, delivery.max_retries)
+            shared.report("task.done", channel=channel, id=id_, attempt=attempt, seconds=spent)
+            return DONE
+        self._log(envelope, error, self._max_retries(envelope))
         if isinstance(error, ShutDown):
-            return GiveBack("this instance stops")
+            return _STOPPED
         return self._verdict(envelope, error)
 
-    def _verdict(self, envelope: Envelope, error: BaseException | None) -> Outcome:
+    def _verdict(self, envelope: Envelope, error: BaseException) -> Outcome:
         try:
             return self._judge.verdict(envelope, error, max_retries=self._max_retries(envelope))
         except Exception as exc:
@@ -141,15 +152,19 @@ class Worker:
         Its delivery stays unacknowledged until it ends, which keeps its slot taken at the broker
         as it is here.
         """
-        self._tell("task.stuck", run, attempt=run.envelope.attempt, seconds=run.timeout)
+        envelope, channel = run.envelope, self._channel
+        attempt, seconds = envelope.attempt, run.timeout
+        self._shared.report(
+            "task.stuck", channel=channel, id=envelope.id, attempt=attempt, seconds=seconds
+        )
         log.error(
             "task %s on %s ignores its cancellation (%s); its slot stays taken until it ends",
-            run.envelope.id,
-            self._channel,
+            envelope.id,
+            channel,
             run.signal.reason,
         )
         if run.signal.reason == "timeout":
-            name = f"stuck:{self._channel}:{run.envelope.id}"
+            name = f"stuck:{channel}:{envelope.id}"
             run.early = self._shared.supervisor.spawn(self._store_early(run), name=name)
 
     async def _store_early(self, run: Run) -> None:
@@ -176,6 +191,3 @@ class Worker:
             redelivered=run.received.redelivered,
             signal=run.signal,
         )
-
-    def _tell(self, event: str, run: Run, **fields: object) -> None:
-        self._shared.report(event, channel=self._channel, id=run.envelope.id, **fields)

@@ -107,7 +107,7 @@ class DeadEntry(Protocol):
 
 
 class EventQueueAdapter(Protocol):
-    """Durable queues with dead letters. At least once; see DESIGN of each method.
+    """Durable queues with dead letters. At least once; each method says what it promises.
 
     Every method that touches the broker raises errors of `cluster_kit.errors` only. A queue and
     its dead letters are made by whoever needs them first.

@@ -168,7 +168,8 @@ class Lane:
         begun = around.clock.monotonic()
         try:
             payload = self._handler.decode(message.body, message.content_type)
-            await self._handler.call(payload, _event(message), around.supervisor)
+            event = _event(message) if self._handler.needs_delivery else None
+            await self._handler.call(payload, event, around.supervisor)
         except KeyboardInterrupt:
             raise
         except asyncio.CancelledError as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn, TypedDict, Unpack
+from typing import ClassVar, NoReturn, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,7 +47,9 @@ def refuse_change(name: str) -> NoReturn:
 class _Group(BaseModel):
     """Base of all groups: frozen, and with errors that show no value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     def __init__(self, **values: object) -> None:
         with naming_origins(type(self), values):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypedDict, Unpack
+from typing import ClassVar, Literal, TypedDict, Unpack
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -75,7 +75,8 @@ class Settings(BaseSettings):
     where the release has it, and are otherwise checked and left alone.
 
     Attributes:
-        app: name of the application, 1 to 40 bytes; `Cluster` has its own argument for it.
+        app: name of the application, 1 to 40 bytes without a dot; `Cluster` has its own argument
+            for it.
         amqp_url: of RabbitMQ, one or several hosts: ``amqp://user:password@mq-1,mq-2/vhost``.
         redis_url: of Redis.
         memcached_url: of memcached.
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
         SettingsError: one line for each unknown or wrong variable and argument.
     """
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter=NESTED,
         extra="forbid",

@@ -143,7 +143,7 @@ def _whole_within(least: int, most: int | None = None) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _duration(*, zero: bool, limit: float = math.inf) -> BeforeValidator:
+def _duration(*, zero: bool, limit: float) -> BeforeValidator:
     def check(value: Duration | str) -> float:
         given = _number(value) if isinstance(value, str) else value
         return seconds("the duration", given, zero=zero, limit=limit)
@@ -205,8 +205,8 @@ AppName = Annotated[str | None, BeforeValidator(_app)]
 InstanceId = Annotated[str | None, BeforeValidator(_instance_id)]
 WorkerModeText = Annotated[str, BeforeValidator(_worker_mode)]
 Wait = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
-Timeout = Annotated[float, _duration(zero=False)]
-Grace = Annotated[float, _duration(zero=True)]
+Timeout = Annotated[float, _duration(zero=False, limit=MAX_WAIT)]
+Grace = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Factor = Annotated[float, _number_within(1, math.inf)]
 Share = Annotated[float, _number_within(0, 1)]
 Count = Annotated[int, _whole_within(0)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from cluster_kit.errors import ConfigurationError, suggestion
-from cluster_kit.names import check_name
+from cluster_kit.names import MODE_WORDS, check_topic
 
 WEB, BACKGROUND, TRANSIENT = "!", "*", "-"
 VARIABLE = "CLUSTER_KIT_WORKER_MODE"
@@ -64,7 +64,7 @@ class WorkerMode:
         if TRANSIENT in items and len(items) > 1:
             raise ConfigurationError(f"in worker mode {text!r} '-' must stand alone")
         background = BACKGROUND in items
-        topics = {check_name("topic", item) for item in items - {WEB, BACKGROUND, TRANSIENT}}
+        topics = {check_topic(item) for item in items - MODE_WORDS}
         return cls(WEB in items, background, frozenset(topics))
 
     @property

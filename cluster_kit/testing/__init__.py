@@ -5,3 +5,7 @@ fixtures start nothing until a test asks for them.
 """
 
 from __future__ import annotations
+
+from cluster_kit.testing.history import assert_dead_lettered, assert_processed, assert_published
+
+__all__ = ["assert_dead_lettered", "assert_processed", "assert_published"]

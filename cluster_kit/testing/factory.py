@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cluster import Cluster
-from cluster_kit.settings import Settings
+from cluster_kit.settings import ServerUrl, Settings
 from cluster_kit.settings.groups import (
     EventQueueSettings,
     EventQueueValues,
@@ -17,7 +17,9 @@ from cluster_kit.settings.groups import (
     PubSubSettings,
     PubSubValues,
 )
+from cluster_kit.testing.history import History
 from cluster_kit.testing.proxy import TASK_PREFIX
+from cluster_kit.testing.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from cluster_kit.plugin import Plugin
@@ -30,6 +32,12 @@ _LEAK_SECONDS = 5.0
 class ClusterFactory:
     """Makes clusters that share an application, and stops them all.
 
+    Attributes:
+        name: of the application.
+        url: of the event queue.
+        clusters: those made so far.
+        history: what they reported of their tasks, for `assert_published` and its like.
+
     Args:
         url: of the event queue, where a call names none; by default a memory hub of its own.
             Everything else is on that hub in any case, unless a call says otherwise.
@@ -41,6 +49,7 @@ class ClusterFactory:
         self._hub = f"memory://{unique}"
         self.url: str = url or self._hub
         self.clusters: list[Cluster] = []
+        self.history: History = History()
         self._before = asyncio.all_tasks()
 
     async def __call__(
@@ -59,13 +68,15 @@ class ClusterFactory:
             n: how many.
             name: of the application; by default one of its own for this factory.
             plugins: for each instance; give classes when there are several instances.
-            url: of the event queue.
+            url: of the event queue, unless `event_queue` has one of its own.
             start: False leaves starting to the test.
             settings: keywords of `Settings`.
         """
         queue = settings.get("event_queue", EventQueueValues())
         if not isinstance(queue, EventQueueSettings):
             settings["event_queue"] = {"url": url or self.url, **queue}
+        elif queue.url is None:
+            settings["event_queue"] = queue.model_copy(update={"url": ServerUrl(url or self.url)})
         pubsub = settings.get("pubsub", PubSubValues())
         if not isinstance(pubsub, PubSubSettings):
             settings["pubsub"] = {"url": self._hub, **pubsub}
@@ -75,11 +86,55 @@ class ClusterFactory:
         made: list[Cluster] = []
         for _ in range(n):
             cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))
+            cluster.telemetry.subscribe(self.history.note)
             self.clusters.append(cluster)
             made.append(cluster)
             if start:
                 await cluster.start()
         return made
+
+    async def settled(
+        self, *channels: str, shared: bool = False, timeout: float = PATIENCE
+    ) -> None:
+        """Wait until nothing waits or runs on these channels; by default on all that were used.
+
+        Delayed tasks and retries count as waiting. Only what these instances published, or what
+        lies in the queue, is known; a task that was purged is waited for in vain.
+
+        Args:
+            channels: names without the app's prefix.
+            shared: the channels have no prefix.
+            timeout: seconds after which to give up.
+
+        Raises:
+            AssertionError: something still waits or runs; the text says what.
+        """
+
+        async def unsettled() -> list[str]:
+            names = channels or tuple(self.history.channels())
+            found = [await self._unsettled(channel, shared=shared) for channel in names]
+            return [text for text in found if text]
+
+        await eventually(unsettled, lambda found: not found, timeout=timeout)
+
+    async def _unsettled(self, channel: str, *, shared: bool) -> str:
+        running = [cluster for cluster in self.clusters if cluster.event_queue.attached]
+        busy = sum(
+            stats.running
+            for cluster in running
+            if (stats := cluster.event_queue.stats().get(channel)) is not None
+        )
+        waiting, opened = 0, self.history.open(channel)
+        for cluster in {cluster.name: cluster for cluster in running}.values():
+            depth = await cluster.event_queue.depth(channel, shared=shared)
+            waiting += 0 if depth is None else depth.ready
+            if depth is not None and depth.dead and opened:  # the broker may have buried some
+                letters = cluster.event_queue.dead_letters(channel, shared=shared)
+                opened -= {letter.id for letter in await letters.browse(depth.dead)}
+        if not (busy or waiting or opened):
+            return ""
+        names = ", ".join(sorted(opened))
+        return f"{channel}: {waiting} wait, {busy} run, not ended: {names or 'none'}"
 
     async def close(self) -> None:
         """Stop everything in reverse order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass, field
 from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -51,6 +52,7 @@ class FaultProxy:
         }
         self._refusing = False
         self._delay = 0.0
+        self._left: dict[Direction, int] = {}
         self.resume()
 
     @property
@@ -98,9 +100,15 @@ class FaultProxy:
         if tasks:
             await asyncio.wait(tasks)
 
-    def cut(self) -> int:
-        """Reset every open connection, on both sides, and return how many; new ones are let in."""
-        links = list(self._links)
+    def cut(self, *, one_of: random.Random | None = None) -> int:
+        """Reset every open connection, on both sides, and return how many; new ones are let in.
+
+        Args:
+            one_of: chooses a single one instead.
+        """
+        links = sorted(self._links, key=id)
+        if one_of and links:
+            links = [one_of.choice(links)]
         for link in links:
             link.abort()
         return len(links)
@@ -119,6 +127,13 @@ class FaultProxy:
         for direction in directions or tuple(self._flowing):
             self._flowing[direction].clear()
 
+    def close_after(self, count: int, direction: Direction) -> None:
+        """Pass on exactly `count` more bytes in one direction, then close all connections, once.
+
+        What has passed arrives. With 0 they are closed when the next byte comes.
+        """
+        self._left[direction] = count
+
     def delay(self, seconds: float) -> None:
         """Pass everything on `seconds` late, until `resume`."""
         self._delay = seconds
@@ -127,6 +142,7 @@ class FaultProxy:
         """End every fault: let connections in and bytes through, at once."""
         self._refusing = False
         self._delay = 0.0
+        self._left.clear()
         for flowing in self._flowing.values():
             flowing.set()
 
@@ -169,10 +185,27 @@ class FaultProxy:
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 await self._flowing[direction].wait()
-                target.write(data)
+                passed = data[: self._left.get(direction)]
+                target.write(passed)
                 await target.drain()
+                self._count(direction, len(data), len(passed))
             await self._flowing[direction].wait()
         except OSError:
             pass  # either side may go away at any time; closing tells the other
         finally:
             target.close()
+
+    def _count(self, direction: Direction, came: int, passed: int) -> None:
+        """Cut when as many bytes have passed as were to."""
+        if direction not in self._left:
+            return
+        self._left[direction] -= passed
+        if passed < came or not self._left[direction]:
+            del self._left[direction]
+            self._end_streams()
+
+    def _end_streams(self) -> None:
+        """Close every connection behind what has passed."""
+        for link in self._links:
+            for writer in link.writers:
+                writer.close()

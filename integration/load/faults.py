@@ -1,8 +1,9 @@
-"""Closes every client connection at once: the broker does if it can be told to, else a proxy."""
+"""Closes client connections: the broker does if it can be told to, else a proxy."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -25,6 +26,10 @@ class Faults(Protocol):
         """Close all that are open; new ones are let in."""
         ...
 
+    async def close_one(self, chance: random.Random) -> int:
+        """Close one of those that are open; return how many were closed: 0 if none is open."""
+        ...
+
 
 class BrokerFaults:
     """The broker itself closes them, with an AMQP close frame."""
@@ -36,8 +41,16 @@ class BrokerFaults:
         self.url = url
 
     async def close_connections(self) -> None:
-        vhost = unquote(urlsplit(self.url).path.removeprefix("/")) or "/"
-        await asyncio.to_thread(self._server.close_connections, vhost=vhost)
+        await asyncio.to_thread(self._server.close_connections, vhost=self._vhost)
+
+    async def close_one(self, chance: random.Random) -> int:
+        # One command: looking for a connection and closing it takes two, and each most of a second.
+        found = await asyncio.to_thread(self._server.ctl, "eval", _close_one(self._vhost, chance))
+        return int(found.strip())
+
+    @property
+    def _vhost(self) -> str:
+        return unquote(urlsplit(self.url).path.removeprefix("/")) or "/"
 
 
 class ProxyFaults:
@@ -54,6 +67,20 @@ class ProxyFaults:
 
     async def close_connections(self) -> None:
         self._proxy.cut()
+
+    async def close_one(self, chance: random.Random) -> int:
+        return self._proxy.cut(one_of=chance)
+
+
+def _close_one(vhost: str, chance: random.Random) -> str:
+    """Return the Erlang that closes a connection of a virtual host and says how many it closed."""
+    return (
+        "case [proplists:get_value(pid, C) || C <- rabbit_networking:connection_info_all([pid, "
+        f'vhost]), proplists:get_value(vhost, C) =:= <<"{vhost}">>] of [] -> 0; Open -> '
+        f"Which = {chance.randrange(1000)} rem length(Open) + 1, "
+        'ok = rabbit_networking:close_connection(lists:nth(Which, Open), "closed by a test"), '
+        "1 end."
+    )
 
 
 @asynccontextmanager

@@ -74,12 +74,7 @@ class Report:
 
     def table(self) -> Table:
         """Return the table for a terminal."""
-        table = Table("", "count", "")
-        table.columns[1].justify = "right"
-        marks = {None: "", True: "[green]ok", False: "[red]wrong"}
-        for what, count, kept in self.rows():
-            table.add_row(what, str(count), marks[kept])
-        return table
+        return table_of(self.rows())
 
     def details(self) -> list[str]:
         """Return what is needed to look into a bad run: names of tasks and links."""
@@ -95,6 +90,16 @@ class Report:
     def as_json(self) -> str:
         """Return all of it as one JSON object."""
         return json.dumps({"good": self.good, **dataclasses.asdict(self)}, indent=2)
+
+
+def table_of(rows: list[Row]) -> Table:
+    """Return rows as a table for a terminal."""
+    table = Table("", "count", "")
+    table.columns[1].justify = "right"
+    marks = {None: "", True: "[green]ok", False: "[red]wrong"}
+    for what, count, kept in rows:
+        table.add_row(what, str(count), marks[kept])
+    return table
 
 
 def _list(items: list[int]) -> str:

@@ -51,7 +51,7 @@ def test_help_imports_neither_settings_nor_tables() -> None:
         "from cluster_kit.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "found = {'pydantic_settings', 'rich.table', 'aio_pika'} & set(sys.modules)\n"
+        "found = {'pydantic', 'pydantic_settings', 'rich.table', 'aio_pika'} & set(sys.modules)\n"
         "print(sorted(found), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -67,7 +67,7 @@ def test_without_a_broker_one_line_says_what_to_set(
 ) -> None:
     outcome = run_command(*command, "--app", "shop", *url)
 
-    assert (outcome.code, outcome.out, outcome.err) == (1, "", NO_BROKER)
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", NO_BROKER)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -75,7 +75,7 @@ def test_without_an_application_one_line_says_what_to_set(command: tuple[str, ..
     outcome = run_command(*command, "--url", "amqp://mq/")
 
     line = "cluster-kit: which application? Set CLUSTER_KIT_APP or give --app\n"
-    assert (outcome.code, outcome.out, outcome.err) == (1, "", line)
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", line)
 
 
 def test_an_unreachable_broker_is_one_line_without_its_password() -> None:
@@ -91,7 +91,7 @@ def test_an_unknown_scheme() -> None:
     outcome = run_command("queues", "--app", "shop", "--url", "ampq://mq/")
 
     line = "cluster-kit: no adapter for ampq://; did you mean 'amqp'?\n"
-    assert (outcome.code, outcome.err) == (1, line)
+    assert (outcome.code, outcome.err) == (2, line)
 
 
 def test_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     outcome = run_command("queues")
 
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert outcome.err == (
         "cluster-kit: CLUSTER_KIT_DRAIN_TIMEOUT: expected a number, not 'soon'\n"
         "CLUSTER_KIT_AMPQ_URL is not a setting; did you mean CLUSTER_KIT_AMQP_URL?\n"
@@ -183,7 +183,7 @@ def test_an_adapter_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyP
         text = "No module named 'kafka'"
         raise ModuleNotFoundError(text, name="kafka")
 
-    entries = [SimpleNamespace(name="kafka", value="", load=load)]
+    entries = [SimpleNamespace(name="kafka", value="", load=load, dist=None)]
     monkeypatch.setattr("cluster_kit.registry.entry_points", lambda group: entries)
 
     outcome = run_command("adapters", "--json")

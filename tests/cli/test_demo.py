@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -38,10 +39,13 @@ def test_every_promise_is_proved() -> None:
     assert outcome.err.count("... proved in") == len(promises.PROMISES)
 
 
-def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     only(monkeypatch, promises.rejected)
     monkeypatch.setenv("CLUSTER_KIT_AMQP_URL", "amqp://127.0.0.1:1/")
     monkeypatch.setenv("CLUSTER_KIT_WORKER_MODE", "-")
+    monkeypatch.setenv("CLUSTER_KIT_EVENT_QUEUE__TIMEOUT", "0.000001")
+    monkeypatch.setenv("CLUSTER_KIT_NO_SUCH_THING", "1")
+    (tmp_path / ".env").write_text("CLUSTER_KIT_CONNECT_TIMEOUT=soon\n")
 
     outcome = run_command("demo", "--json")
 

@@ -111,17 +111,31 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("shop:cluster.nam", "module 'shop' has no 'cluster.nam'; did you mean 'name'?"),
         ("shop:number", "shop:number is no Cluster, but int"),
         ("shop:late", "shop:late is no Cluster, but coroutine"),
-        ("shop:broken", "shop:broken failed: LookupError: no shop here (shop.py, line 53)"),
-        ("divides:x", "importing divides failed: ZeroDivisionError: division by zero (divides.py"),
-        ("unclosed:x", "importing unclosed failed: SyntaxError: '(' was never closed (unclosed"),
-        ("needs:x", "importing needs failed: ModuleNotFoundError: No module named 'nowhere' (nee"),
         (
             "mistaken:x",
             "wrong settings, importing mistaken failed: event_queue.timeot is not a setting; did",
         ),
     ],
 )
-def test_what_cannot_be_loaded_is_one_line(target: str, line: str) -> None:
+def test_what_cannot_be_loaded_is_wrong_use_in_one_line(target: str, line: str) -> None:
+    outcome = run_command("run", target)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"cluster-kit: {line}")
+    assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("shop:broken", "shop:broken failed: LookupError: no shop here (shop.py, line 53)"),
+        ("divides:x", "importing divides failed: ZeroDivisionError: division by zero (divides.py"),
+        ("unclosed:x", "importing unclosed failed: SyntaxError: '(' was never closed (unclosed"),
+        ("needs:x", "importing needs failed: ModuleNotFoundError: No module named 'nowhere' (nee"),
+    ],
+)
+def test_an_application_that_fails_is_a_failure_in_one_line(target: str, line: str) -> None:
     outcome = run_command("run", target)
 
     assert (outcome.code, outcome.out) == (1, "")
@@ -143,6 +157,6 @@ def test_what_cannot_start_is_one_line(
 ) -> None:
     running = program("run", *arguments)
 
-    assert (running.wait(), running.out) == (1, "")
+    assert (running.wait(), running.out) == (2, "")
     assert running.err.startswith(f"cluster-kit: {line}")
     assert len(running.err.splitlines()) == 1

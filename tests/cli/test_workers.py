@@ -104,6 +104,7 @@ def test_workers_that_never_start_are_given_up(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("target", "url", "line"),
     [
+        ("shop:cluster", "ampq://hub", "no adapter for ampq://; did you mean 'amqp'?"),
         ("shop", "apart://hub", "expected MODULE:CLUSTER, as in shop.main:cluster, not 'shop'"),
         (
             "shop:cluster",
@@ -115,10 +116,20 @@ def test_workers_that_never_start_are_given_up(capsys: pytest.CaptureFixture[str
 def test_wrong_use_is_not_tried_again(program: Start, target: str, url: str, line: str) -> None:
     pool = program("run", target, "--workers", "2", CLUSTER_KIT_EVENT_QUEUE__URL=url)
 
-    assert pool.wait() == 1
-    assert f"cluster-kit: {line}" in pool.err
-    assert "starting another" not in pool.err
-    assert pool.err.count("giving up") == 1
+    assert pool.wait() == 2
+    assert pool.err.startswith(f"cluster-kit: {line}")
+    assert len(pool.err.splitlines()) == 1
+
+
+def test_a_start_that_ends_with_that_exit_code_by_itself_is_given_up_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pool = Pool((sys.executable, "-S", "-c", "raise SystemExit(2)"), [{}, {}], first_pause=0.01)
+
+    assert not asyncio.run(pool.run())
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("with exit code 2; giving up")
+    assert not pool.misused
 
 
 WORKER = """
@@ -169,7 +180,7 @@ def test_a_pool_that_works_is_not_given_up(
 def test_wrong_settings_are_said_once(program: Start) -> None:
     pool = program("run", "shop:cluster", "--workers", "2", CLUSTER_KIT_APPS="x")
 
-    assert pool.wait() == 1
+    assert pool.wait() == 2
     line = "cluster-kit: CLUSTER_KIT_APPS is not a setting; did you mean CLUSTER_KIT_APP?\n"
     assert pool.err == line
 
@@ -202,6 +213,6 @@ def test_reload_without_its_package_says_what_to_install(program: Start, tmp_pat
 
     running = program("run", "shop:cluster", "--reload", PYTHONPATH=str(tmp_path))
 
-    assert running.wait() == 1
+    assert running.wait() == 2
     line = "cluster-kit: --reload needs watchfiles: pip install 'cluster-kit[reload]'\n"
     assert running.err == line

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -70,6 +71,19 @@ async def test_cut_ends_what_is_open_and_lets_new_ones_in(proxy: FaultProxy) -> 
     client.writer.close()
 
 
+async def test_one_connection_can_be_cut_and_the_others_stay(proxy: FaultProxy) -> None:
+    clients = [await connect(proxy) for _ in range(3)]
+    chance = random.Random(7)
+
+    assert proxy.cut(one_of=chance) == 1
+
+    await eventually(lambda: proxy.connections == 2)
+    proxy.cut()
+    assert [await client.ended() for client in clients] == [True] * 3
+    await eventually(lambda: proxy.connections == 0)
+    assert proxy.cut(one_of=chance) == 0
+
+
 async def test_refuse_lets_nobody_in_until_resume(proxy: FaultProxy) -> None:
     client = await connect(proxy)
     proxy.refuse()
@@ -100,6 +114,20 @@ async def test_a_frozen_connection_can_be_cut(proxy: FaultProxy) -> None:
     client.writer.write(b"lost")
     await asyncio.sleep(0.05)
     proxy.cut()
+    assert await client.ended()
+    await eventually(lambda: proxy.connections == 0)
+
+
+async def test_close_after_lets_so_many_bytes_pass(proxy: FaultProxy) -> None:
+    client = await connect(proxy)
+    proxy.close_after(3, "to_client")
+    client.writer.write(b"abcdef")
+    assert await client.reader.read(100) == b"abc"
+    assert await client.ended()
+    client = await connect(proxy)
+    assert await client.ask(b"abcdef") == b"abcdef"  # once is once
+    proxy.close_after(0, "to_server")
+    client.writer.write(b"x")
     assert await client.ended()
     await eventually(lambda: proxy.connections == 0)
 

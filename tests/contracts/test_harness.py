@@ -4,12 +4,16 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cluster_kit.message import Reject
+from cluster_kit.settings import EventQueueSettings
+from cluster_kit.testing import assert_dead_lettered, assert_processed, assert_published
 from cluster_kit.testing.factory import ClusterFactory
-from cluster_kit.testing.recorder import Recorder, until
+from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
 from cluster_kit.testing.servers.given import GivenNode
 from cluster_kit.testing.servers.node import Node, NodeCommandError
@@ -71,6 +75,21 @@ async def test_a_factory_passes_settings_on(cluster_factory: ClusterFactory) -> 
     assert cluster.settings.url_for("event_queue").reveal() == cluster_factory.url
 
 
+@pytest.mark.parametrize("url", [None, "memory://elsewhere"])
+@pytest.mark.asyncio
+async def test_a_factory_passes_its_url_into_settings_without_one(
+    cluster_factory: ClusterFactory, url: str | None
+) -> None:
+    wanted = EventQueueSettings(max_retries=9)
+    [cluster] = await cluster_factory(event_queue=wanted, url=url)
+    assert cluster.settings.event_queue.max_retries == 9
+    assert cluster.settings.url_for("event_queue").reveal() == (url or cluster_factory.url)
+
+    own = EventQueueSettings(url="memory://its-own")
+    [other] = await cluster_factory(event_queue=own, url=url)
+    assert other.settings.url_for("event_queue").reveal() == "memory://its-own"
+
+
 @pytest.mark.asyncio
 async def test_a_factory_reports_tasks_that_outlive_its_clusters(
     monkeypatch: pytest.MonkeyPatch,
@@ -83,6 +102,65 @@ async def test_a_factory_reports_tasks_that_outlive_its_clusters(
     with pytest.raises(AssertionError, match="forgotten"):
         await factory.close()
     left.cancel()
+
+
+@pytest.mark.asyncio
+async def test_settled_waits_for_retries_and_delays(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory(event_queue={"retry": {"initial_delay": 0.05}})
+    recorder = Recorder(answers(ConnectionError("away")))
+    cluster.event_queue.subscribe("work", recorder.handle)
+    first = await cluster.event_queue.publish("work", 1)
+    second = await cluster.event_queue.publish("work", 2, delay=0.1)
+
+    await cluster_factory.settled()
+
+    assert assert_published(cluster_factory, "work", 2) == [first, second]
+    assert assert_processed(cluster_factory, "work", ids=[second, first])
+    assert_dead_lettered(cluster_factory, "work", 0)
+    assert len(recorder.runs) == 3
+
+
+@pytest.mark.asyncio
+async def test_settled_sees_what_a_broker_buried_by_itself(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory()
+    await cluster.event_queue.publish("work", 1, ttl=0.01)
+
+    await cluster_factory.settled("work")
+
+    assert_dead_lettered(cluster_factory, "work", 0)
+    assert await cluster.event_queue.dead_letters("work").count() == 1
+
+
+@pytest.mark.asyncio
+async def test_settled_says_what_it_waited_for(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory()
+    await cluster.event_queue.publish("work", 1, message_id="order-17")
+
+    with pytest.raises(AssertionError, match=r"work: 1 wait, 0 run, not ended: order-17"):
+        await cluster_factory.settled(timeout=0.05)
+
+
+@pytest.mark.asyncio
+async def test_assertions_say_what_they_saw(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory()
+    cluster.event_queue.subscribe("work", Recorder(always(Reject("no"))).handle)
+    await cluster.event_queue.publish("work", 1, message_id="order-17")
+    await cluster_factory.settled()
+
+    assert assert_dead_lettered(cluster_factory, "work", 1, reason="rejected") == ["order-17"]
+    wrong_ones: list[tuple[Callable[[], list[str]], str]] = [
+        (lambda: assert_published(cluster_factory, "mails"), "0 tasks of 'mails' were published"),
+        (lambda: assert_published(cluster_factory, "work", 2), "order-17; expected 2"),
+        (lambda: assert_processed(cluster_factory, "work"), "were processed: none"),
+        (lambda: assert_published(cluster_factory, "work", ids=["a"]), "order-17; expected a"),
+        (
+            lambda: assert_dead_lettered(cluster_factory, "work", reason="failed"),
+            "were dead-lettered as failed: none",
+        ),
+    ]
+    for wrong, text in wrong_ones:
+        with pytest.raises(AssertionError, match=text):
+            wrong()
 
 
 def test_providers_are_tried_in_order_and_say_why_not() -> None:

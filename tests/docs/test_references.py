@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cluster_kit import errors
+from cluster_kit import EventQueue, errors
+from cluster_kit.ports import EventQueueAdapter
 from cluster_kit.settings import Settings
 from cluster_kit.settings.variables import paths, variable
 from cluster_kit.telemetry import EVENTS
+from cluster_kit.testing.contracts.event_queue import Features
+from cluster_kit.testing.contracts.pubsub import Features as PubSubFeatures
+from cluster_kit_amqp.options import KNOWN_OPTIONS
 from tests.docs.documents import ROOT, parse
 
 ROW = re.compile(r"^\| (?P<cells>.*) \|$", re.MULTILINE)
 VARIABLE = re.compile(r"`(CLUSTER_KIT_[A-Z_]+)`")
-SERVICES = {"event_queue", "pubsub", "locks"}  # folders whose modules the architecture names, too
+DESCRIBED = (
+    "cluster_kit",
+    "cluster_kit/event_queue",
+    "cluster_kit/pubsub",
+    "cluster_kit/locks",
+    "adapters/cluster_kit_amqp",
+    "adapters/cluster_kit_amqp/plane",
+)
 UNUSED = {"memcached_url", "cache"}  # of capabilities yet to come
+FOLDERS = {"event_queue", "pubsub", "locks", "plane"}  # whose modules the architecture names, too
 
 
 def rows(document: str) -> list[list[str]]:
@@ -80,19 +95,85 @@ def test_telemetry_events_are_as_in_the_code() -> None:
     assert table == dict(EVENTS)
 
 
+def tables(document: str, heading: str) -> list[dict[str, str]]:
+    """Each table with this first heading: name to second cell."""
+    found: list[dict[str, str]] = []
+    inside = False
+    for row in rows(document):
+        if re.fullmatch("-+", row[0]):
+            continue
+        names = re.findall(r"`([a-z_]+)`", row[0])
+        if row[0] == heading:
+            found.append({})
+        elif inside and names:
+            found[-1] |= dict.fromkeys(names, row[1])
+        inside = row[0] == heading or (inside and bool(names))
+    return found
+
+
+def options(method: Callable[..., object]) -> dict[str, object]:
+    """Keyword-only parameters with their defaults."""
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(("number", "method"), [(0, "subscribe"), (1, "publish")])
+def test_the_options_of_tasks_are_as_in_the_code(number: int, method: str) -> None:
+    table = tables("docs/how-to/tasks.md", "option")[number]
+    real = options(getattr(EventQueue, method))
+
+    assert list(table) == list(real)
+    for name, default in real.items():
+        if default is not None:  # what None leaves to whom is told in words
+            assert table[name].strip("`") == str(default)
+
+
+def test_the_options_of_amqp_urls_are_as_in_the_code() -> None:
+    [table] = tables("docs/reference/settings.md", "option")
+
+    assert set(table) == set(KNOWN_OPTIONS)
+
+
+def test_the_port_is_as_in_the_code() -> None:
+    [table] = tables("docs/how-to/write-an-adapter.md", "method of `EventQueueAdapter`")
+
+    assert set(table) == {
+        name for name in vars(EventQueueAdapter) if not name.startswith("_") and name != "mro"
+    }
+
+
+def test_the_features_of_an_adapter_are_as_in_the_code() -> None:
+    shown = tables("docs/how-to/write-an-adapter.md", "feature")
+
+    assert [list(table) for table in shown] == [
+        [field.name for field in dataclasses.fields(features)]
+        for features in (Features, PubSubFeatures)
+    ]
+
+
+def test_the_fixtures_are_as_in_the_code() -> None:
+    [table] = tables("docs/how-to/testing.md", "fixture")
+
+    source = ast.parse((ROOT / "cluster_kit/testing/fixtures.py").read_text())
+    defined = {
+        node.name
+        for node in source.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.decorator_list
+    }
+    assert set(table) == defined
+
+
 def test_the_modules_of_the_architecture_are_those_there_are() -> None:
     named: set[str] = set()
     for row in rows("docs/architecture.md"):
         if all(re.fullmatch(r"`[a-z_]+/?`", name) for name in row[0].split(", ")):
             named |= set(re.findall(r"[a-z_]+", row[0]))
-    named -= SERVICES
+    named -= FOLDERS
 
-    assert named == modules(ROOT / "cluster_kit").union(
-        *(modules(ROOT / "cluster_kit" / service) for service in SERVICES)
-    )
+    assert named == set().union(*(modules(ROOT / folder) for folder in DESCRIBED))
 
 
 def modules(folder: Path) -> set[str]:
     inner = {path.stem for path in folder.glob("[a-z]*.py")}
     folders = {path.parent.name for path in folder.glob("*/__init__.py")}
-    return (inner | folders) - SERVICES
+    return (inner | folders) - FOLDERS

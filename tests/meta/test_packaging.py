@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,47 @@ def test_every_make_target_says_what_it_is_for() -> None:
     assert sorted(" ".join(phony).split()) == sorted(name for name, _ in targets)
 
 
-@pytest.mark.parametrize("script", [".ci/run", "scripts/servers"])
+SCRIPTS = [
+    name for name in (".ci/run", "scripts/servers") if (ROOT / name).parent.exists()
+]  # a source distribution has no .ci
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_can_be_started(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert (ROOT / script).read_text().startswith("#!/")
+
+
+def test_what_a_source_distribution_takes_along_is_there() -> None:
+    included = TOOL["hatch"]["build"]["targets"]["sdist"]["include"]
+
+    assert [name for name in included if not (ROOT / name.lstrip("/")).exists()] == []
+    assert "/.ci" not in included  # how submissions are taken in here is no part of the product
+
+
+def test_a_module_that_is_imported_is_a_dependency_by_its_own_name() -> None:
+    declared = {
+        re.split(r"[<>=\[]", requirement)[0].replace("-", "_")
+        for requirement in PROJECT["project"]["dependencies"]
+    }
+    imported = {
+        name.split(".")[0]
+        for package in ("cluster_kit", *(f"adapters/{adapter}" for adapter in ADAPTERS))
+        for path in (ROOT / package).rglob("*.py")
+        if "testing" not in path.parts
+        for name in imports(ast.parse(path.read_text()))
+    }
+    ours = {"cluster_kit", *ADAPTERS}
+    of_others = {"watchfiles", "pydantic_core"}  # of the extra reload, and a part of pydantic
+
+    assert imported - ours - of_others - set(sys.stdlib_module_names) - declared == set()
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.add(node.module)
+    return found

@@ -50,11 +50,10 @@ class FakeChannel:
     async def cancel(self, tag: str) -> None:
         self._broker.cancelled.append(tag)
 
-    async def ack(self, tag: int) -> None:
-        await self._broker.ack_gate.wait()
+    def ack(self, tag: int) -> None:
         self._broker.log.append(f"ack {tag}")
 
-    async def requeue(self, tag: int, *, multiple: bool = False) -> None:
+    def requeue(self, tag: int, *, multiple: bool = False) -> None:
         self._broker.log.append(f"requeue {tag}{' and below' if multiple else ''}")
 
     async def close(self) -> None:
@@ -74,8 +73,6 @@ class FakeBroker:
         self.cancelled: list[str] = []
         self.log: list[str] = []
         self.refusal: ChannelDown | None = None
-        self.ack_gate = asyncio.Event()
-        self.ack_gate.set()
 
     def on_change(self, callback: Callable[[], None]) -> None: ...
 
@@ -107,7 +104,7 @@ async def consuming(
     context = AdapterContext(app="shop", instance_id="one", tasks=tasks, emit=lambda *_, **__: None)
     surroundings = Surroundings(
         connection=cast("Connection", FakeConnection(broker)),
-        declarer=Declarer("none", 10, cast("Any", None)),
+        declarer=Declarer(cast("Any", None), "none", 10, cast("Any", None), tasks),
         context=context,
         problems=problems,
     )
@@ -173,36 +170,15 @@ async def test_after_a_pause_the_share_is_filled_up_as_it_gets_free() -> None:
         assert broker.cancelled == [tag for tag, _, _ in broker.consumed]
 
 
-async def test_closing_waits_for_acknowledgements_and_returns_the_rest_before_the_channel() -> None:
+async def test_closing_returns_what_is_unsettled_before_the_channel() -> None:
     broker = FakeBroker()
     async with consuming(broker) as (consumer, received, _):
         for tag in (1, 2, 3):
             broker.deliver(tag)
-        broker.ack_gate.clear()
-        acking = asyncio.create_task(received[1].ack())
-        closing = asyncio.create_task(consumer.close())
-        await eventually(lambda: broker.cancelled)
-        assert "close" not in broker.log
-        broker.ack_gate.set()
-        await acking
-        await closing
-
-        assert broker.log == ["ack 2", "requeue 3 and below", "close"]
-
-
-async def test_a_cancelled_acknowledgement_goes_back_with_the_channel() -> None:
-    broker = FakeBroker()
-    async with consuming(broker) as (consumer, received, _):
-        broker.deliver(1)
-        broker.ack_gate.clear()
-        acking = asyncio.create_task(received[0].ack())
-        await asyncio.sleep(0)
-        acking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await acking
+        await received[1].ack()
         await consumer.close()
 
-        assert broker.log == ["requeue 1 and below", "close"]
+        assert broker.log == ["ack 2", "requeue 3 and below", "close"]
 
 
 async def test_a_cancelled_pause_takes_effect_all_the_same() -> None:

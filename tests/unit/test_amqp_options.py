@@ -25,6 +25,7 @@ def test_a_full_url() -> None:
     options = parse_url(
         "amqps://us%2Fer:p%40%3A%25@h1:1,[::1]:2,h3/a%2Fb"
         "?declare=none&heartbeat=3&connect_timeout=1.5&shuffle=false&verify=no"
+        "&name=web%20one&frame_max=65536&channel_max=9&auth=external&certfile=c.pem"
     )
 
     assert options.hosts == (Host("h1", 1), Host("::1", 2), Host("h3", 5671))
@@ -33,7 +34,12 @@ def test_a_full_url() -> None:
     assert (options.declare, options.heartbeat, options.connect_timeout) == ("none", 3, 1.5)
     assert not options.shuffle
     assert options.tls
-    assert options.tls_context() is not None
+    assert (options.name, options.frame_max, options.channel_max) == ("web one", 65536, 9)
+    assert (options.auth, options.certfile) == ("external", "c.pem")
+
+
+def test_tls_without_files_trusts_what_the_system_trusts() -> None:
+    assert parse_url("amqps://mq").tls_context() is not None
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,14 @@ def test_a_near_miss_of_a_value_is_corrected() -> None:
         ("heartbeat=5&heartbeat=6", "heartbeat"),
         ("cafile=/x", "cafile"),
         ("verify=false", "verify"),
+        ("frame_max=4096", "frame_max"),
+        ("frame_max=134217729", "frame_max"),
+        ("channel_max=0", "channel_max"),
+        ("channel_max=65536", "channel_max"),
+        ("name=", "name"),
+        ("name=" + "x" * 201, "name"),
+        ("auth=kerberos", "auth"),
+        ("auth=external", "auth"),
     ],
 )
 def test_a_bad_value_names_its_option(query: str, option: str) -> None:
@@ -102,6 +116,8 @@ def test_a_bad_value_names_its_option(query: str, option: str) -> None:
         "amqp://u:s3cret@[::1/",
         "amqp://u:s3cr#et@mq/",
         "amqps://u:s3cret@mq/?keyfile=x",
+        "amqps://u:s3cret@mq/?auth=external",
+        "amqp://u:s3cret@mq/" + "x" * 256,
     ],
 )
 def test_a_bad_url_is_refused_without_its_password(url: str) -> None:

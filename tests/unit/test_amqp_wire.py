@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster_kit.clock import MAX_WAIT
-from cluster_kit.message import DeadReason, Death, Envelope
+from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import QueueName, check_message_id
 from cluster_kit_amqp.link import Incoming, Message
 from cluster_kit_amqp.wire import (
@@ -111,7 +111,8 @@ envelopes = st.builds(
     content_type=st.one_of(st.none(), st.sampled_from(["application/json", "text/plain"])),
     published_at=st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000),
     attempt=st.integers(1, 2**31 - 1),
-    max_retries=st.one_of(st.none(), st.integers(0, 2**31 - 1)),
+    max_retries=st.one_of(st.none(), st.integers(0, MAX_RETRIES)),
+    crashes=st.integers(0, 2**31 - 1),
     timeout=st.one_of(st.none(), st.integers(1, int(MAX_WAIT * 1000)).map(lambda ms: ms / 1000)),
     expires_at=st.one_of(st.none(), st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000)),
     origin=st.text(alphabet="abc-", max_size=40),

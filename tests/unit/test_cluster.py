@@ -52,7 +52,7 @@ def test_without_a_name_it_says_where_one_comes_from() -> None:
         Cluster()
 
 
-@pytest.mark.parametrize("name", ["", "two words", "a" * 41, "a*", 7])
+@pytest.mark.parametrize("name", ["", "two words", "a" * 41, "a*", "shop.eu", 7])
 def test_a_bad_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidNameError, match=r"^bad app name "):
         Cluster(name)
@@ -96,9 +96,18 @@ def test_serving_follows_the_worker_mode(mode: str, web: bool, topic: bool) -> N
     assert (made.serving(), made.serving("mails:send")) == (web, topic)
 
 
-def test_a_malformed_topic_is_refused() -> None:
-    with pytest.raises(InvalidNameError, match=r"^bad topic 'a b'"):
-        cluster().serving("a b")
+@pytest.mark.parametrize("topic", ["a b", "a,b", "!", "*", "-"])
+def test_a_malformed_topic_is_refused_wherever_it_is_said(topic: str) -> None:
+    class Listing(Mails):
+        topics: tuple[str, ...] = (topic,)
+
+    made = cluster()
+    with pytest.raises(InvalidNameError, match=r"^bad topic "):
+        made.serving(topic)
+    with pytest.raises(InvalidNameError, match=r"^bad topic "):
+        made.event_queue.subscribe("mails", Recorder().handle, serves=topic)
+    with pytest.raises(InvalidNameError, match=r"^bad topic "):
+        made.add_plugin(Listing)
 
 
 @pytest.mark.asyncio

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 PROGRAM = """
 from __future__ import annotations
-import asyncio
+import asyncio, os, time
 from cluster_kit import Cluster, Plugin
 
 class Worker(Plugin):
@@ -33,6 +33,7 @@ class Worker(Plugin):
 
     async def work(self, payload: int) -> None:
         print("working", flush=True)
+        time.sleep(float(os.environ["BLOCKED"]))
         await asyncio.sleep(60)
 
     async def before_stop(self) -> None:
@@ -47,11 +48,11 @@ NUMBERS = [signal.SIGTERM, signal.SIGINT]
 
 
 @asynccontextmanager
-async def program(drain_timeout: float) -> AsyncGenerator[Process]:
+async def program(drain_timeout: float, blocked: float = 0) -> AsyncGenerator[Process]:
     """Run the program above in a process of its own, up to the point where its task runs."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM),
-        env={"CLUSTER_KIT_DRAIN_TIMEOUT": str(drain_timeout)},
+        env={"CLUSTER_KIT_DRAIN_TIMEOUT": str(drain_timeout), "BLOCKED": str(blocked)},
         stdout=PIPE,
         stderr=PIPE,
     )
@@ -92,6 +93,15 @@ async def test_a_second_signal_ends_the_process_at_once() -> None:
 
         assert process.returncode == -signal.SIGTERM
         assert await line(process) == ""
+
+
+async def test_two_signals_that_come_while_the_loop_is_blocked_are_two() -> None:
+    async with program(drain_timeout=60, blocked=1) as process:
+        for number in NUMBERS:
+            process.send_signal(number)
+
+        async with asyncio.timeout(20):
+            assert await process.wait() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", NUMBERS)

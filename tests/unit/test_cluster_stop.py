@@ -2,15 +2,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from cluster_kit import Cluster, Delivery, Plugin, Settings
-from cluster_kit.errors import ConfigurationError, NotStartedError, PluginFailedError
+from cluster_kit.errors import (
+    ConfigurationError,
+    ConnectError,
+    LifecycleError,
+    NotStartedError,
+    PluginFailedError,
+)
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder, until
 from tests.unit.adapters import Faults
+
+ABANDONED = r"^start\(\) was abandoned: stop\(\) was called$"
 
 
 class Gate(Plugin):
@@ -51,11 +60,11 @@ async def test_stopping_before_start_and_twice_is_legal() -> None:
     assert await made.stop() == []
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan"), "5"])
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "5", 1e10])
 @pytest.mark.asyncio
 async def test_a_bad_timeout_is_refused_and_nothing_stops(timeout: Any) -> None:
     async with cluster() as made:
-        with pytest.raises(ConfigurationError, match=r"^timeout must be "):
+        with pytest.raises(ConfigurationError, match=r"^timeout (must be|may be at most) "):
             await made.stop(timeout)
         assert made.health()["ready"] is True
 
@@ -97,16 +106,25 @@ async def test_a_stop_outlives_its_caller() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_stop_during_start_cancels_it() -> None:
+async def test_a_stop_during_start_ends_it_and_cancels_no_caller() -> None:
     gate = Gate("load")
     made = cluster(gate)
-    starting = asyncio.create_task(made.start())
+    cancelled: list[int] = []
+
+    async def caller() -> None:
+        with pytest.raises(LifecycleError, match=ABANDONED):
+            await made.start()
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled.append(task.cancelling())
+
+    starting = asyncio.create_task(caller())
     async with asyncio.timeout(5):
         await gate.reached.wait()
     async with asyncio.timeout(5):
         assert await made.stop() == []
-        with pytest.raises(asyncio.CancelledError):
-            await starting
+        await starting
+    assert cancelled == [0]
     assert made.health()["status"] == "down"
 
     gate.opened.set()
@@ -116,7 +134,7 @@ async def test_a_stop_during_start_cancels_it() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_stop_cancels_every_start_that_came_before_it() -> None:
+async def test_a_stop_ends_every_start_that_came_before_it() -> None:
     gate = Gate("load")
     made = cluster(gate)
     starting = [asyncio.create_task(made.start()) for _ in range(3)]
@@ -125,8 +143,86 @@ async def test_a_stop_cancels_every_start_that_came_before_it() -> None:
         assert await made.stop() == []
         outcomes = await asyncio.gather(*starting, return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3
+    assert [(type(outcome), str(outcome)) for outcome in outcomes] == [
+        (LifecycleError, "start() was abandoned: stop() was called")
+    ] * 3
     assert made.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_stop_ends_a_start_in_the_task_that_asked_for_both(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A hook may spawn what stops; the task that waits for start() itself goes on."""
+
+    class Ends(Plugin):
+        name = "ends"
+
+        async def load(self) -> None:
+            stopping.append(asyncio.create_task(made.stop()))
+            await asyncio.Event().wait()
+
+    stopping: list[asyncio.Task[list[str]]] = []
+    made = cluster(Ends())
+    async with asyncio.timeout(5):
+        with pytest.raises(LifecycleError, match=ABANDONED):
+            await made.start()
+        assert await stopping[0] == []
+    assert made.health()["status"] == "down"
+    assert caplog.records == []
+
+
+@pytest.mark.asyncio
+async def test_a_start_whose_caller_is_gone_is_undone_although_a_hook_swallows_it() -> None:
+    class Deaf(Plugin):
+        name = "deaf"
+
+        async def load(self) -> None:
+            reached.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+        async def before_stop(self) -> None:
+            undone.set()
+
+    reached, undone = asyncio.Event(), asyncio.Event()
+    made = cluster(Deaf())
+    starting = asyncio.create_task(made.start())
+    async with asyncio.timeout(5):
+        await reached.wait()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    assert undone.is_set()
+    assert made.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_caller_that_is_cancelled_as_its_start_ends_leaves_nothing_running() -> None:
+    made = cluster()
+    starting = asyncio.create_task(made.start())
+
+    def observe(event: str, _fields: object) -> None:
+        if event == "cluster.started":
+            starting.cancel()
+
+    made.telemetry.subscribe(observe)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert made.health()["status"] == "down"
+
+
+@pytest.mark.asyncio
+async def test_a_failed_start_is_told_to_its_caller_alone(caplog: pytest.LogCaptureFixture) -> None:
+    made = cluster(event_queue={"url": "faulty://start"})
+    Faults(made).refuses = True
+
+    with pytest.raises(ConnectError):
+        await made.start()
+    assert caplog.records == []
 
 
 @pytest.mark.asyncio

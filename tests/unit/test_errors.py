@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import re
 import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -37,6 +40,7 @@ from cluster_kit.errors import (
     shorten,
     suggestion,
 )
+from cluster_kit.message import Reject, Retry, Snooze
 
 CLASSES = {
     name: kind
@@ -147,6 +151,62 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
 )
 def test_texts(error: ClusterKitError, text: str) -> None:
     assert str(error) == text
+
+
+def sample(kind: type[ClusterKitError]) -> ClusterKitError:
+    """An error of this class, made as the library makes it."""
+    arguments: dict[type[ClusterKitError], tuple[object, ...]] = {
+        InvalidNameError: ("channel", "a b", "no spaces"),
+        UnknownOptionError: ("memory://", "pth", ["path"]),
+        AdapterNotFoundError: ("ampq", ["memory", "amqp"]),
+        AdapterUnavailableError: ("amqp", "the package aio_pika", "pip install aio-pika"),
+        TopologyError: ("queue 'a'", "x-max-length differs"),
+        ConnectError: ("amqp://shop:secret@mq/", "refused"),
+        PublishUnconfirmed: ("m1", "no answer within 10 s"),
+        PublishManyError: (["a"], {"b": ConnectionLost("gone")}),
+        MessageTooLargeError: ("the payload", 12, 10),
+        HandlerTimeout: (0.25,),
+        PluginFailedError: ("mails", "load", KeyError("x")),
+    }
+    return kind(*arguments.get(kind, ("text",)))
+
+
+def seen(error: BaseException) -> object:
+    attributes = {
+        name: {id_: seen(inner) for id_, inner in value.items()} if name == "failed" else value
+        for name, value in vars(error).items()
+    }
+    return type(error), str(error), repr(error), error.args, attributes
+
+
+def through_pickle(error: BaseException) -> BaseException:
+    again: BaseException = pickle.loads(pickle.dumps(error))
+    return again
+
+
+@pytest.mark.parametrize("way", [through_pickle, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(sample(kind) for _, kind in sorted(CLASSES.items())),
+        ConnectError("amqp://mq/", "wrong password", retryable=False),
+        Retry(5, "busy"),
+        Retry(),
+        Snooze(3),
+        Reject("never"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.__name__,
+)
+def test_errors_survive_pickle_and_copy(
+    error: Exception, way: Callable[[BaseException], BaseException]
+) -> None:
+    error.add_note("seen in process 7")
+
+    again = way(error)
+
+    assert again is not error
+    assert seen(again) == seen(error)
+    assert getattr(again, "retryable", None) == getattr(error, "retryable", None)
 
 
 def test_errors_are_what_a_caller_would_catch_in_plain_python() -> None:

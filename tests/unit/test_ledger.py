@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.event_queue.ledger import REMEMBERED, REMEMBERED_SECONDS, Ledger
-from cluster_kit.event_queue.run import Run
+from cluster_kit.event_queue.run import Place, Run
 from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
 from cluster_kit.testing.clock import FakeClock
@@ -42,7 +43,8 @@ def delivered(
 
 
 def run(delivery: Delivered) -> Run:
-    return Run(delivery, timeout=60, grace=5, on_release=lambda: None, torn_down=lambda: False)
+    place = Place(grace=5, deadlines=Deadlines(), on_release=lambda: None, torn_down=lambda: False)
+    return Run(delivery, place, timeout=60)
 
 
 @pytest.fixture
@@ -65,6 +67,22 @@ def test_a_run_is_known_by_its_copy_and_its_id_until_it_ends(ledger: Ledger) -> 
 
     ledger.end(one)
     assert ledger.same_copy(delivered()) is None
+
+
+def test_what_runs_or_is_remembered_is_not_new(ledger: Ledger) -> None:
+    assert ledger.is_new(delivered())
+    ledger.begin(one := run(delivered()))
+    assert not ledger.is_new(delivered(copy_id="other"))
+    ledger.settling(one)
+    assert not ledger.is_new(delivered())
+    ledger.end(one)
+    assert ledger.is_new(delivered())
+
+    ledger.settled(one.received, ack_lost=False)
+    assert not ledger.is_new(delivered())
+    ledger.done(task("2"))
+    assert not ledger.is_new(delivered("2"))
+    assert ledger.is_new(delivered("2", queue=REPORTS))
 
 
 def test_queues_do_not_share_ids_or_copies(ledger: Ledger) -> None:
@@ -92,7 +110,7 @@ def test_a_retry_that_begins_while_its_predecessor_settles_is_not_forgotten(ledg
 def test_copies_without_identity_are_never_mistaken_for_one_another(ledger: Ledger) -> None:
     nameless = run(delivered("1", copy_id=""))
     ledger.begin(nameless)
-    ledger.settled(nameless, ack_lost=True)
+    ledger.settled(nameless.received, ack_lost=True)
 
     assert ledger.same_copy(delivered("2", copy_id="")) is None
     assert not ledger.only_ack_missing(delivered("2", copy_id=""))
@@ -138,7 +156,7 @@ def test_memory_is_bounded_and_the_oldest_goes_first(ledger: Ledger) -> None:
 
 def test_a_lost_acknowledgement_is_remembered_until_it_is_made(ledger: Ledger) -> None:
     one = run(delivered())
-    ledger.settled(one, ack_lost=True)
+    ledger.settled(one.received, ack_lost=True)
 
     assert ledger.only_ack_missing(delivered())
     assert not ledger.only_ack_missing(delivered(copy_id="other"))
@@ -154,7 +172,7 @@ def test_a_lost_acknowledgement_is_remembered_until_it_is_made(ledger: Ledger) -
 def test_a_sent_acknowledgement_that_got_lost_shows_when_the_copy_comes_again(
     ledger: Ledger,
 ) -> None:
-    ledger.settled(run(delivered()), ack_lost=False)
+    ledger.settled(delivered(), ack_lost=False)
 
     assert ledger.only_ack_missing(delivered(redeliveries=1))
     assert not ledger.only_ack_missing(delivered())  # another message under the same id
@@ -162,7 +180,7 @@ def test_a_sent_acknowledgement_that_got_lost_shows_when_the_copy_comes_again(
 
 def test_lost_acknowledgements_are_bounded_too(ledger: Ledger) -> None:
     for number in range(REMEMBERED + 1):
-        ledger.settled(run(delivered(copy_id=str(number))), ack_lost=True)
+        ledger.settled(delivered(copy_id=str(number)), ack_lost=True)
 
     assert not ledger.only_ack_missing(delivered(copy_id="0"))
     assert ledger.only_ack_missing(delivered(copy_id=str(REMEMBERED)))

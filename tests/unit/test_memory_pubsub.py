@@ -224,3 +224,20 @@ async def test_the_file_of_a_hub_concerns_the_event_queue_only() -> None:
 def test_a_wrong_url_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         asyncio.run(Bench("/path").adapter())
+
+
+@pytest.mark.asyncio
+async def test_a_publish_right_after_an_outage_does_not_overtake_those_that_waited() -> None:
+    bench, ear = Bench(), Ear()
+    sender, adapter = await bench.adapter(), await bench.adapter(ear)
+    await adapter.bind(binding())
+    sender.disconnect()
+    waiting = [asyncio.create_task(send(sender, str(number))) for number in range(3)]
+    await asyncio.sleep(0)
+
+    sender.reconnect()
+    await send(sender, "late")
+    await asyncio.gather(*waiting)
+
+    assert ear.bodies == [b"0", b"1", b"2", b"late"]
+    await bench.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from cluster_kit.names import (
     check_channel,
     check_message_id,
     check_name,
+    check_queue,
+    check_topic,
     new_id,
 )
 
@@ -107,6 +110,7 @@ def test_a_bad_message_id_is_refused_with_the_reason(message_id: object, reason:
 
 def test_new_ids_are_legal_and_differ() -> None:
     ids = {new_id() for _ in range(100)}
+    assert {(uuid.UUID(id_).version, uuid.UUID(id_).variant) for id_ in ids} == {(4, uuid.RFC_4122)}
 
     assert len(ids) == 100
     assert {check_message_id(one) for one in ids} == ids
@@ -120,8 +124,35 @@ def test_queue_names() -> None:
     assert (str(own), str(shared)) == (own.full, shared.full)
 
 
-@given(app=LEGAL, other=LEGAL, channel=LEGAL)
-def test_applications_do_not_share_prefixed_queues(app: str, other: str, channel: str) -> None:
-    mine, theirs = QueueName(app, channel), QueueName(other, channel)
+@pytest.mark.parametrize("name", ["shop.eu", ".shop", "shop.", "."])
+def test_an_app_name_has_no_dot_so_that_it_ends_where_the_channel_begins(name: str) -> None:
+    text = f"^bad app name {re.escape(repr(name))}: '.' separates the app from the channel$"
+    with pytest.raises(InvalidNameError, match=text):
+        check_app(name)
 
-    assert (mine.full == theirs.full) == (app == other)
+
+@given(app=LEGAL, other=LEGAL, channel=LEGAL, other_channel=LEGAL)
+def test_applications_do_not_share_prefixed_queues(
+    app: str, other: str, channel: str, other_channel: str
+) -> None:
+    try:
+        check_app(app), check_app(other)
+    except InvalidNameError:
+        return
+    mine, theirs = QueueName(app, channel), QueueName(other, other_channel)
+
+    assert (mine.full == theirs.full) == (mine == theirs)
+
+
+@pytest.mark.parametrize("queue", [QueueName(None, "ck.v1.dead-end"), QueueName("ck", "v1.mails")])
+def test_no_channel_can_be_one_of_the_librarys_helpers(queue: QueueName) -> None:
+    text = r"names that begin with ck\.v1\. belong to the library"
+    with pytest.raises(InvalidNameError, match=text):
+        check_queue(queue)
+
+
+def test_a_topic_is_a_name_without_a_meaning_in_the_worker_mode() -> None:
+    assert check_topic("mails:send") == "mails:send"
+    for bad in ("", "a b", "a,b", "!", "*", "-", ["mails"], None):
+        with pytest.raises(InvalidNameError, match=r"^bad topic "):
+            check_topic(bad)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster_kit.errors import HandlerTimeout
-from cluster_kit.event_queue.outcome import Again, Dead, Done, Judge
+from cluster_kit.event_queue.outcome import Again, Dead, Judge
 from cluster_kit.message import DeadReason, Envelope, Reject, Retry, Snooze
 from cluster_kit.names import QueueName
 from cluster_kit.retry import RetryPolicy
@@ -40,10 +40,6 @@ def dead(error: BaseException, attempt: int = 1, max_retries: int = 3) -> Dead:
 class WeirdError(Exception):
     def __str__(self) -> str:
         raise LookupError
-
-
-def test_no_error_is_done() -> None:
-    assert JUDGE.verdict(task(), None, max_retries=0) == Done()
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), HandlerTimeout(1), Retry()])
@@ -103,7 +99,8 @@ def test_a_reject_dies_at_once_with_its_reason() -> None:
     death = dead(Reject("no such order")).death
 
     assert (death.reason, death.error_text) == (DeadReason.REJECTED, "no such order")
-    assert dead(Reject()).death.error_text == ""
+    assert dead(Reject()).death.error_text == "the handler rejected the task"
+    assert dead(Retry(), attempt=4).death.error_text == "the handler asked for a retry"
 
 
 def test_an_error_whose_text_cannot_be_made_does_not_stop_the_verdict() -> None:

@@ -190,6 +190,30 @@ def test_listing_adapters_loads_no_driver() -> None:
     assert [name for name in in_a_fresh_process(code) if name.split(".")[0] in HEAVY] == []
 
 
+def test_an_import_loads_nothing_but_the_package() -> None:
+    loaded = in_a_fresh_process("import cluster_kit\nprint(json.dumps(sorted(sys.modules)))")
+
+    ours = [name for name in loaded if name.split(".")[0].startswith("cluster_kit")]
+    assert ours == ["cluster_kit"]
+    assert {"asyncio", "importlib.metadata", "logging"}.isdisjoint(loaded)
+
+
+def test_a_start_loads_only_what_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no .env is
+    code = (
+        "import asyncio\n"
+        "from cluster_kit import Cluster\n"
+        "async def main():\n"
+        "    async with Cluster('shop') as cluster:\n"
+        "        await cluster.event_queue.publish('mails', 1)\n"
+        "asyncio.run(main())\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+
+    others = {*HEAVY, "cluster_kit.testing", "cluster_kit.cli"} - {"pydantic", "pydantic_settings"}
+    assert others.isdisjoint(in_a_fresh_process(code))
+
+
 def test_every_name_is_found_where_it_is_promised() -> None:
     namespace: dict[str, object] = {}
     exec("from cluster_kit import *", namespace)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster_kit import Cluster, Plugin, Settings
-from cluster_kit.broadcast import Binding, Broadcast
+from cluster_kit.broadcast import Binding, Broadcast, Event
 from cluster_kit.errors import ConfigurationError, PublishUnconfirmed, TopologyError
 from cluster_kit.ports import AdapterSpec
 from cluster_kit.pubsub.stats import OTHERS, Counters
@@ -324,3 +324,37 @@ async def test_an_on_gap_that_ends_its_own_task_takes_no_later_gap_with_it() -> 
         instance.adapter.reconnect()
 
         assert await hearer.is_told(2) == [["a"], ["a"]]
+
+
+@pytest.mark.asyncio
+async def test_a_handler_that_ends_its_own_task_takes_no_waiting_message_with_it() -> None:
+    async with Stage(1) as [instance]:
+        gate = asyncio.Event()
+
+        async def end_the_task(message: object, _event: Event) -> None:
+            await gate.wait()
+            if message == 0:
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+                await asyncio.sleep(0)
+
+        hearer = Hearer(end_the_task)
+        await instance.manager.subscribe("a", hearer.handle)
+        for number in range(3):
+            await instance.manager.publish("a", number, skip_self=False)
+        gate.set()
+
+        assert await hearer.hears(3) == [0, 1, 2]
+
+
+@pytest.mark.asyncio
+async def test_closing_a_subscription_leaves_no_task() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        subscription = await instance.manager.subscribe("a", hearer.handle, debounce=60)
+        await instance.manager.publish("a", 1, skip_self=False)
+        assert instance.supervisor._tasks
+
+        await subscription.close()
+
+        await eventually(lambda: not instance.supervisor._tasks)
+        assert instance.manager.stats()["a"].waiting == 0

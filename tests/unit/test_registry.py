@@ -177,7 +177,7 @@ def test_an_adapter_that_cannot_be_imported_harms_only_who_asks_for_it(
 
     assert registry.names() == ["aiocache", "amqp", "memory"]
     assert registry.find("memory://").name == "memory"
-    pattern = "^" + re.escape(f"adapter 'kafka' needs {reason}")
+    pattern = "^" + re.escape(f"adapter 'kafka' needs {reason}") + ".*: pip install kafka_"
     with pytest.raises(AdapterUnavailableError, match=pattern) as caught:
         registry.create("event_queue", "kafka://mq", context())
     assert caught.value.__cause__ is not None
@@ -195,9 +195,25 @@ def test_a_third_party_adapter_is_found_as_the_librarys_own(site: Site) -> None:
     assert registry.find("kafkas://mq").name == "kafka"
 
 
-def test_an_entry_point_that_names_something_else_is_refused(site: Site) -> None:
+def test_an_entry_point_that_names_something_else_harms_only_who_asks_for_it(site: Site) -> None:
     site.install("", target="json:dumps")
+    registry = AdapterRegistry()
 
-    text = "entry point 'kafka' of cluster_kit.adapters is no AdapterSpec: json:dumps"
-    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
-        AdapterRegistry()
+    assert registry.names() == ["amqp", "memory"]
+    text = "adapter 'kafka' needs an AdapterSpec at json:dumps, where a function is"
+    with pytest.raises(AdapterUnavailableError, match=f"^{re.escape(text)}$"):
+        registry.find("kafka://mq")
+    assert [str(error) for error in registry.unavailable()] == [text]
+
+
+def test_a_scheme_nobody_serves_is_refused_with_what_is_installed_and_cannot_be_used(
+    site: Site,
+) -> None:
+    site.install("import no_such_driver")
+
+    text = (
+        "no adapter for kafka+ssl://; known: amqp, amqps, memory; "
+        "adapter 'kafka' needs the package no_such_driver: pip install kafka_"
+    )
+    with pytest.raises(AdapterNotFoundError, match=f"^{re.escape(text)}"):
+        AdapterRegistry().find("kafka+ssl://mq")

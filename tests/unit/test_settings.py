@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import re
 import traceback
@@ -18,14 +17,6 @@ from cluster_kit.settings import EventQueueSettings, ServerUrl, Settings, Worker
 
 SECRET = "s3cr3t"
 URL = f"amqp://shop:{SECRET}@mq/"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.upper().startswith("CLUSTER_KIT_"):
-            monkeypatch.delenv(name)
 
 
 def problems(make: Callable[[], object]) -> list[str]:
@@ -96,6 +87,20 @@ def test_an_argument_of_none_unsets_a_variable(monkeypatch: pytest.MonkeyPatch) 
 
 def test_durations_may_be_timedeltas() -> None:
     assert Settings(drain_timeout=timedelta(minutes=1)).drain_timeout == 60.0
+
+
+@pytest.mark.parametrize(
+    "path", ["TIMEOUT", "PUBLISH_TIMEOUT", "CANCEL_GRACE", "DRAIN_TIMEOUT", "CONNECT_TIMEOUT"]
+)
+def test_no_duration_is_over_thirty_days(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    group = "EVENT_QUEUE__" if path in {"TIMEOUT", "PUBLISH_TIMEOUT", "CANCEL_GRACE"} else ""
+    name = f"CLUSTER_KIT_{group}{path}"
+    monkeypatch.setenv(name, "2592000")
+    Settings()
+    monkeypatch.setenv(name, "2592001")
+
+    text = "the duration may be at most 2,592,000 seconds, not 2592001.0"
+    assert problems(Settings) == [f"{name}: {text}"]
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])

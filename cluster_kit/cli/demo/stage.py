@@ -10,10 +10,12 @@ from cluster_kit.cli.demo.journal import PATIENCE, BrokenPromise, Journal, Kind
 from cluster_kit.cli.demo.workload import CHANNELS, CRASH_LIMIT
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import ClusterKitError, LifecycleError
-from cluster_kit.settings import Settings
+from cluster_kit.settings import EventQueueSettings, Settings
 from cluster_kit.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
     from cluster_kit.message import DeadLetter
 
 APP = "cluster-kit-demo"
@@ -59,15 +61,28 @@ class Instance(Protocol):
 MakeInstance = Callable[[str, Journal], Instance]
 
 
+class DemoSettings(Settings):
+    """Settings that neither variables nor a ``.env`` file have a say in."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the arguments alone; part of the interface of pydantic-settings."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
 def demo_settings(url: str, instance_id: str | None) -> Settings:
-    """Return the settings of an instance, whatever the environment says."""
-    return Settings(
+    """Return the settings of an instance."""
+    return DemoSettings(
         app=APP,
-        amqp_url=None,
-        redis_url=None,
-        memcached_url=None,
-        event_queue={"url": url, "crash_limit": CRASH_LIMIT},
-        worker_mode="",
+        event_queue=EventQueueSettings(url=url, crash_limit=CRASH_LIMIT),
         drain_timeout=10.0,
         instance_id=instance_id,
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 from cluster_kit.testing.contracts.event_queue.bad_input import BadInputScenarios
 from cluster_kit.testing.contracts.event_queue.base import Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
+from cluster_kit.testing.contracts.event_queue.crashes import CrashScenarios
 from cluster_kit.testing.contracts.event_queue.dead_letters import DeadLetterScenarios
 from cluster_kit.testing.contracts.event_queue.delivery import DeliveryScenarios
 from cluster_kit.testing.contracts.event_queue.environment import (
@@ -54,6 +55,7 @@ class EventQueueContract(
     BadInputScenarios,
     LifecycleScenarios,
     FaultScenarios,
+    CrashScenarios,
     OutageScenarios,
 ):
     """All of it."""

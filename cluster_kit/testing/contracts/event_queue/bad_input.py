@@ -10,6 +10,7 @@ import pytest
 
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import (
+    AlreadySubscribedError,
     ConfigurationError,
     EncodeError,
     InvalidNameError,
@@ -118,6 +119,33 @@ class BadInputScenarios(Scenarios):
                 await cluster.event_queue.publish(name, 1)
             with pytest.raises(ConfigurationError):
                 cluster.event_queue.subscribe(name, Recorder().handle)
+
+    async def test_an_app_cannot_be_named_into_the_channels_of_another(self, bench: Bench) -> None:
+        # Its channel "mails" would be channel "eu.mails" of the app before the dot.
+        with pytest.raises(InvalidNameError, match="separates"):
+            await bench.cluster(app=f"{bench.app}.eu")
+
+    async def test_the_librarys_own_queues_are_nobodys_channels(self, bench: Bench) -> None:
+        queue = (await bench.cluster()).event_queue
+        for channel in ("ck.v1.back", "ck.v1.wait.500", "ck.v1.mails"):
+            with pytest.raises(InvalidNameError, match="belong to the library"):
+                await queue.publish(channel, 1, shared=True)
+            with pytest.raises(InvalidNameError, match="belong to the library"):
+                queue.subscribe(channel, Recorder().handle, shared=True)
+            with pytest.raises(InvalidNameError, match="belong to the library"):
+                queue.dead_letters(channel, shared=True)
+
+    @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+    async def test_one_queue_under_two_names_takes_one_handler(
+        self, bench: Bench, order: slice
+    ) -> None:
+        cluster, recorder = await bench.cluster(), Recorder()
+        names = [(CHANNEL, False), (f"{bench.app}.{CHANNEL}", True)]
+        (first, first_shared), (second, second_shared) = names[order]
+        cluster.event_queue.subscribe(first, recorder.handle, shared=first_shared)
+
+        with pytest.raises(AlreadySubscribedError):
+            cluster.event_queue.subscribe(second, recorder.handle, shared=second_shared)
 
     @pytest.mark.parametrize("option", ["delay", "ttl", "timeout"])
     async def test_bad_durations_are_refused(self, bench: Bench, option: str) -> None:

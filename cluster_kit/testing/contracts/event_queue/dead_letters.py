@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from cluster_kit.cluster import Cluster
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors import ConfigurationError, NotStartedError
 from cluster_kit.message import Reject
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
@@ -50,6 +52,37 @@ class DeadLetterScenarios(Scenarios):
         assert abs(letter.published_at - before) < timedelta(seconds=10)
         assert letter.published_at <= letter.died_at
         assert abs(letter.died_at - before) < timedelta(seconds=20)
+
+    async def test_bad_ids_and_rates_are_refused_before_anything_is_done(
+        self, bench: Bench
+    ) -> None:
+        cluster = await bench.cluster()
+        await _bury(bench, cluster, 1)
+        letters: Any = cluster.event_queue.dead_letters(CHANNEL)
+        for bad in ("abc", 5, [5], [None], [b"x"], True):
+            with pytest.raises(ConfigurationError):
+                await letters.replay(bad)
+            with pytest.raises(ConfigurationError):
+                await letters.discard(bad)
+        for rate in (0, -1, math.nan, math.inf, 1e-300, "5", True, timedelta(seconds=1)):
+            with pytest.raises(ConfigurationError):
+                await letters.replay(rate=rate)
+        assert await letters.count() == 1
+
+    @pytest.mark.needs("several_instances")
+    async def test_what_was_got_before_a_restart_works_after_it(self, bench: Bench) -> None:
+        # Beside one that stays: what a hub in memory holds ends with its last instance.
+        await bench.cluster()
+        cluster = await bench.cluster()
+        [buried] = await _bury(bench, cluster, 1)
+        letters = cluster.event_queue.dead_letters(CHANNEL)
+        await cluster.stop()
+        with pytest.raises(NotStartedError):
+            await letters.count()
+
+        await cluster.start()
+        assert [letter.id for letter in await letters.browse()] == [buried]
+        assert await letters.discard() == 1
 
     async def test_a_channel_without_dead_letters_has_none(self, bench: Bench) -> None:
         cluster = await bench.cluster()

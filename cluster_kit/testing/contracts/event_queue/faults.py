@@ -104,6 +104,35 @@ class FaultScenarios(Scenarios):
         assert (letter.id, letter.attempts) == (published, len(attempts))
         assert await cluster.event_queue.dead_letters(CHANNEL).count() == 1
 
+    @pytest.mark.needs("link_faults", "frozen_link")
+    async def test_what_is_settled_for_two_copies_is_remembered_for_both(
+        self, bench: Bench
+    ) -> None:
+        cluster, gate = await bench.cluster(), asyncio.Event()
+
+        async def fail(_payload: object, _delivery: Delivery) -> None:
+            await gate.wait()
+            raise ValueError("no")
+
+        recorder = Recorder(fail)
+        cluster.event_queue.subscribe(
+            CHANNEL, recorder.handle, concurrency=2, retry=AT_ONCE, max_retries=1
+        )
+        for _ in range(2):  # as a publisher does that did not hear of the first
+            await cluster.event_queue.publish(CHANNEL, 1, message_id="order-17")
+        await recorder.started()
+        await bench.ready(cluster, CHANNEL, 0)  # both are here
+
+        async with _frozen_at("task.retried", bench, cluster) as frozen:
+            gate.set()
+            assert await happens_within(15, frozen)
+        await bench.cut(cluster)
+
+        await bench.dead(cluster, CHANNEL)
+        await bench.settled(CHANNEL, cluster)
+        assert [run.delivery.attempt for run in recorder.runs] == [1, 2]
+        assert await cluster.event_queue.dead_letters(CHANNEL).count() == 1
+
     @pytest.mark.needs("link_faults", "several_instances")
     async def test_what_an_instance_loses_another_runs(self, bench: Bench) -> None:
         lost, other = await bench.clusters(2)
@@ -236,28 +265,6 @@ class FaultScenarios(Scenarios):
         await eventually(lambda: self._dead(cluster), lambda found: found == [published])
         await bench.settled(CHANNEL, cluster)
         assert recorder.ids == [published]
-
-    @pytest.mark.needs("link_faults", "several_instances")
-    async def test_a_task_that_kills_its_workers_is_dead_as_crashed(self, bench: Bench) -> None:
-        keeper = await bench.cluster(crash_limit=2)
-        published = await keeper.event_queue.publish(CHANNEL, 1, max_retries=0)
-        attempts: list[tuple[int, bool]] = []
-        for _ in range(3):  # crash_limit redeliveries are allowed
-            victim = await bench.cluster(crash_limit=2)
-            recorder = Recorder(until(asyncio.Event()))
-            victim.event_queue.subscribe(CHANNEL, recorder.handle)
-            [run] = await recorder.started()
-            attempts.append((run.delivery.attempt, run.delivery.redelivered))
-            await bench.environment.cut_off(victim)
-            assert await victim.stop(timeout=0) == [published]
-
-        never = Recorder()
-        keeper.event_queue.subscribe(CHANNEL, never.handle)
-
-        [letter] = await bench.dead(keeper, CHANNEL)
-        assert attempts == [(1, False), (1, True), (1, True)]
-        assert (letter.id, letter.reason, letter.attempts) == (published, "crashed", 0)
-        assert (letter.payload, never.runs) == (1, [])
 
     @pytest.mark.needs("link_faults")
     async def test_a_failing_task_keeps_its_count_across_cuts(self, bench: Bench) -> None:

@@ -134,6 +134,22 @@ class RetryScenarios(Scenarios):
         runs = await recorder.finished(2)
         assert [run.delivery.attempt for run in runs] == [1, 2]
 
+    @pytest.mark.parametrize("answer", [float("nan"), float("inf"), -1, 1e9, "5", None])
+    async def test_a_policy_that_gives_no_duration_ends_the_task_as_dead(
+        self, bench: Bench, answer: float
+    ) -> None:
+        class Wrong(RetryPolicy):
+            def delay(self, failures: int) -> float:  # noqa: ARG002 - whatever it is given
+                return answer
+
+        cluster, recorder = await bench.cluster(), Recorder(always(ValueError("no")))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=Wrong())
+        await cluster.event_queue.publish(CHANNEL, 1)
+
+        [letter] = await bench.dead(cluster, CHANNEL)
+        assert (letter.reason, letter.attempts) == ("failed", 1)
+        assert "the delay of the retry policy" in letter.error_text
+
     async def test_snooze_uses_no_attempt(self, bench: Bench) -> None:
         cluster = await bench.cluster()
         recorder = Recorder(answers(Snooze(0.2), Snooze(0), ValueError("now it counts")))

@@ -1,0 +1,43 @@
+"""Calls on a channel that wait for their answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from cluster_kit_amqp.link import LinkError
+from cluster_kit_amqp.plane.frames import MalformedError
+from cluster_kit_amqp.plane.methods import name
+
+
+class Calls:
+    """The calls under way on one channel; the peer answers them in their order (2.2.2.1)."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, asyncio.Future[bytes]]] = deque()
+
+    def expect(self, answer: int) -> asyncio.Future[bytes]:
+        """Note that the answer with this index will come; return what will hold its arguments."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting.append((answer, future))
+        return future
+
+    def answered(self, index: int, arguments: bytes) -> None:
+        """An answer has come.
+
+        Raises:
+            MalformedError: to no call of ours.
+        """
+        if not self._waiting or self._waiting[0][0] != index:
+            raise MalformedError(f"method {name(index)} came out of place")
+        _, future = self._waiting.popleft()
+        if not future.done():
+            future.set_result(arguments)
+
+    def fail_all(self, make_error: Callable[[], LinkError]) -> None:
+        """No answer will come any more."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(make_error())

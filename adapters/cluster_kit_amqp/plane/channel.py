@@ -1,0 +1,295 @@
+"""A channel of the seam."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from cluster_kit_amqp.link import (
+    ChannelDown,
+    Incoming,
+    LinkDown,
+    LinkError,
+    Message,
+    QueueCounts,
+    Unencodable,
+)
+from cluster_kit_amqp.plane import methods
+from cluster_kit_amqp.plane.calls import Calls
+from cluster_kit_amqp.plane.confirms import Confirms, Pending
+from cluster_kit_amqp.plane.contents import Content
+from cluster_kit_amqp.plane.deliveries import Consumer, Deliveries
+from cluster_kit_amqp.plane.fields import U32
+from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, METHOD, OVERHEAD, MalformedError
+from cluster_kit_amqp.plane.properties import encode_header
+
+if TYPE_CHECKING:
+    from cluster_kit_amqp.plane.carrier import Carrier
+
+_CLOSE_TIMEOUT = 1.0  # seconds
+_CLOSED_BY_US = "closed by this side"
+
+_publish_frame = lru_cache(maxsize=1024)(methods.publish)
+
+
+class PlaneChannel:
+    """Implements `cluster_kit_amqp.link.Channel`.
+
+    Args:
+        number: of the channel.
+        carrier: what carries its frames.
+    """
+
+    def __init__(self, number: int, carrier: Carrier) -> None:
+        self.number: int = number
+        self._carrier = carrier
+        self._down: str | None = None
+        self._closing = False
+        self._gone = asyncio.Event()
+        self._on_closed: list[Callable[[str], None]] = []
+        self._calls = Calls()
+        self._content = Content()
+        self._confirms = Confirms(carrier.room.leave)
+        self._deliveries = Deliveries(number, self._content)
+
+    # --- state -------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be used."""
+        return self._down is None
+
+    def on_closed(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(reason)` when the channel has ended."""
+        if self._down is None:
+            self._on_closed.append(callback)
+        else:
+            asyncio.get_running_loop().call_soon(callback, self._down)
+
+    def _require(self) -> None:
+        if self._down is not None:
+            if self._carrier.lost is not None:
+                raise LinkDown(self._carrier.lost, sent=False)
+            raise ChannelDown(0, "the channel is closed", sent=False)
+
+    def end(self, reason: str, make_error: Callable[[], LinkError]) -> None:
+        """It is of no use any more; whoever waits for an answer gets an error. Idempotent."""
+        if self._down is not None:
+            return
+        self._down = reason
+        self._deliveries.end()
+        self._calls.fail_all(make_error)
+        self._confirms.fail_all(make_error)
+        callbacks, self._on_closed = self._on_closed, []
+        for callback in callbacks:
+            callback(reason)
+
+    def link_lost(self, reason: str) -> None:
+        """The connection is gone, and this channel with it."""
+        self.end(reason, lambda: LinkDown(reason))
+        self._gone.set()
+
+    # --- calls -------------------------------------------------------------------------------
+
+    async def call(self, request: bytes, answer: int) -> bytes:
+        """Send a method and wait for its answer; a caller that is cancelled ends the channel."""
+        self._require()
+        self._carrier.send(request)
+        try:
+            return await self._calls.expect(answer)
+        except asyncio.CancelledError:
+            self._begin_close("a call on it was cancelled")
+            raise
+
+    async def check_queue(self, name: str) -> QueueCounts:
+        """Count, or raise `ChannelDown`."""
+        request = _encoded(methods.passive_declare, self.number, name)
+        ready, consumers = methods.read_declared(await self.call(request, methods.QUEUE_DECLARE_OK))
+        return QueueCounts(ready=ready, consumers=consumers)
+
+    async def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int,
+        on_message: Callable[[str, Incoming], None],
+        on_cancelled: Callable[[str], None],
+    ) -> str:
+        """Start a consumer under a tag never used before.
+
+        RabbitMQ 4.3 keeps the tag of a consumer it has cancelled, and ends a connection that
+        uses it again.
+        """
+        tag = f"ck-{uuid.uuid4().hex}"
+        request = _encoded(methods.consume, self.number, queue, tag)
+        await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+        self._deliveries.add(Consumer(tag, on_message, on_cancelled))
+        await self.call(request, methods.BASIC_CONSUME_OK)
+        return tag
+
+    async def cancel(self, tag: str) -> None:
+        """End a consumer."""
+        await self.call(methods.cancel(self.number, tag), methods.BASIC_CANCEL_OK)
+        self._deliveries.remove(tag.encode())
+
+    async def close(self) -> None:
+        """Close the channel; what is unsettled returns to its queue."""
+        if self._down is not None:
+            return
+        self._begin_close(_CLOSED_BY_US)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._gone.wait()
+
+    def _begin_close(self, reason: str) -> None:
+        """Send channel.close; nothing but its answer counts from now on (channel.close)."""
+        if self._down is not None:
+            return
+        acks = self._deliveries.settlements.take()
+        self._carrier.send(acks + methods.close(self.number, methods.CHANNEL_CLOSE, 200, reason))
+        self._closing = True
+        self.end(reason, lambda: ChannelDown(0, reason))
+
+    # --- publishing --------------------------------------------------------------------------
+
+    async def publish(self, exchange: str, key: str, message: Message) -> None:
+        """Publish and wait for the broker's answer."""
+        carrier, body = self._carrier, message.body
+        self._require()
+        try:
+            method = _publish_frame(self.number, exchange, key)
+            header = encode_header(message)
+        except (ValueError, struct.error) as exc:
+            raise Unencodable(str(exc)) from exc
+        if len(header) + OVERHEAD > carrier.frame_max:
+            size = len(header) + OVERHEAD
+            raise Unencodable(
+                f"the headers have {size} bytes, the broker allows {carrier.frame_max}"
+            )
+        room, size = carrier.room, len(header) + len(body)
+        if room.free:
+            room.enter(size)
+        else:
+            await room.wait(size)
+            if self._down is not None:
+                room.leave(1, size)
+                self._require()
+        future: asyncio.Future[None] = carrier.loop.create_future()
+        self._confirms.add(Pending(future, size, message.message_id, exchange, key))
+        number = self.number
+        pieces = [method, HEAD.pack(HEADER, number, len(header)), header, END]
+        if len(body) + OVERHEAD <= carrier.frame_max:
+            if body:
+                pieces += (HEAD.pack(BODY, number, len(body)), body, END)
+        else:
+            pieces += self._split(body)
+        carrier.send_all(pieces)
+        await future
+
+    def _split(self, body: bytes) -> list[bytes]:
+        """Return a body as several frames (4.2.6.2)."""
+        most = self._carrier.frame_max - OVERHEAD
+        pieces: list[bytes] = []
+        for start in range(0, len(body), most):
+            part = body[start : start + most]
+            pieces += (HEAD.pack(BODY, self.number, len(part)), part, END)
+        return pieces
+
+    # --- settling ----------------------------------------------------------------------------
+
+    def ack(self, tag: int) -> None:
+        """Settle a delivery, together with others of this turn of the event loop."""
+        self._require()
+        if not self._deliveries.settlements.ack(tag):
+            raise _not_ours(tag)
+        self._carrier.at_turn_end(self)
+
+    def requeue(self, tag: int, *, multiple: bool = False) -> None:
+        """Return one delivery, or all up to it."""
+        self._require()
+        frames = self._deliveries.settlements.requeue(tag, multiple=multiple)
+        if frames is None:
+            raise _not_ours(tag)
+        self._carrier.send(frames)
+
+    def take_acks(self) -> bytes:
+        """Return the frames of what was acknowledged and not sent."""
+        return b"" if self._down is not None else self._deliveries.settlements.take()
+
+    # --- frames ------------------------------------------------------------------------------
+
+    def frame(self, kind: int, data: bytes, start: int, stop: int) -> None:
+        """Take a frame of this channel.
+
+        Raises:
+            MalformedError: it is not one that may come now.
+        """
+        if kind != METHOD:
+            if not self._closing:
+                self._content.add(kind, data[start:stop])
+            return
+        (index,) = U32.unpack_from(data, start)
+        if self._closing:
+            self._closing_method(index)
+        elif self._content.arriving:
+            raise MalformedError("a method came where a message was to go on")
+        elif index == methods.BASIC_DELIVER:
+            self._deliveries.begin(data, start, stop)
+        else:
+            self._method(index, data[start + 4 : stop])
+
+    def _method(self, index: int, arguments: bytes) -> None:
+        match index:
+            case methods.BASIC_ACK | methods.BASIC_NACK:
+                number, multiple = methods.read_confirm(arguments)
+                taken = index == methods.BASIC_ACK
+                self._confirms.settle(number, multiple=multiple, taken=taken)
+            case methods.BASIC_RETURN:
+                told = methods.read_return(arguments)
+                self._content.begin(
+                    lambda properties, _: self._confirms.returned(told, properties.message_id)
+                )
+            case methods.BASIC_CANCEL:
+                self._cancelled(*methods.read_cancel(arguments))
+            case methods.CHANNEL_CLOSE:
+                self._closed_by_peer(*methods.read_close(arguments))
+            case methods.CHANNEL_FLOW:
+                raise MalformedError("the server stops a channel, which only old ones do")
+            case _:
+                self._calls.answered(index, arguments)
+
+    def _cancelled(self, tag: bytes, no_wait: bool) -> None:  # noqa: FBT001 - as it was read
+        consumer = self._deliveries.remove(tag)
+        if not no_wait:
+            self._carrier.send(methods.cancel_ok(self.number, tag))
+        if consumer is not None:
+            consumer.on_cancelled(consumer.tag)
+
+    def _closed_by_peer(self, code: int, text: str) -> None:
+        self._carrier.send(methods.method(self.number, methods.CHANNEL_CLOSE_OK))
+        self._carrier.forget(self)
+        self.end(text, lambda: ChannelDown(code, text))
+
+    def _closing_method(self, index: int) -> None:
+        """While we close, everything else is dropped; the peer may close too (channel.close)."""
+        if index == methods.CHANNEL_CLOSE:
+            self._carrier.send(methods.method(self.number, methods.CHANNEL_CLOSE_OK))
+        elif index == methods.CHANNEL_CLOSE_OK:
+            self._carrier.forget(self)
+            self._gone.set()
+
+
+def _encoded(encode: Callable[..., bytes], *arguments: int | str) -> bytes:
+    try:
+        return encode(*arguments)
+    except ValueError as exc:
+        raise Unencodable(str(exc)) from exc
+
+
+def _not_ours(tag: int) -> ChannelDown:
+    return ChannelDown(0, f"delivery {tag} is not unsettled on this channel", sent=False)

@@ -1,0 +1,94 @@
+"""What the broker delivers on one channel, and to whom."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from cluster_kit_amqp.link import Incoming, Message
+from cluster_kit_amqp.plane.contents import Content
+from cluster_kit_amqp.plane.fields import U64
+from cluster_kit_amqp.plane.frames import MalformedError
+from cluster_kit_amqp.plane.properties import Properties
+from cluster_kit_amqp.plane.settlements import Settlements
+
+log = logging.getLogger(__name__)
+
+
+class Consumer(NamedTuple):
+    """A consumer and who hears of it; see `cluster_kit_amqp.link.Channel.consume`."""
+
+    tag: str
+    on_message: Callable[[str, Incoming], None]
+    on_cancelled: Callable[[str], None]
+
+
+class Deliveries:
+    """The consumers of a channel, and its deliveries until they are settled.
+
+    Args:
+        channel: its number.
+        content: puts the messages together.
+
+    Attributes:
+        settlements: of what was delivered.
+    """
+
+    def __init__(self, channel: int, content: Content) -> None:
+        self._channel, self._content = channel, content
+        self._consumers: dict[bytes, Consumer] = {}
+        self.settlements: Settlements = Settlements(channel)
+
+    def add(self, consumer: Consumer) -> None:
+        """Hand over what comes for a consumer."""
+        self._consumers[consumer.tag.encode()] = consumer
+
+    def remove(self, tag: bytes) -> Consumer | None:
+        """Hand over no more to a consumer, and return it."""
+        return self._consumers.pop(tag, None)
+
+    def end(self) -> None:
+        """Hand over no more to anyone."""
+        self._consumers.clear()
+
+    def begin(self, data: bytes, start: int, stop: int) -> None:
+        """Read basic.deliver: consumer tag, delivery tag, bit "redelivered"; names follow.
+
+        Raises:
+            MalformedError: it is cut off.
+        """
+        at = start + 5 + data[start + 4]  # behind the ids and the tag of the consumer
+        (tag,) = U64.unpack_from(data, at)
+        redelivered = data[at + 8] & 1 != 0
+        if at + 9 >= stop:
+            raise MalformedError("a basic.deliver is cut off")
+        self.settlements.delivered(tag)
+        consumer = self._consumers.get(data[start + 5 : at])
+        self._content.begin(partial(self._complete, consumer, tag, redelivered))
+
+    def _complete(
+        self,
+        consumer: Consumer | None,
+        tag: int,
+        redelivered: bool,  # noqa: FBT001 - bound by position, once for each message
+        properties: Properties,
+        body: bytes,
+    ) -> None:
+        if consumer is None:
+            return  # of one that was ended meanwhile; it returns with the channel
+        headers, message_id, content_type, app_id, timestamp = properties
+        message = Message(
+            body=body,
+            headers=headers,
+            message_id=message_id,
+            content_type=content_type,
+            app_id=app_id,
+            timestamp=timestamp,
+        )
+        incoming = Incoming(message=message, tag=tag, redelivered=redelivered)
+        try:
+            consumer.on_message(consumer.tag, incoming)
+        except Exception:
+            log.exception("a delivery on channel %d could not be handed over", self._channel)

@@ -1,0 +1,107 @@
+"""A link of the seam, and how one is made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from cluster_kit_amqp.link import DialFailed, Link, LinkDown, Server
+from cluster_kit_amqp.plane import methods
+from cluster_kit_amqp.plane.channel import PlaneChannel
+from cluster_kit_amqp.plane.handshake import Handshake, Introduction
+from cluster_kit_amqp.plane.protocol import AmqpProtocol
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from cluster_kit_amqp.options import Host, Options
+
+
+class PlaneLink:
+    """Implements `cluster_kit_amqp.link.Link`."""
+
+    def __init__(self, protocol: AmqpProtocol, server: Mapping[str, object]) -> None:
+        self._protocol = protocol
+        self._callbacks: list[Callable[[], None]] = []
+        protocol.on_change = self._changed
+        self.server: Server = Server(
+            product=str(server.get("product", "")), version=str(server.get("version", ""))
+        )
+
+    @property
+    def lost(self) -> str | None:
+        """Why the link is gone; None while it is up."""
+        return self._protocol.lost
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker takes no publishes; None when it does."""
+        return self._protocol.blocked
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when `lost` or `blocked` changes."""
+        self._callbacks.append(callback)
+
+    def _changed(self) -> None:
+        for callback in self._callbacks:
+            callback()
+
+    @asynccontextmanager
+    async def channel(self, *, confirms: bool = False) -> AsyncGenerator[PlaneChannel, None]:
+        """Open a channel for the length of the context."""
+        channel = await self.open_channel(confirms=confirms)
+        try:
+            yield channel
+        finally:
+            await channel.close()
+
+    async def open_channel(self, *, confirms: bool = False) -> PlaneChannel:
+        """Open a channel that the caller closes."""
+        if self._protocol.lost is not None:
+            raise LinkDown(self._protocol.lost, sent=False)
+        channel = self._protocol.new_channel()
+        await channel.call(methods.channel_open(channel.number), methods.CHANNEL_OPEN_OK)
+        if confirms:
+            await channel.call(methods.confirm_select(channel.number), methods.CONFIRM_SELECT_OK)
+        return channel
+
+    async def close(self) -> None:
+        """Close the connection and its socket."""
+        await self._protocol.close()
+
+
+async def dial(
+    options: Options,
+    host: Host,
+    *,
+    tls: ssl.SSLContext | None,
+    name: str,
+) -> Link:
+    """Connect to one host. The caller bounds the time.
+
+    Args:
+        options: credentials, virtual host, limits.
+        host: where to.
+        tls: settings of TLS; None for a plain connection.
+        name: of the connection, shown by the broker.
+
+    Raises:
+        DialFailed: it could not be made.
+    """
+    loop = asyncio.get_running_loop()
+    handshake = Handshake(Introduction.of(options, name))
+    protocol = AmqpProtocol(loop, options.frame_max, handshake.method)
+    handshake.attach(protocol)
+    try:
+        await loop.create_connection(lambda: protocol, host.name, host.port, ssl=tls)
+        server = await handshake.done
+    except OSError as exc:
+        raise DialFailed(exc.strerror or str(exc) or type(exc).__name__) from exc
+    except BaseException:
+        handshake.done.cancel()
+        protocol.fail("the attempt was given up")  # also one that had just succeeded
+        raise
+    return PlaneLink(protocol, server)

@@ -1,0 +1,143 @@
+"""The content header of a message: the size of its body, and its properties (4.2.6.1).
+
+A word of flags tells which properties follow; they come in the order of their flags, which is
+that of the specification's list under "basic class".
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from cluster_kit_amqp.plane.fields import (
+    U64,
+    encode_table,
+    known_short_string,
+    read_short,
+    read_table,
+    short_string,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cluster_kit_amqp.link import Message
+
+BASIC = 60  # class id of what carries messages
+
+_START = struct.Struct(">HHQH")  # class, weight, size of the body, flags (4.2.6.1)
+_START_SIZE = 14
+_WEIGHT = 0  # unused (4.2.6.1)
+
+_CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 1 << 15, 1 << 14, 1 << 13, 1 << 12
+_PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 1 << 11, 1 << 10, 1 << 9, 1 << 8
+_MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _APP_ID = 1 << 7, 1 << 6, 1 << 5, 1 << 4, 1 << 3
+_BEFORE_MESSAGE_ID = _CORRELATION_ID | _REPLY_TO | _EXPIRATION
+_BEFORE_APP_ID = _TYPE | _USER_ID
+_MORE_FLAGS = 1  # 4.2.6.1: another word of flags follows; no property of today is there
+_PERSISTENT = b"\x02"
+_LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
+_LAST_MILLISECOND = 253_402_300_799_000  # of the year 9999, the last a datetime can be
+
+
+class Properties(NamedTuple):
+    """The properties this library uses."""
+
+    headers: Mapping[str, object]
+    message_id: str | None
+    content_type: str | None
+    app_id: str | None
+    timestamp: float | None
+
+
+NO_PROPERTIES = Properties({}, None, None, None, None)
+
+
+def encode_header(message: Message) -> bytes:
+    """Return the payload of the header frame of a persistent message.
+
+    Raises:
+        ValueError: a text is longer than its property may be, or has no UTF-8.
+        struct.error: the timestamp lies before 1970.
+    """
+    flags = _HEADERS | _DELIVERY_MODE
+    parts = [b""]
+    if message.content_type:
+        flags |= _CONTENT_TYPE
+        parts.append(known_short_string(message.content_type))
+    parts += (encode_table(message.headers), _PERSISTENT)
+    if message.expiration_ms is not None:
+        flags |= _EXPIRATION
+        parts.append(short_string(str(message.expiration_ms)))
+    if message.message_id:
+        flags |= _MESSAGE_ID
+        parts.append(short_string(message.message_id))
+    if message.timestamp is not None:
+        flags |= _TIMESTAMP
+        parts.append(U64.pack(int(message.timestamp)))
+    if message.app_id:
+        flags |= _APP_ID
+        parts.append(known_short_string(message.app_id))
+    parts[0] = _START.pack(BASIC, _WEIGHT, len(message.body), flags)
+    return b"".join(parts)
+
+
+def body_size(payload: bytes) -> int:
+    """Return the size of the body that follows, bytes.
+
+    Raises:
+        struct.error: the header is cut off.
+    """
+    size: int = _START.unpack_from(payload)[2]
+    return size
+
+
+def decode_properties(payload: bytes) -> Properties:
+    """Return the properties in a header frame; none where they cannot be decoded.
+
+    One message of a careless publisher must not end the connection, or it would do so again and
+    again: it would be delivered again each time.
+    """
+    try:
+        return _decode(payload)
+    except Exception:  # noqa: BLE001 - whatever the decoder trips over
+        return NO_PROPERTIES
+
+
+def _decode(payload: bytes) -> Properties:
+    flags: int = _START.unpack_from(payload)[3]
+    if flags & _MORE_FLAGS:
+        return NO_PROPERTIES
+    at = _START_SIZE
+    content_type = message_id = app_id = timestamp = None
+    headers: dict[str, object] = {}
+    if flags & _CONTENT_TYPE:
+        content_type, at = read_short(payload, at)
+    at = _skip_short(payload, at, flags & _CONTENT_ENCODING)
+    if flags & _HEADERS:
+        headers, at = read_table(payload, at)
+    at += (flags & (_DELIVERY_MODE | _PRIORITY)).bit_count()  # an octet each
+    at = _skip_short(payload, at, flags & _BEFORE_MESSAGE_ID)
+    if flags & _MESSAGE_ID:
+        message_id, at = read_short(payload, at)
+    if flags & _TIMESTAMP:
+        timestamp = _seconds(U64.unpack_from(payload, at)[0])
+        at += 8
+    at = _skip_short(payload, at, flags & _BEFORE_APP_ID)
+    if flags & _APP_ID:
+        app_id, at = read_short(payload, at)
+    return Properties(headers, message_id, content_type, app_id, timestamp)
+
+
+def _seconds(timestamp: int) -> float | None:
+    if timestamp <= _LAST_SECOND:
+        return timestamp
+    return timestamp / 1000 if timestamp <= _LAST_MILLISECOND else None
+
+
+def _skip_short(payload: bytes, at: int, flags: int) -> int:
+    """Return where those short strings end of which `flags` has a bit each."""
+    if flags:
+        for _ in range(flags.bit_count()):
+            at += 1 + payload[at]
+    return at

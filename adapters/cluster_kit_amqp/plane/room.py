@@ -1,0 +1,84 @@
+"""Back-pressure: how much may be on its way to the broker at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+MOST_MESSAGES = 4096
+MOST_BYTES = 16 * 1024 * 1024
+
+
+class Room:
+    """The bound on what is published on a link and not confirmed yet.
+
+    Closed as well while the socket takes nothing. Those who wait go on in the order they came.
+    """
+
+    def __init__(self) -> None:
+        self._messages = self._bytes = 0
+        self._open = True
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def free(self) -> bool:
+        """Whether a publish may go on at once."""
+        return not self._waiting and self._has_room()
+
+    def _has_room(self) -> bool:
+        return self._open and self._messages < MOST_MESSAGES and self._bytes < MOST_BYTES
+
+    def enter(self, size: int) -> None:
+        """Note a message that is being sent, with `size` bytes."""
+        self._messages += 1
+        self._bytes += size
+        if self._waiting:
+            self._wake()
+
+    def leave(self, messages: int, size: int) -> None:
+        """Note messages that are not on their way any more."""
+        self._messages -= messages
+        self._bytes -= size
+        self._wake()
+
+    def shut(self) -> None:
+        """The socket takes nothing more for now."""
+        self._open = False
+
+    def reopen(self) -> None:
+        """The socket takes again."""
+        self._open = True
+        self._wake()
+
+    async def wait(self, size: int) -> None:
+        """Wait for room, or for the loss of the link, and `enter`."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._leave_line(turn)
+            self._wake()  # the next one, had this one been called already
+            raise
+        self._leave_line(turn)
+        self.enter(size)
+
+    def _leave_line(self, turn: asyncio.Future[None]) -> None:
+        if self._waiting and self._waiting[0] is turn:
+            self._waiting.popleft()
+        elif turn in self._waiting:
+            self._waiting.remove(turn)
+
+    def give_up(self) -> None:
+        """The link is lost: everybody may go on and find out."""
+        waiting, self._waiting = self._waiting, deque()
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)
+
+    def _wake(self) -> None:
+        """Call the first who waits. It calls the next when it has entered."""
+        if self._waiting and self._has_room():
+            turn = self._waiting[0]
+            if not turn.done():
+                turn.set_result(None)

@@ -1,0 +1,73 @@
+"""Deliveries of one channel, and how their acknowledgements are joined."""
+
+from __future__ import annotations
+
+from cluster_kit_amqp.plane import methods
+
+
+class Settlements:
+    """What was delivered on a channel and not settled, and what is to be acknowledged.
+
+    Acknowledgements of one turn of the event loop are joined: where all unsettled deliveries up to
+    some tag are among them, one "multiple" speaks for these. It may name only a tag that is
+    unsettled at the broker, or that closes the channel; and whatever is unsettled below the tag
+    counts as acknowledged by it, so nothing else may be there.
+
+    Args:
+        channel: its number.
+    """
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+        # In the order of delivery, which is that of the tags (basic.deliver).
+        self._unsettled: dict[int, None] = {}
+        self._acked: set[int] = set()
+
+    def delivered(self, tag: int) -> None:
+        """Note a delivery."""
+        self._unsettled[tag] = None
+
+    def ack(self, tag: int) -> bool:
+        """Acknowledge with the next `take`. False: it is not unsettled."""
+        if tag not in self._unsettled or tag in self._acked:
+            return False
+        self._acked.add(tag)
+        return True
+
+    def requeue(self, tag: int, *, multiple: bool) -> bytes | None:
+        """Return what gives deliveries back, behind the acknowledgements before it.
+
+        None: there is nothing to give back.
+        """
+        acks = self.take()
+        if multiple:
+            given = [known for known in self._unsettled if known <= tag]
+        else:
+            given = [tag] if tag in self._unsettled else []
+        for known in given:
+            del self._unsettled[known]
+        if not given:
+            return acks or None
+        return acks + methods.requeue(self._channel, max(given), multiple=multiple)
+
+    def take(self) -> bytes:
+        """Return the frames of the acknowledgements since the last call."""
+        acked = self._acked
+        if not acked:
+            return b""
+        self._acked = set()
+        joined: list[int] = []
+        for tag in self._unsettled:
+            if tag not in acked:
+                break
+            joined.append(tag)
+        frames: list[bytes] = []
+        if joined:
+            frames.append(methods.ack(self._channel, joined[-1], multiple=len(joined) > 1))
+            acked.difference_update(joined)
+        frames += [methods.ack(self._channel, tag, multiple=False) for tag in sorted(acked)]
+        for tag in joined:
+            del self._unsettled[tag]
+        for tag in acked:
+            del self._unsettled[tag]
+        return b"".join(frames)

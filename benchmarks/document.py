@@ -1,0 +1,121 @@
+"""Writes the figures of a run into docs/benchmarks.md and docs/benchmarks.svg.
+
+``python benchmarks/document.py FILE`` does it from what ``run.py --json FILE`` has written.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import LIMIT, TABLES, YARDSTICK, Rounds, Table, ratio, spread
+from benchmarks.plot import plot
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+BEGIN = "<!-- figures: begin -->\n"
+END = "<!-- figures: end -->\n"
+
+Results = dict[str, Any]
+
+
+def lines(results: Results) -> Iterator[str]:
+    """Yield the Markdown of a run."""
+    yield from _surroundings(results["surroundings"])
+    titles = results["titles"]
+    for table in TABLES:
+        rounds: Rounds = results["samples"].get(table.experiment, {})
+        if any(rounds.values()):
+            yield f"### {table.title}"
+            yield ""
+            yield from _rows(table_rows(table, rounds, titles))
+            yield ""
+    yield from _notes(results)
+
+
+def table_rows(table: Table, rounds: Rounds, titles: dict[str, str]) -> list[list[str]]:
+    """Return a table, its head first."""
+    first = table.columns[0]
+    limited = any(rounds.get(LIMIT, ()))
+    compared = YARDSTICK in rounds
+    head = ["", first.head]
+    head += [f"x {titles[YARDSTICK]}"] if compared else []
+    head += ["of the limit" if table.more_is_better else "x the limit"] if limited else []
+    rows = [head + [column.head for column in table.columns[1:]]]
+    for peer in rounds:
+        value = spread(rounds, peer, first.name)
+        if value is None:
+            continue
+        row = [titles[peer], value.text(first.digits)]
+        row += [_times(ratio(rounds, peer, YARDSTICK, first.name))] if compared else []
+        if limited:
+            part = ratio(rounds, peer, LIMIT, first.name)
+            row.append(_percent(part) if table.more_is_better else _times(part))
+        for column in table.columns[1:]:
+            more = spread(rounds, peer, column.name)
+            row.append("" if more is None else more.text(column.digits))
+        rows.append(row)
+    return rows
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    head, *body = rows
+    yield f"| {' | '.join(head)} |"
+    yield f"| --- |{' ---: |' * (len(head) - 1)}"
+    for row in body:
+        yield f"| {' | '.join(row)} |"
+
+
+def _surroundings(around: dict[str, str]) -> Iterator[str]:
+    yield "; ".join(f"{name}: {value}" for name, value in around.items()) + "."
+    yield ""
+
+
+def in_order(results: Results) -> str:
+    """Return the sentence that says whether every message was accounted for."""
+    wrong: dict[str, dict[str, int]] = results["wrong"]
+    told = [
+        f"{results['titles'][peer]} {count} {what}"
+        for peer, counts in wrong.items()
+        for what, count in counts.items()
+    ]
+    if told:
+        return f"Not in order after a measurement: {', '.join(told)}."
+    return "After every measurement the queue was counted: nothing lost, left or done twice."
+
+
+def _notes(results: Results) -> Iterator[str]:
+    yield in_order(results)
+    yield ""
+    for peer, note in results["notes"].items():
+        yield f"- {results['titles'][peer]}: {note}."
+
+
+def write(results: Results, document: Path = DOCUMENT) -> None:
+    """Replace what is between the markers, and the picture beside the document.
+
+    Raises:
+        ValueError: the document has no markers.
+    """
+    text = document.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"{document} has no {BEGIN.strip()} … {END.strip()}")
+    middle = "\n".join(lines(results))
+    document.write_text(f"{before}{BEGIN}\n{middle}\n\n{END}{after}")
+    document.with_suffix(".svg").write_text(plot(results["samples"], results["titles"]))
+
+
+if __name__ == "__main__":
+    write(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,81 @@
+"""Scenarios: tasks that take their workers with them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
+from cluster_kit.testing.contracts.event_queue.bench import Bench
+from cluster_kit.testing.recorder import Recorder, until
+from cluster_kit.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from cluster_kit.event_queue.dead_letters import DeadLetters
+
+
+@pytest.mark.asyncio
+class CrashScenarios(Scenarios):
+    """A task that kills its workers ends as a dead letter, and harms nobody for long."""
+
+    @pytest.mark.needs("link_faults", "several_instances")
+    async def test_a_task_that_kills_its_workers_is_dead_as_crashed(self, bench: Bench) -> None:
+        keeper = await bench.cluster(crash_limit=2)
+        published = await keeper.event_queue.publish(CHANNEL, 1, max_retries=0)
+        attempts: list[tuple[int, bool]] = []
+        for _ in range(3):  # crash_limit redeliveries are allowed
+            victim = await bench.cluster(crash_limit=2)
+            recorder = Recorder(until(asyncio.Event()))
+            victim.event_queue.subscribe(CHANNEL, recorder.handle)
+            [run] = await recorder.started()
+            attempts.append((run.delivery.attempt, run.delivery.redelivered))
+            await bench.environment.cut_off(victim)
+            assert await victim.stop(timeout=0) == [published]
+
+        never = Recorder()
+        keeper.event_queue.subscribe(CHANNEL, never.handle)
+
+        [letter] = await bench.dead(keeper, CHANNEL)
+        assert attempts == [(1, False), (1, True), (1, True)]
+        assert (letter.id, letter.reason, letter.attempts) == (published, "crashed", 0)
+        assert (letter.payload, never.runs) == (1, [])
+
+    @pytest.mark.needs("link_faults", "several_instances", "delays")
+    async def test_what_runs_beside_a_task_that_kills_its_workers_is_done_in_the_end(
+        self, bench: Bench
+    ) -> None:
+        keeper, deadly, done = await bench.cluster(crash_limit=4), asyncio.Event(), set[object]()
+
+        async def work(payload: object) -> None:
+            if payload == "kills":
+                deadly.set()
+                await asyncio.Event().wait()
+            await asyncio.sleep(0.05)
+            done.add(payload)
+
+        [killer] = await keeper.event_queue.publish_many(CHANNEL, ["kills"])
+        await keeper.event_queue.publish_many(CHANNEL, range(3))
+        letters = keeper.event_queue.dead_letters(CHANNEL)
+        for _ in range(6):  # the first run, crash_limit redeliveries, and one that buries it
+            deadly.clear()
+            victim = await bench.cluster(crash_limit=4)
+            victim.event_queue.subscribe(CHANNEL, work, concurrency=4)
+            await eventually(lambda: self._ended(deadly, letters))
+            if not deadly.is_set():
+                break
+            done.clear()  # what a worker did before it died counts only if it was settled
+            await bench.environment.cut_off(victim)
+            await victim.stop(timeout=0)
+        keeper.event_queue.subscribe(CHANNEL, work, concurrency=4)
+
+        await eventually(lambda: done == {0, 1, 2})  # each after a while in the broker
+        await bench.settled(CHANNEL, keeper)
+        assert [(letter.id, letter.reason) for letter in await letters.browse()] == [
+            (killer, "crashed")
+        ]
+
+    @staticmethod
+    async def _ended(deadly: asyncio.Event, letters: DeadLetters) -> bool:
+        return deadly.is_set() or await letters.count() > 0

@@ -1,0 +1,23 @@
+"""For tests, integration tests and doctests alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cluster_kit.settings import variables
+
+ROOT = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_whoever_runs_the_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither their variables count nor a .env file of theirs; those of the harness do."""
+    for name in tuple(os.environ):
+        upper = name.upper()
+        if upper.startswith(variables.PREFIX) and not upper.startswith(variables.TEST_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of programs that tests start by module
