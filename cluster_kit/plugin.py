@@ -13,10 +13,10 @@ from cluster_kit.errors import (
     LifecycleError,
     PluginFailedError,
     PluginRequirementError,
-    suggestion,
 )
 from cluster_kit.names import check_name, check_topic
 from cluster_kit.supervisor import being_cancelled
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue

@@ -37,10 +37,9 @@ from cluster_kit.errors import (
     TransportError,
     UnknownOptionError,
     Unroutable,
-    shorten,
-    suggestion,
 )
 from cluster_kit.message import Reject, Retry, Snooze
+from cluster_kit.wording import shorten, suggestion
 
 CLASSES = {
     name: kind
@@ -165,6 +164,11 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         PublishUnconfirmed: ("m1", "no answer within 10 s"),
         PublishManyError: (["a"], {"b": ConnectionLost("gone")}),
         MessageTooLargeError: ("the payload", 12, 10),
+        LockError: ("a", "why"),
+        LockTimeout: ("a", 0.25),
+        LockUnavailable: ("a", "why"),
+        LockLost: ("a", "why"),
+        LockAlreadyHeld: ("a",),
         HandlerTimeout: (0.25,),
         PluginFailedError: ("mails", "load", KeyError("x")),
     }
