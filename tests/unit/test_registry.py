@@ -199,7 +199,7 @@ def test_an_entry_point_that_names_something_else_harms_only_who_asks_for_it(sit
     site.install("", target="json:dumps")
     registry = AdapterRegistry()
 
-    assert registry.names() == ["amqp", "memory"]
+    assert registry.names() == ["aiocache", "amqp", "memory"]
     text = "adapter 'kafka' needs an AdapterSpec at json:dumps, where a function is"
     with pytest.raises(AdapterUnavailableError, match=f"^{re.escape(text)}$"):
         registry.find("kafka://mq")
@@ -212,7 +212,8 @@ def test_a_scheme_nobody_serves_is_refused_with_what_is_installed_and_cannot_be_
     site.install("import no_such_driver")
 
     text = (
-        "no adapter for kafka+ssl://; known: amqp, amqps, memory; "
+        "no adapter for kafka+ssl://; known: amqp, amqps, memcached, memory, redis, "
+        "redis+sentinel, rediss, rediss+sentinel, unix; "
         "adapter 'kafka' needs the package no_such_driver: pip install kafka_"
     )
     with pytest.raises(AdapterNotFoundError, match=f"^{re.escape(text)}"):
