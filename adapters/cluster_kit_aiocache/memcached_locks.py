@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import ConnectError, LockUnavailable
@@ -12,7 +13,7 @@ from cluster_kit_aiocache.memcached_options import parse_url
 from cluster_kit_aiocache.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from cluster_kit.ports import AdapterContext, Claim
 
@@ -65,7 +66,7 @@ class MemcachedLocks:
             ConnectError: unreachable, or no memcached.
         """
         try:
-            await self._ask("", self._client.version(), self._context.connect_timeout)
+            await self._ask("", self._client.version, self._context.connect_timeout)
         except LockUnavailable as exc:
             await self.close()
             raise ConnectError(self._options.url, _say(exc.__cause__ or exc)) from exc
@@ -95,23 +96,23 @@ class MemcachedLocks:
         Raises:
             LockUnavailable: no answer in time, or an error.
         """
-        return await self._ask(claim.name, self._take(claim), timeout)
+        return await self._ask(claim.name, partial(self._take, claim), timeout)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
-        kept = await self._ask(claim.name, self._change(claim, renew=True), timeout)
+        kept = await self._ask(claim.name, partial(self._change, claim, renew=True), timeout)
         return valid_for(claim) if kept else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's. Raises as `acquire`."""
-        return await self._ask(claim.name, self._change(claim, renew=False), timeout)
+        return await self._ask(claim.name, partial(self._change, claim, renew=False), timeout)
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
-        item = await self._ask(name, self._client.get(_key(name)), timeout)
+        item = await self._ask(name, partial(self._client.get, _key(name)), timeout)
         if item is None:
             return None
-        fence = await self._ask(name, self._client.get(_fence_key(name)), timeout)
+        fence = await self._ask(name, partial(self._client.get, _fence_key(name)), timeout)
         return LockHolder(
             owner=item.value.decode(errors="replace").partition(" ")[2],
             fence=None if fence is None else int(fence.value),
@@ -143,12 +144,12 @@ class MemcachedLocks:
         return False
 
     async def _ping(self) -> None:
-        await self._ask("", self._client.version(), _PROBE_SECONDS)
+        await self._ask("", self._client.version, _PROBE_SECONDS)
 
-    async def _ask(self, name: str, call: Awaitable[T], timeout: float) -> T:
+    async def _ask(self, name: str, call: Callable[[], Awaitable[T]], timeout: float) -> T:
         try:
             async with asyncio.timeout(timeout):
-                answer = await call
+                answer = await call()
         except DRIVER_ERRORS as exc:
             self._state.ill(_say(exc))
             raise LockUnavailable(name, _say(exc)) from exc

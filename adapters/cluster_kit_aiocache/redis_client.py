@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 DRIVER_ERRORS = (RedisError, OSError, TimeoutError)
 """What may come out of a call."""
 
-MOST_CONNECTIONS = 50
+MOST_CALLS = 50
+"""At a time by one adapter, each on a connection of its own."""
+
 _CONNECT_SECONDS = 5.0
 
 
@@ -59,7 +61,7 @@ def make_client(options: RedisOptions, *, name: str) -> Any:  # noqa: ANN401 - s
     return Redis.from_pool(_pool(options, {**arguments, **tls}))
 
 
-def _pool(options: RedisOptions, arguments: dict[str, Any]) -> BlockingConnectionPool:
+def _pool(options: RedisOptions, arguments: dict[str, Any]) -> ConnectionPool:
     kind: type[Connection | UnixDomainSocketConnection] = Connection
     if options.socket:
         kind, arguments = UnixDomainSocketConnection, {**arguments, "path": options.socket}
@@ -67,9 +69,7 @@ def _pool(options: RedisOptions, arguments: dict[str, Any]) -> BlockingConnectio
         [(host, port)] = options.hosts
         arguments = {**arguments, "host": host, "port": port}
         kind = SSLConnection if options.tls else Connection
-    return BlockingConnectionPool(
-        connection_class=kind, max_connections=MOST_CONNECTIONS, timeout=None, **arguments
-    )
+    return ConnectionPool(connection_class=kind, **arguments)
 
 
 def _tls(options: RedisOptions) -> dict[str, Any]:

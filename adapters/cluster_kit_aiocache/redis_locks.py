@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import ConnectError, LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, lasting, make_client, say
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, make_client, say
 from cluster_kit_aiocache.redis_options import parse_url
 from cluster_kit_aiocache.redis_scripts import ACQUIRE, FENCE_KEEP_MS, RELEASE, RENEW
 from cluster_kit_aiocache.state import State
 from cluster_kit_aiocache.wakeups import Wakeups
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
 
     from cluster_kit.ports import AdapterContext, Claim
 
@@ -29,6 +31,8 @@ CAPABILITIES = LockCapabilities(
     wake_up="push",
     fair=False,
 )
+_Call = Callable[[], Awaitable[Any]]
+
 _DRIFT = 0.99  # of a ttl; clocks of two machines may run that differently
 _MARGIN = 0.002  # seconds; the server expires on whole milliseconds
 _POLL_SECONDS = 1.0
@@ -59,6 +63,7 @@ class RedisLocks:
         self._release = self._client.register_script(RELEASE)
         self._state = State(context, self._options.url, self._ping)
         self._warnings: list[str] = []
+        self._places = asyncio.Semaphore(MOST_CALLS)
         self._connected = False
 
     @property
@@ -128,21 +133,22 @@ class RedisLocks:
             LockUnavailable: no answer in time, or an error.
         """
         key = _key(claim.name)
-        call = self._acquire(
-            keys=[key, f"{key}:fence"], args=[_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
-        )
+        keys = [key, f"{key}:fence"]
+        values = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
+        call = partial(self._acquire, keys=keys, args=values)
         granted, number = await self._ask(claim.name, call, timeout)
         return bool(granted), int(number)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
-        call = self._renew(keys=[_key(claim.name)], args=[_value(claim), _milliseconds(claim)])
+        values = [_value(claim), _milliseconds(claim)]
+        call = partial(self._renew, keys=[_key(claim.name)], args=values)
         return valid_for(claim) if await self._ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
-        key = _key(claim.name)
-        call = self._release(keys=[key], args=[_value(claim), channel(claim.name)])
+        values = [_value(claim), channel(claim.name)]
+        call = partial(self._release, keys=[_key(claim.name)], args=values)
         return bool(await self._ask(claim.name, call, timeout))
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
@@ -151,7 +157,7 @@ class RedisLocks:
         async with self._client.pipeline(transaction=True) as pipe:
             for command in (("GET", key), ("PTTL", key), ("GET", f"{key}:fence")):
                 pipe.execute_command(*command)
-            value, left, fence = await self._ask(name, pipe.execute(), timeout)
+            value, left, fence = await self._ask(name, pipe.execute, timeout)
         if value is None:
             return None
         owner = value.decode(errors="replace").partition(" ")[2]
@@ -160,12 +166,12 @@ class RedisLocks:
         return LockHolder(owner=owner, fence=number, seconds_left=seconds_left)
 
     async def _ping(self) -> None:
-        await self._ask("", self._client.ping(), _PROBE_SECONDS)
+        await self._ask("", self._client.ping, _PROBE_SECONDS)
 
-    async def _ask(self, name: str, call: Awaitable[Any], timeout: float) -> Any:  # noqa: ANN401 - the driver's
+    async def _ask(self, name: str, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
         try:
-            async with asyncio.timeout(timeout):
-                answer = await call
+            async with asyncio.timeout(timeout), self._places:
+                answer = await call()
         except DRIVER_ERRORS as exc:
             self._state.ill(say(exc))
             raise LockUnavailable(name, say(exc)) from exc

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from cluster_kit.locks.possession import LeaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from cluster_kit.clock import Clock
     from cluster_kit.locks.lease import Lease
 
 _WORST_FIRST = (LeaseState.LOST, LeaseState.RELEASED, LeaseState.SUSPECT)
@@ -47,3 +50,25 @@ class MultiLease:
         """
         for lease in self.leases.values():
             lease.check()
+
+
+class Hold(Protocol):
+    """Holds one lock; waits at most `timeout` seconds for it."""
+
+    def __call__(self, key: str, /, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        """Return what is entered to hold it."""
+        ...
+
+
+@asynccontextmanager
+async def hold_all(
+    keys: Sequence[str], timeout: float, clock: Clock, hold: Hold
+) -> AsyncGenerator[MultiLease]:
+    """Hold all, taken in the given order; `timeout` seconds are for all together."""
+    end = clock.monotonic() + timeout
+    leases: dict[str, Lease] = {}
+    async with AsyncExitStack() as stack:
+        for key in keys:
+            left = max(end - clock.monotonic(), 0.0) if timeout else 0.0
+            leases[key] = await stack.enter_async_context(hold(key, timeout=left))
+        yield MultiLease(leases)

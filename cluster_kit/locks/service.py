@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 
@@ -19,8 +19,9 @@ from cluster_kit.errors import (
     NotStartedError,
 )
 from cluster_kit.locks.contention import Contention
+from cluster_kit.locks.leading import lead
 from cluster_kit.locks.lease import Lease
-from cluster_kit.locks.multi import MultiLease
+from cluster_kit.locks.multi import MultiLease, hold_all
 from cluster_kit.locks.possession import LeaseState
 from cluster_kit.locks.running import as_async
 from cluster_kit.locks.stats import Counters, LockStats
@@ -214,15 +215,28 @@ class LockManager:
         if not names:
             raise ConfigurationError("multi() needs at least one key")
         limit = seconds("timeout", self._settings.timeout if timeout is None else timeout)
-        end = self._clock.monotonic() + limit
-        leases: dict[str, Lease] = {}
-        async with AsyncExitStack() as stack:
-            for key in names:
-                hold = partial(self.hold, key, ttl=ttl, renew=renew, max_hold=max_hold)
-                left = max(end - self._clock.monotonic(), 0.0) if limit else 0.0
-                held = hold(timeout=left, reentrant=reentrant)
-                leases[key] = await stack.enter_async_context(held)
-            yield MultiLease(leases)
+        hold = partial(self.hold, ttl=ttl, renew=renew, max_hold=max_hold, reentrant=reentrant)
+        async with hold_all(names, limit, self._clock, hold) as lease:
+            yield lease
+
+    def leader(
+        self, key: str, *, ttl: Duration = DEFAULT_TTL, max_hold: Duration | None = None
+    ) -> AsyncGenerator[Lease]:
+        """Come to lead again and again: ``async for lease in locks.leader("scheduler"):``.
+
+        Each turn of the loop begins when this instance has the lock and gives it back at its end.
+        The body enters the lease with ``async with``, to be cancelled when another may lead, and
+        goes on to the next turn after `LockLost`. The loop ends when the cluster stops.
+
+        Raises:
+            LockAlreadyHeld, NotStartedError, ConfigurationError: as `acquire`.
+        """
+        self._active()
+
+        def acquire(timeout: Duration) -> Awaitable[Lease]:
+            return self.acquire(key, ttl=ttl, timeout=timeout, max_hold=max_hold)
+
+        return lead(acquire)
 
     # --- looking after it ----------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from cluster_kit.testing.contracts.locks.bodies import BodyScenarios
 from cluster_kit.testing.contracts.locks.environment import Environment, Features
 from cluster_kit.testing.contracts.locks.exclusion import ExclusionScenarios
 from cluster_kit.testing.contracts.locks.faults import FaultScenarios
+from cluster_kit.testing.contracts.locks.leading import LeadingScenarios
 from cluster_kit.testing.contracts.locks.leases import LeaseScenarios
 from cluster_kit.testing.contracts.locks.lifecycle import LifecycleScenarios
 
@@ -32,6 +33,7 @@ class LockContract(
     AcquiringScenarios,
     LeaseScenarios,
     BodyScenarios,
+    LeadingScenarios,
     FaultScenarios,
     LifecycleScenarios,
 ):
