@@ -12,6 +12,9 @@ from cluster_kit.names import check_name
 if TYPE_CHECKING:
     from cluster_kit.ports import LockCapabilities
 
+DEFAULT_TTL = 30.0
+"""Seconds."""
+
 _LONGEST_ANSWER = 2.0  # seconds
 _SHORTEST_ANSWER = 0.05  # seconds; less would fail on a busy machine for no reason
 _ANSWERS_IN_A_TTL = 6
