@@ -89,6 +89,8 @@ class RedisLocks:
         try:
             async with asyncio.timeout(self._context.connect_timeout):
                 await self._client.ping()
+                for script in (ACQUIRE, RENEW, RELEASE):
+                    await self._client.script_load(script)
                 memory: dict[str, Any] = await self._client.info("memory")
         except DRIVER_ERRORS as exc:
             await self.close()

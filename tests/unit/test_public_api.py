@@ -33,7 +33,8 @@ MODULES = (
     *(
         f"cluster_kit.{name}"
         for name in (
-            *("broadcast", "clock", "codec", "errors", "event_queue", "message", "names"),
+            *("broadcast", "clock", "codec", "errors", "event_queue", "locks"),
+            *("locks.acquiring", "locks.semaphore", "message", "names"),
             *("patterns", "plugin", "ports", "pubsub", "registry", "settings", "sync_messages"),
             *("telemetry", "urls"),
         )
