@@ -17,7 +17,13 @@ from cluster_kit.sync_messages import SyncMessageManager
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cluster_kit.ports import EventQueueAdapter, HealthStatus, LockAdapter, PubSubAdapter
+    from cluster_kit.ports import (
+        AdapterHealth,
+        EventQueueAdapter,
+        HealthStatus,
+        LockAdapter,
+        PubSubAdapter,
+    )
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
     from cluster_kit.supervisor import Supervisor
@@ -175,9 +181,9 @@ class Capabilities:
 
     # --- looking after it ----------------------------------------------------------------
 
-    def health(self) -> tuple[HealthStatus, dict[str, dict[str, str]]]:
+    def health(self) -> tuple[HealthStatus, dict[str, AdapterHealth]]:
         """Return the worst status, and status, detail and since of each adapter."""
-        entries: dict[str, dict[str, str]] = {}
+        entries: dict[str, AdapterHealth] = {}
         statuses: list[HealthStatus] = []
         for name, adapter, troubles in self._states():
             health = adapter.health()

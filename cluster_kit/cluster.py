@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from cluster_kit.capabilities import Capabilities
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
@@ -13,6 +13,7 @@ from cluster_kit.errors import AlreadyStartedError, ConfigurationError, Lifecycl
 from cluster_kit.lifecycle import Lifecycle, Steps
 from cluster_kit.names import check_app, check_topic, new_id
 from cluster_kit.plugin import Plugin, hear_sync_messages, make_plugin, run_hook, start_order
+from cluster_kit.ports import ClusterHealth
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
 from cluster_kit.signals import ending_signals
@@ -186,7 +187,7 @@ class Cluster:
         """Stop with the default drain timeout."""
         await self.stop()
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> ClusterHealth:
         """Return the state as known now, for a health endpoint.
 
         ``status`` is the worst of the adapters' (``ok``, ``degraded``, ``down``), and ``down``
@@ -221,6 +222,7 @@ class Cluster:
         self.telemetry.emit("cluster.started", app=self.name, instance_id=self.instance_id)
 
     def _stopped(self, unfinished: list[str]) -> None:
+        log.info("%s stopped, instance %s", self.name, self.instance_id)
         self.telemetry.emit(
             "cluster.stopped",
             app=self.name,

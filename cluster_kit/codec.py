@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from cluster_kit.errors import DecodeError, EncodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Codec(Protocol):
@@ -26,13 +27,14 @@ class Codec(Protocol):
         ...
 
 
+_DEEPEST_PLACE = 20  # levels down to which an error names the place
 _CONTAINERS: tuple[type[object], ...] = (dict, list, tuple)
 
 
 class JsonCodec:
     """UTF-8 JSON without NaN and infinities, which RFC 8259 does not know.
 
-    Encodes what JSON has, and pydantic models by their JSON form.
+    Encodes what JSON has, dataclasses by their fields, and pydantic models by their JSON form.
     """
 
     content_type = "application/json"
@@ -47,7 +49,7 @@ class JsonCodec:
             _check_keys(payload)
             return _ENCODER.encode(payload).encode()
         except (TypeError, ValueError, RecursionError) as exc:
-            raise EncodeError(f"the payload is not JSON: {exc}") from exc
+            raise EncodeError(f"the payload is not JSON: {_explained(exc, payload)}") from exc
 
     def decode(self, body: bytes) -> object:
         """Return the value of a JSON text.
@@ -62,12 +64,47 @@ class JsonCodec:
 
 
 def _plain(value: object) -> object:
-    """Give json a plain form of a pydantic model; everything else it cannot encode is an error."""
+    """Give json a plain form of a model or dataclass; all else it cannot encode is an error."""
+    if isinstance(value, type):
+        text = f"{value.__name__} is a class, not a value of it"
+        raise TypeError(text)
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json")
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     text = f"{type(value).__name__} has no JSON form"
     raise TypeError(text)
+
+
+def _explained(error: Exception, payload: object) -> str:
+    """Return what is wrong with `payload`, and where in it."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply, or inside itself"
+    path = ""
+    for _ in range(_DEEPEST_PLACE):
+        found = next(((k, v) for k, v in _inside(payload) if not _can_encode(v)), None)
+        if found is None:
+            break
+        key, payload = found
+        path += f"[{key!r}]"
+    return f"{error} (at payload{path})" if path else str(error)
+
+
+def _inside(value: object) -> Iterator[tuple[object, object]]:
+    if isinstance(value, dict):
+        yield from cast("dict[object, object]", value).items()
+    elif isinstance(value, list | tuple):
+        yield from enumerate(cast("Sequence[object]", value))
+
+
+def _can_encode(value: object) -> bool:
+    try:
+        _check_keys(value)
+        _ENCODER.encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _check_keys(value: object) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from cluster_kit.errors import ConfigurationError, DecodeError
+from cluster_kit.message import Delivery
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -178,6 +179,8 @@ def _validator(
     annotation: Any = _resolve(process, parameter, name)
     if annotation in _ANYTHING:
         return None
+    if annotation is Delivery:
+        raise ConfigurationError(f"handler {name}: the payload comes first, the delivery second")
     from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415 - costs 100 ms to import
 
     try:

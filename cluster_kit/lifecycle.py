@@ -12,6 +12,7 @@ from cluster_kit.errors import LifecycleError
 from cluster_kit.supervisor import Supervisor, being_cancelled
 
 ABANDONED = "start() was abandoned: stop() was called"
+"""What the caller of a start is told that a stop has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

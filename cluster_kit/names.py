@@ -47,6 +47,7 @@ def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
 
 
 DEAD_SUFFIX = ".dead"
+"""What the name of a queue's dead letters ends in."""
 
 
 def check_channel(channel: object) -> str:

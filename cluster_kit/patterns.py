@@ -9,6 +9,7 @@ from cluster_kit.errors import InvalidNameError
 from cluster_kit.names import check_name
 
 ONE, MANY = "*", "#"
+"""Words of a pattern that stand for one word, and for any number of words, none among them."""
 
 
 def check_pattern(pattern: object) -> str:

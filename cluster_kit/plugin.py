@@ -21,6 +21,7 @@ from cluster_kit.wording import suggestion
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
+    from cluster_kit.ports import ClusterHealth
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
@@ -50,6 +51,10 @@ class Host(Protocol):
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
+        ...
+
+    def health(self) -> ClusterHealth:
+        """Return the state as known now, see `Cluster.health`."""
         ...
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask a process to end."""
 
 
 @contextmanager

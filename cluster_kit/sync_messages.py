@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cluster_kit.telemetry import Telemetry
 
 REALM = "sync"
+"""What keeps these channels apart from those of `PubSubManager`."""
 
 
 class SyncMessageManager:

@@ -14,10 +14,7 @@ pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def broker(
-    rabbitmq: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Broker:
-    monkeypatch.chdir(tmp_path_factory.mktemp("cli"))
+def broker(rabbitmq: str) -> Broker:
     return Broker(rabbitmq)
 
 

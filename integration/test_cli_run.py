@@ -47,8 +47,7 @@ cluster = Cluster(plugins=[Shop])
 
 
 @pytest.fixture
-def pool(rabbitmq: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
-    monkeypatch.chdir(tmp_path)
+def pool(rabbitmq: str, tmp_path: Path) -> Iterator[Program]:
     (tmp_path / "shop.py").write_text(APPLICATION)
     folder = tmp_path / "pool"
     folder.mkdir()

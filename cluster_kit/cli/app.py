@@ -133,7 +133,10 @@ def publish(
 
 @app.command()
 def queues(*, url: Url = None, app: App = None, as_json: AsJson = False) -> None:
-    """List an application's queues and how full they are."""
+    """List an application's queues and how full they are.
+
+    Channels that applications share belong to none and are not listed.
+    """
     from cluster_kit.cli.session import Access
     from cluster_kit.cli.tasks import list_queues
 

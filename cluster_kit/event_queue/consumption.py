@@ -83,6 +83,8 @@ class Consumption:
 
         Returns the ids of tasks that were cut short, sorted.
         """
+        if running := self._running_ids():
+            log.info("draining: %d tasks run, up to %g s", len(running), timeout)
         if await self._finished(timeout):
             return []
         unfinished = self._running_ids()

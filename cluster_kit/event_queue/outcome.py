@@ -23,6 +23,7 @@ class Done:
 
 
 DONE = Done()
+"""The one there is a need for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ QUEUES_KEPT = 1_000
 """Names of queues kept at hand, so that they need not be checked again."""
 
 MAX_HEADER_NAME_BYTES = 128
+"""Longest name of a user header, bytes of UTF-8."""
 _INT64 = 2**63
 _RESERVED = ("ck-", "x-")
 
@@ -118,7 +119,10 @@ class Publisher:
             MessageTooLargeError: it has too many bytes.
             InvalidNameError: the message id is malformed.
         """
-        body = self._codec.encode(payload)
+        try:
+            body = self._codec.encode(payload)
+        except EncodeError as exc:
+            raise EncodeError(f"{exc} (for channel {queue.channel})") from exc
         limit = self._settings.max_payload_bytes
         if len(body) > limit:
             raise MessageTooLargeError("the payload", len(body), limit)
@@ -135,6 +139,18 @@ class Publisher:
             origin=self._instance_id,
             headers=options.headers or {},
         )
+
+    def envelopes(
+        self, queue: QueueName, payloads: Iterable[object], options: PublishOptions
+    ) -> list[Envelope]:
+        """Return the tasks of a batch; as `envelope`, and the error says which one it is about."""
+        made: list[Envelope] = []
+        for index, payload in enumerate(check_many(payloads)):
+            try:
+                made.append(self.envelope(queue, payload, options))
+            except EncodeError as exc:
+                raise EncodeError(f"payloads[{index}]: {exc}") from exc
+        return made
 
     async def send(self, envelope: Envelope, delay: float, shared: Surroundings) -> str:
         """Store a task, report it, return its id. Raises as `EventQueueAdapter.publish`."""

@@ -167,7 +167,7 @@ class Run:
         if signal.reason == "timeout":
             return HandlerTimeout(self.timeout)
         if signal.reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
-            return ShutDown()
+            return ShutDown("cut short, because this instance stops")
         return error
 
 

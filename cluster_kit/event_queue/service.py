@@ -13,7 +13,7 @@ from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
-from cluster_kit.event_queue.publishing import Publisher, PublishOptions, check_many
+from cluster_kit.event_queue.publishing import Publisher, PublishOptions
 from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.registration import Registration, check_options, check_policy
 from cluster_kit.event_queue.settlement import Settler
@@ -213,7 +213,7 @@ class EventQueue:
         )
         around = self._active().shared
         queue = self._publisher.queue(channel, shared=shared)
-        envelopes = [self._publisher.envelope(queue, p, options) for p in check_many(payloads)]
+        envelopes = self._publisher.envelopes(queue, payloads, options)
         return await self._publisher.send_all(envelopes, options.delay, around)
 
     # --- looking after it ----------------------------------------------------------------

@@ -31,6 +31,9 @@ TWIN_DELAY = 1.0
 OPEN_PAUSE, OPEN_PAUSE_TOPOLOGY = 1.0, 30.0
 """Seconds between tries to open a consumer that was subscribed after start."""
 
+UNSETTLED_PAUSE = 1.0
+"""Seconds before a task is given back that could not be settled for a reason nobody foresaw."""
+
 
 class Subscription:
     """Takes tasks of one queue and runs them, never more than `concurrency` at a time.
@@ -226,6 +229,7 @@ class Subscription:
             await self._worker.work(run)
         except Exception:
             log.exception("task %s on %s was not settled", run.envelope.id, self.queue.channel)
+            await self._shared.clock.sleep(UNSETTLED_PAUSE)  # it may come straight back
             await self._shared.settler.settle(run, GiveBack("it could not be settled"))
         finally:
             run.release()

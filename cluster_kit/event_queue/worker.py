@@ -141,7 +141,7 @@ class Worker:
     def _log(self, envelope: Envelope, error: BaseException, max_retries: int) -> None:
         place = (envelope.id, self._channel, envelope.attempt, max_retries + 1)
         if isinstance(error, HandlerAnswer | ShutDown):
-            log.info("task %s on %s, attempt %d of %d: %r", *place, error)
+            log.info("task %s on %s, attempt %d of %d: %s", *place, error)
         else:
             text = "task %s on %s, attempt %d of %d, did not succeed"
             log.warning(text, *place, exc_info=error)

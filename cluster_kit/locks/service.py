@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_PERMITS = 100
+"""Of a semaphore: whoever waits for one asks for each of them."""
 
 
 class LockManager(Acquiring):

@@ -7,7 +7,15 @@ each capability, and an adapter may have any of them.
 
 from __future__ import annotations
 
-from cluster_kit.ports.context import AdapterContext, Emit, Health, HealthStatus, TaskSpawner
+from cluster_kit.ports.context import (
+    AdapterContext,
+    AdapterHealth,
+    ClusterHealth,
+    Emit,
+    Health,
+    HealthStatus,
+    TaskSpawner,
+)
 from cluster_kit.ports.event_queue import (
     Consumer,
     DeadEntry,
@@ -30,8 +38,10 @@ from cluster_kit.ports.spec import AdapterSpec
 
 __all__ = [
     "AdapterContext",
+    "AdapterHealth",
     "AdapterSpec",
     "Claim",
+    "ClusterHealth",
     "Consumer",
     "Contender",
     "DeadEntry",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from cluster_kit.clock import SystemClock
 
@@ -66,3 +66,19 @@ class Health:
     status: HealthStatus
     detail: str
     since: float
+
+
+class AdapterHealth(TypedDict):
+    """A `Health` as `Cluster.health` shows it. `since` is ISO 8601."""
+
+    status: HealthStatus
+    detail: str
+    since: str
+
+
+class ClusterHealth(TypedDict):
+    """What `Cluster.health` returns; `adapters` is by capability."""
+
+    status: HealthStatus
+    ready: bool
+    adapters: dict[str, AdapterHealth]

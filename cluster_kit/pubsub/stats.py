@@ -15,6 +15,7 @@ MAX_NAMES = 10_000
 """Names counted apart; what comes beyond is counted together, as `OTHERS`."""
 
 OTHERS = "(others)"
+"""What all beyond the limit is counted under."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

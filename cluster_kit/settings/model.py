@@ -45,6 +45,7 @@ Capability = Literal["event_queue", "pubsub", "cache", "locks"]
 """What has a server of its own in the settings."""
 
 MEMORY = "memory"
+"""Scheme of what reaches no other process."""
 
 
 class SettingsValues(TypedDict, total=False):

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 PREFIX = "CLUSTER_KIT_"
+"""What variables of the library begin with."""
 NESTED = "__"
+"""Joins a group and its setting in the name of a variable."""
 TEST_PREFIX = "CLUSTER_KIT_TEST_"
 """Variables of the test harness; they are no settings."""
 
 DOTENV = ".env"
+"""File of the working directory with more variables."""
 
 Path = tuple[str, ...]
 """Names from the outermost group to the setting."""

@@ -11,7 +11,9 @@ from cluster_kit.names import MODE_WORDS, check_topic
 from cluster_kit.wording import suggestion
 
 WEB, BACKGROUND, TRANSIENT = "!", "*", "-"
+"""Words of a mode: requests, every topic, nothing at all."""
 VARIABLE = "CLUSTER_KIT_WORKER_MODE"
+"""Where a mode comes from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,15 @@ def test_an_adapter_is_declared_wherever_packages_are_listed(adapter: str) -> No
     )
 
 
+def test_an_adapter_may_see_no_layer_above_the_ports() -> None:
+    contracts = {contract["name"]: contract for contract in TOOL["importlinter"]["contracts"]}
+    layers = contracts["the core is layered, and every module has its layer"]["layers"]
+    above = [name for layer in layers[: layers.index("ports")] for name in layer.split(" | ")]
+
+    forbidden = contracts["adapters see ports and below, never services"]["forbidden_modules"]
+    assert sorted(forbidden) == sorted(f"cluster_kit.{name}" for name in above)
+
+
 @pytest.mark.parametrize("package", ["cluster_kit", *(f"adapters/{name}" for name in ADAPTERS)])
 def test_a_package_can_be_imported_and_is_typed(package: str) -> None:
     assert (ROOT / package / "__init__.py").exists()

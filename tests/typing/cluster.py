@@ -25,7 +25,7 @@ from cluster_kit import (
 )
 from cluster_kit.event_queue import ChannelStats, DeadLetters
 from cluster_kit.plugin import Host
-from cluster_kit.ports import AdapterSpec, QueueDepth
+from cluster_kit.ports import AdapterSpec, ClusterHealth, QueueDepth
 from cluster_kit.pubsub import BroadcastStats
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import ServerUrl
@@ -68,7 +68,7 @@ async def life() -> None:
     assert_type(await cluster.start(), None)
     assert_type(await cluster.stop(timeout=timedelta(seconds=5)), list[str])
     assert_type(await cluster.run_until_signal(), list[str])
-    assert_type(cluster.health(), dict[str, Any])
+    assert_type(cluster.health(), ClusterHealth)
     assert_type(cluster.plugins, Mapping[str, Plugin])
     assert_type(cluster.serving("mails:send"), bool)
     assert_type(cluster.name, str)

@@ -18,6 +18,7 @@ from cluster_kit.errors import (
     InvalidNameError,
     UnknownOptionError,
 )
+from cluster_kit.ports import ClusterHealth
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder
 from tests.unit.adapters import Faults
@@ -247,7 +248,7 @@ async def test_memory_beside_a_server_is_warned_about(caplog: pytest.LogCaptureF
 
 @pytest.mark.asyncio
 async def test_health_through_a_life() -> None:
-    seen: list[dict[str, Any]] = []
+    seen: list[ClusterHealth] = []
 
     class Watches(Plugin):
         name = "watches"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -53,6 +54,40 @@ def test_what_json_has_comes_back_unchanged(payload: object) -> None:
 )
 def test_bytes_are_compact_utf8(payload: object, body: bytes) -> None:
     assert CODEC.encode(payload) == body
+
+
+@dataclass
+class Parcel:
+    weight: float
+    orders: list[Order]
+
+
+def test_dataclasses_travel_by_their_fields() -> None:
+    order = Order(id=1, at=datetime(2030, 1, 1, tzinfo=UTC))
+    plain = {"weight": 2.5, "orders": [order.model_dump(mode="json")]}
+
+    assert CODEC.decode(CODEC.encode({"parcel": Parcel(2.5, [order])})) == {"parcel": plain}
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (object(), "the payload is not JSON: object has no JSON form"),
+        ({"a": [1, {2}]}, "set has no JSON form (at payload['a'][1])"),
+        ([{"x": {1: 2}}], "key 1 is int, JSON keys are strings (at payload[0]['x'])"),
+        (Order, "Order is a class, not a value of it"),
+    ],
+)
+def test_an_error_names_the_place(payload: object, text: str) -> None:
+    with pytest.raises(EncodeError, match=re.escape(text)):
+        CODEC.encode(payload)
+
+
+def test_a_list_inside_itself_is_refused() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    with pytest.raises(EncodeError, match="inside itself"):
+        CODEC.encode(circle)
 
 
 def test_pydantic_models_travel_in_their_json_form_also_inside() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.message import Delivery
 from cluster_kit.supervisor import Supervisor
 from tests.unit.handlers import (
     DELIVERY,
@@ -162,3 +163,10 @@ def test_names_are_what_logs_show() -> None:
     assert handler(Mailer().send).name == "Mailer.send"
     assert handler(traced(takes_both)).name == "takes_both"
     assert "takes_three" in handler(functools.partial(takes_three, "shop")).name
+
+
+def test_a_delivery_in_the_place_of_the_payload_is_refused() -> None:
+    async def handle(delivery: Delivery, payload: object) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="the payload comes first, the delivery second"):
+        handler(handle)

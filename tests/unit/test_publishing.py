@@ -254,6 +254,17 @@ async def test_many_are_published_with_ids_in_order(cluster_factory: ClusterFact
 
 
 @pytest.mark.asyncio
+async def test_the_error_about_a_batch_names_the_payload_and_the_channel(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    text = re.escape("payloads[1]: the payload is not JSON: set has no JSON form")
+
+    with pytest.raises(EncodeError, match=f"^{text}.*channel mails"):
+        await cluster.event_queue.publish_many("mails", [1, {"a": {2}}])
+
+
+@pytest.mark.asyncio
 async def test_a_cancelled_publish_many_leaves_nothing_behind(
     cluster_factory: ClusterFactory,
 ) -> None:

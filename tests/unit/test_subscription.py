@@ -7,8 +7,12 @@ from typing import Unpack
 import pytest
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
+from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit.event_queue import subscription
+from cluster_kit.event_queue.outcome import Outcome
+from cluster_kit.event_queue.run import Run
+from cluster_kit.event_queue.worker import Worker
 from cluster_kit.message import Envelope
 from cluster_kit.settings.groups import EventQueueValues
 from cluster_kit.testing.recorder import Recorder
@@ -176,3 +180,31 @@ async def test_what_was_refused_goes_back_even_if_it_could_be_taken_by_now() -> 
 
         assert made.event_queue.stats()["mails"].given_back == 1
         assert [run.delivery.redelivered for run in recorder.runs] == [True]
+
+
+async def test_a_task_that_cannot_be_settled_is_given_back_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, _ = faulty("unforeseen")
+    recorder, steps = Recorder(), list[object]()
+    outcome, sleep = Worker._outcome, SystemClock.sleep
+
+    async def fail_twice(worker: Worker, run: Run) -> Outcome:
+        steps.append("work")
+        if steps.count("work") < 3:
+            raise OverflowError("nobody foresaw this")
+        return await outcome(worker, run)
+
+    async def hurry(clock: SystemClock, seconds: float) -> None:
+        steps.append(seconds)
+        await sleep(clock, 0)
+
+    monkeypatch.setattr(Worker, "_outcome", fail_twice)
+    monkeypatch.setattr(SystemClock, "sleep", hurry)
+    made.event_queue.subscribe("mails", recorder.handle)
+    async with made:
+        await made.event_queue.publish("mails", 1)
+        await recorder.finished()
+
+    assert [step for step in steps if step in ("work", 1.0)] == ["work", 1.0, "work", 1.0, "work"]
+    assert caplog.text.count("was not settled") == 2

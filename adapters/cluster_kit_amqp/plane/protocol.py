@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cluster_kit_amqp.link import ChannelDown
 from cluster_kit_amqp.plane import methods
@@ -79,11 +79,11 @@ class AmqpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the server (4.2.2)."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError(f"{transport!r} is no stream")
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_AHEAD)
-        transport.write(GREETING)
+        # uvloop's is none by inheritance, only by what it can do.
+        stream = cast("asyncio.Transport", transport)
+        self._transport = stream
+        stream.set_write_buffer_limits(high=_WRITE_AHEAD)
+        stream.write(GREETING)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
