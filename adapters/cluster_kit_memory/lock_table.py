@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,18 +35,17 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class _Lock:
-    """One lock. `fence` is the last that was given; it outlives its holders."""
+    """One lock that somebody has or wants."""
 
     held: Held | None = None
-    fence: int = 0
     line: list[Place] = field(default_factory=list[Place])
 
 
 class LockTable:
     """All locks of one hub, of one event loop.
 
-    Waiters of all instances are served in the order of their first attempt. A lock is kept as
-    long as the hub, for its fence.
+    Waiters of all instances are served in the order of their first attempt. All locks draw their
+    fences from one counter, so that a lock nobody has or wants need not be kept.
 
     Args:
         name: of the hub.
@@ -59,6 +59,7 @@ class LockTable:
         self.users = 0
         self._clock = clock
         self._locks: dict[str, _Lock] = {}
+        self._fences = itertools.count(1)
 
     def take(self, place: Place) -> Held | None:
         """Give the lock to a claim if it is free and nobody is before it; else let it in line."""
@@ -72,9 +73,9 @@ class LockTable:
             if place not in lock.line:
                 lock.line.append(place)
             return None
-        self.leave(place)
-        lock.fence += 1
-        lock.held = Held(claim, lock.fence, self._clock.monotonic() + claim.ttl)
+        if place in lock.line:
+            lock.line.remove(place)
+        lock.held = Held(claim, next(self._fences), self._clock.monotonic() + claim.ttl)
         return lock.held
 
     def leave(self, place: Place) -> None:
@@ -82,7 +83,7 @@ class LockTable:
         lock = self._locks.get(place.claim.name)
         if lock is not None and place in lock.line:
             lock.line.remove(place)
-            self._wake(lock)
+            self._settle(place.claim.name, lock)
 
     def renew(self, claim: Claim) -> bool:
         """Let a held lock live for another ttl; False when it is not this token's."""
@@ -99,7 +100,7 @@ class LockTable:
             return False
         lock = self._locks[claim.name]
         lock.held = None
-        self._wake(lock)
+        self._settle(claim.name, lock)
         return True
 
     def find(self, name: str) -> Held | None:
@@ -122,6 +123,12 @@ class LockTable:
         if lock.held is not None and lock.held.ends <= self._clock.monotonic():
             lock.held = None
         return lock.held
+
+    def _settle(self, name: str, lock: _Lock) -> None:
+        """Wake who is next, or forget a lock that nobody has or wants."""
+        self._wake(lock)
+        if not lock.line and self._current(lock) is None:
+            self._locks.pop(name, None)
 
     def _wake(self, lock: _Lock) -> None:
         if lock.line and self._current(lock) is None:
