@@ -102,7 +102,7 @@ class Lab:
         arguments = [role, self._name, self._queue, json.dumps(options)]
         with subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.child", *arguments],
-            env={**os.environ, "BENCHMARK_URL": self._url},
+            env=_environment() | {"BENCHMARK_URL": self._url},
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
@@ -164,3 +164,10 @@ class Lab:
         self.wrong["lost"] += max(0, figures["lost"] - left)
         self.wrong["again"] += figures["again"]
         return figures
+
+
+def _environment() -> dict[str, str]:
+    """Return this environment, in which bytecode is kept: what pip installs comes with it."""
+    kept = {**os.environ}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return kept

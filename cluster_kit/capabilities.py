@@ -9,8 +9,9 @@ from cluster_kit.clock import utc
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.locks import LockManager
-from cluster_kit.ports import AdapterContext
+from cluster_kit.ports import AdapterContext, BroadcastLimits
 from cluster_kit.pubsub import PubSubManager
+from cluster_kit.pubsub.on_demand import OnDemand
 from cluster_kit.supervisor import logged
 from cluster_kit.sync_messages import SyncMessageManager
 
@@ -107,7 +108,11 @@ class Capabilities:
         if lacking:
             return
         url = self._settings.url_for("pubsub").reveal()
-        adapter = self._pubsub_adapter = self._registry.create("pubsub", url, self._context())
+        context = self._context()
+        adapter: PubSubAdapter = self._registry.create("pubsub", url, context)
+        if self._settings.pubsub.url is None:  # nobody has asked for it so far
+            adapter = OnDemand(adapter, context.clock)
+        self._pubsub_adapter = adapter
         await adapter.connect()
         await self.pubsub.open(adapter, self._background)
         await self.sync_messages.open(adapter, self._background)
@@ -208,6 +213,7 @@ class Capabilities:
             yield "locks", self._lock_adapter, self.locks.troubles()
 
     def _context(self) -> AdapterContext:
+        limits = self._settings.pubsub
         return AdapterContext(
             app=self._app,
             instance_id=self._instance_id,
@@ -215,4 +221,11 @@ class Capabilities:
             emit=self._telemetry.emit,
             connect_timeout=self._settings.connect_timeout,
             crash_limit=self._settings.event_queue.crash_limit,
+            broadcasts=BroadcastLimits(
+                sticky_expires=limits.sticky_expires,
+                sticky_max_messages=limits.sticky_max_messages,
+                stream_max_age=limits.stream_max_age,
+                stream_max_bytes=limits.stream_max_bytes,
+                stream_segment_bytes=limits.stream_segment_bytes,
+            ),
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import json.encoder
 import math
+import re
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from cluster_kit.errors import DecodeError, EncodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class Codec(Protocol):
@@ -46,8 +48,10 @@ class JsonCodec:
             EncodeError: a value has no JSON form, a key is not a string, or NaN is inside.
         """
         try:
-            _check_keys(payload)
-            return _ENCODER.encode(payload).encode()
+            text = _to_text(payload)
+            if _KEY_NOT_TEXT.search(text):
+                _check_keys(payload)
+            return text.encode()
         except (TypeError, ValueError, RecursionError) as exc:
             raise EncodeError(f"the payload is not JSON: {_explained(exc, payload)}") from exc
 
@@ -58,7 +62,10 @@ class JsonCodec:
             DecodeError: not UTF-8, not JSON, or nested too deeply.
         """
         try:
-            return _DECODER.decode(body.decode())
+            text = body.decode().strip(_WHITESPACE)
+            value, end = _DECODER.raw_decode(text)
+            # What is behind it makes the whole an error, which the slower call words.
+            return value if end == len(text) else _DECODER.decode(text)
         except (ValueError, RecursionError) as exc:
             raise DecodeError(f"the body is not JSON: {exc}") from exc
 
@@ -72,7 +79,9 @@ def _plain(value: object) -> object:
     if callable(dump):
         return dump(mode="json")
     if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        plain = {field.name: getattr(value, field.name) for field in fields(value)}
+        _check_keys(plain)
+        return plain
     text = f"{type(value).__name__} has no JSON form"
     raise TypeError(text)
 
@@ -81,6 +90,7 @@ def _explained(error: Exception, payload: object) -> str:
     """Return what is wrong with `payload`, and where in it."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply, or inside itself"
+    error = _error_of_keys(payload) or error
     path = ""
     for _ in range(_DEEPEST_PLACE):
         found = next(((k, v) for k, v in _inside(payload) if not _can_encode(v)), None)
@@ -89,6 +99,15 @@ def _explained(error: Exception, payload: object) -> str:
         key, payload = found
         path += f"[{key!r}]"
     return f"{error} (at payload{path})" if path else str(error)
+
+
+def _error_of_keys(payload: object) -> Exception | None:
+    """Return what is wrong with a key: of those json itself refuses it says less."""
+    try:
+        _check_keys(payload)
+    except (TypeError, RecursionError) as exc:
+        return exc
+    return None
 
 
 def _inside(value: object) -> Iterator[tuple[object, object]]:
@@ -101,7 +120,7 @@ def _inside(value: object) -> Iterator[tuple[object, object]]:
 def _can_encode(value: object) -> bool:
     try:
         _check_keys(value)
-        _ENCODER.encode(value)
+        _to_text(value)
     except (TypeError, ValueError, RecursionError):
         return False
     return True
@@ -135,7 +154,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(text)
 
 
-_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-)
+def _make_encoder() -> Callable[[object], str]:
+    """Return what turns a payload into text: json's encoder in C, which it makes at every call."""
+    whole = json.JSONEncoder(
+        ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+    )
+    make: Callable[..., Callable[[object, int], Iterable[str]]] | None
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without it
+        return whole.encode
+    # No markers: what is inside itself ends in a RecursionError. Then as above.
+    quote = json.encoder.encode_basestring
+    pieces = make(None, _plain, quote, None, ":", ",", False, False, False)  # noqa: FBT003 - C
+    return lambda payload: "".join(pieces(payload, 0))
+
+
+_to_text = _make_encoder()
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_WHITESPACE = " \t\n\r"  # RFC 8259, 2
+_KEY_NOT_TEXT = re.compile(r'"(?:-?[0-9][^"]*|true|false|null)":')
+"""Finds every key json made a string of, and strings that look the same."""

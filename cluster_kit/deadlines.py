@@ -24,6 +24,10 @@ class Expiring(Protocol):
         ...
 
 
+_BLOCKED = 0.5  # seconds; a timer that is so late was held up by a blocked event loop
+_READING = 0.1  # seconds for what came meanwhile
+
+
 class Deadlines:
     """Tells each of its items once when its deadline has passed. On the event loop only."""
 
@@ -42,7 +46,8 @@ class Deadlines:
 
     def start(self, item: Expiring, seconds: float) -> None:
         """Call `item.expire()` in so many seconds, unless `end` comes first."""
-        item.at = self.loop.time() + seconds
+        loop = self._loop or self.loop
+        item.at = loop.time() + seconds
         self._open.add(item)
         if item.at < self._next:
             self._arm(item.at)
@@ -73,7 +78,11 @@ class Deadlines:
         self._timer = self.loop.call_at(at, self._due)
 
     def _due(self) -> None:
-        now = max(self._next, self.loop.time())  # a loop may be early by a tick
+        now = self.loop.time()
+        if now - self._next > _BLOCKED:  # the answers may lie in the sockets, not read yet
+            self._arm(now + _READING)
+            return
+        now = max(self._next, now)  # a loop may be early by a tick
         self._next = math.inf
         for item in [item for item in self._open if item.at <= now]:
             self._open.discard(item)

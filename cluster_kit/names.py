@@ -17,8 +17,12 @@ MAX_ID_BYTES = 200
 """Longest message id, bytes of UTF-8."""
 
 
-_UUID4_FIXED_BITS = 0x4000_8000_0000_0000_0000  # version and variant, see RFC 9562
-_UUID4_FREE_BITS = (1 << 128) - 1 - 0xF000_C000_0000_0000_0000
+_IDS_DRAWN = 128
+_HEX_DIGITS = 32  # of an id
+_EACH_ID = int(("0" * (_HEX_DIGITS - 1) + "1") * _IDS_DRAWN, 16)
+# Version and variant of a UUID4, see RFC 9562, in all of them at once.
+_UUID4_FIXED_BITS = 0x4000_8000_0000_0000_0000 * _EACH_ID
+_UUID4_FREE_BITS = ((1 << 128) - 1 - 0xF000_C000_0000_0000_0000) * _EACH_ID
 
 
 def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
@@ -100,8 +104,25 @@ def check_message_id(message_id: object) -> str:
 
 def new_id() -> str:
     """Return a fresh message or instance id (UUID4, 32 hexadecimal digits)."""
-    drawn = int.from_bytes(os.urandom(16))
-    return f"{drawn & _UUID4_FREE_BITS | _UUID4_FIXED_BITS:032x}"
+    try:
+        return _ids.pop()
+    except IndexError:
+        _ids.extend(_draw_ids())
+        return new_id()
+
+
+_ids: list[str] = []  # drawn and not used: asking the system for each one costs more than all else
+
+
+def _draw_ids() -> list[str]:
+    size = _IDS_DRAWN * _HEX_DIGITS
+    drawn = int.from_bytes(os.urandom(size // 2))
+    digits = f"{drawn & _UUID4_FREE_BITS | _UUID4_FIXED_BITS:0{size}x}"
+    return [digits[at : at + _HEX_DIGITS] for at in range(0, size, _HEX_DIGITS)]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.clear)  # or both processes would use the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 
 from cluster_kit.errors import PublishRefused
-from cluster_kit.message import DeadReason
+from cluster_kit.message import DeadReason, Death
 from cluster_kit.names import new_id
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import RabbitServer
@@ -169,6 +170,22 @@ async def test_headers_too_large_for_a_frame_are_no_end_of_the_connection(rabbit
 
         assert taker.received[0].envelope.headers == {"small": "y"}
         assert made.heard("connection.lost") == []
+
+
+async def test_a_dead_letter_that_does_not_fit_into_a_frame_goes_without_its_headers(
+    rabbitmq: str,
+) -> None:
+    async with bench(f"{rabbitmq}?frame_max=8192") as made:
+        task = made.task(headers={"tenant": "x" * 4000})
+        await made.publish(task)
+        death = Death(reason=DeadReason.REJECTED, error_text="y" * 5000)
+        await made.adapter.bury(replace(task, death=death), timeout=10.0)
+
+        async with made.adapter.read_dead(made.queue()) as letters:
+            [letter] = [letter.envelope async for letter in letters]
+    assert letter.death is not None
+    assert (letter.body, letter.headers, letter.death.reason) == (task.body, {}, death.reason)
+    assert letter.death.error_text == "y" * 500
 
 
 @pytest.mark.own_broker

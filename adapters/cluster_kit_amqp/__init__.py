@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.ports import AdapterContext, AdapterSpec
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import EventQueueAdapter
+    from cluster_kit.ports import EventQueueAdapter, PubSubAdapter
 
 __all__ = ["ADAPTER"]
 
@@ -23,10 +23,17 @@ def _event_queue(url: str, context: AdapterContext) -> EventQueueAdapter:
     return AmqpEventQueue(url, context)
 
 
+def _pubsub(url: str, context: AdapterContext) -> PubSubAdapter:
+    from cluster_kit_amqp.broadcast.adapter import AmqpPubSub
+
+    return AmqpPubSub(url, context)
+
+
 ADAPTER = AdapterSpec(
     name="amqp",
     schemes=("amqp", "amqps"),
     event_queue=_event_queue,
+    pubsub=_pubsub,
     install="pip install cluster-kit",
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""

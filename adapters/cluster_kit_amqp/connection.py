@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Purpose = Literal["publish", "consume"]
+Purpose = Literal["publish", "consume", "pubsub publish", "pubsub consume"]
 State = Literal["closed", "connecting", "blocked", "ready"]
 
 _STEADY = 10.0  # seconds a connection must have lived for the delays to start over
@@ -199,6 +199,9 @@ class Connection:
             raise DialFailed(f"{host}: no answer within {timeout:.3g} s") from None
         except DialFailed as exc:
             raise DialFailed(f"{host}: {exc.reason}", retryable=exc.retryable) from exc
+        except Exception as exc:  # whatever it is, there must be another attempt
+            log.exception("dialling %s failed", host)
+            raise DialFailed(f"{host}: {exc!r}") from exc
 
     def _up(self, link: Link) -> None:
         self._link = link

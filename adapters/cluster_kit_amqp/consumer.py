@@ -252,6 +252,10 @@ class AmqpConsumer:
                 counts = await channel.check_queue(self._queue.full)
         except TimeoutError:
             return  # slow is not gone
+        except ChannelDown as exc:
+            if exc.code == NOT_FOUND:
+                raise
+            return  # it could not be asked, for want of a channel perhaps
         self._unseen = 0 if counts.consumers else self._unseen + 1
         if self._unseen >= _FEWEST_UNSEEN:
             raise LinkDown("the broker knows of no consumer")

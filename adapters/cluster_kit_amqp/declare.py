@@ -69,12 +69,13 @@ class Declarer:
         control: Control,
         mode: DeclareMode,
         crash_limit: int,
-        announce: Announce,
+        announce: Announce | None,
         tasks: TaskSpawner,
     ) -> None:
         self._control, self._mode, self._tasks = control, mode, tasks
         self._crash_limit, self._announce = crash_limit, announce
         self._making: dict[str, _Making] = {}
+        self._announced: set[str] = set()
         self._link: Link | None = None
         self._done: set[str] = set()
         self._doubted: set[str] = set()
@@ -92,7 +93,7 @@ class Declarer:
             TopologyError: something is missing, or is there with other arguments.
             LinkError: the link or a channel failed meanwhile.
         """
-        if self._is_done(link, queue.full):
+        if self.is_settled(link, queue.full):
             return
         check_queue_name(queue)
         await self._once(link, queue.full, lambda: self._make_queue(queue))
@@ -102,8 +103,14 @@ class Declarer:
         async with self._control.link() as control:
             known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
             if not known:
-                await self._announce(queue)
+                await self._announce_once(queue)
             await self._settle(control, steps)
+
+    async def _announce_once(self, queue: QueueName) -> None:
+        """Put the queue on the list, but not again where making it fails again and again."""
+        if self._announce is not None and queue.full not in self._announced:
+            await self._announce(queue)
+            self._announced.add(queue.full)
 
     async def ensure(
         self, link: Link, name: str, steps: Steps, last: Exchange | None = None
@@ -112,7 +119,7 @@ class Declarer:
 
         Where `last` is there, all are taken to be, until `forget` was called for them.
         """
-        if not self._is_done(link, name):
+        if not self.is_settled(link, name):
             await self._once(link, name, lambda: self._make(name, steps, last))
 
     async def _make(self, name: str, steps: Steps, last: Exchange | None) -> None:
@@ -128,7 +135,7 @@ class Declarer:
         the chain may take longer than a publish has, and the next must not begin anew.
         """
         async with self._lock(name):
-            if self._is_done(link, name):
+            if self.is_settled(link, name):
                 return
             making = self._making.get(name)
             if making is None or making.task.done():
@@ -136,6 +143,7 @@ class Declarer:
                     self._tasks, name, self._made(link, name, make)
                 )
             await asyncio.shield(making.task)
+            self._making.pop(name, None)
             if making.error is not None:
                 raise making.error
 
@@ -145,15 +153,12 @@ class Declarer:
 
     def is_settled(self, link: Link, name: str) -> bool:
         """Whether nothing is left to be made or checked of what is known as `name`."""
-        return self._is_done(link, name)
+        return self._mode == "none" or (link is self._link and name in self._done)
 
     def forget(self, *names: str) -> None:
         """What these names stand for may be gone: look again at the next need."""
         self._done.difference_update(names)
         self._doubted.update(names)
-
-    def _is_done(self, link: Link, name: str) -> bool:
-        return self._mode == "none" or (link is self._link and name in self._done)
 
     def _mark(self, link: Link, name: str) -> None:
         if link is not self._link:

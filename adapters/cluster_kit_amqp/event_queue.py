@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from cluster_kit.errors import ConnectionLost, TopologyError
+from cluster_kit.errors import ConnectionLost, PublishRefused, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
-from cluster_kit_amqp.connection import Connection, Purpose
+from cluster_kit_amqp.connections import Connections
 from cluster_kit_amqp.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
-from cluster_kit_amqp.control import Control, ControlChannel, ControlLink
+from cluster_kit_amqp.control import ControlChannel, ControlLink
 from cluster_kit_amqp.dead_letters import read_dead
-from cluster_kit_amqp.declare import ACCESS_REFUSED, NOT_FOUND, Declarer
+from cluster_kit_amqp.declare import ACCESS_REFUSED, NOT_FOUND
 from cluster_kit_amqp.directory import announce, read_channels
-from cluster_kit_amqp.health import Problems
-from cluster_kit_amqp.link import ChannelDown, Link, LinkError, QueueCounts
-from cluster_kit_amqp.options import Host, parse_url
-from cluster_kit_amqp.plane.link import dial
+from cluster_kit_amqp.link import ChannelDown, LinkError, QueueCounts, Unencodable
 from cluster_kit_amqp.publisher import Publisher
 from cluster_kit_amqp.turn import Turns
 
@@ -26,15 +25,16 @@ if TYPE_CHECKING:
     from cluster_kit.message import Envelope
     from cluster_kit.names import QueueName
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+_SHORT_TEXT = 500  # characters of an error, where there is room for little
+_REMEMBERED = 300.0  # seconds a publish that failed shows in health
 
 
 class AmqpEventQueue:
     """Implements `cluster_kit.ports.EventQueueAdapter`.
-
-    Two connections carry tasks: a broker that is short of memory stops reading from one that
-    publishes, and acknowledgements on it would be stuck behind. Whatever only asks or declares
-    has a third, while it does.
 
     Args:
         url: see `cluster_kit_amqp.options`.
@@ -46,58 +46,25 @@ class AmqpEventQueue:
     """
 
     def __init__(self, url: str, context: AdapterContext) -> None:
-        self._options, self._context = parse_url(url), context
-        self._tls = self._options.tls_context()
-        self._problems = Problems(context.clock)
-        self._publishing = self._connection("publish")
-        self._consuming = self._connection("consume")
-        self._control = Control(self._dial_control, self._options, context)
+        self._context = context
+        self._connections = Connections(url, context)
+        self._problems = self._connections.problems
+        self._publishing = self._connections.publishing
+        self._consuming = self._connections.consuming
+        self._control = self._connections.control
         self._surroundings = Surroundings(
             connection=self._consuming,
-            declarer=self._new_declarer(),
+            declarer=self._connections.declarer(self._announce),
             context=context,
             problems=self._problems,
         )
-        self._publisher = Publisher(self._publishing, self._new_declarer(), context)
+        self._publisher = Publisher(
+            self._publishing, self._connections.declarer(self._announce), context
+        )
         self._consumers: list[AmqpConsumer] = []
         self._used: set[QueueName] = set()
-        self._changing_state = asyncio.Lock()
+        self._latest: QueueName | None = None  # of those published to
         self._turns = Turns()
-        self._server = ""
-
-    def _connection(self, purpose: Purpose) -> Connection:
-        async def dial_host(host: Host) -> Link:
-            return await dial(self._options, host, tls=self._tls, name=self._name(purpose))
-
-        return Connection(
-            dial_host, self._options, self._context, purpose=purpose, problems=self._problems
-        )
-
-    async def _dial_control(self, host: Host) -> ControlLink:
-        # Imported here, for it loads a driver nobody needs before the first question.
-        from cluster_kit_amqp.aiormq_link import dial_control  # noqa: PLC0415
-
-        return await dial_control(
-            self._options,
-            host,
-            tls=self._tls,
-            name=self._name("control"),
-            tasks=self._context.tasks,
-        )
-
-    def _name(self, purpose: str) -> str:
-        """Return what the broker shows of a connection."""
-        name = self._options.name or f"{self._context.app} {self._context.instance_id}"
-        return f"{name} {purpose}"
-
-    def _new_declarer(self) -> Declarer:
-        return Declarer(
-            self._control,
-            self._options.declare,
-            self._context.crash_limit,
-            self._announce,
-            self._context.tasks,
-        )
 
     async def _announce(self, queue: QueueName) -> None:
         await self._publishing.writable()  # while the broker blocks publishers, nothing is made
@@ -112,43 +79,23 @@ class AmqpEventQueue:
         Raises:
             ConnectError: no host could be used.
         """
-        async with self._changing_state:
-            if self._publishing.state != "closed":
-                return
-            began = self._context.clock.monotonic()
-            self._control.open()
-            await self._publishing.open(self._context.connect_timeout)
-            passed = self._context.clock.monotonic() - began
-            try:
-                await self._consuming.open(max(0.0, self._context.connect_timeout - passed))
-            except BaseException:
-                await self._publishing.close()
-                raise
-            if (link := self._consuming.link) is not None:
-                self._server = f"{link.server.product} {link.server.version}"
+        await self._connections.open()
 
     async def close(self) -> None:
         """Close consumers, then connections. Idempotent, legal before `connect`."""
-        async with self._changing_state:
-            consumers, self._consumers = self._consumers, []
-            closing = {
-                self._context.tasks.spawn(consumer.close(), name="amqp consumer close")
-                for consumer in consumers
-            }
-            if closing:
-                await asyncio.wait(closing)
-            await self._control.close()
-            await self._consuming.close()
-            await self._publishing.close()
-            self._publisher.close()
+        consumers, self._consumers = self._consumers, []
+        closing = {
+            self._context.tasks.spawn(consumer.close(), name="amqp consumer close")
+            for consumer in consumers
+        }
+        if closing:
+            await asyncio.wait(closing)
+        await self._connections.close()
+        self._publisher.close()
 
     def health(self) -> Health:
         """Return the state as known now."""
-        if self._publishing.state == "closed":
-            self._problems.report("adapter", "down", "not connected")
-        else:
-            self._problems.clear("adapter")
-        return self._problems.health(f"connected to {self._server}")
+        return self._connections.health()
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -166,19 +113,28 @@ class AmqpEventQueue:
         await self._store(envelope, delay, timeout, bury=False)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
-        """Store a dead letter. Raises as `publish`."""
-        await self._store(envelope, 0.0, timeout, bury=True)
+        """Store a dead letter, in need without its headers. Raises as `publish`."""
+        try:
+            await self._store(envelope, 0.0, timeout, bury=True)
+        except PublishRefused as exc:
+            if not isinstance(exc.__cause__, Unencodable):
+                raise
+            log.warning("dead letter %s keeps no headers: %s", envelope.id, exc)
+            await self._store(_bare(envelope), 0.0, timeout, bury=True)
 
     async def _store(self, envelope: Envelope, delay: float, timeout: float, *, bury: bool) -> None:
         queue = envelope.queue
-        part = f"publishing to {queue.full}"
         try:
             await self._publisher.publish(envelope, delay=delay, timeout=timeout, bury=bury)
-        except TopologyError as exc:  # in health until one is stored
-            self._problems.report(part, "degraded", f"{part} fails: {exc}")
+        except TopologyError as exc:  # in health for a while, or until one is stored
+            part = _publishing(queue)
+            self._problems.report(part, "degraded", f"{part} fails: {exc}", lasts=_REMEMBERED)
             raise
-        self._problems.clear(part)
-        self._used.add(queue)
+        if self._problems.known:
+            self._problems.clear(_publishing(queue))
+        if queue is not self._latest:
+            self._latest = queue
+            self._used.add(queue)
 
     async def consume(
         self,
@@ -263,6 +219,18 @@ class AmqpEventQueue:
                 return await stack.enter_async_context(self._control.link())
         except TimeoutError:
             raise ConnectionLost(f"no connection within {seconds:g} s") from None
+
+
+def _publishing(queue: QueueName) -> str:
+    return f"publishing to {queue.full}"
+
+
+def _bare(envelope: Envelope) -> Envelope:
+    """Return a dead letter as small as it can be, with its body and its reason."""
+    death = envelope.death
+    if death is not None:
+        death = dataclasses.replace(death, error_text=death.error_text[:_SHORT_TEXT])
+    return dataclasses.replace(envelope, headers={}, death=death)
 
 
 async def _counts(link: ControlLink, name: str) -> QueueCounts | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from cluster_kit.ports import Health, HealthStatus
@@ -18,10 +19,19 @@ class Problems:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[str, Health] = {}
+        self._ends: dict[str, float] = {}
         self._well_since = clock.wall()
 
-    def report(self, part: str, status: HealthStatus, detail: str) -> None:
-        """`part` has a problem. A status that stays keeps its `since`."""
+    @property
+    def known(self) -> bool:
+        """Whether there are any."""
+        return bool(self._known)
+
+    def report(
+        self, part: str, status: HealthStatus, detail: str, *, lasts: float = math.inf
+    ) -> None:
+        """`part` has a problem, for `lasts` seconds. A status that stays keeps its `since`."""
+        self._ends[part] = self._clock.monotonic() + lasts
         before = self._known.get(part)
         same = before is not None and before.status == status
         since = before.since if before is not None and same else self._clock.wall()
@@ -34,6 +44,9 @@ class Problems:
 
     def health(self, fine: str) -> Health:
         """Return the worst there is, with the details of all that are as bad."""
+        now = self._clock.monotonic()
+        for part in [part for part in self._known if self._ends[part] <= now]:
+            self.clear(part)
         for status in _WORST_FIRST:
             found = [problem for problem in self._known.values() if problem.status == status]
             if found:

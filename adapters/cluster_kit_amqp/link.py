@@ -7,10 +7,12 @@ that is only asked, has a seam of its own: `cluster_kit_amqp.control`.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, Self
 
 # --- values ----------------------------------------------------------------------------------
@@ -21,7 +23,7 @@ class Message:
     """Body and properties of a message, those this library uses. Not changed once made.
 
     `timestamp` is in seconds since 1970 and travels in whole seconds; `expiration_ms` makes the
-    broker expire the message in its queue. What is published is always persistent.
+    broker expire the message in its queue; what is not `persistent` may go with the broker.
     """
 
     body: bytes
@@ -31,15 +33,21 @@ class Message:
     app_id: str | None = None
     timestamp: float | None = None
     expiration_ms: int | None = None
+    persistent: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
 class Incoming:
-    """A delivered message. `tag` settles it, on the channel it came through."""
+    """A delivered message. `tag` settles it, on the channel it came through.
+
+    `exchange` and `key` are what it was published with, where its consumer asked for that.
+    """
 
     message: Message
     tag: int
     redelivered: bool
+    exchange: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +143,12 @@ class Unencodable(LinkError):  # noqa: N818
         super().__init__(reason, sent=False)
 
 
+class Unsent(asyncio.CancelledError):
+    """A publish was cancelled before anything of it was sent."""
+
+
+NO_ARGUMENTS: Mapping[str, object] = MappingProxyType({})
+
 # --- the seam --------------------------------------------------------------------------------
 
 
@@ -158,10 +172,42 @@ class Channel(Protocol):
         """Return a queue's counts, or raise `ChannelDown` with code 404."""
         ...
 
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish mandatory and persistent; return when the broker has confirmed.
+    async def declare_queue(
+        self, name: str, arguments: Mapping[str, object], *, exclusive: bool = False
+    ) -> QueueCounts:
+        """Make a queue, or compare with the one there is.
 
-        The channel must have been opened with confirms.
+        It is durable; with `exclusive` only this link may use it, and it goes with the link.
+        """
+        ...
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all in it; one that is not there is no error."""
+        ...
+
+    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
+        """Let `exchange` route `key` to `queue`."""
+        ...
+
+    async def unbind_queue(self, queue: str, exchange: str, key: str) -> None:
+        """Undo `bind_queue`; what is not bound is no error."""
+        ...
+
+    def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
+        """Publish behind whatever was published before, mandatory not; return the confirm to come.
+
+        It waits for no room: the caller bounds what is under way. The channel must have been
+        opened with confirms. The future has `Nacked`, `LinkDown` or `ChannelDown` when it fails.
+
+        Raises:
+            Unencodable: it cannot travel.
+        """
+        ...
+
+    def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
+        """Publish mandatory and persistent; what is returned waits until the broker has confirmed.
+
+        The channel must have been opened with confirms. Errors may come from either.
 
         Raises:
             Returned: no queue took it.
@@ -177,11 +223,13 @@ class Channel(Protocol):
         prefetch: int,
         on_message: Callable[[str, Incoming], None],
         on_cancelled: Callable[[str], None],
+        arguments: Mapping[str, object] = NO_ARGUMENTS,
+        routed: bool = False,
     ) -> str:
         """Start a consumer and return its tag.
 
         `on_message(tag, incoming)` is called for every delivery in order; `on_cancelled(tag)`
-        when the broker ends the consumer.
+        when the broker ends the consumer. With `routed` deliveries tell exchange and routing key.
         """
         ...
 
@@ -218,6 +266,11 @@ class Link(Protocol):
     @property
     def blocked(self) -> str | None:
         """Why the broker takes no publishes on this link now; None when it does."""
+        ...
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the broker was heard last; it does not grow once the link is lost."""
         ...
 
     def on_change(self, callback: Callable[[], None]) -> None:

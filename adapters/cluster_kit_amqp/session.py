@@ -136,12 +136,13 @@ class Session:
         self._unsettled[incoming.tag] = consumer_tag
         if self._ending:
             return
+        redelivered = incoming.redelivered
         self._on_delivery(
             AmqpReceived(
                 envelope=to_envelope(incoming.message, self._queue),
                 copy_id=copy_id(incoming.message),
-                redeliveries=redeliveries(incoming),
-                redelivered=incoming.redelivered,
+                redeliveries=redeliveries(incoming) if redelivered else 0,
+                redelivered=redelivered,
                 give_back_counts=self._give_back_counts,
                 tag=incoming.tag,
                 session=self,

@@ -30,6 +30,7 @@ _MAX_TEXT_BYTES = 255
 _MAX_COUNT = 2**31 - 1
 _MAX_MS = 253_402_300_799_000  # the end of the year 9999, the last a datetime can be
 _RESERVED = ("ck-", "x-")
+_ROUTING = ("CC", "BCC")
 _REASONS = {reason.value: reason for reason in DeadReason}
 _BROKER_REASONS = {
     "expired": DeadReason.EXPIRED,
@@ -151,26 +152,38 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     >>> envelope.attempt, envelope.headers, len(envelope.id)
     (1, {'tenant': 'x'}, 32)
     """
-    headers = message.headers
-    published_ms = _whole(headers, "ck-published-at", 0, _MAX_MS)
-    timeout_ms = _whole(headers, "ck-timeout-ms", 1, int(MAX_WAIT * 1000))
-    expires_ms = _whole(headers, "ck-expires-at", 0, _MAX_MS)
-    attempt = _whole(headers, "ck-attempt", 1, _MAX_COUNT)
-    return Envelope(
+    users: dict[str, object] = {}
+    envelope = Envelope(
         queue=queue,
         id=_id(message),
         body=message.body,
         content_type=message.content_type or None,
-        published_at=message.timestamp if published_ms is None else published_ms / 1000,
-        attempt=attempt or 1,
-        max_retries=_whole(headers, "ck-max-retries", 0, MAX_RETRIES),
-        timeout=None if timeout_ms is None else timeout_ms / 1000,
-        expires_at=None if expires_ms is None else expires_ms / 1000,
-        crashes=_whole(headers, "ck-crashes", 0, _MAX_COUNT) or 0,
-        origin=_text(headers, "ck-origin", _MAX_TEXT_BYTES),
-        headers=user_headers(headers),
-        death=_death(headers, queue) if dead else None,
+        published_at=message.timestamp,
+        headers=users,
     )
+    for name, value in message.headers.items():
+        if name in _NUMBERS:
+            attribute, least, most, unit = _NUMBERS[name]
+            if type(value) is int and least <= value <= most:
+                setattr(envelope, attribute, value if unit is None else value / unit)
+        elif name == "ck-origin":
+            envelope.origin = _cut(value, _MAX_TEXT_BYTES) if isinstance(value, str) else ""
+        elif not name.startswith(_RESERVED):
+            users[name] = value
+    if dead:
+        envelope.death = _death(message.headers, queue)
+    return envelope
+
+
+_NUMBERS = {
+    "ck-attempt": ("attempt", 1, _MAX_COUNT, None),
+    "ck-published-at": ("published_at", 0, _MAX_MS, 1000),
+    "ck-max-retries": ("max_retries", 0, MAX_RETRIES, None),
+    "ck-timeout-ms": ("timeout", 1, int(MAX_WAIT * 1000), 1000),
+    "ck-expires-at": ("expires_at", 0, _MAX_MS, 1000),
+    "ck-crashes": ("crashes", 0, _MAX_COUNT, None),
+}
+"""What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
 
 
 def copy_id(message: Message) -> str:
@@ -201,11 +214,20 @@ def redeliveries(incoming: Incoming) -> int:
 
 
 def user_headers(headers: Mapping[str, object]) -> dict[str, object]:
-    """Return the headers that are neither the library's nor the broker's."""
-    return {name: value for name, value in headers.items() if not name.startswith(_RESERVED)}
+    """Return the headers that are neither the library's nor the broker's.
+
+    ``CC`` and ``BCC`` are the broker's: it routes a message to the channels listed there, and
+    would do so again with every copy.
+    """
+    return {
+        name: value
+        for name, value in headers.items()
+        if not name.startswith(_RESERVED) and name not in _ROUTING
+    }
 
 
 def _id(message: Message) -> str:
+    """Return the first legal id: the library's, AMQP's, or a fresh one."""
     for candidate in (message.headers.get("ck-id"), message.message_id):
         try:
             return check_message_id(candidate)

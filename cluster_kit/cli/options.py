@@ -105,7 +105,8 @@ NewId = Annotated[
         "--id",
         metavar="ID",
         callback=_message_id,
-        help="Instead of a fresh one. A second task under one id in five minutes is dropped.",
+        help="Instead of a fresh one. An instance that runs a task of this id, or did so within "
+        "five minutes, drops another.",
     ),
 ]
 Delay = Annotated[

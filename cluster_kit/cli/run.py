@@ -134,7 +134,7 @@ async def _serve(what: Launch, cluster: Cluster) -> int:
     if what.as_json:
         print_json({"unfinished": unfinished})
     if unfinished:
-        say(f"out of time; cut short and given back: {', '.join(unfinished)}")
+        say(f"out of time; cut short: {', '.join(unfinished)}")
     code = FAILED if unfinished else 0
     if asyncio.all_tasks() - {asyncio.current_task()}:
         # Handlers that ignore their cancellation: asyncio would wait for them without end.

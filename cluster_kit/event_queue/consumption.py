@@ -87,15 +87,17 @@ class Consumption:
             log.info("draining: %d tasks run, up to %g s", len(running), timeout)
         if await self._finished(timeout):
             return []
-        unfinished = self._running_ids()
-        log.warning("cutting short %d tasks: %s", len(unfinished), ", ".join(unfinished))
+        running = self._running_ids()
+        runs = [run for subscription in self._all() for run in subscription.runs()]
+        log.warning("cutting short %d tasks: %s", len(running), ", ".join(running))
         self.shared.settler.hurry()
         for subscription in self._all():
             subscription.abort()
         if not await self._finished(grace):
             stuck = ", ".join(self._running_ids())
             log.error("tasks that ignore their cancellation: %s", stuck)
-        return unfinished
+        left = {run for subscription in self._all() for run in subscription.runs()}
+        return sorted(run.envelope.id for run in runs if run.given_back or run in left)
 
     async def close(self) -> None:
         """Close every consumer; what is unsettled goes back to its queue."""
@@ -111,12 +113,13 @@ class Consumption:
         """Return the number of running tasks by channel."""
         running: Counter[str] = Counter()
         for subscription in self._all():
-            running[subscription.queue.channel] += len(subscription.running())
+            running[subscription.queue.channel] += len(subscription.runs())
         return dict(running)
 
     def troubles(self) -> list[str]:
-        """Return why consumers that should be there are not."""
-        return [s.trouble for s in self._open.values() if s.trouble is not None]
+        """Return why consumers that should be there are not, and what cannot be settled."""
+        troubles = [s.trouble for s in self._open.values() if s.trouble is not None]
+        return troubles + self.shared.settler.troubles()
 
     def _add(self, registration: Registration) -> Subscription:
         subscription = Subscription(
@@ -151,7 +154,7 @@ class Consumption:
         return True
 
     def _running_ids(self) -> list[str]:
-        return sorted(id_ for s in self._all() for id_ in s.running())
+        return sorted(run.envelope.id for s in self._all() for run in s.runs())
 
     def _all(self) -> list[Subscription]:
         return [*self._open.values(), *self._retiring]

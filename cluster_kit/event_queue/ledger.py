@@ -52,7 +52,8 @@ class Ledger:
 
     def is_new(self, received: Received) -> bool:
         """Whether this instance neither runs nor remembers anything of it: the usual case."""
-        key, copy = task_key(received.envelope), copy_key(received.envelope, received.copy_id)
+        id_, queue = received.envelope.id, received.envelope.queue.full
+        key, copy = (queue, id_), (queue, received.copy_id, id_)  # as task_key and copy_key
         return (
             key not in self._by_id
             and key not in self._done

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import MAX_WAIT, seconds
 from cluster_kit.message import DeadReason, Death, Envelope, Reject, Retry, Snooze
+from cluster_kit.wording import shorten
 
 if TYPE_CHECKING:
     from cluster_kit.retry import RetryPolicy
@@ -71,7 +72,7 @@ class Judge:
         """Return what becomes of `envelope` after a run that ended with `error`."""
         match error:
             case Snooze():
-                return Again(dataclasses.replace(envelope, crashes=0), error.delay, "task.snoozed")
+                return Again(_copy(envelope, envelope.attempt), error.delay, "task.snoozed")
             case Reject():
                 return self.dead(envelope, DeadReason.REJECTED, error)
             case _:
@@ -87,8 +88,7 @@ class Judge:
             delay = seconds(
                 "the delay of the retry policy", self.policy.delay(envelope.attempt), limit=MAX_WAIT
             )
-        copy = dataclasses.replace(envelope, attempt=envelope.attempt + 1, crashes=0)
-        return Again(copy, delay, "task.retried", error)
+        return Again(_copy(envelope, envelope.attempt + 1), delay, "task.retried", error)
 
     def dead(
         self,
@@ -105,6 +105,38 @@ class Judge:
             instance_id=self.instance_id,
         )
         return Dead(envelope, death, error)
+
+
+def _copy(envelope: Envelope, attempt: int) -> Envelope:
+    """Return the task for the run of this number, its crashes forgotten.
+
+    What `dataclasses.replace` does takes six times as long.
+    """
+    return Envelope(
+        queue=envelope.queue,
+        id=envelope.id,
+        body=envelope.body,
+        content_type=envelope.content_type,
+        published_at=envelope.published_at,
+        attempt=attempt,
+        max_retries=envelope.max_retries,
+        timeout=envelope.timeout,
+        expires_at=envelope.expires_at,
+        origin=envelope.origin,
+        headers=envelope.headers,
+    )
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return type and text of an error, and where it was raised, for a log."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    text = " ".join(_text(error).split())
+    told = shorten(f"{_type_name(error)}: {text}" if text else _type_name(error), 300)
+    if place is None:
+        return told
+    return f"{told} ({Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno})"
 
 
 def _type_name(error: BaseException) -> str:

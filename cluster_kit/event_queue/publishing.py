@@ -15,6 +15,7 @@ from cluster_kit.errors import (
     EncodeError,
     MessageTooLargeError,
     PublishManyError,
+    TransportError,
 )
 from cluster_kit.message import MAX_RETRIES, Envelope, Headers
 from cluster_kit.names import QueueName, check_channel, check_message_id, check_queue, new_id
@@ -37,6 +38,7 @@ MAX_HEADER_NAME_BYTES = 128
 """Longest name of a user header, bytes of UTF-8."""
 _INT64 = 2**63
 _RESERVED = ("ck-", "x-")
+_ROUTING = ("CC", "BCC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,18 +167,21 @@ class Publisher:
     ) -> list[str]:
         """Store many tasks, pipelined; `PublishManyError` when some were not confirmed.
 
-        Once one met a lost connection until its deadline, those not begun fail without waiting
-        for theirs: a batch ends in time however long it is.
+        Once one has failed for want of a connection or at its deadline, those not begun fail
+        without waiting for theirs: a batch ends in time however long it is.
         """
-        lost: list[ConnectionLost] = []
+        late: list[TransportError] = []
 
         async def send(envelope: Envelope) -> str:
-            if lost:
-                raise ConnectionLost(f"not sent, after another of the batch failed: {lost[0]}")
+            if late:
+                raise ConnectionLost(f"not sent, after another of the batch failed: {late[0]}")
+            began = self._clock.monotonic()
             try:
                 return await self.send(envelope, delay, shared)
-            except ConnectionLost as exc:
-                lost.append(exc)
+            except TransportError as exc:
+                waited = self._clock.monotonic() - began
+                if isinstance(exc, ConnectionLost) or waited >= self._settings.publish_timeout:
+                    late.append(exc)
                 raise
 
         calls = [partial(send, envelope) for envelope in envelopes]
@@ -232,6 +237,8 @@ def _header_bytes(name: object, value: object) -> int:
         raise EncodeError(f"header name {name!r} must be a non-empty string")
     if name.lower().startswith(_RESERVED):
         raise EncodeError(f"header {name!r}: names starting with 'ck-' or 'x-' are reserved")
+    if name in _ROUTING:
+        raise EncodeError(f"header {name!r} is reserved: RabbitMQ routes by it")
     try:
         name_bytes = len(name.encode())
         value_bytes = len(value.encode()) if isinstance(value, str) else 8

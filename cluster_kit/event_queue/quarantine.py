@@ -31,6 +31,11 @@ def crashes(received: Received) -> int:
     return received.envelope.crashes + received.redeliveries
 
 
+def is_suspect(received: Received, crash_limit: int) -> bool:
+    """Whether a task may be what kills its workers, and is not yet to be buried for it."""
+    return crash_limit // 2 < crashes(received) <= crash_limit
+
+
 class Quarantine:
     """Lets in one suspect of an instance at a time."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,13 @@ class Run:
         early: stores a stuck run's copy before its handler ends.
         settled_early: that copy is stored; only the acknowledgement is left.
         suspect: it may be what kills its workers.
+        given_back: it was returned to its queue without an outcome.
         at: the deadline, on the event loop's clock.
     """
 
     __slots__ = (
         *("envelope", "timeout", "copy_id", "key", "copy_key", "received", "former", "signal"),
-        *("running", "stuck", "early", "settled_early", "suspect", "at"),
+        *("running", "stuck", "early", "settled_early", "suspect", "given_back", "at"),
         *("_place", "_released", "_task", "_on_stuck", "_timers"),
     )
 
@@ -76,7 +78,8 @@ class Run:
         self.former: list[Received] = []
         self.copy_id = received.copy_id
         self.envelope: Envelope = envelope
-        self.key, self.copy_key = task_key(envelope), copy_key(envelope, self.copy_id)
+        queue = envelope.queue.full
+        self.key, self.copy_key = (queue, envelope.id), (queue, self.copy_id, envelope.id)
         self.timeout = timeout
         self.signal = AbortSignal()
         self.running = True
@@ -84,12 +87,18 @@ class Run:
         self.early: asyncio.Task[None] | None = None
         self.settled_early = False
         self.suspect = False
+        self.given_back = False
         self.at = math.inf
         self._place = place
         self._released = False
         self._task: asyncio.Task[object] | None = None
         self._on_stuck: Callable[[Run], None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+
+    @property
+    def again(self) -> bool:
+        """Whether an earlier delivery, of this copy or one before, ended without an outcome."""
+        return self.received.redelivered or self.envelope.crashes > 0
 
     def adopt(self, received: Received) -> None:
         """Settle `received` instead: the same copy was delivered again."""
@@ -113,6 +122,7 @@ class Run:
         """
         self._task, self._on_stuck = asyncio.current_task(), on_stuck
         self._place.deadlines.start(self, self.timeout)
+        error: BaseException | None = None
         try:
             await call()
         except KeyboardInterrupt:
@@ -120,15 +130,35 @@ class Run:
         except GeneratorExit as exc:
             if not self._is_current():
                 raise  # not raised by the handler: this coroutine is being thrown away
-            return self._ended(exc)
+            error = exc
         except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler ends the task only
-            return self._ended(exc)
+            error = exc
         finally:
             self.running = False
             self._place.deadlines.end(self)
             for timer in self._timers:
                 timer.cancel()
-        return self._ended(None)
+        if self._task is not None and self._task.cancelling():
+            await self._uncancel(self._task, error)
+        return self._verdict(error)
+
+    async def _uncancel(self, task: asyncio.Task[object], error: BaseException | None) -> None:
+        """Forget that the task was cancelled: settling the outcome must not be cut short by it.
+
+        It was our doing, or the handler's own, unless everything here is being cancelled.
+
+        Raises:
+            asyncio.CancelledError: everything is.
+        """
+        torn_down = self._place.torn_down
+        if isinstance(error, asyncio.CancelledError) and not self.signal.aborted and torn_down():
+            self.signal.abort("cancelled")
+            raise asyncio.CancelledError from error
+        while task.cancelling():
+            task.uncancel()
+        # Before Python 3.13 a cancellation not yet delivered outlives this, and comes here.
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
 
     def _is_current(self) -> bool:
         try:
@@ -155,18 +185,11 @@ class Run:
             self.stuck = True
             self._on_stuck(self)
 
-    def _ended(self, error: BaseException | None) -> BaseException | None:
-        signal, task = self.signal, self._task
-        cancelled = isinstance(error, asyncio.CancelledError)
-        if cancelled and not signal.aborted and self._place.torn_down():
-            signal.abort("cancelled")
-            raise asyncio.CancelledError from error
-        # Ours, or the handler's own doing: settling the outcome must not be cancelled by it.
-        while task is not None and task.cancelling():
-            task.uncancel()
-        if signal.reason == "timeout":
+    def _verdict(self, error: BaseException | None) -> BaseException | None:
+        reason = self.signal.reason
+        if reason == "timeout":
             return HandlerTimeout(self.timeout)
-        if signal.reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
+        if reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
             return ShutDown("cut short, because this instance stops")
         return error
 

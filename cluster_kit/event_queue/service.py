@@ -167,7 +167,8 @@ class EventQueue:
             max_retries: failed runs after the first before it is dead-lettered.
             delay: seconds it waits in the broker before its first run.
             ttl: seconds it may wait for a run once it is due; then it is dead-lettered.
-            message_id: by default fresh. A second task under one id in five minutes is dropped.
+            message_id: by default fresh. A second task under it is dropped by an instance that runs
+                the first, or has finished it within five minutes.
             headers: str, int, bool and None values that travel with the task.
             shared: the channel of a queue without app prefix.
 

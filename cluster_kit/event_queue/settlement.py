@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost
 from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome
+from cluster_kit.message import DeadReason
 from cluster_kit.wording import shorten
 
 if TYPE_CHECKING:
@@ -47,19 +49,24 @@ class Settler:
         self._clock = clock
         self._timeout = publish_timeout
         self._hurry = asyncio.Event()
+        self._waiting: dict[str, str] = {}
 
     def hurry(self) -> None:
         """From now on give back what cannot be settled at once: this instance is stopping."""
         self._hurry.set()
 
-    async def settle(self, run: Run, outcome: Outcome) -> None:
-        """Carry out `outcome` for `run`."""
+    def settle(self, run: Run, outcome: Outcome) -> Awaitable[None]:
+        """Carry out `outcome` for `run`; it is, when what is returned was awaited."""
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
-        elif isinstance(outcome, GiveBack):
+            return self.ack(run)
+        return self._settle_otherwise(run, outcome)
+
+    async def _settle_otherwise(self, run: Run, outcome: Again | Dead | GiveBack) -> None:
+        if isinstance(outcome, GiveBack):
             await self._give_back_all(run, outcome.why)
             return
-        elif not await self.store(run.envelope, outcome):
+        if not await self.store(run.envelope, outcome):
             why = "the broker did not take its copy before this instance stopped"
             await self._give_back_all(run, why)
             return
@@ -68,17 +75,28 @@ class Settler:
     async def store(self, envelope: Envelope, outcome: Again | Dead) -> bool:
         """Publish the copy until the broker has it; False when hurried before it did."""
         pause = FIRST_PAUSE
-        while True:
-            try:
-                await self._store_once(envelope, outcome)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
-                log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
-            else:
-                return True
-            if self._hurry.is_set():
-                return False
-            await self._pause(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+        try:
+            while True:
+                try:
+                    await self._store_once(envelope, outcome)
+                except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may be lost
+                    log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
+                    self._waiting[envelope.id] = str(exc)
+                else:
+                    return True
+                if self._hurry.is_set():
+                    return False
+                await self._pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        finally:
+            self._waiting.pop(envelope.id, None)
+
+    def troubles(self) -> list[str]:
+        """Return which outcomes could not be stored so far, and why; a slot waits for each."""
+        return [
+            f"the outcome of task {name} cannot be stored: {shorten(why, 300)}"
+            for name, why in self._waiting.items()
+        ]
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless this instance is in a hurry."""
@@ -102,7 +120,10 @@ class Settler:
         dead = dataclasses.replace(outcome.envelope, death=death)
         await self._adapter.bury(dead, timeout=self._timeout)
         why = f"{death.reason}: {death.error_text}" if death.error_text else death.reason
-        log.warning("task %s on %s is a dead letter now, %s", name, channel, shorten(why, 300))
+        # Here, once, and not with each attempt, stands the traceback of a handler's error.
+        cause = outcome.error if death.reason is DeadReason.FAILED else None
+        text = "task %s on %s is a dead letter now, %s"
+        log.warning(text, name, channel, shorten(why, 300), exc_info=cause)
         self._report(
             "task.dead",
             channel=channel,
@@ -127,8 +148,12 @@ class Settler:
             else:
                 self._ledger.settled(received, ack_lost=False)
             break
-        for former in run.former:
-            await self._ack_former(former, received)
+        settled = 0
+        while settled < len(run.former):  # another may be adopted meanwhile
+            await self._ack_former(run.former[settled], received)
+            settled += 1
+        if run.received is not received:
+            await self._ack_former(run.received, received)
 
     async def _ack_former(self, former: Received, newest: Received) -> None:
         """Acknowledge this copy as it came before a loss, or another one under the same id."""
@@ -146,6 +171,7 @@ class Settler:
         self._report("task.ack_lost", channel=envelope.queue.channel, id=envelope.id)
 
     async def _give_back_all(self, run: Run, why: str) -> None:
+        run.given_back = True
         run.release()
         given: list[Received] = []
         while left := [r for r in (*run.former, run.received) if r not in given]:

@@ -35,11 +35,11 @@ class Counters:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._counts: defaultdict[object, Counter[str]] = defaultdict(Counter)
 
     def report(self, event: str, /, **fields: object) -> None:
         """Count an event of a channel, such as ``task.done``, and tell whoever listens."""
-        self._counts[str(fields["channel"])][event] += 1
+        self._counts[fields["channel"]][event] += 1
         if self._telemetry.heard:
             self._telemetry.emit(event, **fields)
 
@@ -50,5 +50,5 @@ class Counters:
                 **{name: self._counts[channel][f"task.{name}"] for name in _COUNTED},
                 running=running.get(channel, 0),
             )
-            for channel in sorted({*self._counts, *running})
+            for channel in sorted({*map(str, self._counts), *running})
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import TopologyError, TransportError
 from cluster_kit.event_queue.outcome import GiveBack
-from cluster_kit.event_queue.quarantine import POSTPONED, crashes
+from cluster_kit.event_queue.quarantine import POSTPONED, crashes, is_suspect
 from cluster_kit.event_queue.run import Place, Run
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 
@@ -101,9 +101,10 @@ class Subscription:
                 self.trouble = f"cannot consume {self.queue} yet: {exc}"
                 log.warning(self.trouble)
                 await self._shared.clock.sleep(OPEN_PAUSE)
-            except TopologyError as exc:
+            except Exception as exc:
                 self.trouble = f"cannot consume {self.queue}: {exc}"
-                log.error(self.trouble)  # noqa: TRY400 - says it all
+                unforeseen = not isinstance(exc, TopologyError)  # which says it all
+                log.error(self.trouble, exc_info=unforeseen)  # noqa: TRY400 - both are wanted
                 await self._shared.clock.sleep(OPEN_PAUSE_TOPOLOGY)
             else:
                 self.trouble = None
@@ -129,9 +130,9 @@ class Subscription:
         for run in tuple(self._runs):
             run.abort("shutdown")
 
-    def running(self) -> list[str]:
-        """Return the ids of the tasks that run now."""
-        return sorted(run.envelope.id for run in self._runs)
+    def runs(self) -> list[Run]:
+        """Return what runs now."""
+        return list(self._runs)
 
     async def close(self) -> None:
         """Stop for good; what is still unsettled goes back to the queue."""
@@ -170,16 +171,12 @@ class Subscription:
         if not self._may_take():
             self._refused.append(received)
             self._turn.set()
-        elif not self._is_suspect(received):
+        elif not is_suspect(received, self._options.crash_limit):
             self._take(received)
         elif self._shared.quarantine.taken:
             self._postpone_suspect(received)
         else:
             self._take(received, suspect=True)
-
-    def _is_suspect(self, received: Received) -> bool:
-        limit = self._options.crash_limit
-        return limit // 2 < crashes(received) <= limit
 
     def _postpone_suspect(self, received: Received) -> None:
         why = "it may kill its workers, and so may one that runs in this instance"
@@ -227,7 +224,9 @@ class Subscription:
     async def _work(self, run: Run) -> None:
         try:
             await self._worker.work(run)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and self._torn_down():
+                raise
             log.exception("task %s on %s was not settled", run.envelope.id, self.queue.channel)
             await self._shared.clock.sleep(UNSETTLED_PAUSE)  # it may come straight back
             await self._shared.settler.settle(run, GiveBack("it could not be settled"))

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
 from cluster_kit.errors import DecodeError, HandlerTimeout
-from cluster_kit.event_queue.outcome import DONE, Again, Dead, GiveBack, Judge, Outcome
+from cluster_kit.event_queue.outcome import (
+    DONE,
+    Again,
+    Dead,
+    GiveBack,
+    Judge,
+    Outcome,
+    in_one_line,
+)
 from cluster_kit.event_queue.quarantine import crashes
 from cluster_kit.event_queue.run import Run, ShutDown
 from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STOPPED = GiveBack("this instance stops")
+_ANSWERS = (HandlerAnswer, ShutDown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +95,38 @@ class Worker:
             shared.ledger.end(run)
 
     async def _outcome(self, run: Run) -> Outcome:
-        envelope = run.envelope
-        if (dead := self._refusal(run)) is not None:
-            return dead
-        try:
-            payload = self._handler.decode(envelope.body, envelope.content_type)
-        except DecodeError as exc:
-            return self._judge.dead(envelope, DeadReason.UNDECODABLE, exc)
-        except Exception as exc:  # noqa: BLE001 - of a validator, which is foreign code
-            self._log(envelope, exc, self._max_retries(envelope))
-            return self._verdict(envelope, exc)
+        payload, refused = self._payload(run)
+        if refused is not None:
+            return refused
         if run.suspect:
             await self._shared.quarantine.alone()
             if run.signal.aborted:
                 return _STOPPED
-        return await self._attempt(run, payload)
+        shared, report = self._shared, self._shared.report
+        channel, id_, attempt = self._channel, run.envelope.id, run.envelope.attempt
+        again = run.again
+        report("task.started", channel=channel, id=id_, attempt=attempt, redelivered=again)
+        delivery = self._delivery(run) if self._handler.needs_delivery else None
+        started = shared.clock.monotonic()
+        call = partial(self._handler.call, payload, delivery, shared.supervisor)
+        error = await run.execute(call, self._settle_stuck)
+        if error is not None:
+            return self._failed(run, error)
+        spent = shared.clock.monotonic() - started
+        report("task.done", channel=channel, id=id_, attempt=attempt, seconds=spent)
+        return DONE
+
+    def _payload(self, run: Run) -> tuple[object, Outcome | None]:
+        """Return the payload, or what becomes of a task that must not or cannot be run."""
+        envelope = run.envelope
+        if (dead := self._refusal(run)) is not None:
+            return None, dead
+        try:
+            return self._handler.decode(envelope.body, envelope.content_type), None
+        except DecodeError as exc:
+            return None, self._judge.dead(envelope, DeadReason.UNDECODABLE, exc)
+        except Exception as exc:  # noqa: BLE001 - of a validator, which is foreign code
+            return None, self._failed(run, exc)
 
     def _refusal(self, run: Run) -> Dead | None:
         """Return why the task must not be run at all."""
@@ -112,19 +138,8 @@ class Worker:
             return self._judge.dead(envelope, DeadReason.EXPIRED)
         return None
 
-    async def _attempt(self, run: Run, payload: object) -> Outcome:
-        envelope, shared = run.envelope, self._shared
-        channel, id_, attempt = self._channel, envelope.id, envelope.attempt
-        delivery = self._delivery(run) if self._handler.needs_delivery else None
-        again = run.received.redelivered
-        shared.report("task.started", channel=channel, id=id_, attempt=attempt, redelivered=again)
-        started = shared.clock.monotonic()
-        call = partial(self._handler.call, payload, delivery, shared.supervisor)
-        error = await run.execute(call, self._settle_stuck)
-        if error is None:
-            spent = shared.clock.monotonic() - started
-            shared.report("task.done", channel=channel, id=id_, attempt=attempt, seconds=spent)
-            return DONE
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        envelope = run.envelope
         self._log(envelope, error, self._max_retries(envelope))
         if isinstance(error, ShutDown):
             return _STOPPED
@@ -139,12 +154,17 @@ class Worker:
             return self._judge.dead(envelope, DeadReason.FAILED, exc)
 
     def _log(self, envelope: Envelope, error: BaseException, max_retries: int) -> None:
+        """Write one line; a traceback is worth its price when it is asked for, or at the end."""
+        level = logging.INFO if isinstance(error, _ANSWERS) else logging.WARNING
+        if not log.isEnabledFor(level):
+            return
         place = (envelope.id, self._channel, envelope.attempt, max_retries + 1)
-        if isinstance(error, HandlerAnswer | ShutDown):
+        if level == logging.INFO:
             log.info("task %s on %s, attempt %d of %d: %s", *place, error)
         else:
-            text = "task %s on %s, attempt %d of %d, did not succeed"
-            log.warning(text, *place, exc_info=error)
+            text = "task %s on %s, attempt %d of %d, did not succeed: %s"
+            shown = error if log.isEnabledFor(logging.DEBUG) else None
+            log.warning(text, *place, in_one_line(error), exc_info=shown)
 
     def _settle_stuck(self, run: Run) -> None:
         """A handler ignores its cancellation: report it, and let the next attempt go ahead.
@@ -188,6 +208,6 @@ class Worker:
             published_at=None if published is None else utc(published),
             deadline=utc(self._shared.clock.wall() + run.timeout),
             headers=envelope.headers,
-            redelivered=run.received.redelivered,
+            redelivered=run.again,
             signal=run.signal,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from cluster_kit.ports.context import (
     AdapterContext,
     AdapterHealth,
+    BroadcastLimits,
     ClusterHealth,
     Emit,
     Health,
@@ -40,6 +41,7 @@ __all__ = [
     "AdapterContext",
     "AdapterHealth",
     "AdapterSpec",
+    "BroadcastLimits",
     "Claim",
     "ClusterHealth",
     "Consumer",

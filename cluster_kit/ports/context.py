@@ -34,6 +34,25 @@ class Emit(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BroadcastLimits:
+    """How long and how much a broker keeps of broadcasts.
+
+    Attributes:
+        sticky_expires: seconds what is kept for an instance outlives its absence.
+        sticky_max_messages: most messages kept for an instance; beyond them the oldest go.
+        stream_max_age: seconds a stream keeps messages.
+        stream_max_bytes: of a stream; beyond them the oldest messages go.
+        stream_segment_bytes: of a part of a stream, which goes as a whole.
+    """
+
+    sticky_expires: float = 120.0
+    sticky_max_messages: int = 10_000
+    stream_max_age: float = 3600.0
+    stream_max_bytes: int = 1_000_000_000
+    stream_segment_bytes: int = 50_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterContext:
     """What an adapter is given at its making.
 
@@ -47,6 +66,7 @@ class AdapterContext:
         connect_timeout: seconds for a first connection, all hosts together.
         crash_limit: redeliveries without outcome a task may have; the service dead-letters
             beyond it, a broker-side net belongs a little above.
+        broadcasts: what may be kept of broadcasts.
     """
 
     app: str
@@ -57,6 +77,7 @@ class AdapterContext:
     random: random.Random = field(default_factory=random.Random)
     connect_timeout: float = 10.0
     crash_limit: int = 10
+    broadcasts: BroadcastLimits = field(default_factory=BroadcastLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -77,4 +78,16 @@ def check_options(
         raise ConfigurationError(f"max_wait ({longest:g} s) is below debounce ({wait:g} s)")
     if on_gap is not None and not callable(on_gap):
         raise ConfigurationError(f"on_gap is a function, not {type(on_gap).__name__}")
+    if on_gap is not None and not _takes_one(on_gap):
+        raise ConfigurationError("on_gap must take (channels)")
     return Options(debounce=wait, max_wait=longest, on_gap=on_gap)
+
+
+def _takes_one(function: Callable[[list[str]], object]) -> bool:
+    try:
+        inspect.signature(function).bind([])
+    except TypeError:
+        return False
+    except ValueError:  # of a builtin, which tells nobody what it takes
+        return True
+    return True

@@ -14,9 +14,11 @@ from cluster_kit.retry import RetryPolicy
 from cluster_kit.settings.values import (
     BufferSize,
     Count,
+    Expiry,
     Factor,
     Grace,
     InFlight,
+    SegmentBytes,
     ServerUrl,
     Share,
     SizeBytes,
@@ -182,6 +184,11 @@ class PubSubValues(CapabilityValues, total=False):
     max_payload_bytes: int
     publish_timeout: Duration
     close_grace: Duration
+    sticky_expires: Duration
+    sticky_max_messages: int
+    stream_max_age: Duration
+    stream_max_bytes: int
+    stream_segment_bytes: int
 
 
 class PubSubSettings(_Group):
@@ -201,6 +208,13 @@ class PubSubSettings(_Group):
         max_payload_bytes: largest encoded message. Defaults to 8 MiB.
         publish_timeout: until a publish without confirmation raises. Defaults to 10.
         close_grace: for handlers under way when their subscription closes. Defaults to 5.
+        sticky_expires: that sticky messages are kept for an instance that is away. Defaults to
+            120.
+        sticky_max_messages: kept for it at most; the oldest go. Defaults to 10,000.
+        stream_max_age: that stream messages are kept. Defaults to 3,600.
+        stream_max_bytes: kept at most in the stream of each realm. Defaults to 1,000,000,000.
+        stream_segment_bytes: what goes of a stream goes in parts of this size. Defaults to
+            50,000,000.
     """
 
     url: ServerUrl | None = None
@@ -210,6 +224,11 @@ class PubSubSettings(_Group):
     max_payload_bytes: SizeBytes = 8 * _MEBIBYTE
     publish_timeout: Timeout = 10.0
     close_grace: Grace = 5.0
+    sticky_expires: Expiry = 120.0
+    sticky_max_messages: BufferSize = 10_000
+    stream_max_age: Expiry = 3600.0
+    stream_max_bytes: SizeBytes = 1_000_000_000
+    stream_segment_bytes: SegmentBytes = 50_000_000
 
     def __init__(self, **values: Unpack[PubSubValues]) -> None:
         super().__init__(**values)

@@ -151,6 +151,15 @@ def _duration(*, zero: bool, limit: float) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _expiry(value: Duration | str) -> float:
+    """Check how long a broker is to keep something; it counts in seconds."""
+    given = _number(value) if isinstance(value, str) else value
+    wait = seconds("the duration", given, limit=MAX_WAIT)
+    if wait < 1:
+        raise ConfigurationError(f"expected a duration of 1 s or more, not {value!r}")
+    return wait
+
+
 def _app(value: object) -> str | None:
     return None if value is None else check_app(value)
 
@@ -197,6 +206,7 @@ def _choice(pair: object) -> tuple[str, Transport]:
 
 
 _PAIR = 2
+_MAX_SEGMENT_BYTES = 3_000_000_000  # RabbitMQ's own bound
 
 AmqpUrl = Annotated[ServerUrl | None, _url_with_scheme("amqp", "amqps")]
 RedisUrl = Annotated[ServerUrl | None, _url_with_scheme("redis", "rediss", "unix")]
@@ -206,11 +216,13 @@ InstanceId = Annotated[str | None, BeforeValidator(_instance_id)]
 WorkerModeText = Annotated[str, BeforeValidator(_worker_mode)]
 Wait = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Timeout = Annotated[float, _duration(zero=False, limit=MAX_WAIT)]
+Expiry = Annotated[float, BeforeValidator(_expiry)]
 Grace = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Factor = Annotated[float, _number_within(1, math.inf)]
 Share = Annotated[float, _number_within(0, 1)]
 Count = Annotated[int, _whole_within(0)]
 SizeBytes = Annotated[int, _whole_within(1)]
+SegmentBytes = Annotated[int, _whole_within(1, _MAX_SEGMENT_BYTES)]
 InFlight = Annotated[int, _whole_within(1, MAX_PREFETCH)]
 BufferSize = Annotated[int, _whole_within(1)]
 TransportName = Annotated[Transport, BeforeValidator(_transport)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 PUBLISHED, DONE, DEAD = "task.published", "task.done", "task.dead"
-_ENDS = frozenset({DONE, DEAD})
+_ENDS = frozenset({DONE, DEAD, "task.ack_remembered"})
 _MOVES = frozenset({PUBLISHED, "task.started", "task.retried", "task.snoozed", "task.given_back"})
 
 

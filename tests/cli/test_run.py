@@ -32,9 +32,7 @@ def test_a_drain_that_runs_out_of_time(program: Start) -> None:
     running.send(signal.SIGTERM)
 
     assert running.wait() == 1
-    assert running.err.splitlines()[-1] == (
-        "cluster-kit: out of time; cut short and given back: task-1"
-    )
+    assert running.err.splitlines()[-1] == ("cluster-kit: out of time; cut short: task-1")
     assert running.out.endswith('{\n  "unfinished": [\n    "task-1"\n  ]\n}\n')
 
 
@@ -45,7 +43,7 @@ def test_a_handler_that_ignores_its_end_does_not_keep_the_process(program: Start
     running.send(signal.SIGTERM)
 
     assert running.wait() == 1
-    assert "cut short and given back: task-1" in running.err
+    assert "cut short: task-1" in running.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

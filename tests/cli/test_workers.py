@@ -65,7 +65,7 @@ def test_a_worker_that_runs_out_of_time_fails_the_pool(program: Start) -> None:
     pool.send(signal.SIGINT)
 
     assert pool.wait() == 1
-    assert "cut short and given back: task-1" in pool.err
+    assert "cut short: task-1" in pool.err
 
 
 def test_a_second_signal_kills_the_workers(program: Start) -> None:

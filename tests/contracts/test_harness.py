@@ -132,6 +132,18 @@ async def test_settled_sees_what_a_broker_buried_by_itself(cluster_factory: Clus
 
 
 @pytest.mark.asyncio
+async def test_settled_knows_a_repeated_id_that_is_dropped(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory()
+    recorder = Recorder()
+    cluster.event_queue.subscribe("work", recorder.handle)
+    for _ in range(2):
+        await cluster.event_queue.publish("work", 1, message_id="order-17")
+        await cluster_factory.settled("work")
+
+    assert recorder.ids == ["order-17"]
+
+
+@pytest.mark.asyncio
 async def test_settled_says_what_it_waited_for(cluster_factory: ClusterFactory) -> None:
     [cluster] = await cluster_factory()
     await cluster.event_queue.publish("work", 1, message_id="order-17")

@@ -29,10 +29,17 @@ DESCRIBED = (
     "cluster_kit/pubsub",
     "cluster_kit/locks",
     "adapters/cluster_kit_amqp",
+    "adapters/cluster_kit_amqp/broadcast",
     "adapters/cluster_kit_amqp/plane",
 )
 UNUSED = {"memcached_url", "cache"}  # of capabilities yet to come
-FOLDERS = {"event_queue", "pubsub", "locks", "plane"}  # whose modules the architecture names, too
+FOLDERS = {
+    "event_queue",
+    "pubsub",
+    "locks",
+    "broadcast",
+    "plane",
+}  # whose modules the architecture names, too
 
 
 def rows(document: str) -> list[list[str]]:

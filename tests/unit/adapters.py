@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectError
@@ -52,6 +52,8 @@ class FaultyQueue(MemoryEventQueue):
         await super().connect()
 
     async def publish(self, envelope: Envelope, *, delay: float = 0.0, timeout: float) -> None:
+        if self._faults.publish_waits is not None:
+            raise await self._faults.publish_waits(envelope)
         if self._faults.publish_fails and (error := self._faults.publish_fails(envelope, delay)):
             raise error
         await super().publish(envelope, delay=delay, timeout=timeout)
@@ -89,6 +91,7 @@ class Faults:
         self.close_fails: Exception | None = None
         self.consume_fails: Exception | None = None
         self.publish_fails: Callable[[Envelope, float], Exception | None] | None = None
+        self.publish_waits: Callable[[Envelope], Awaitable[Exception]] | None = None
         self.worn = 0
         self.made: list[FaultyQueue] = []
         spec = AdapterSpec(name=SCHEME, schemes=(SCHEME,), event_queue=self._make)

@@ -235,7 +235,10 @@ async def test_a_start_after_a_failed_one_makes_a_new_adapter() -> None:
 
 @pytest.mark.asyncio
 async def test_memory_beside_a_server_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    async with cluster(amqp_url="amqp://shop:s3cret@mq/", event_queue={"url": "memory://island"}):
+    island = "memory://island"
+    async with cluster(
+        amqp_url="amqp://shop:s3cret@mq/", event_queue={"url": island}, pubsub={"url": island}
+    ):
         pass
 
     [warning] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]

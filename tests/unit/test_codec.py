@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class Parcel:
     orders: list[Order]
 
 
+@dataclass
+class Box:
+    content: object
+
+
 def test_dataclasses_travel_by_their_fields() -> None:
     order = Order(id=1, at=datetime(2030, 1, 1, tzinfo=UTC))
     plain = {"weight": 2.5, "orders": [order.model_dump(mode="json")]}
@@ -76,11 +82,41 @@ def test_dataclasses_travel_by_their_fields() -> None:
         ({"a": [1, {2}]}, "set has no JSON form (at payload['a'][1])"),
         ([{"x": {1: 2}}], "key 1 is int, JSON keys are strings (at payload[0]['x'])"),
         (Order, "Order is a class, not a value of it"),
+        ([Box({1: 2})], "key 1 is int, JSON keys are strings (at payload[0])"),
     ],
 )
 def test_an_error_names_the_place(payload: object, text: str) -> None:
     with pytest.raises(EncodeError, match=re.escape(text)):
         CODEC.encode(payload)
+
+
+@given(key=st.none() | st.booleans() | st.integers() | st.floats(), payload=JSON)
+def test_no_key_but_a_string_gets_through(key: object, payload: object) -> None:
+    with pytest.raises(EncodeError):
+        CODEC.encode([payload, {"inside": {key: payload}}])
+
+
+@pytest.mark.parametrize("key", ["1", "-1", "1.5", "true", "false", "null", "1 of 2", '2"'])
+def test_a_string_that_looks_like_another_key_is_one(key: str) -> None:
+    assert CODEC.decode(CODEC.encode([{key: 1}])) == [{key: 1}]
+
+
+@given(payload=JSON)
+def test_the_bytes_are_those_of_compact_json(payload: object) -> None:
+    expected = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
+
+    assert CODEC.encode(payload) == expected.encode()
+
+
+@pytest.mark.parametrize("body", [b" {} \n", b"\t1", b'"x" ', b"\r[1] "])
+def test_white_space_around_a_text_is_json(body: bytes) -> None:
+    assert CODEC.decode(body) == json.loads(body)
+
+
+@pytest.mark.parametrize("body", [b"{} {}", b"", b" ", b"\xa0{}", b"1,", "\u00a01".encode()])
+def test_anything_else_around_a_text_is_not(body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        CODEC.decode(body)
 
 
 def test_a_list_inside_itself_is_refused() -> None:

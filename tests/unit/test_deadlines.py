@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -112,3 +114,21 @@ async def test_a_cancellation_from_elsewhere_stays_one(deadlines: Deadlines) -> 
     task = asyncio.create_task(bounded())
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_after_a_blocked_loop_the_sockets_are_read_first(deadlines: Deadlines) -> None:
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+
+    async def answer() -> None:
+        with deadlines.within(0.1):
+            assert await reader.readexactly(2) == b"ok"
+
+    waiting = asyncio.create_task(answer())
+    await asyncio.sleep(0)
+    theirs.send(b"ok")
+    time.sleep(0.8)  # noqa: ASYNC251 - what a careless handler does
+
+    await waiting
+    writer.close()
+    theirs.close()

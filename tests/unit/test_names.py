@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import uuid
 
@@ -109,11 +110,25 @@ def test_a_bad_message_id_is_refused_with_the_reason(message_id: object, reason:
 
 
 def test_new_ids_are_legal_and_differ() -> None:
-    ids = {new_id() for _ in range(100)}
+    ids = {new_id() for _ in range(1000)}
     assert {(uuid.UUID(id_).version, uuid.UUID(id_).variant) for id_ in ids} == {(4, uuid.RFC_4122)}
 
-    assert len(ids) == 100
+    assert len(ids) == 1000
     assert {check_message_id(one) for one in ids} == ids
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_fork_makes_other_ids_than_its_parent() -> None:
+    new_id()
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, " ".join(new_id() for _ in range(100)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    of_child = set(os.read(reading, 10_000).decode().split())
+
+    assert len(of_child) == 100
+    assert of_child.isdisjoint(new_id() for _ in range(200))
 
 
 def test_queue_names() -> None:

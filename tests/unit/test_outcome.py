@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from cluster_kit.errors import HandlerTimeout
-from cluster_kit.event_queue.outcome import Again, Dead, Judge
+from cluster_kit.event_queue.outcome import Again, Dead, Judge, in_one_line
 from cluster_kit.message import DeadReason, Envelope, Reject, Retry, Snooze
 from cluster_kit.names import QueueName
 from cluster_kit.retry import RetryPolicy
@@ -101,6 +102,45 @@ def test_a_reject_dies_at_once_with_its_reason() -> None:
     assert (death.reason, death.error_text) == (DeadReason.REJECTED, "no such order")
     assert dead(Reject()).death.error_text == "the handler rejected the task"
     assert dead(Retry(), attempt=4).death.error_text == "the handler asked for a retry"
+
+
+def test_a_copy_differs_in_nothing_but_what_was_counted() -> None:
+    before = Envelope(
+        queue=QueueName("shop", "mails"),
+        id="1",
+        body=b"{}",
+        content_type="application/json",
+        published_at=1.5,
+        attempt=2,
+        max_retries=7,
+        timeout=8.0,
+        expires_at=9.0,
+        crashes=3,
+        origin="two",
+        headers={"tenant": "a"},
+    )
+    defaults = Envelope(queue=QueueName("a", "b"), id="", body=b"")
+    unset = {
+        f.name for f in fields(Envelope) if getattr(before, f.name) == getattr(defaults, f.name)
+    }
+    outcome = JUDGE.verdict(before, ValueError(), max_retries=9)
+
+    assert unset == {"death"}, "a new field belongs into the copy, and above"
+    assert isinstance(outcome, Again)
+    assert outcome.envelope == replace(before, attempt=3, crashes=0)
+
+
+def test_an_error_in_one_line_says_where_it_was_raised() -> None:
+    def fail() -> None:
+        raise ValueError("two\nlines")
+
+    with pytest.raises(ValueError, match="two") as caught:
+        fail()
+
+    line = fail.__code__.co_firstlineno + 1
+    assert in_one_line(caught.value) == f"ValueError: two lines (test_outcome.py:{line})"
+    assert in_one_line(KeyError()) == "KeyError"
+    assert len(in_one_line(ValueError("x" * 999))) == 300
 
 
 def test_an_error_whose_text_cannot_be_made_does_not_stop_the_verdict() -> None:

@@ -40,7 +40,7 @@ async def test_a_channel_that_is_lost_while_its_publishes_wait_for_room_lets_oth
     lost, other = PlaneChannel(1, carrier), PlaneChannel(2, carrier)
     carrier.room.shut()
     waiting = [
-        asyncio.create_task(channel.publish("", "q", Message(body=b"x")))
+        asyncio.ensure_future(channel.publish("", "q", Message(body=b"x")))
         for channel in (lost, lost, other)
     ]
     await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, frame, header, heartbeat
 
-from cluster_kit_amqp.plane.frames import FrameReader, MalformedError
+from cluster_kit_amqp.plane.frames import BODY, HEADER, FrameReader, MalformedError
 from cluster_kit_amqp.plane.frames import frame as own_frame
 
 Seen = tuple[int, int, bytes]
@@ -95,3 +95,17 @@ def test_noise_is_refused_or_waited_upon_and_never_anything_else(
     except MalformedError:
         return
     assert sum(len(payload) + 8 for _, _, payload in seen) <= len(noise)
+
+
+def test_a_header_may_be_larger_than_agreed_on() -> None:
+    seen: list[int] = []
+    reader = FrameReader(
+        lambda _kind, _channel, _data, start, stop: seen.append(stop - start), 8192
+    )
+    reader.feed(own_frame(HEADER, 1, bytes(150_000)))
+    assert seen == [150_000]
+
+    with pytest.raises(MalformedError, match="at most 8192"):
+        reader.feed(own_frame(HEADER, 1, bytes(200_000)))
+    with pytest.raises(MalformedError, match="at most 8192"):
+        FrameReader(lambda *_: None, 8192).feed(own_frame(BODY, 1, bytes(9000)))

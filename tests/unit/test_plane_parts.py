@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands, frame
 
-from cluster_kit_amqp.link import LinkDown, Nacked, Returned
+from cluster_kit_amqp.link import LinkDown, Nacked, Returned, Unsent
 from cluster_kit_amqp.plane import methods, room
 from cluster_kit_amqp.plane.confirms import Confirms, Pending
 from cluster_kit_amqp.plane.frames import MalformedError
@@ -34,13 +34,13 @@ def pamqp_frame(channel: int, method: object) -> bytes:
         ),
         (methods.qos(7, 9), commands.Basic.Qos(prefetch_count=9)),
         (
-            methods.consume(7, "q", "t"),
+            methods.consume(7, "q", "t", {}),
             commands.Basic.Consume(queue="q", consumer_tag="t", arguments={}),
         ),
         (methods.cancel(7, "t"), commands.Basic.Cancel(consumer_tag="t")),
         (methods.cancel_ok(7, b"t"), commands.Basic.CancelOk(consumer_tag="t")),
         (
-            methods.publish(7, "x", "k"),
+            methods.publish(7, "x", "k", mandatory=True),
             commands.Basic.Publish(exchange="x", routing_key="k", mandatory=True),
         ),
         (methods.ack(7, 2**40, multiple=True), commands.Basic.Ack(2**40, multiple=True)),
@@ -95,8 +95,8 @@ def test_methods_are_read_as_pamqp_writes_them() -> None:
 def test_any_text_is_a_name(name: str) -> None:
     raw = name.encode()
 
-    assert bytes([len(raw)]) + raw in methods.publish(1, name, "key")
-    assert bytes([len(raw)]) + raw in methods.consume(1, name, "tag")
+    assert bytes([len(raw)]) + raw in methods.publish(1, name, "key", mandatory=True)
+    assert bytes([len(raw)]) + raw in methods.consume(1, name, "tag", {})
 
 
 # --- settlements -----------------------------------------------------------------------------
@@ -321,6 +321,18 @@ async def test_one_that_is_called_and_cancelled_at_once_calls_the_next() -> None
     await asyncio.wait(tasks)
 
     assert entered == [1, 2]
+
+
+@pytest.mark.asyncio
+async def test_who_is_cancelled_while_it_waits_has_sent_nothing() -> None:
+    space = Room()
+    space.shut()
+    waiting = asyncio.create_task(space.wait(1))
+    await asyncio.sleep(0)
+    waiting.cancel()
+
+    with pytest.raises(Unsent):
+        await waiting
 
 
 @pytest.mark.asyncio

@@ -5,6 +5,7 @@ import struct
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from pamqp import commands, decode, encode
 from pamqp import header as pamqp_header
 
 from cluster_kit_amqp.link import Message
+from cluster_kit_amqp.plane import properties
 from cluster_kit_amqp.plane.fields import encode_table, read_table
 from cluster_kit_amqp.plane.properties import (
     NO_PROPERTIES,
@@ -173,6 +175,27 @@ def test_a_timestamp_in_milliseconds_is_recognised(timestamp: int, seconds: floa
     raw = struct.pack(">HHQHQ", 60, 0, 0, 1 << 6, timestamp)
 
     assert decode_properties(raw).timestamp == seconds
+
+
+@given(tables, st.text(min_size=1, max_size=60), st.integers(0, 2**33), st.data())
+def test_own_messages_are_read_as_all_others(
+    table: dict[str, object], text: str, timestamp: int, data: Any
+) -> None:
+    message = Message(
+        body=b"x",
+        headers=table,
+        message_id=text,
+        content_type=text[:20],
+        app_id=text[-20:],
+        timestamp=float(timestamp),
+    )
+    whole = encode_header(message)
+    payload = whole[: data.draw(st.integers(14, len(whole)))]
+
+    read = decode_properties(payload)
+    with mock.patch.object(properties, "_OUR_FLAGS", -1):
+        assert decode_properties(payload) == read
+    assert decode_properties(whole).message_id == text
 
 
 @given(st.binary(max_size=80), st.integers(0, 65535))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster_kit import Cluster, Settings
 from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import (
     ClusterKitError,
@@ -18,18 +19,24 @@ from cluster_kit.errors import (
     InvalidNameError,
     MessageTooLargeError,
     NotStartedError,
+    PublishManyError,
+    PublishRefused,
+    PublishUnconfirmed,
 )
 from cluster_kit.event_queue.publishing import (
     MAX_HEADERS_BYTES,
+    PIPELINE,
     Publisher,
     PublishOptions,
     check_headers,
 )
+from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
 from cluster_kit.settings import EventQueueSettings
 from cluster_kit.testing.clock import FakeClock
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder
+from tests.unit.adapters import Faults
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 NAMES = TEXT.filter(lambda n: len(n.encode()) >= 1 and not n.lower().startswith(("ck-", "x-")))
@@ -262,6 +269,29 @@ async def test_the_error_about_a_batch_names_the_payload_and_the_channel(
 
     with pytest.raises(EncodeError, match=f"^{text}.*channel mails"):
         await cluster.event_queue.publish_many("mails", [1, {"a": {2}}])
+
+
+@pytest.mark.parametrize(
+    "error", [PublishRefused("blocked"), PublishUnconfirmed("a", "no confirm")]
+)
+@pytest.mark.asyncio
+async def test_a_batch_on_a_broker_that_takes_nothing_ends_in_time(error: Exception) -> None:
+    made = Cluster(
+        "shop", settings=Settings(event_queue={"url": "faulty://late", "publish_timeout": 0.2})
+    )
+    faults, tried = Faults(made), list[str]()
+
+    async def late(envelope: Envelope) -> Exception:
+        tried.append(envelope.id)
+        await asyncio.sleep(0.2)
+        return error
+
+    faults.publish_waits = late
+    async with made:
+        with pytest.raises(PublishManyError):
+            await made.event_queue.publish_many("mails", range(2000))
+
+    assert len(tried) == PIPELINE
 
 
 @pytest.mark.asyncio

@@ -15,7 +15,7 @@ from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
 from cluster_kit.message import Envelope
 from cluster_kit.settings.groups import EventQueueValues
-from cluster_kit.testing.recorder import Recorder
+from cluster_kit.testing.recorder import Recorder, always
 from cluster_kit.testing.waiting import eventually
 from tests.unit.adapters import Faults
 
@@ -62,6 +62,24 @@ async def test_health_forgets_a_queue_that_is_unsubscribed() -> None:
 
         made.event_queue.unsubscribe("mails")
         assert made.health()["status"] == "ok"
+
+
+@pytest.mark.parametrize(("level", "tracebacks"), [("WARNING", 1), ("DEBUG", 3)])
+async def test_the_traceback_of_a_handler_stands_with_its_dead_letter(
+    caplog: pytest.LogCaptureFixture, level: str, tracebacks: int
+) -> None:
+    async def fail(_: object) -> None:
+        raise ValueError("boom")
+
+    at_once = RetryPolicy(initial_delay=0)
+    caplog.set_level(level)
+    async with Cluster("shop") as cluster:
+        cluster.event_queue.subscribe("mails", fail, max_retries=1, retry=at_once)
+        await cluster.event_queue.publish("mails", {})
+        await eventually(lambda: cluster.event_queue.stats()["mails"].dead)
+
+    assert caplog.text.count("ValueError: boom (test_subscription.py:") == 2
+    assert caplog.text.count("Traceback") == tracebacks
 
 
 async def test_a_twin_that_cannot_be_postponed_is_given_back(
@@ -208,3 +226,20 @@ async def test_a_task_that_cannot_be_settled_is_given_back_after_a_pause(
 
     assert [step for step in steps if step in ("work", 1.0)] == ["work", 1.0, "work", 1.0, "work"]
     assert caplog.text.count("was not settled") == 2
+
+
+async def test_health_names_an_outcome_that_cannot_be_stored() -> None:
+    made, faults = faulty("unstored")
+    recorder = Recorder(always(ValueError("no")))
+    made.event_queue.subscribe("mails", recorder.handle, retry=RetryPolicy(initial_delay=0))
+    async with made:
+        published = await made.event_queue.publish("mails", 1, max_retries=1)
+        faults.publish_fails = lambda envelope, _: TOPOLOGY if envelope.attempt > 1 else None
+
+        await eventually(lambda: made.health()["status"] == "degraded")
+        detail = made.health()["adapters"]["event_queue"]["detail"]
+        assert f"the outcome of task {published} cannot be stored" in detail
+
+        faults.publish_fails = None
+        await recorder.finished(2)
+        await eventually(lambda: made.health()["status"] == "ok")

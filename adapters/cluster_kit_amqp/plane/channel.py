@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import (
+    NO_ARGUMENTS,
     ChannelDown,
     Incoming,
     LinkDown,
     LinkError,
     Message,
-    QueueCounts,
     Unencodable,
 )
 from cluster_kit_amqp.plane import methods
@@ -27,6 +27,7 @@ from cluster_kit_amqp.plane.deliveries import Consumer, Deliveries
 from cluster_kit_amqp.plane.fields import U32
 from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, METHOD, OVERHEAD, MalformedError
 from cluster_kit_amqp.plane.properties import encode_header
+from cluster_kit_amqp.plane.queues import QueueCalls, encoded
 
 if TYPE_CHECKING:
     from cluster_kit_amqp.plane.carrier import Carrier
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT = 1.0  # seconds
 _CLOSED_BY_US = "closed by this side"
 
-_publish_frame = lru_cache(maxsize=1024)(methods.publish)
+_mandatory_frame = lru_cache(maxsize=1024)(partial(methods.publish, mandatory=True))
+_plain_frame = lru_cache(maxsize=1024)(partial(methods.publish, mandatory=False))
 
 
-class PlaneChannel:
+class PlaneChannel(QueueCalls):
     """Implements `cluster_kit_amqp.link.Channel`.
 
     Args:
@@ -46,7 +48,7 @@ class PlaneChannel:
     """
 
     def __init__(self, number: int, carrier: Carrier) -> None:
-        self.number: int = number
+        super().__init__(number)
         self._carrier = carrier
         self._down: str | None = None
         self._closing = False
@@ -106,12 +108,6 @@ class PlaneChannel:
             self._begin_close("a call on it was cancelled")
             raise
 
-    async def check_queue(self, name: str) -> QueueCounts:
-        """Count, or raise `ChannelDown`."""
-        request = _encoded(methods.passive_declare, self.number, name)
-        ready, consumers = methods.read_declared(await self.call(request, methods.QUEUE_DECLARE_OK))
-        return QueueCounts(ready=ready, consumers=consumers)
-
     async def consume(
         self,
         queue: str,
@@ -119,6 +115,8 @@ class PlaneChannel:
         prefetch: int,
         on_message: Callable[[str, Incoming], None],
         on_cancelled: Callable[[str], None],
+        arguments: Mapping[str, object] = NO_ARGUMENTS,
+        routed: bool = False,
     ) -> str:
         """Start a consumer under a tag never used before.
 
@@ -126,9 +124,9 @@ class PlaneChannel:
         uses it again.
         """
         tag = f"ck-{uuid.uuid4().hex}"
-        request = _encoded(methods.consume, self.number, queue, tag)
+        request = encoded(methods.consume, self.number, queue, tag, arguments)
         await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
-        self._deliveries.add(Consumer(tag, on_message, on_cancelled))
+        self._deliveries.add(Consumer(tag, on_message, on_cancelled, routed))
         await self.call(request, methods.BASIC_CONSUME_OK)
         return tag
 
@@ -157,39 +155,57 @@ class PlaneChannel:
 
     # --- publishing --------------------------------------------------------------------------
 
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish and wait for the broker's answer."""
-        carrier, body = self._carrier, message.body
+    def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
+        """Publish; what is returned waits for the broker's answer."""
         self._require()
+        pieces, pending = self._encode(_mandatory_frame, exchange, key, message)
+        if self._carrier.room.free:
+            return self._put(pieces, pending)
+        return self._put_later(pieces, pending)
+
+    def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
+        """Publish without waiting, for room or for the answer."""
+        self._require()
+        return self._put(*self._encode(_plain_frame, exchange, key, message))
+
+    def _encode(
+        self, frame: Callable[[int, str, str], bytes], exchange: str, key: str, message: Message
+    ) -> tuple[list[bytes], Pending]:
+        """Return the frames of a message, and what waits for its answer."""
+        number, most, body = self.number, self._carrier.frame_max, message.body
         try:
-            method = _publish_frame(self.number, exchange, key)
+            method = frame(number, exchange, key)
             header = encode_header(message)
         except (ValueError, struct.error) as exc:
             raise Unencodable(str(exc)) from exc
-        if len(header) + OVERHEAD > carrier.frame_max:
-            size = len(header) + OVERHEAD
-            raise Unencodable(
-                f"the headers have {size} bytes, the broker allows {carrier.frame_max}"
-            )
-        room, size = carrier.room, len(header) + len(body)
-        if room.free:
-            room.enter(size)
-        else:
-            await room.wait(size)
-            if self._down is not None:
-                room.leave(1, size)
-                self._require()
-        future: asyncio.Future[None] = carrier.loop.create_future()
-        self._confirms.add(Pending(future, size, message.message_id, exchange, key))
-        number = self.number
-        pieces = [method, HEAD.pack(HEADER, number, len(header)), header, END]
-        if len(body) + OVERHEAD <= carrier.frame_max:
-            if body:
-                pieces += (HEAD.pack(BODY, number, len(body)), body, END)
-        else:
+        size = len(header)
+        if size + OVERHEAD > most:
+            raise Unencodable(f"the headers have {size + OVERHEAD} bytes, the broker allows {most}")
+        pieces = [method, HEAD.pack(HEADER, number, size), header, END]
+        if len(body) + OVERHEAD > most:
             pieces += self._split(body)
-        carrier.send_all(pieces)
-        await future
+        elif body:
+            pieces += (HEAD.pack(BODY, number, len(body)), body, END)
+        future: asyncio.Future[None] = self._carrier.loop.create_future()
+        return pieces, Pending(future, size + len(body), message.message_id, exchange, key)
+
+    def _put(self, pieces: list[bytes], pending: Pending) -> asyncio.Future[None]:
+        """Write a message, whether there is room or not."""
+        self._carrier.room.enter(pending.size)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
+
+    async def _put_later(self, pieces: list[bytes], pending: Pending) -> None:
+        """Write a message when there is room."""
+        room = self._carrier.room
+        await room.wait(pending.size)
+        if self._down is not None:
+            room.leave(1, pending.size)
+            self._require()
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        await pending.future
 
     def _split(self, body: bytes) -> list[bytes]:
         """Return a body as several frames (4.2.6.2)."""
@@ -230,8 +246,12 @@ class PlaneChannel:
             MalformedError: it is not one that may come now.
         """
         if kind != METHOD:
-            if not self._closing:
-                self._content.add(kind, data[start:stop])
+            if self._closing:
+                return
+            if kind == HEADER:
+                self._content.header(data[start:stop])
+            else:
+                self._content.body(data[start:stop])
             return
         (index,) = U32.unpack_from(data, start)
         if self._closing:
@@ -282,13 +302,6 @@ class PlaneChannel:
         elif index == methods.CHANNEL_CLOSE_OK:
             self._carrier.forget(self)
             self._gone.set()
-
-
-def _encoded(encode: Callable[..., bytes], *arguments: int | str) -> bytes:
-    try:
-        return encode(*arguments)
-    except ValueError as exc:
-        raise Unencodable(str(exc)) from exc
 
 
 def _not_ours(tag: int) -> ChannelDown:

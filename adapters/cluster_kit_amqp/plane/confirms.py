@@ -63,9 +63,25 @@ class Confirms:
             self._answer(number, pending, taken=taken)
 
     def _settle_all_up_to(self, number: int, *, taken: bool) -> None:
+        if taken and not self._returned:
+            self._take_all_up_to(number)
         while self._first <= number:
             self._settle_first(taken=taken)
         self._drop_settled()
+
+    def _take_all_up_to(self, number: int) -> None:
+        """What is usual, in one go: the broker took them, and returned none."""
+        messages = size = 0
+        for _ in range(self._first, number + 1):
+            pending = self._pending.popleft()
+            if pending is None:
+                continue
+            messages += 1
+            size += pending.size
+            if not pending.future.done():  # else its caller has given up
+                pending.future.set_result(None)
+        self._first = max(self._first, number + 1)
+        self._tell_settled(messages, size)
 
     def _settle_first(self, *, taken: bool) -> None:
         pending = self._pending.popleft()

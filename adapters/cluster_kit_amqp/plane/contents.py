@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster_kit_amqp.plane.frames import HEADER, MalformedError
+from cluster_kit_amqp.plane.frames import MalformedError
 from cluster_kit_amqp.plane.properties import Properties, body_size, decode_properties
 
 MOST_BYTES = 1 << 30  # of a body; RabbitMQ takes at most half of that
@@ -32,22 +32,25 @@ class Content:
         self.arriving = True
         self._complete = complete
 
-    def add(self, kind: int, payload: bytes) -> None:
-        """Take a header frame or a body frame.
+    def body(self, payload: bytes) -> None:
+        """Take a body frame.
 
         Raises:
-            MalformedError: it is not the one that should come now.
+            MalformedError: it is not what should come now.
         """
-        if kind == HEADER:
-            self._header(payload)
-        elif self._properties is None:
+        if self._properties is None:
             raise MalformedError("the body of a message came without its header")
-        elif not self._parts and len(payload) == self._missing:
+        if not self._parts and len(payload) == self._missing:
             self._finish(payload)
         else:
             self._part(payload)
 
-    def _header(self, payload: bytes) -> None:
+    def header(self, payload: bytes) -> None:
+        """Take a header frame.
+
+        Raises:
+            MalformedError: it is not what should come now.
+        """
         if not self.arriving or self._properties is not None:
             raise MalformedError("the header of a message came out of place")
         self._missing = body_size(payload)

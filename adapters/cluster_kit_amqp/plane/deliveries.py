@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cluster_kit_amqp.link import Incoming, Message
 from cluster_kit_amqp.plane.contents import Content
-from cluster_kit_amqp.plane.fields import U64
+from cluster_kit_amqp.plane.fields import U64, read_short
 from cluster_kit_amqp.plane.frames import MalformedError
 from cluster_kit_amqp.plane.properties import Properties
 from cluster_kit_amqp.plane.settlements import Settlements
@@ -23,6 +23,7 @@ class Consumer(NamedTuple):
     tag: str
     on_message: Callable[[str, Incoming], None]
     on_cancelled: Callable[[str], None]
+    routed: bool
 
 
 class Deliveries:
@@ -66,13 +67,15 @@ class Deliveries:
             raise MalformedError("a basic.deliver is cut off")
         self.settlements.delivered(tag)
         consumer = self._consumers.get(data[start + 5 : at])
-        self._content.begin(partial(self._complete, consumer, tag, redelivered))
+        names = data[at + 9 : stop] if consumer is not None and consumer.routed else None
+        self._content.begin(partial(self._complete, consumer, tag, redelivered, names))
 
     def _complete(
         self,
         consumer: Consumer | None,
         tag: int,
         redelivered: bool,  # noqa: FBT001 - bound by position, once for each message
+        names: bytes | None,
         properties: Properties,
         body: bytes,
     ) -> None:
@@ -89,6 +92,9 @@ class Deliveries:
         )
         incoming = Incoming(message=message, tag=tag, redelivered=redelivered)
         try:
+            if names is not None:
+                incoming.exchange, at = read_short(names, 0)
+                incoming.key, _ = read_short(names, at)
             consumer.on_message(consumer.tag, incoming)
         except Exception:
             log.exception("a delivery on channel %d could not be handed over", self._channel)

@@ -27,6 +27,7 @@ _TYPED_I32 = struct.Struct(">ci")
 _TYPED_I64 = struct.Struct(">cq")
 _TYPED_U64 = struct.Struct(">cQ")
 _TYPED_F64 = struct.Struct(">cd")
+_LAST_SMALL = 15
 _LONGEST_SHORT = 255  # bytes of a short string: its length is one octet (4.2.5.3)
 _LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
 
@@ -59,6 +60,18 @@ known_short_string = lru_cache(maxsize=1024)(short_string)
 """As `short_string`, for those that come again: names of headers, content types."""
 
 
+@lru_cache(maxsize=1024)
+def _text_head(name: str) -> bytes:
+    """Return what a field of text begins with: its name, and the letter of the type."""
+    return short_string(name) + b"S"
+
+
+@lru_cache(maxsize=1024)
+def _small_number(name: str, value: int) -> bytes:
+    """Return a whole field, with a number of those that come again."""
+    return short_string(name) + _whole(value)
+
+
 def encode_table(table: Mapping[str, object]) -> bytes:
     """Return a table: its size in bytes, then name, type and value of each field (4.2.5.5).
 
@@ -71,7 +84,10 @@ def encode_table(table: Mapping[str, object]) -> bytes:
     for name, value in table.items():
         if type(value) is str:
             raw = value.encode()
-            parts += (known_short_string(name), _TYPED_SIZE.pack(b"S", len(raw)), raw)
+            parts += (_text_head(name), U32.pack(len(raw)), raw)
+            continue
+        if type(value) is int and 0 <= value <= _LAST_SMALL:
+            parts.append(_small_number(name, value))
             continue
         try:
             encoded = _encode_value(value)
@@ -187,7 +203,7 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
     while at < end:
         start = at + 1
         at = start + data[at]
-        name = data[start:at].decode()
+        name = _known_name(data[start:at])
         kind = data[at]
         if kind == _TEXT:
             start = at + 5
@@ -197,9 +213,9 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
                 table[name] = raw.decode()
             except UnicodeDecodeError:
                 table[name] = raw
-        elif kind in _NUMBERS:
-            form, size = _NUMBERS[kind]
-            table[name] = form.unpack_from(data, at + 1)[0]
+        elif (number := _NUMBERS.get(kind)) is not None:
+            unpack_from, size = number
+            table[name] = unpack_from(data, at + 1)[0]
             at += size
         else:
             table[name], at = _read_value(data, at, end)
@@ -208,12 +224,18 @@ def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:
     return table
 
 
+@lru_cache(maxsize=1024)
+def _known_name(raw: bytes) -> str:
+    """Return the name of a field: they come again."""
+    return raw.decode()
+
+
 def _read_value(data: bytes, at: int, end: int) -> tuple[object, int]:
     """Return the value whose type is at `at`, and where it ends."""
     kind = data[at]
-    if kind in _NUMBERS:
-        form, size = _NUMBERS[kind]
-        return form.unpack_from(data, at + 1)[0], at + size
+    if (number := _NUMBERS.get(kind)) is not None:
+        unpack_from, size = number
+        return unpack_from(data, at + 1)[0], at + size
     if (read := _READERS.get(kind)) is not None:
         return read(data, at + 1)
     used, value = decode.embedded_value(data[at:end])
@@ -241,10 +263,10 @@ def _read_moment(data: bytes, at: int) -> tuple[datetime, int]:
 
 _TEXT = ord("S")
 _NUMBERS = {
-    ord(letter): (form, 1 + form.size)
+    ord(letter): (form.unpack_from, 1 + form.size)
     for letter, form in zip("bBsuIild", (_I8, U8, _I16, U16, _I32, U32, _I64, _F64), strict=True)
 }
-"""Form and size of each type of number, the letter of the type among it."""
+"""Reader and size of each type of number, the letter of the type among it."""
 
 _READERS: dict[int, Callable[[bytes, int], tuple[object, int]]] = {
     ord("t"): lambda data, at: (data[at] != 0, at + 1),

@@ -15,6 +15,7 @@ HEAD = struct.Struct(">BHI")
 """What a frame begins with: type, channel, size of the payload (4.2.3)."""
 
 _HEAD_SIZE = 7
+_LARGEST_HEADER = 192 * 1024  # bytes; one of 128 KiB, the usual limit, and what is added
 _END_OCTET = END[0]
 _TYPES = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 
@@ -33,6 +34,15 @@ def frame(kind: int, channel: int, payload: bytes) -> bytes:
     '08000000000000ce'
     """
     return b"%b%b\xce" % (HEAD.pack(kind, channel, len(payload)), payload)
+
+
+def _is_header(kind: int, size: int) -> bool:
+    """Whether it is the header of a message, which may be larger than agreed on.
+
+    RabbitMQ checks the size of a header when it is published, perhaps by somebody who agreed on
+    more. It adds to it when it delivers the message again, and cannot split it (4.2.6.1).
+    """
+    return kind == HEADER and size <= _LARGEST_HEADER
 
 
 class FrameReader:
@@ -77,7 +87,9 @@ class FrameReader:
         on_frame, unpack = self._on_frame, HEAD.unpack_from
         while end - at >= _HEAD_SIZE:
             kind, channel, size = unpack(data, at)
-            if kind not in _TYPES or size + OVERHEAD > self.largest:
+            if kind not in _TYPES or (
+                size + OVERHEAD > self.largest and not _is_header(kind, size)
+            ):
                 raise self._malformed(data[at : at + OVERHEAD], kind, size)
             start = at + _HEAD_SIZE
             stop = start + size

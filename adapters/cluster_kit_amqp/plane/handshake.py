@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ class Introduction:
 
     name: str
     mechanism: str
-    response: bytes
+    response: bytes = field(repr=False)
     vhost: str
     limits: Tuning
 

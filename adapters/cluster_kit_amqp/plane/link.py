@@ -41,6 +41,11 @@ class PlaneLink:
         """Why the broker takes no publishes; None when it does."""
         return self._protocol.blocked
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the broker was heard last, while the link was up."""
+        return self._protocol.silence
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback()` when `lost` or `blocked` changes."""
         self._callbacks.append(callback)
@@ -98,8 +103,9 @@ async def dial(
     try:
         await loop.create_connection(lambda: protocol, host.name, host.port, ssl=tls)
         server = await handshake.done
-    except OSError as exc:
-        raise DialFailed(exc.strerror or str(exc) or type(exc).__name__) from exc
+    except (OSError, UnicodeError) as exc:  # the latter of a host name that cannot be one
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        raise DialFailed(reason or str(exc) or type(exc).__name__) from exc
     except BaseException:
         handshake.done.cancel()
         protocol.fail("the attempt was given up")  # also one that had just succeeded

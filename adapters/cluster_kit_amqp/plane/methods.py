@@ -46,6 +46,12 @@ CHANNEL_CLOSE: Final = _index(20, 40)
 CHANNEL_CLOSE_OK: Final = _index(20, 41)
 QUEUE_DECLARE: Final = _index(50, 10)
 QUEUE_DECLARE_OK: Final = _index(50, 11)
+QUEUE_BIND: Final = _index(50, 20)
+QUEUE_BIND_OK: Final = _index(50, 21)
+QUEUE_DELETE: Final = _index(50, 40)
+QUEUE_DELETE_OK: Final = _index(50, 41)
+QUEUE_UNBIND: Final = _index(50, 50)
+QUEUE_UNBIND_OK: Final = _index(50, 51)
 BASIC_QOS: Final = _index(60, 10)
 BASIC_QOS_OK: Final = _index(60, 11)
 BASIC_CONSUME: Final = _index(60, 20)
@@ -172,6 +178,32 @@ def passive_declare(channel: int, queue: str) -> bytes:
     return method(channel, QUEUE_DECLARE, arguments)
 
 
+def declare_queue(
+    channel: int, queue: str, arguments: Mapping[str, object], *, exclusive: bool
+) -> bytes:
+    """Return queue.declare: of this connection alone with its bit 2, else durable with bit 1."""
+    bits = b"\x04" if exclusive else b"\x02"
+    names = _RESERVED_SHORT + short_string(queue)
+    return method(channel, QUEUE_DECLARE, names + bits + encode_table(arguments))
+
+
+def bind_queue(channel: int, queue: str, exchange: str, key: str) -> bytes:
+    """Return queue.bind, with an answer."""
+    names = short_string(queue) + short_string(exchange) + short_string(key)
+    return method(channel, QUEUE_BIND, _RESERVED_SHORT + names + b"\x00" + _NO_ARGUMENTS)
+
+
+def unbind_queue(channel: int, queue: str, exchange: str, key: str) -> bytes:
+    """Return queue.unbind."""
+    names = short_string(queue) + short_string(exchange) + short_string(key)
+    return method(channel, QUEUE_UNBIND, _RESERVED_SHORT + names + _NO_ARGUMENTS)
+
+
+def delete_queue(channel: int, queue: str) -> bytes:
+    """Return queue.delete: used or not, empty or not, with an answer."""
+    return method(channel, QUEUE_DELETE, _RESERVED_SHORT + short_string(queue) + b"\x00")
+
+
 def read_declared(arguments: bytes) -> tuple[int, int]:
     """Return messages and consumers in queue.declare-ok."""
     _, at = read_short(arguments, 0)
@@ -186,10 +218,10 @@ def qos(channel: int, prefetch: int) -> bytes:
     return method(channel, BASIC_QOS, bytes(4) + U16.pack(min(prefetch, 0xFFFF)) + b"\x00")
 
 
-def consume(channel: int, queue: str, tag: str) -> bytes:
+def consume(channel: int, queue: str, tag: str, arguments: Mapping[str, object]) -> bytes:
     """Return basic.consume: no bits, so acknowledged, not exclusive, with an answer."""
-    names = short_string(queue) + short_string(tag)
-    return method(channel, BASIC_CONSUME, _RESERVED_SHORT + names + b"\x00" + _NO_ARGUMENTS)
+    names = _RESERVED_SHORT + short_string(queue) + short_string(tag)
+    return method(channel, BASIC_CONSUME, names + b"\x00" + encode_table(arguments))
 
 
 def cancel(channel: int, tag: str) -> bytes:
@@ -202,10 +234,11 @@ def cancel_ok(channel: int, tag: bytes) -> bytes:
     return method(channel, BASIC_CANCEL_OK, bytes((len(tag),)) + tag)
 
 
-def publish(channel: int, exchange: str, key: str) -> bytes:
-    """Return basic.publish with the first of its bits, mandatory."""
+def publish(channel: int, exchange: str, key: str, *, mandatory: bool) -> bytes:
+    """Return basic.publish; the first of its bits says mandatory."""
     names = short_string(exchange) + short_string(key)
-    return method(channel, BASIC_PUBLISH, _RESERVED_SHORT + names + b"\x01")
+    bits = b"\x01" if mandatory else b"\x00"
+    return method(channel, BASIC_PUBLISH, _RESERVED_SHORT + names + bits)
 
 
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:

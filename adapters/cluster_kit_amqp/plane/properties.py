@@ -7,6 +7,7 @@ that of the specification's list under "basic class".
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit_amqp.plane.fields import (
@@ -34,8 +35,9 @@ _PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 1 << 11, 1 << 10, 1 << 9, 1
 _MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _APP_ID = 1 << 7, 1 << 6, 1 << 5, 1 << 4, 1 << 3
 _BEFORE_MESSAGE_ID = _CORRELATION_ID | _REPLY_TO | _EXPIRATION
 _BEFORE_APP_ID = _TYPE | _USER_ID
+_OUR_FLAGS = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP | _APP_ID
 _MORE_FLAGS = 1  # 4.2.6.1: another word of flags follows; no property of today is there
-_PERSISTENT = b"\x02"
+_TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
 _LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
 _LAST_MILLISECOND = 253_402_300_799_000  # of the year 9999, the last a datetime can be
 
@@ -54,7 +56,7 @@ NO_PROPERTIES = Properties({}, None, None, None, None)
 
 
 def encode_header(message: Message) -> bytes:
-    """Return the payload of the header frame of a persistent message.
+    """Return the payload of the header frame of a message.
 
     Raises:
         ValueError: a text is longer than its property may be, or has no UTF-8.
@@ -65,7 +67,8 @@ def encode_header(message: Message) -> bytes:
     if message.content_type:
         flags |= _CONTENT_TYPE
         parts.append(known_short_string(message.content_type))
-    parts += (encode_table(message.headers), _PERSISTENT)
+    mode = _PERSISTENT if message.persistent else _TRANSIENT
+    parts += (encode_table(message.headers), mode)
     if message.expiration_ms is not None:
         flags |= _EXPIRATION
         parts.append(short_string(str(message.expiration_ms)))
@@ -108,6 +111,8 @@ def _decode(payload: bytes) -> Properties:
     flags: int = _START.unpack_from(payload)[3]
     if flags & _MORE_FLAGS:
         return NO_PROPERTIES
+    if flags == _OUR_FLAGS:
+        return _decode_ours(payload)
     at = _START_SIZE
     content_type = message_id = app_id = timestamp = None
     headers: dict[str, object] = {}
@@ -127,6 +132,29 @@ def _decode(payload: bytes) -> Properties:
     if flags & _APP_ID:
         app_id, at = read_short(payload, at)
     return Properties(headers, message_id, content_type, app_id, timestamp)
+
+
+def _decode_ours(payload: bytes) -> Properties:
+    """As `_decode`, for the properties this library sets."""
+    at = _START_SIZE + 1 + payload[_START_SIZE]
+    content_type = _known_text(payload[_START_SIZE + 1 : at])
+    headers, at = read_table(payload, at)
+    start = at + 2  # behind the delivery mode and the size of what follows
+    at = start + payload[start - 1]
+    message_id = payload[start:at].decode()
+    timestamp: int = U64.unpack_from(payload, at)[0]
+    start = at + 9
+    at = start + payload[start - 1]
+    if at > len(payload):
+        raise ValueError("the properties are cut off")
+    app_id = _known_text(payload[start:at])
+    return Properties(headers, message_id, content_type, app_id, _seconds(timestamp))
+
+
+@lru_cache(maxsize=1024)
+def _known_text(raw: bytes) -> str:
+    """Return a text that comes again."""
+    return raw.decode()
 
 
 def _seconds(timestamp: int) -> float | None:

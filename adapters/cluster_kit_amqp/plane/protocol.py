@@ -74,6 +74,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._acking: set[Member] = set()
         self._turn_ends = False
         self._closed = asyncio.Event()
+        self._heard = self._ended = loop.time()
 
     # --- the socket --------------------------------------------------------------------------
 
@@ -87,6 +88,7 @@ class AmqpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
+        self._heard = self.loop.time()
         if self._heartbeat is not None:
             self._heartbeat.heard()
         if self.lost is not None:
@@ -112,6 +114,11 @@ class AmqpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The socket takes again."""
         self.room.reopen()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since something came, up to the loss."""
+        return (self.loop.time() if self.lost is None else self._ended) - self._heard
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -185,13 +192,13 @@ class AmqpProtocol(asyncio.Protocol):
         self._channels.pop(channel.number, None)
 
     def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> None:
-        if self.lost is not None:
-            return
-        if number:
-            channel = self._channels.get(number)
-            if channel is None:
-                raise MalformedError(f"a frame came for channel {number}, which is not open")
+        channel = self._channels.get(number)
+        if channel is not None:
             channel.frame(kind, data, start, stop)
+        elif self.lost is not None:
+            return
+        elif number:
+            raise MalformedError(f"a frame came for channel {number}, which is not open")
         elif kind == METHOD:
             self._on_method(U32.unpack_from(data, start)[0], data[start + 4 : stop])
         elif kind != HEARTBEAT:
@@ -232,6 +239,7 @@ class AmqpProtocol(asyncio.Protocol):
         if self.lost is not None:
             return
         self.lost = reason
+        self._ended = self.loop.time()
         if self._heartbeat is not None:
             self._heartbeat.stop()
         self._drop_socket(flush=flush)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+
+from cluster_kit_amqp.link import Unsent
 
 MOST_MESSAGES = 4096
 MOST_BYTES = 16 * 1024 * 1024
@@ -18,7 +19,7 @@ class Room:
     def __init__(self) -> None:
         self._messages = self._bytes = 0
         self._open = True
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in their order
 
     @property
     def free(self) -> bool:
@@ -51,27 +52,21 @@ class Room:
         self._wake()
 
     async def wait(self, size: int) -> None:
-        """Wait for room, or for the loss of the link, and `enter`."""
+        """Wait for room, or for the loss of the link, and `enter`. A cancellation is `Unsent`."""
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
-            self._leave_line(turn)
+            self._waiting.pop(turn, None)
             self._wake()  # the next one, had this one been called already
-            raise
-        self._leave_line(turn)
+            raise Unsent from None
+        self._waiting.pop(turn, None)
         self.enter(size)
-
-    def _leave_line(self, turn: asyncio.Future[None]) -> None:
-        if self._waiting and self._waiting[0] is turn:
-            self._waiting.popleft()
-        elif turn in self._waiting:
-            self._waiting.remove(turn)
 
     def give_up(self) -> None:
         """The link is lost: everybody may go on and find out."""
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, {}
         for turn in waiting:
             if not turn.done():
                 turn.set_result(None)
@@ -79,6 +74,6 @@ class Room:
     def _wake(self) -> None:
         """Call the first who waits. It calls the next when it has entered."""
         if self._waiting and self._has_room():
-            turn = self._waiting[0]
+            turn = next(iter(self._waiting))
             if not turn.done():
                 turn.set_result(None)

@@ -55,6 +55,8 @@ BAD_HEADERS: list[tuple[object, type[Exception]]] = [
     ({"ck-id": "mine"}, EncodeError),
     ({"CK-Anything": 1}, EncodeError),
     ({"x-death": 1}, EncodeError),
+    ({"CC": "audit"}, EncodeError),
+    ({"BCC": "audit"}, EncodeError),
     ({"": 1}, EncodeError),
     ({5: 1}, EncodeError),
     ({"n" * 129: 1}, EncodeError),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster_kit.message import Delivery
 from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
 from cluster_kit.testing.recorder import Recorder, until
@@ -47,8 +48,10 @@ class CrashScenarios(Scenarios):
         self, bench: Bench
     ) -> None:
         keeper, deadly, done = await bench.cluster(crash_limit=4), asyncio.Event(), set[object]()
+        flags: dict[object, list[bool]] = {}
 
-        async def work(payload: object) -> None:
+        async def work(payload: object, delivery: Delivery) -> None:
+            flags.setdefault(payload, []).append(delivery.redelivered)
             if payload == "kills":
                 deadly.set()
                 await asyncio.Event().wait()
@@ -75,6 +78,7 @@ class CrashScenarios(Scenarios):
         assert [(letter.id, letter.reason) for letter in await letters.browse()] == [
             (killer, "crashed")
         ]
+        assert all(seen == [False, *[True] * (len(seen) - 1)] for seen in flags.values())
 
     @staticmethod
     async def _ended(deadly: asyncio.Event, letters: DeadLetters) -> bool:

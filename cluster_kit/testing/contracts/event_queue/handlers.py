@@ -11,7 +11,7 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, BaseModel
 
-from cluster_kit.message import Delivery
+from cluster_kit.message import Delivery, Reject
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench, happens_within
 from cluster_kit.testing.recorder import Recorder, answers
@@ -227,6 +227,26 @@ class HandlerScenarios(Scenarios):
         assert recorder.payloads == ["bad", "bad", "go on"]
         assert [run.delivery.attempt for run in recorder.runs] == [1, 2, 1]
         assert (letter.id, letter.reason, letter.attempts) == (bad, "failed", 2)
+
+    @pytest.mark.parametrize(("end", "dead"), [(None, 0), (Reject("no"), 1), (ValueError("no"), 1)])
+    async def test_a_cancellation_a_handler_leaves_behind_does_not_reach_its_outcome(
+        self, bench: Bench, end: Exception | None, dead: int
+    ) -> None:
+        async def answer(payload: object, _delivery: Delivery) -> None:
+            if payload == "cancels":
+                _this_task().cancel()  # delivered at the next await, and there is none
+                if end is not None:
+                    raise end
+
+        cluster, recorder = await bench.cluster(), Recorder(answer)
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, max_retries=0)
+        await cluster.event_queue.publish(CHANNEL, "cancels")
+        await cluster.event_queue.publish(CHANNEL, "go on")
+
+        await recorder.finished(2)
+        await bench.settled(CHANNEL, cluster)
+        assert recorder.payloads == ["cancels", "go on"]
+        assert await cluster.event_queue.dead_letters(CHANNEL).count() == dead
 
     async def test_a_validator_that_fails_for_another_reason_is_a_failed_attempt(
         self, bench: Bench

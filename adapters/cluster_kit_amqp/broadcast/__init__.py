@@ -1,0 +1,3 @@
+"""Publish and subscribe on RabbitMQ: three transports on one pair of connections."""
+
+from __future__ import annotations

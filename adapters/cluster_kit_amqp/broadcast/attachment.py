@@ -1,0 +1,279 @@
+"""Receiving: a source, its bindings and its consumer, taken care of by one task of its own.
+
+Callers only say what they want. The task makes it so, again after every loss, and is the only one
+that asks the broker; so no caller that is cancelled leaves anything half way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import TopologyError
+from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
+from cluster_kit_amqp.broadcast.intake import Intake
+from cluster_kit_amqp.broadcast.source import refuse
+from cluster_kit_amqp.broadcast.wishes import Debt, Wishes
+from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
+
+if TYPE_CHECKING:
+    from cluster_kit.broadcast import Binding
+    from cluster_kit.ports import AdapterContext
+    from cluster_kit_amqp.broadcast.source import Refusals, Source
+    from cluster_kit_amqp.connection import Connection
+    from cluster_kit_amqp.health import Problems
+    from cluster_kit_amqp.link import Incoming
+
+log = logging.getLogger(__name__)
+
+PASS_TIMEOUT = 10.0  # seconds for what the broker is asked at once
+CLOSE_TIMEOUT = 2.0  # seconds
+_STEADY = 30.0  # seconds without a change after which delays start over
+_LONGEST_REFUSAL_DELAY = 60.0  # seconds between attempts at what the broker refuses
+
+TellGap = Callable[[Collection["Binding"], float, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the attachments of one adapter share.
+
+    Attributes:
+        connection: that consumes.
+        context: of the port.
+        problems: what is wrong now.
+        hand_over: takes a message.
+        tell_gap: takes bindings, since when and why messages of theirs may be missing.
+    """
+
+    connection: Connection
+    context: AdapterContext
+    problems: Problems
+    hand_over: Callable[[Incoming], None]
+    tell_gap: TellGap
+
+
+class Attachment:
+    """Keeps one source attached, with the bindings that are wished for."""
+
+    def __init__(self, label: str, source: Source, around: Surroundings) -> None:
+        self._label, self._source, self._around = label, source, around
+        self._connection, self._context = around.connection, around.context
+        self._wishes = Wishes()
+        self._intake: Intake | None = None
+        self._link: Link | None = None
+        self._since = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    # --- for the adapter ---------------------------------------------------------------------
+
+    async def bind(self, binding: Binding) -> None:
+        """Receive a binding; see the port."""
+        wishes = self._wishes
+        wishes.wanted.add(binding)
+        if binding in wishes.live or self._closing:
+            return
+        self._start()
+        if self._connection.link is None:
+            wishes.owe([binding], self._late())
+            self._report("the connection is lost")
+            return
+        asked = wishes.ask(binding)
+        self._wake.set()
+        try:
+            await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            wishes.stop_asking(binding)
+            await self.unbind(binding)
+            raise
+
+    async def unbind(self, binding: Binding) -> None:
+        """Receive it no more; returns at once, the broker follows."""
+        self._wishes.remove(binding)
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Stop for good, and remove what is this instance's own."""
+        self._closing = True
+        if self._intake is not None:
+            self._intake.lose("closed by this side", tell=False)
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._unsubscribe = self._connection.on_change(self._wake.set)
+            name = f"amqp broadcasts {self._label}"
+            self._task = self._context.tasks.spawn(self._run(), name=name)
+
+    def _late(self) -> Debt:
+        """Return the gap of what was subscribed when it could not be received."""
+        return Debt(self._context.clock.wall(), "subscribed while the connection was lost")
+
+    # --- the task ----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._follow()
+        finally:
+            self._unsubscribe()
+            self._wishes.put_off(self._late())
+            await self._leave()
+            self._around.problems.clear(self._part)
+
+    async def _follow(self) -> None:
+        quick = Backoff(self._context, LONGEST_DELAY)
+        slow = Backoff(self._context, _LONGEST_REFUSAL_DELAY)
+        while not self._closing:
+            self._wake.clear()
+            pause = _STEADY
+            try:
+                async with asyncio.timeout(PASS_TIMEOUT):
+                    await self._pass()
+            except TopologyError as exc:
+                self._wishes.refuse_all(exc)
+                if not self._wishes.wanted:
+                    self._wake.set()  # nothing is missing any more
+                pause = self._failed(str(exc), slow)
+            except (LinkError, TimeoutError) as exc:
+                pause = self._failed(str(exc) or "the broker did not answer", quick)
+            except Exception as exc:
+                log.exception("broadcasts (%s) failed, trying again", self._label)
+                pause = self._failed(repr(exc), slow)
+            if not await self._woken_within(pause) and pause == _STEADY:
+                quick.reset()
+                slow.reset()
+
+    async def _woken_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _pass(self) -> None:
+        """Do what is missing between what is and what is wished."""
+        link = self._connection.link
+        await self._drop_lost(link)
+        if link is None or self._closing:
+            self._wishes.put_off(self._late())
+        elif self._wishes.wanted:
+            await self._make_live(link)
+        else:
+            await self._leave()
+            if not self._wishes.wanted:  # or somebody came meanwhile, and the next pass is theirs
+                self._wishes.put_off(self._late())
+                self._around.problems.clear(self._part)
+
+    async def _make_live(self, link: Link) -> None:
+        fresh = self._intake is None
+        if fresh:
+            missing = await self._source.open(link)
+            if missing is not None:
+                self._wishes.owe(self._wishes.live, Debt(self._since, missing))
+        refused = await self._adjust(link)
+        if fresh and self._wishes.wanted:
+            await self._attach(link)
+        self._settle(refused)
+
+    async def _adjust(self, link: Link) -> Refusals:
+        """Bring the bindings at the broker in line; return what it refused."""
+        if stale := self._source.bound - self._wishes.wanted:
+            await self._source.unbind(link, stale)
+        if missing := self._wishes.wanted - self._source.bound:
+            return await self._source.bind(link, sorted(missing, key=str))
+        return {}
+
+    async def _attach(self, link: Link) -> None:
+        """Consume; what comes is held back until gaps are told."""
+        channel = await link.open_channel()
+        self._intake, self._link = Intake(channel, self._deliver, self._lost), link
+        what = self._source.consumption()
+        try:
+            await self._intake.consume(what.queue, what.prefetch, what.arguments)
+        except BaseException as exc:
+            self._intake.lose("it could not consume", tell=False)
+            if isinstance(exc, ChannelDown):
+                refuse(what.queue, exc)
+            raise
+        self._context.emit("consumer.started", adapter="amqp", queue=what.queue)
+
+    def _settle(self, refused: Refusals) -> None:
+        """All that could be made is live: tell it, and let messages through."""
+        intake = self._intake
+        if intake is None or intake.lost is not None:
+            return
+        for debt, bindings in self._wishes.settle(self._source.bound).items():
+            self._around.tell_gap(bindings, debt.since, debt.reason)
+        self._wishes.refuse(refused.items())
+        intake.release()
+        for binding, error in refused.items():
+            if binding in self._wishes.wanted:
+                raise error
+        self._around.problems.clear(self._part)
+
+    def _deliver(self, incoming: Incoming) -> None:
+        self._source.took(incoming)
+        self._around.hand_over(incoming)
+
+    # --- losses ------------------------------------------------------------------------------
+
+    def _lost(self, reason: str) -> None:
+        """The channel is gone. Called where that is found out."""
+        silence = 0.0 if self._link is None else self._link.silence
+        self._since = self._context.clock.wall() - silence
+        self._report(reason)
+        self._wake.set()
+
+    def _failed(self, reason: str, backoff: Backoff) -> float:
+        """Note why not all is as wished; return the seconds until the next attempt."""
+        self._wishes.put_off(self._late())
+        self._report(reason)
+        return backoff.next()
+
+    async def _drop_lost(self, link: Link | None) -> None:
+        """Give up an intake that was lost.
+
+        Raises:
+            LinkDown: its link is still there: what ends a channel may end the next one too.
+        """
+        intake = self._intake
+        if intake is None or intake.lost is None:
+            return
+        self._intake = None
+        queue = self._source.name
+        self._context.emit("consumer.lost", adapter="amqp", queue=queue, reason=intake.lost)
+        await intake.close()
+        if link is not None and link is self._link:
+            raise LinkDown(intake.lost)
+
+    async def _leave(self) -> None:
+        """Consume no more, and remove what is this instance's own, where that is possible."""
+        intake, self._intake = self._intake, None
+        link = self._connection.link
+        self._wishes.live = set()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                if intake is not None:
+                    await intake.close()
+                if link is not None:
+                    await self._source.leave(link)
+        except (LinkError, TimeoutError) as exc:
+            log.debug("broadcasts (%s) could not be left in good order: %s", self._label, exc)
+
+    def _report(self, reason: str) -> None:
+        if self._wishes.wanted:
+            detail = f"broadcasts ({self._label}) do not arrive: {reason}"
+            self._around.problems.report(self._part, "degraded", detail)
+
+    @property
+    def _part(self) -> str:
+        return f"broadcasts {self._label}"

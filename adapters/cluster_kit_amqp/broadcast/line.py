@@ -1,0 +1,251 @@
+"""What is published to one exchange, in the order of the calls, whatever happens to the link.
+
+Messages are written one behind the other and their confirms overlap. When the link or the channel
+goes, what is not confirmed goes first on the next, in its old order; whoever comes meanwhile
+stands behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import (
+    ConnectionLost,
+    PublishRefused,
+    PublishUnconfirmed,
+    TopologyError,
+    TransportError,
+)
+from cluster_kit_amqp.backoff import Backoff
+from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.link import ChannelDown, LinkDown, LinkError, Nacked, Refused, Unencodable
+from cluster_kit_amqp.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext
+    from cluster_kit_amqp.connection import Connection
+    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.link import Channel, Message
+    from cluster_kit_amqp.topology import Steps
+
+MOST_MESSAGES = 1000
+"""Messages of a line that may wait for their confirm."""
+
+MOST_BYTES = 4 * 1024 * 1024
+"""The same in bytes; a single message may have more."""
+
+_MOST_NACKS = 3  # of one message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What the lines of one adapter share."""
+
+    connection: Connection
+    declarer: Declarer
+    outlet: Outlet
+    context: AdapterContext
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """One publish. `number` is its place in the line; `flying` while its confirm is awaited."""
+
+    number: int
+    key: str
+    message: Message
+    progress: Progress
+    done: asyncio.Future[None]
+    flying: bool = False
+
+    def __lt__(self, other: Parcel) -> bool:
+        return self.number < other.number
+
+    def fail(self, error: TransportError | TopologyError) -> None:
+        """End it with an error, or with an unknown outcome where a copy may be stored."""
+        if self.done.done():
+            return
+        if isinstance(error, TransportError):
+            self.done.set_exception(self.progress.unfinished(error))
+        elif self.progress.unknown:
+            self.done.set_exception(PublishUnconfirmed(self.progress.id, str(error)))
+        else:
+            self.done.set_exception(error)
+
+
+class Line:
+    """The publishes to one exchange.
+
+    Args:
+        exchange: they go to.
+        steps: what must be there on the broker before.
+        means: shared with others.
+    """
+
+    def __init__(self, exchange: str, steps: Steps, means: Means) -> None:
+        self._exchange, self._steps = exchange, steps
+        self._connection, self._declarer = means.connection, means.declarer
+        self._outlet, self._context = means.outlet, means.context
+        self._waiting: list[Parcel] = []
+        self._last = 0
+        self._messages = self._bytes = 0
+        self._preparing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def put(self, key: str, message: Message, progress: Progress) -> Parcel:
+        """Let a message stand in the line."""
+        self._last += 1
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        parcel = Parcel(self._last, key, message, progress, done)
+        heapq.heappush(self._waiting, parcel)
+        if self._closed:
+            self._end_all("the adapter is closed")
+        else:
+            self._pump()
+        return parcel
+
+    def close(self) -> None:
+        """Send nothing more: what waits ends with an error."""
+        self._closed = True
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._end_all("the adapter is closed")
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _first(self) -> Parcel | None:
+        """Return the first that waits, without those whose callers have given up."""
+        while self._waiting and self._waiting[0].done.done():
+            heapq.heappop(self._waiting)
+        return self._waiting[0] if self._waiting else None
+
+    def _pump(self) -> None:
+        """Send what can be sent; see to it that the rest can be."""
+        while (parcel := self._first()) is not None and self._has_room(parcel):
+            channel = self._channel(parcel)
+            if channel is None:
+                self._prepare_soon()
+                return
+            heapq.heappop(self._waiting)
+            self._send(channel, parcel)
+
+    def _has_room(self, parcel: Parcel) -> bool:
+        if not self._messages:
+            return True
+        room = self._bytes + parcel.progress.size <= MOST_BYTES
+        return room and self._messages < MOST_MESSAGES
+
+    def _channel(self, parcel: Parcel) -> Channel | None:
+        """Return the channel, when nothing is left to be done before it is used."""
+        link = self._connection.link
+        if link is None or link.blocked is not None:
+            return None
+        if not self._declarer.is_settled(link, self._exchange):
+            return None
+        return self._outlet.channel_of(link, self._exchange, parcel.progress.size)
+
+    def _send(self, channel: Channel, parcel: Parcel) -> None:
+        try:
+            answer = channel.send(self._exchange, parcel.key, parcel.message)
+        except Unencodable as exc:
+            parcel.fail(parcel.progress.refused(exc))
+            return
+        parcel.flying = True
+        self._messages += 1
+        self._bytes += parcel.progress.size
+        answer.add_done_callback(partial(self._answered, parcel))
+
+    def _answered(self, parcel: Parcel, answer: asyncio.Future[None]) -> None:
+        parcel.flying = False
+        self._messages -= 1
+        self._bytes -= parcel.progress.size
+        error = answer.exception()
+        if error is not None:
+            self._failed(parcel, error)
+        elif not parcel.done.done():
+            parcel.done.set_result(None)
+        if not self._closed:
+            self._pump()
+
+    def _failed(self, parcel: Parcel, error: BaseException) -> None:
+        progress = parcel.progress
+        if isinstance(error, LinkDown):
+            progress.trouble = error.reason
+            progress.unknown = progress.unknown or error.sent
+        elif isinstance(error, ChannelDown):
+            if error.code == NOT_FOUND:
+                self._declarer.forget(self._exchange)
+            refusal = self._outlet.blame(error, self._exchange, progress)
+            if refusal is not None:
+                parcel.fail(refusal)
+        elif isinstance(error, Nacked):
+            self._nacked(parcel, error)
+        if parcel.done.done():
+            return
+        if self._closed:
+            parcel.fail(ConnectionLost("the adapter is closed"))
+        else:
+            heapq.heappush(self._waiting, parcel)
+
+    @staticmethod
+    def _nacked(parcel: Parcel, error: Nacked) -> None:
+        """One of the queues did not take it, perhaps because it went away; others may have it."""
+        progress = parcel.progress
+        progress.unknown, progress.trouble = True, error.reason
+        progress.nacks += 1
+        if progress.nacks > _MOST_NACKS:
+            parcel.fail(progress.refused(error))
+
+    # --- preparing ---------------------------------------------------------------------------
+
+    def _prepare_soon(self) -> None:
+        if self._preparing is None:
+            name = f"amqp broadcasts {self._exchange}"
+            self._preparing = self._context.tasks.spawn(self._prepare(), name=name)
+
+    async def _prepare(self) -> None:
+        """Make ready what the first in the line needs, until it can be sent."""
+        backoff = Backoff(self._context)
+        try:
+            while (parcel := self._first()) is not None and self._channel(parcel) is None:
+                try:
+                    await self._make_ready(parcel)
+                except PublishRefused as exc:
+                    parcel.fail(exc)
+                except (TopologyError, Refused) as exc:
+                    self._refuse_all(exc)
+                except LinkError as exc:
+                    self._note(exc.reason)
+                    await self._context.clock.sleep(backoff.next())
+        finally:
+            self._preparing = None
+        self._pump()
+
+    async def _make_ready(self, parcel: Parcel) -> None:
+        lost = parcel.progress.lost_channels
+        await self._context.clock.sleep(PAUSE_AFTER_CHANNEL * lost)
+        link = await self._connection.writable()
+        await self._outlet.admit(self._exchange, parcel.progress)
+        await self._declarer.ensure(link, self._exchange, self._steps)
+        await self._outlet.open(link)
+
+    def _refuse_all(self, error: TopologyError | Refused) -> None:
+        """It concerns the exchange, and so everybody."""
+        for waiting in self._waiting:
+            if isinstance(error, TopologyError):
+                waiting.fail(error)
+            else:
+                waiting.fail(waiting.progress.refused(error))
+
+    def _note(self, trouble: str) -> None:
+        for waiting in self._waiting:
+            waiting.progress.trouble = trouble
+
+    def _end_all(self, reason: str) -> None:
+        waiting, self._waiting = self._waiting, []
+        for parcel in waiting:
+            parcel.fail(ConnectionLost(reason))

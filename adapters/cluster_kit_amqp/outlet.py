@@ -1,0 +1,166 @@
+"""The channel everything is published on, and what can be said of a publish that fails on it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from cluster_kit.errors import ConnectionLost, PublishRefused, PublishUnconfirmed, TransportError
+from cluster_kit.names import new_id
+from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, Refused
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext
+    from cluster_kit_amqp.connection import Connection
+
+PAUSE_AFTER_CHANNEL = 0.05  # seconds
+_TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")
+_REFUSED_FOR = 5.0  # seconds; each refusal costs all other publishes their channel
+_MOST_LOST_CHANNELS = 5
+
+
+class Goal(Protocol):
+    """Where a message goes, in words."""
+
+    def __str__(self) -> str:
+        """Return the words."""
+        ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has happened to one publish so far.
+
+    Attributes:
+        id: of the message, as users see it.
+        goal: where it goes, for people.
+        size: of its body, bytes.
+        started: when, on the monotonic clock.
+        copy_id: identity of what is stored.
+        unknown: a copy was sent and got no answer.
+        returned: a copy came back.
+        lost_channels: how often its channel went away.
+        nacks: how often a queue did not take it.
+        trouble: what went wrong last.
+    """
+
+    id: str
+    goal: Goal
+    size: int
+    started: float
+    copy_id: str = field(default_factory=new_id)
+    unknown: bool = False
+    returned: bool = False
+    lost_channels: int = 0
+    nacks: int = 0
+    trouble: str = ""
+
+    def refused(self, error: LinkError) -> PublishRefused:
+        """Return the error for a message the broker does not take."""
+        return PublishRefused(
+            f"the broker refused message {self.id} for {self.goal}: {error.reason}"
+        )
+
+    def unfinished(self, problem: TransportError) -> TransportError:
+        """Return `problem`, unless an earlier copy may be stored: then the outcome is unknown."""
+        return PublishUnconfirmed(self.id, str(problem)) if self.unknown else problem
+
+
+class Outlet:
+    """The publishing channel of a connection. All publishes of a link share one.
+
+    Attributes:
+        largest_body: that the broker takes, bytes; None while nothing was too large.
+    """
+
+    def __init__(self, connection: Connection, context: AdapterContext) -> None:
+        self._connection, self._clock = connection, context.clock
+        self._channel: Channel | None = None
+        self._link: Link | None = None
+        self._opening = asyncio.Lock()
+        self._refusing: dict[str, tuple[float, str]] = {}
+        self._generation = 0
+        self.largest_body: int | None = None
+
+    def channel_of(self, link: Link, exchange: str, size: int) -> Channel | None:
+        """Return the channel, when nothing must be looked at before it is used: the usual case."""
+        channel = self._channel
+        if self._link is not link or channel is None or not channel.open:
+            return None
+        if self._refusing and exchange in self._refusing:
+            return None
+        if self.largest_body is not None and size > self.largest_body:
+            return None
+        return channel
+
+    async def admit(self, exchange: str, progress: Progress) -> None:
+        """Raise what is known to happen to a message.
+
+        Raises:
+            Refused: this exchange took none a moment ago.
+            PublishRefused: it is too large.
+        """
+        until, reason = self._refusing.get(exchange, (0.0, ""))
+        if self._clock.monotonic() < until:
+            await self._clock.sleep(PAUSE_AFTER_CHANNEL)  # a caller that insists waits
+            raise Refused(reason)
+        self._refusing.pop(exchange, None)
+        if self.largest_body is not None and progress.size > self.largest_body:
+            raise self._too_large(progress)
+
+    async def open(self, link: Link) -> Channel:
+        """Return the channel of a link, opened where it is not. Raises `LinkError`."""
+        async with self._opening:
+            if self._channel is None or self._link is not link or not self._channel.open:
+                self._channel = await link.open_channel(confirms=True)
+                self._link = link
+                if self._generation != self._connection.generation:  # its broker may take more
+                    self._generation, self.largest_body = self._connection.generation, None
+                self._channel.on_closed(partial(self._closed, self._channel))
+            return self._channel
+
+    def _closed(self, channel: Channel, _: str) -> None:
+        """Let go of the channel, and with it of a link that may be lost."""
+        if self._channel is channel:
+            self._channel = self._link = None
+
+    # --- what went wrong ---------------------------------------------------------------------
+
+    def blame(self, error: ChannelDown, exchange: str, progress: Progress) -> PublishRefused | None:
+        """Note the loss of a publish's channel; return the error if this publish ended it."""
+        progress.trouble = error.reason
+        progress.lost_channels += 1
+        if (match := _TOO_LARGE.search(error.reason)) is not None:
+            self.largest_body = int(match["limit"])
+            if progress.size > self.largest_body:
+                return self._too_large(progress)
+        refused = error.code not in {0, NOT_FOUND} and repr(exchange) in error.reason
+        if refused:
+            self._refusing[exchange] = (self._clock.monotonic() + _REFUSED_FOR, error.reason)
+        if refused or progress.lost_channels > _MOST_LOST_CHANNELS:
+            return progress.refused(error)
+        progress.unknown = progress.unknown or error.sent
+        return None
+
+    def _too_large(self, progress: Progress) -> PublishRefused:
+        return PublishRefused(
+            f"message {progress.id} has {progress.size} bytes, "
+            f"the broker takes at most {self.largest_body}"
+        )
+
+    def out_of_time(self, timeout: float, progress: Progress) -> TransportError:
+        """Return the error for a publish that has used up its time."""
+        within = f"within {timeout:g} s"
+        trouble = f" ({progress.trouble})" if progress.trouble else ""
+        if progress.unknown:
+            return PublishUnconfirmed(progress.id, f"no confirm {within}{trouble}")
+        link = self._connection.link
+        if link is None:
+            return ConnectionLost(f"no connection {within}{trouble}; nothing was sent")
+        if link.blocked is not None:
+            return PublishRefused(f"the broker blocks publishers: {link.blocked}; nothing was sent")
+        return ConnectionLost(f"not stored {within}{trouble}; nothing was sent")

@@ -1,0 +1,74 @@
+"""An adapter that is connected by its first use: who never broadcasts has no connection for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import ConnectError, ConnectionLost
+from cluster_kit.ports import Health
+
+if TYPE_CHECKING:
+    from cluster_kit.broadcast import Binding, Broadcast, Transport
+    from cluster_kit.clock import Clock
+    from cluster_kit.ports import Listener, PubSubAdapter
+
+
+class OnDemand:
+    """Implements `cluster_kit.ports.PubSubAdapter` around another one.
+
+    Args:
+        adapter: not connected.
+        clock: tells the time.
+    """
+
+    def __init__(self, adapter: PubSubAdapter, clock: Clock) -> None:
+        self._adapter = adapter
+        self._since = clock.wall()
+        self._connected = False
+        self._connecting = asyncio.Lock()
+
+    async def connect(self) -> None:
+        """Leave it to the first use."""
+
+    async def close(self) -> None:
+        """Close it, if it was used."""
+        await self._adapter.close()
+
+    def listen(self, realm: str, listener: Listener) -> None:
+        """Hand everything of `realm` to `listener`."""
+        self._adapter.listen(realm, listener)
+
+    async def publish(self, message: Broadcast, *, transport: Transport, timeout: float) -> None:
+        """Connect first, then send. Raises as the port says."""
+        try:
+            await self._ready()
+        except ConnectError as exc:
+            raise ConnectionLost(f"{exc}; nothing was sent") from exc
+        await self._adapter.publish(message, transport=transport, timeout=timeout)
+
+    async def bind(self, binding: Binding) -> None:
+        """Connect first, then bind.
+
+        Raises:
+            ConnectError: it cannot be connected.
+            TopologyError: as the port says.
+        """
+        await self._ready()
+        await self._adapter.bind(binding)
+
+    async def unbind(self, binding: Binding) -> None:
+        """Receive it no longer."""
+        await self._adapter.unbind(binding)
+
+    def health(self) -> Health:
+        """Return its state; that of one never used is good."""
+        if self._connected:
+            return self._adapter.health()
+        return Health(status="ok", detail="not used yet", since=self._since)
+
+    async def _ready(self) -> None:
+        if not self._connected:
+            async with self._connecting:
+                await self._adapter.connect()
+                self._connected = True

@@ -1,0 +1,338 @@
+"""Publish and subscribe on RabbitMQ, the parts that need no broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from cluster_kit.broadcast import TRANSPORTS, Audience, Broadcast
+from cluster_kit.errors import ConnectionLost, PublishRefused, PublishUnconfirmed, TopologyError
+from cluster_kit.ports import AdapterContext, BroadcastLimits
+from cluster_kit.supervisor import Supervisor
+from cluster_kit.telemetry import Telemetry
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_amqp.broadcast.line import Line, Means, Parcel
+from cluster_kit_amqp.broadcast.names import (
+    exchange_name,
+    own_queue,
+    sticky_arguments,
+    stream_steps,
+)
+from cluster_kit_amqp.broadcast.wire import to_broadcast, to_message
+from cluster_kit_amqp.link import ChannelDown, Incoming, LinkDown, LinkError, Message, Nacked
+from cluster_kit_amqp.outlet import Outlet, Progress
+from cluster_kit_amqp.topology import Queue
+
+BROADCAST = Broadcast(
+    realm="sync",
+    channel="prices.changed",
+    id="a-message",
+    body=b"17",
+    content_type="application/json",
+    published_at=1_700_000_000.125,
+    origin="instance-1",
+    epoch="0123abcd",
+    seq=2**40,
+    audience=Audience.OTHERS,
+)
+
+
+def context(**more: Any) -> AdapterContext:
+    return AdapterContext(
+        app="shop",
+        instance_id="instance-1",
+        tasks=Supervisor(),
+        emit=Telemetry().emit,
+        **more,
+    )
+
+
+def arrived(key: str = "prices.changed", **fields: Any) -> Incoming:
+    return Incoming(message=Message(**({"body": b"1"} | fields)), tag=1, redelivered=False, key=key)
+
+
+# --- wire ---
+
+
+@pytest.mark.parametrize("audience", Audience)
+def test_a_broadcast_arrives_as_it_was_sent(audience: Audience) -> None:
+    sent = Broadcast(**{**_fields(BROADCAST), "audience": audience})
+    message = to_message(sent, "sticky", copy_id="copy", app="shop")
+
+    incoming = Incoming(message=message, tag=1, redelivered=False, key=sent.channel)
+    assert to_broadcast(incoming, "sync") == sent
+    assert (message.message_id, message.app_id) == ("copy", "shop")
+
+
+def _fields(broadcast: Broadcast) -> dict[str, Any]:
+    return {name: getattr(broadcast, name) for name in Broadcast.__slots__}
+
+
+def test_what_is_not_kept_need_not_outlive_the_broker() -> None:
+    kept = {
+        transport: to_message(BROADCAST, transport, copy_id="c", app="shop").persistent
+        for transport in TRANSPORTS
+    }
+    assert kept == {"ephemeral": False, "sticky": True, "stream": True}
+
+
+MALFORMED: tuple[Mapping[str, object], ...] = (
+    {"ck-seq": 5},
+    {"ck-seq": 5, "ck-origin": "i"},
+    {"ck-seq": True, "ck-origin": "i", "ck-epoch": "e"},
+    {"ck-seq": -1, "ck-origin": "i", "ck-epoch": "e"},
+    {"ck-seq": "5", "ck-origin": "i", "ck-epoch": "e"},
+    {"ck-seq": 5, "ck-origin": "x" * 300, "ck-epoch": "e"},
+    {"ck-seq": 5, "ck-origin": ["i"], "ck-epoch": "e", "ck-to": {"all": True}},
+    {"ck-to": "nobody", "ck-id": "a b", "ck-published-at": 10**20},
+)
+
+
+@pytest.mark.parametrize("headers", MALFORMED)
+def test_malformed_metadata_counts_as_missing(headers: Mapping[str, object]) -> None:
+    found = to_broadcast(arrived(headers=headers), "pubsub")
+
+    assert (found.seq, found.audience, found.published_at) == (0, Audience.ALL, None)
+    assert found.channel == "prices.changed"
+    assert len(found.id) == 32
+
+
+def test_a_foreign_message_has_its_own_id_and_time() -> None:
+    found = to_broadcast(arrived(message_id="theirs", timestamp=1.7e9), "pubsub")
+    assert (found.id, found.published_at, found.content_type) == ("theirs", 1.7e9, None)
+
+
+# --- names ---
+
+
+def test_names_of_own_queues_fit_and_never_come_again() -> None:
+    long = context()
+    object.__setattr__(long, "instance_id", "ä" * 200)
+    names = {own_queue("keep", long) for _ in range(100)}
+    assert len(names) == 100
+    assert max(len(name.encode()) for name in names) <= 255
+    assert own_queue("sub", context()).startswith("ck.v1.sub.shop.instance-1.")
+
+
+def test_limits_become_arguments() -> None:
+    limits = BroadcastLimits(sticky_expires=1.5, sticky_max_messages=7, stream_max_age=1.5)
+    assert sticky_arguments(limits)["x-expires"] == 1500
+    assert sticky_arguments(limits)["x-max-length"] == 7
+    [stream] = [step for step in stream_steps("shop", "sync", limits) if isinstance(step, Queue)]
+    assert stream.name == "ck.v1.stream.shop.sync"
+    assert stream.arguments["x-max-age"] == "2s"
+    assert exchange_name("shop", "sync", "stream") == "shop.sync.stream"
+
+
+# --- lines ---
+
+
+class FakeLink:
+    """A link and its only channel at a time; what is sent is answered by the test."""
+
+    def __init__(self) -> None:
+        self.blocked: str | None = None
+        self.open = True
+        self.sent: list[tuple[str, asyncio.Future[None]]] = []
+        self._closed: list[Any] = []
+
+    async def open_channel(self, *, confirms: bool = False) -> FakeLink:
+        assert confirms
+        await asyncio.sleep(0.01)
+        self.open = True
+        return self
+
+    def on_closed(self, callback: Any) -> None:
+        self._closed.append(callback)
+
+    def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
+        assert self.open
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent.append((message.body.decode(), future))
+        return future
+
+    def confirm(self, *bodies: str) -> None:
+        for body, future in self.sent:
+            if body in bodies and not future.done():
+                future.set_result(None)
+
+    def fail(self, error: LinkError) -> None:
+        self.open = False
+        closed, self._closed = self._closed, []
+        for callback in closed:
+            callback(error.reason)
+        for _, future in self.sent:
+            if not future.done():
+                future.set_exception(error)
+
+    @property
+    def bodies(self) -> list[str]:
+        return [body for body, _ in self.sent]
+
+
+class FakeMeans:
+    """A connection that has the link it is given, and a declarer that is content or is not."""
+
+    def __init__(self) -> None:
+        self.link: FakeLink | None = FakeLink()
+        self.generation = 1
+        self.error: TopologyError | None = None
+        self.settled = True
+        given = context()
+        self.line = Line(
+            "x",
+            (),
+            Means(
+                connection=cast("Any", self),
+                declarer=cast("Any", self),
+                outlet=Outlet(cast("Any", self), given),
+                context=given,
+            ),
+        )
+
+    async def writable(self) -> FakeLink:
+        await eventually(lambda: self.link)
+        return self.current
+
+    def is_settled(self, link: object, name: str) -> bool:
+        return self.settled and self.error is None
+
+    async def ensure(self, link: object, name: str, steps: object) -> None:
+        if self.error is not None:
+            raise self.error
+        self.settled = True
+
+    def forget(self, name: str) -> None:
+        self.settled = False
+
+    def put(self, body: str, size: int = 1) -> Parcel:
+        return self.line.put("key", Message(body=body.encode()), Progress(body, "x", size, 0.0))
+
+    @property
+    def current(self) -> FakeLink:
+        assert self.link is not None
+        return self.link
+
+
+@pytest.mark.asyncio
+async def test_after_a_loss_what_is_unconfirmed_goes_first_in_its_order() -> None:
+    means = FakeMeans()
+    old = means.current
+    parcels = [means.put(body) for body in "abcd"]
+    await eventually(lambda: old.bodies == ["a", "b", "c", "d"])
+    old.confirm("b")
+    await asyncio.sleep(0)
+    means.link = FakeLink()
+    old.fail(LinkDown("cut"))
+    parcels.append(means.put("e"))
+
+    await eventually(lambda: means.current.bodies == ["a", "c", "d", "e"])
+    means.current.confirm(*"acde")
+    for parcel in parcels:
+        await parcel.done
+    assert [parcel.progress.unknown for parcel in parcels] == [True, False, True, True, False]
+
+
+@pytest.mark.asyncio
+async def test_who_gave_up_is_not_sent_again() -> None:
+    means = FakeMeans()
+    old, means.link = means.current, None
+    first, second = means.put("a"), means.put("b")
+    first.done.cancel()
+    means.link = old
+
+    await eventually(lambda: old.bodies == ["b"])
+    old.confirm("b")
+    await second.done
+
+
+@pytest.mark.asyncio
+async def test_what_one_queue_did_not_take_is_sent_again_and_its_outcome_is_unknown() -> None:
+    means = FakeMeans()
+    parcel = means.put("a")
+    for turn in range(1, 5):
+        await eventually(lambda: len(means.current.sent), turn.__eq__)
+        means.current.sent[-1][1].set_exception(Nacked("a queue went away"))
+
+    with pytest.raises(PublishUnconfirmed):
+        await parcel.done
+    again = means.put("b")
+    await eventually(lambda: means.current.bodies[-1] == "b")
+    means.current.confirm("b")
+    await again.done
+
+
+@pytest.mark.asyncio
+async def test_a_refused_exchange_ends_what_waits_with_the_reason() -> None:
+    means = FakeMeans()
+    parcel = means.put("a")
+    await eventually(lambda: means.current.sent)
+    means.current.fail(ChannelDown(403, "ACCESS_REFUSED - access to exchange 'x' refused"))
+
+    with pytest.raises(PublishRefused, match="refused"):
+        await parcel.done
+    with pytest.raises(PublishRefused, match="refused"):
+        await means.put("b").done
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_topology_is_told_to_all_and_not_for_ever() -> None:
+    means = FakeMeans()
+    means.error = TopologyError("exchange 'x'", "type is 'fanout' on the broker")
+    first, second = means.put("a"), means.put("b")
+    for parcel in (first, second):
+        with pytest.raises(TopologyError, match="fanout"):
+            await parcel.done
+
+    means.error = None
+    third = means.put("c")
+    await eventually(lambda: means.current.bodies == ["c"])
+    means.current.confirm("c")
+    await third.done
+
+
+@pytest.mark.asyncio
+async def test_a_missing_exchange_is_made_again() -> None:
+    means = FakeMeans()
+    parcel = means.put("a")
+    await eventually(lambda: means.current.sent)
+    means.current.fail(ChannelDown(404, "NOT_FOUND - no exchange 'x'"))
+
+    await eventually(lambda: means.current.bodies == ["a", "a"])
+    means.current.confirm("a")
+    await parcel.done
+
+
+@pytest.mark.asyncio
+async def test_large_messages_go_one_at_a_time() -> None:
+    means = FakeMeans()
+    parcels = [means.put(body, size=3 * 1024 * 1024) for body in "abc"]
+    for number, body in enumerate("abc", 1):
+        await eventually(lambda: len(means.current.sent), number.__eq__)
+        await asyncio.sleep(0.02)
+        assert len(means.current.sent) == number
+        means.current.confirm(body)
+    for parcel in parcels:
+        await parcel.done
+
+
+@pytest.mark.asyncio
+async def test_closing_tells_what_was_never_sent_from_what_was() -> None:
+    means = FakeMeans()
+    link = means.current
+    sent = means.put("a")
+    await eventually(lambda: link.sent)
+    means.link = None
+    waits = means.put("b")
+
+    means.line.close()
+    link.fail(LinkDown("closed by this side"))
+    with pytest.raises(ConnectionLost):
+        await waits.done
+    with pytest.raises(PublishUnconfirmed):
+        await sent.done
+    with pytest.raises(ConnectionLost):
+        await means.put("c").done
