@@ -9,6 +9,7 @@ from cluster_kit.clock import utc
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.locks import LockManager
+from cluster_kit.locks.on_demand import OnDemand as LocksOnDemand
 from cluster_kit.ports import AdapterContext, BroadcastLimits
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.on_demand import OnDemand
@@ -119,8 +120,10 @@ class Capabilities:
 
     async def _connect_locks(self) -> None:
         chosen = self._settings.url_for("locks")
+        context = self._context()
+        adapter: LockAdapter
         try:
-            adapter = self._registry.create("locks", chosen.reveal(), self._context())
+            adapter = self._registry.create("locks", chosen.reveal(), context)
         except ConfigurationError as exc:
             # One that is only implied by the URL of a server may lack what applications that do
             # without locks need not have.
@@ -128,6 +131,8 @@ class Capabilities:
                 raise
             self.locks.lacks(f"there are no locks: {exc}; set CLUSTER_KIT_LOCKS__URL")
             return
+        if self._settings.locks.url is None:  # nobody has asked for it so far
+            adapter = LocksOnDemand(adapter, context)
         self._lock_adapter = adapter
         await adapter.connect()
         self.locks.attach(adapter, self._background, self._settings.warnings(("locks",)))

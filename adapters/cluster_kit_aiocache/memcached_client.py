@@ -11,6 +11,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster_kit_aiocache.sharing import Shared
+
+if TYPE_CHECKING:
+    from cluster_kit_aiocache.memcached_options import MemcachedOptions
 
 MOST_CONNECTIONS = 20
 MOST_KEY_BYTES = 250
@@ -145,3 +151,9 @@ def _stored(answer: tuple[list[bytes], bytes]) -> bool:
         return False
     _expect(answer, b"HD")
     return True
+
+
+MEMCACHED: Shared[MemcachedOptions, MemcachedClient] = Shared(
+    lambda options, _: MemcachedClient(options.host, options.port), MemcachedClient.close
+)
+"""Of this process: a client for each server and instance."""

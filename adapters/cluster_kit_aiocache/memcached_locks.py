@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cluster_kit.errors import ConnectError, LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
-from cluster_kit_aiocache.memcached_client import DRIVER_ERRORS, MemcachedClient
+from cluster_kit_aiocache.memcached_client import (
+    DRIVER_ERRORS,
+    MEMCACHED,
+    Item,
+    MemcachedClient,
+)
 from cluster_kit_aiocache.memcached_options import parse_url
 from cluster_kit_aiocache.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from cluster_kit.ports import AdapterContext, Claim
 
 T = TypeVar("T")
+_Call: TypeAlias = Callable[[MemcachedClient], Awaitable[T]]
 
 CAPABILITIES = LockCapabilities(
     backend="memcached",
@@ -49,7 +56,7 @@ class MemcachedLocks:
     def __init__(self, url: str, context: AdapterContext) -> None:
         self._options = parse_url(url)
         self._context = context
-        self._client = MemcachedClient(self._options.host, self._options.port)
+        self._client: MemcachedClient | None = None  # while connected
         self._state = State(context, self._options.url, self._ping)
 
     @property
@@ -65,16 +72,26 @@ class MemcachedLocks:
         Raises:
             ConnectError: unreachable, or no memcached.
         """
+        if self._client is not None:
+            return
+        client = MEMCACHED.borrow(self._options, self._context)
         try:
-            await self._ask("", self._client.version, self._context.connect_timeout)
-        except LockUnavailable as exc:
-            await self.close()
-            raise ConnectError(self._options.url, _say(exc.__cause__ or exc)) from exc
+            async with asyncio.timeout(self._context.connect_timeout):
+                await client.version()
+        except BaseException as exc:
+            await MEMCACHED.give_back(self._options, self._context)
+            if not isinstance(exc, DRIVER_ERRORS):
+                raise
+            raise ConnectError(self._options.url, _say(exc)) from exc
+        self._client = client
+        self._state.well()
 
     async def close(self) -> None:
         """Close every connection. What is held stays until its ttl is over."""
         await self._state.close()
-        await self._client.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await MEMCACHED.give_back(self._options, self._context)
 
     def warnings(self) -> Sequence[str]:
         """Return nothing: that it may evict is what `capabilities` says."""
@@ -109,47 +126,50 @@ class MemcachedLocks:
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
-        item = await self._ask(name, partial(self._client.get, _key(name)), timeout)
+        item = await self._ask(name, partial(_get, _key(name)), timeout)
         if item is None:
             return None
-        fence = await self._ask(name, partial(self._client.get, _fence_key(name)), timeout)
+        fence = await self._ask(name, partial(_get, _fence_key(name)), timeout)
         return LockHolder(
             owner=item.value.decode(errors="replace").partition(" ")[2],
             fence=None if fence is None else int(fence.value),
             seconds_left=item.seconds_left,
         )
 
-    async def _take(self, claim: Claim) -> int | None:
+    async def _take(self, claim: Claim, client: MemcachedClient) -> int | None:
         key, value = _key(claim.name), _value(claim)
-        if not await self._client.add(key, value, round(claim.ttl)):
-            item = await self._client.get(key)
+        if not await client.add(key, value, round(claim.ttl)):
+            item = await client.get(key)
             if item is None or item.value != value:
                 return None
             # Ours already: the answer to an earlier request was lost. Its time begins anew.
-            if not await self._client.replace(key, value, round(claim.ttl), item.cas):
+            if not await client.replace(key, value, round(claim.ttl), item.cas):
                 return None
         first = round(self._context.clock.wall() * _MICROSECONDS)
-        return await self._client.increment(_fence_key(claim.name), first)
+        return await client.increment(_fence_key(claim.name), first)
 
-    async def _change(self, claim: Claim, *, renew: bool) -> bool:
+    async def _change(self, claim: Claim, client: MemcachedClient, *, renew: bool) -> bool:
         """Renew or delete what is ours; again when a renewal of ours came in between."""
         key, value = _key(claim.name), _value(claim)
-        while (item := await self._client.get(key)) is not None and item.value == value:
+        while (item := await client.get(key)) is not None and item.value == value:
             if renew:
-                done = await self._client.replace(key, value, round(claim.ttl), item.cas)
+                done = await client.replace(key, value, round(claim.ttl), item.cas)
             else:
-                done = await self._client.delete(key, item.cas)
+                done = await client.delete(key, item.cas)
             if done:
                 return True
         return False
 
     async def _ping(self) -> None:
-        await self._ask("", self._client.version, _PROBE_SECONDS)
+        await self._ask("", MemcachedClient.version, _PROBE_SECONDS)
 
-    async def _ask(self, name: str, call: Callable[[], Awaitable[T]], timeout: float) -> T:
+    async def _ask(self, name: str, call: _Call[T], timeout: float) -> T:
+        client = self._client
+        if client is None:
+            raise LockUnavailable(name, "not connected")
         try:
             async with asyncio.timeout(timeout):
-                answer = await call()
+                answer = await call(client)
         except DRIVER_ERRORS as exc:
             self._state.ill(_say(exc))
             raise LockUnavailable(name, _say(exc)) from exc
@@ -182,6 +202,10 @@ class MemcachedContender:
 
     def leave(self) -> None:
         """Do nothing: the server does not know that somebody waits."""
+
+
+async def _get(key: bytes, client: MemcachedClient) -> Item | None:
+    return await client.get(key)
 
 
 def valid_for(claim: Claim) -> float:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import ConnectError, LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, make_client, say
+from cluster_kit_aiocache.redis_backend import REDIS
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
 from cluster_kit_aiocache.redis_options import parse_url
 from cluster_kit_aiocache.redis_scripts import ACQUIRE, FENCE_KEEP_MS, RELEASE, RENEW
 from cluster_kit_aiocache.state import State
 from cluster_kit_aiocache.wakeups import Wakeups
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cluster_kit.ports import AdapterContext, Claim
 
@@ -31,7 +32,7 @@ CAPABILITIES = LockCapabilities(
     wake_up="push",
     fair=False,
 )
-_Call = Callable[[], Awaitable[Any]]
+_Call = Callable[[Any], Awaitable[Any]]  # given a client
 
 _DRIFT = 0.99  # of a ttl; clocks of two machines may run that differently
 _MARGIN = 0.002  # seconds; the server expires on whole milliseconds
@@ -55,16 +56,11 @@ class RedisLocks:
     def __init__(self, url: str, context: AdapterContext) -> None:
         self._options = parse_url(url)
         self._context = context
-        name = f"{context.app}.{context.instance_id}"
-        self._client = make_client(self._options, name=name)
-        self.wakeups = Wakeups(make_client(self._options, name=f"{name}.wake-ups"), context)
-        self._acquire = self._client.register_script(ACQUIRE)
-        self._renew = self._client.register_script(RENEW)
-        self._release = self._client.register_script(RELEASE)
+        self._client: Any = None  # while connected
+        self.wakeups = Wakeups(context)
         self._state = State(context, self._options.url, self._ping)
         self._warnings: list[str] = []
         self._places = asyncio.Semaphore(MOST_CALLS)
-        self._connected = False
 
     @property
     def capabilities(self) -> LockCapabilities:
@@ -84,18 +80,27 @@ class RedisLocks:
         Raises:
             ConnectError: unreachable or refused.
         """
-        if self._connected:
+        if self._client is not None:
             return
+        client = REDIS.borrow(self._options, self._context).client
         try:
             async with asyncio.timeout(self._context.connect_timeout):
-                await self._client.ping()
+                await client.ping()
                 for script in (ACQUIRE, RENEW, RELEASE):
-                    await self._client.script_load(script)
-                memory: dict[str, Any] = await self._client.info("memory")
-        except DRIVER_ERRORS as exc:
-            await self.close()
+                    await script.load(client)
+                memory: dict[str, Any] = await client.info("memory")
+        except BaseException as exc:
+            await REDIS.give_back(self._options, self._context)
+            if not isinstance(exc, DRIVER_ERRORS):
+                raise
             retryable = not lasting(exc)
             raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
+        self._client = client
+        self.wakeups.use(client)
+        self._warnings = self._judge(memory)
+        self._state.well()
+
+    def _judge(self, memory: Mapping[str, Any]) -> list[str]:
         policy = str(memory.get("maxmemory_policy", ""))
         if int(memory.get("maxmemory", 0)) and policy not in {"", "noeviction"}:
             text = (
@@ -103,16 +108,16 @@ class RedisLocks:
                 f"{policy}): a lock may vanish while it is held; set it to noeviction, or give "
                 "the locks a server of their own"
             )
-            self._warnings = [text]
-        self._connected = True
-        self._state.well()
+            return [text]
+        return []
 
     async def close(self) -> None:
         """Close every connection. What is held stays until its ttl is over."""
-        self._connected = False
         await self.wakeups.close()
         await self._state.close()
-        await self._client.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await REDIS.give_back(self._options, self._context)
 
     def warnings(self) -> Sequence[str]:
         """Return whether the server may drop locks."""
@@ -136,30 +141,26 @@ class RedisLocks:
         """
         key = _key(claim.name)
         keys = [key, f"{key}:fence"]
-        values = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
-        call = partial(self._acquire, keys=keys, args=values)
+        values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
+        call = partial(ACQUIRE.run, keys=keys, values=values)
         granted, number = await self._ask(claim.name, call, timeout)
         return bool(granted), int(number)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
-        values = [_value(claim), _milliseconds(claim)]
-        call = partial(self._renew, keys=[_key(claim.name)], args=values)
+        values: list[str | int] = [_value(claim), _milliseconds(claim)]
+        call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
         return valid_for(claim) if await self._ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
         values = [_value(claim), channel(claim.name)]
-        call = partial(self._release, keys=[_key(claim.name)], args=values)
+        call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
         return bool(await self._ask(claim.name, call, timeout))
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
-        key = _key(name)
-        async with self._client.pipeline(transaction=True) as pipe:
-            for command in (("GET", key), ("PTTL", key), ("GET", f"{key}:fence")):
-                pipe.execute_command(*command)
-            value, left, fence = await self._ask(name, pipe.execute, timeout)
+        value, left, fence = await self._ask(name, partial(_look, _key(name)), timeout)
         if value is None:
             return None
         owner = value.decode(errors="replace").partition(" ")[2]
@@ -168,12 +169,15 @@ class RedisLocks:
         return LockHolder(owner=owner, fence=number, seconds_left=seconds_left)
 
     async def _ping(self) -> None:
-        await self._ask("", self._client.ping, _PROBE_SECONDS)
+        await self._ask("", lambda client: client.ping(), _PROBE_SECONDS)
 
     async def _ask(self, name: str, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
+        client = self._client
+        if client is None:
+            raise LockUnavailable(name, "not connected")
         try:
             async with asyncio.timeout(timeout), self._places:
-                answer = await call()
+                answer = await call(client)
         except DRIVER_ERRORS as exc:
             self._state.ill(say(exc))
             raise LockUnavailable(name, say(exc)) from exc
@@ -229,6 +233,14 @@ class RedisContender:
         """Listen no more."""
         if self._listens:
             self._locks.wakeups.leave(self._channel, self._woken)
+
+
+async def _look(key: str, client: Any) -> Any:  # noqa: ANN401 - the driver's
+    """Return value, milliseconds left and fence, of one moment."""
+    async with client.pipeline(transaction=True) as pipe:
+        for command in (("GET", key), ("PTTL", key), ("GET", f"{key}:fence")):
+            pipe.execute_command(*command)
+        return await pipe.execute()
 
 
 def valid_for(claim: Claim) -> float:

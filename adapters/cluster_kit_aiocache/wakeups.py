@@ -36,20 +36,19 @@ class Wakeups:
     the server confirms a subscription, the first time and after every reconnect.
 
     Args:
-        client: of its own.
         context: of the adapter.
     """
 
-    def __init__(
-        self,
-        client: Any,  # noqa: ANN401 - the driver's, as `make_client` returns it
-        context: AdapterContext,
-    ) -> None:
-        self._client = client
+    def __init__(self, context: AdapterContext) -> None:
         self._context = context
+        self._client: Any = None
         self._channels: dict[str, _Channel] = {}
         self._pubsub: Any = None
         self._reader: asyncio.Task[None] | None = None
+
+    def use(self, client: Any) -> None:  # noqa: ANN401 - the driver's
+        """Subscribe by this client from now on, on a connection of its own."""
+        self._client = client
 
     async def listen(self, name: str, listener: asyncio.Event, *, timeout: float) -> bool:
         """Set `listener` at every release; False when that is not certain within `timeout`."""
@@ -80,7 +79,6 @@ class Wakeups:
             reader.cancel()
             await asyncio.wait({reader})
         self._channels.clear()
-        await self._client.aclose()
 
     async def _read(self) -> None:
         pause = _FIRST_PAUSE
