@@ -7,9 +7,10 @@ import pytest
 
 from cluster_kit import Cluster, Settings
 from cluster_kit.errors import LockUnavailable, NotStartedError
+from cluster_kit.settings import EventQueueSettings
 from cluster_kit.testing.waiting import eventually
 
-QUEUE = {"url": "memory://"}
+QUEUE = EventQueueSettings(url="memory://")
 
 
 class Server:
