@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pytest
 
+from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.servers.given import CTL_VARIABLE, URL_VARIABLE
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
@@ -14,6 +15,15 @@ IN_CI = bool(os.environ.get("CI"))
 NOT_OURS = pytest.StashKey[int]()
 OURS = not os.environ.get(URL_VARIABLE)
 CONTROLLED = OURS or bool(os.environ.get(CTL_VARIABLE))
+
+
+@pytest.fixture(scope="session")
+def contract_vhost(rabbitmq_server: RabbitServer) -> str:
+    """One for all scenarios: they keep apart by the names of their applications.
+
+    The queues that all applications of a virtual host share need not be made again for each.
+    """
+    return rabbitmq_server.new_url()
 
 
 def pytest_configure(config: pytest.Config) -> None:

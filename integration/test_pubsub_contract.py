@@ -4,33 +4,24 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-import pika
 import pytest
 
+from cluster_kit.testing.contracts.common import ProxiedEnvironment
 from cluster_kit.testing.contracts.pubsub import Environment, PubSubContract
-from cluster_kit.testing.proxy import FaultProxy
+from integration import other_client
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Transport
     from cluster_kit.cluster import Cluster
-    from cluster_kit.testing.servers import RabbitServer
 
 pytestmark = pytest.mark.broker
 
 
-class RabbitEnvironment(Environment):
-    """A virtual host; each instance reaches it through a proxy of its own."""
-
-    def __init__(self, url: str, transport: Transport) -> None:
-        self._url, self._transport = url, transport
-        self._proxies: dict[str, FaultProxy] = {}
+class RabbitEnvironment(ProxiedEnvironment, Environment):
+    def __init__(self, server_url: str, transport: Transport) -> None:
+        super().__init__(server_url)
+        self._transport = transport
         self._sources: dict[str, set[str]] = {}
-
-    async def url(self, index: int) -> str:
-        proxy = FaultProxy(self._url)
-        await proxy.start()
-        self._proxies[proxy.url] = proxy
-        return proxy.url
 
     def prepare(self, cluster: Cluster) -> None:
         """Learn which queues and streams it reads."""
@@ -42,45 +33,13 @@ class RabbitEnvironment(Environment):
 
         cluster.telemetry.subscribe(note)
 
-    def _proxy(self, cluster: Cluster) -> FaultProxy:
-        return self._proxies[cluster.settings.url_for("pubsub").reveal()]
-
-    async def cut_off(self, cluster: Cluster) -> None:
-        self._proxy(cluster).refuse()
-
-    async def reconnect(self, cluster: Cluster) -> None:
-        self._proxy(cluster).resume()
-
     async def forget(self, cluster: Cluster) -> None:
         for name in self._sources[cluster.instance_id]:
-            await asyncio.to_thread(delete_queue, self._url, name)
+            await asyncio.to_thread(other_client.delete_queue, self.server_url, name)
 
     async def put(self, app: str, channel: str, body: bytes) -> None:
         exchange = f"{app}.pubsub.{self._transport}"
-        await asyncio.to_thread(publish_as_others_do, self._url, exchange, channel, body)
-
-    async def close(self) -> None:
-        for proxy in self._proxies.values():
-            await proxy.close()
-
-
-def delete_queue(url: str, name: str) -> None:
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        connection.channel().queue_delete(name)
-
-
-def publish_as_others_do(url: str, exchange: str, key: str, body: bytes) -> None:
-    """With another client than the adapter's, and without any metadata."""
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish(exchange, key, body)
-
-
-@pytest.fixture(scope="module")
-def virtual_host(rabbitmq_server: RabbitServer) -> str:
-    # One for all scenarios: they keep apart by the names of their applications.
-    return rabbitmq_server.new_url()
+        await asyncio.to_thread(other_client.publish, self.server_url, exchange, channel, body)
 
 
 class _OnTransport(PubSubContract):
@@ -92,7 +51,7 @@ class _OnTransport(PubSubContract):
         request.getfixturevalue("monkeypatch").setenv(
             "CLUSTER_KIT_PUBSUB__TRANSPORT", self.transport
         )
-        return RabbitEnvironment(request.getfixturevalue("virtual_host"), self.transport)
+        return RabbitEnvironment(request.getfixturevalue("contract_vhost"), self.transport)
 
 
 class TestEphemeral(_OnTransport):
