@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Event
+    from cluster_kit.cache import MISSING, Cache, CacheManager, Loaded
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
+    "MISSING",
+    "Cache",
+    "CacheManager",
     "Cluster",
     "ClusterKitError",
     "DeadLetter",
@@ -33,6 +37,7 @@ __all__ = [
     "Event",
     "EventQueue",
     "Lease",
+    "Loaded",
     "LockManager",
     "Plugin",
     "PubSubManager",
@@ -47,6 +52,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "MISSING": "cache",
+    "Cache": "cache",
+    "CacheManager": "cache",
     "Cluster": "cluster",
     "ClusterKitError": "errors",
     "DeadLetter": "message",
@@ -55,6 +63,7 @@ _HOME = {
     "Event": "broadcast",
     "EventQueue": "event_queue",
     "Lease": "locks",
+    "Loaded": "cache",
     "LockManager": "locks",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",

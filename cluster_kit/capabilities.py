@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache import CacheManager
 from cluster_kit.clock import utc
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.event_queue import EventQueue
@@ -53,6 +54,7 @@ class Capabilities:
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
         locks: let one at a time in, among all instances.
+        caches: keep values, here and in stores.
     """
 
     def __init__(  # noqa: PLR0913 - a composition names its parts
@@ -85,6 +87,9 @@ class Capabilities:
             instance_id, settings.sync_messages, settings.pubsub, telemetry=telemetry
         )
         self.locks: LockManager = LockManager(app, instance_id, settings.locks, telemetry=telemetry)
+        self.caches: CacheManager = CacheManager(
+            app, instance_id, settings, registry=registry, telemetry=telemetry
+        )
 
     # --- life ----------------------------------------------------------------------------
 
@@ -101,6 +106,7 @@ class Capabilities:
         self.event_queue.attach(self._queue_adapter, self._background)
         await self._connect_pubsub()
         await self._connect_locks()
+        await self.caches.open(self._pubsub_adapter, self._background, self._context())
 
     async def _connect_pubsub(self) -> None:
         lacking = self._pubsub_lacks()
@@ -180,6 +186,8 @@ class Capabilities:
             await self.pubsub.close()
         async with logged("giving back the locks"):
             await self.locks.close()
+        async with logged("closing the caches"):
+            await self.caches.close()
         async with logged("closing the consumers"):
             await self.event_queue.close()
         adapters = (self._lock_adapter, self._pubsub_adapter, self._queue_adapter)
@@ -203,8 +211,20 @@ class Capabilities:
             since = utc(health.since).isoformat()
             entries[name] = {"status": status, "detail": detail, "since": since}
             statuses.append(status)
+        if (state := self._cache_state()) is not None:
+            entries["cache"] = state
+            statuses.append(state["status"])
         worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
         return worst, entries
+
+    def _cache_state(self) -> AdapterHealth | None:
+        troubles, health = self.caches.troubles(), self.caches.health()
+        if health is None:
+            return None
+        status, detail = health.status, "; ".join([health.detail, *troubles])
+        if troubles:
+            status = "degraded"
+        return {"status": status, "detail": detail, "since": utc(health.since).isoformat()}
 
     def _states(
         self,

@@ -23,6 +23,7 @@ from cluster_kit.telemetry import Telemetry
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
     from cluster_kit.pubsub import PubSubManager
@@ -51,6 +52,8 @@ class Cluster:
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
         locks: let one at a time in, among all instances.
+        caches: keep values, here and in stores.
+        cache: the one that is always there.
         registry: the adapters by URL scheme; add your own before start.
         telemetry: reports what happens.
     """
@@ -87,6 +90,8 @@ class Cluster:
         self.pubsub: PubSubManager = self._capabilities.pubsub
         self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
         self.locks: LockManager = self._capabilities.locks
+        self.caches: CacheManager = self._capabilities.caches
+        self.cache: Cache = self.caches.default
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
         )

@@ -25,18 +25,15 @@
     │   ├── EncodeError (ValueError)  the payload or a header cannot be encoded
     │   ├── DecodeError (ValueError)  a body cannot be decoded
     │   └── MessageTooLargeError (ValueError)  over a size limit
-<<<<<<< HEAD
     ├── CacheError
     │   ├── CacheUnavailable          store or backplane could not be told or asked
     │   ├── CacheLoadTimeout (TimeoutError)  a loader took too long, and there is no older value
     │   └── CacheRecursion (RecursionError)  a loader asked for the very key it loads
-=======
     ├── LockError
     │   ├── LockTimeout (TimeoutError)  somebody else held the lock the whole time
     │   ├── LockUnavailable           the server of the locks did not answer
     │   ├── LockLost                  the lock is not ours any more, or was given back
     │   └── LockAlreadyHeld           the same task has it and would wait for itself
->>>>>>> main
     ├── HandlerTimeout (TimeoutError) a handler ran longer than its timeout
     └── PluginError
         ├── PluginFailedError         a hook raised
@@ -270,7 +267,6 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
         super().__init__(f"the handler ran longer than {timeout:g} s")
 
 
-<<<<<<< HEAD
 class CacheError(ClusterKitError):
     """Around caches."""
 
@@ -311,7 +307,8 @@ class CacheRecursion(CacheError, RecursionError):  # noqa: N818 - reads as what 
     def __init__(self, key: str) -> None:
         self.key = key
         super().__init__(f"the loader of {key!r} asks for the same key")
-=======
+
+
 class LockError(ClusterKitError):
     """Around locks. `key` is the lock's, without the prefix of the application; `reason` is why."""
 
@@ -347,7 +344,6 @@ class LockAlreadyHeld(LockError):  # noqa: N818 - the name is the contract's
 
     def __init__(self, key: str) -> None:
         super().__init__(key, "this task holds it; ask with reentrant=True to share it")
->>>>>>> main
 
 
 class PluginError(ClusterKitError):

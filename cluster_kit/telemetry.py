@@ -38,6 +38,15 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "lock.suspect": ("key", "fence", "error"),
     "lock.lost": ("key", "fence", "reason"),
     "lock.released": ("key", "fence", "seconds"),
+    # caches; keys and tags are how many were invalidated
+    "cache.loaded": ("cache", "key", "seconds"),
+    "cache.load_failed": ("cache", "key", "error", "stale"),
+    "cache.refused": ("cache", "key"),
+    "cache.invalidated": ("cache", "keys", "tags", "everything", "stored", "told"),
+    "cache.corrupt": ("cache", "key"),
+    "cache.unavailable": ("cache", "reason"),
+    "cache.gap": ("cache", "reason"),
+    "cache.linked": ("cache", "live"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

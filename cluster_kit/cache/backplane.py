@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 from cluster_kit.cache.changes import Change, Unsent, from_message
-from cluster_kit.errors import NotStartedError, TransportError
+from cluster_kit.errors import ClusterKitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster_kit.pubsub import PubSubManager
+
+log = logging.getLogger(__name__)
 
 RECOVERY = 2.5
 """Seconds after the link is back within which missed messages are told, see `on_gap`."""
@@ -82,8 +85,8 @@ class Backplane:
         if self.live:
             try:
                 await self._pubsub.publish(self._channel, change.message())
-            except (TransportError, NotStartedError):
-                pass
+            except ClusterKitError as exc:
+                log.warning("invalidations on %s are put off: %s", self._channel, exc)
             else:
                 return True
         self.unsent.add(change)

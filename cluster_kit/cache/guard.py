@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import CacheUnavailable, ConnectError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-    from typing import TypeVar
 
+    from cluster_kit.cache.connector import Connector
     from cluster_kit.clock import Clock
-    from cluster_kit.ports import CacheStore
 
-    T = TypeVar("T")
+T = TypeVar("T")
 
 FAILURES = 5
 """So many in a row, and the store is left alone for a while."""
@@ -27,26 +27,24 @@ class Guard:
 
     Args:
         cache: its name, for errors.
-        store: what is called.
-        ready: connects it, where that is not done.
+        connector: to the store.
         timeout: seconds for each call.
         clock: tells the time.
         failed: called with the reason of each failure.
     """
 
-    def __init__(  # noqa: PLR0913 - what stands between a cache and its store
+    def __init__(
         self,
         cache: str,
-        store: CacheStore,
+        connector: Connector,
         *,
-        ready: Callable[[], Awaitable[None]],
         timeout: float,
         clock: Clock,
         failed: Callable[[str], None],
     ) -> None:
         self._cache = cache
-        self._store = store
-        self._ready = ready
+        self._connector = connector
+        self._store = connector.store
         self._timeout = timeout
         self._clock = clock
         self._report = failed
@@ -99,16 +97,15 @@ class Guard:
         """Return the keys with a prefix; it may take several times as long."""
         return await self._call(lambda: self._store.keys(prefix, timeout=20 * self._timeout))
 
-    async def _call(
-        self, call: Callable[[], Awaitable[T]], *, although_resting: bool = False
-    ) -> T:
+    async def _call(self, call: Callable[[], Awaitable[T]], *, although_resting: bool = False) -> T:
         now = self._clock.monotonic()
         if self._failures >= FAILURES and not although_resting:
             if now < self._resting_until:
                 raise CacheUnavailable(self._cache, "the store did not answer lately")
             self._resting_until = now + self._timeout  # this call tries it, others wait for that
         try:
-            await self._ready()
+            if not self._connector.connected:
+                await self._connect()
             answer = await call()
         except CacheUnavailable as exc:
             self._note(exc.reason)
@@ -118,6 +115,13 @@ class Guard:
             raise CacheUnavailable(self._cache, str(exc)) from exc
         self._failures = 0
         return answer
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connector.connect()
+        except TimeoutError:
+            raise CacheUnavailable(self._cache, "the store is not connected yet") from None
 
     def _note(self, reason: str) -> None:
         self._failures += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cluster_kit.cache.loaders import Loaded, call
 from cluster_kit.cache.options import check_ttl
@@ -14,18 +14,12 @@ from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
     import asyncio
-    import random
     from collections.abc import Callable, Sequence
 
     from cluster_kit.cache.flight import Flight
     from cluster_kit.cache.local import Entry, Ticket
-    from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.remote import Found, Remote
-    from cluster_kit.cache.shelf import Shelf
-    from cluster_kit.cache.stats import CacheStats
-    from cluster_kit.clock import Clock
-    from cluster_kit.ports import Emit
-    from cluster_kit.supervisor import Supervisor
+    from cluster_kit.cache.tools import Tools
 
 log = logging.getLogger(__name__)
 
@@ -52,31 +46,6 @@ class Request:
     tags: Sequence[str] = ()
     condition: Callable[[object], object] | None = None
     renew: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What the loads of a cache share.
-
-    Attributes:
-        shelf: where values are looked up and put.
-        options: of the cache.
-        supervisor: starts the loads.
-        clock: tells the time.
-        random: for pauses.
-        promise_ttl: seconds after which another instance may load what a dead one promised.
-        stats: counts.
-        report: tells telemetry.
-    """
-
-    shelf: Shelf
-    options: CacheOptions
-    supervisor: Supervisor
-    clock: Clock
-    random: random.Random
-    promise_ttl: float
-    stats: CacheStats
-    report: Emit
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +95,7 @@ class Load:
         keeper = self._keep_promise()
         try:
             return await self._load()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - the promise is withdrawn in any case
             return await self._fail(exc)
         finally:
             if keeper is not None:
@@ -162,14 +131,15 @@ class Load:
         now = self._tools.clock.wall()
         old = self._is_old(found)
         if fresh(record, now) and not (self._request.renew and old):
-            entry = self._shelf.adopt(self._ticket, record)
+            entry = self._shelf.adopt(self._key, record, self._ticket)
             if entry is not None:
                 self._tools.stats.store_hits += 1
                 if old and not promised:
                     self._renew(self._key, self._request)
             return entry
         if usable(record, now):
-            self._flight.stale = self._shelf.adopt(None, record) or self._flight.stale
+            stale = self._shelf.adopt(self._key, record, None)
+            self._flight.stale = stale or self._flight.stale
         if promised and self._flight.stale is not None:
             self._tools.stats.stale += not self._request.renew
             return self._flight.stale
@@ -219,7 +189,7 @@ class Load:
         name = f"cache:{tools.options.name}:{self._key}"
         value, ttl, keep = await call(request.load, tools.supervisor, name), request.ttl, True
         if isinstance(value, Loaded):
-            loaded: Loaded[object] = value
+            loaded = cast("Loaded[object]", value)
             value, keep = loaded.value, loaded.keep
             ttl = ttl if loaded.ttl is None else check_ttl("ttl", loaded.ttl)
         if value is None and tools.options.negative_ttl is not None:

@@ -48,7 +48,9 @@ def check_callable(fn: object) -> None:
         raise ConfigurationError(f"fn must be a function, not {type(fn).__name__}")
 
 
-async def call(fn: Callable[..., object], supervisor: Supervisor, name: str, *args: object) -> object:
+async def call(
+    fn: Callable[..., object], supervisor: Supervisor, name: str, *args: object
+) -> object:
     """Call a user's function: async here, any other in a thread."""
     result = (
         fn(*args)

@@ -15,7 +15,9 @@ from cluster_kit.errors import CacheRecursion, NotStartedError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cluster_kit.cache.load import Request, Tools
+    from cluster_kit.cache.load import Request
+    from cluster_kit.cache.local import Entry
+    from cluster_kit.cache.tools import Tools
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ class Loading:
         self._tools.stats.stale += 1
 
 
-def _retrieve(outcome: asyncio.Future[object]) -> None:
+def _retrieve(outcome: asyncio.Future[Entry]) -> None:
     """Whoever waits has the error, and one nobody waits for was logged."""
     if not outcome.cancelled():
         outcome.exception()

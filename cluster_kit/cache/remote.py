@@ -22,16 +22,14 @@ from cluster_kit.cache.envelope import (
     removed_value,
     unpack,
 )
-from cluster_kit.cache.names import Names
+from cluster_kit.cache.versions import VersionBook, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cluster_kit.cache.guard import Guard
+    from cluster_kit.cache.names import Names
     from cluster_kit.clock import Clock
-
-MAX_VERSIONS = 10_000
-"""Tags whose version is remembered, to be confirmed with the next write."""
 
 _WRITES = 5  # of one value, while others change its versions
 
@@ -53,14 +51,6 @@ class Found:
     versions: Versions
 
 
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """What entries stand on."""
-
-    epoch: bytes
-    tags: Mapping[str, bytes]
-
-
 class Remote:
     """The entries of one cache in its store.
 
@@ -80,8 +70,7 @@ class Remote:
         self._names = names
         self._clock = clock
         self._corrupt = corrupt
-        self._epoch: bytes | None = None
-        self._known: dict[str, bytes] = {}
+        self._versions = VersionBook(guard, names)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -91,7 +80,7 @@ class Remote:
         asked = [*map(names.entry, keys), names.epoch, *map(names.tag, tags)]
         answers = await self._guard.read(asked)
         bodies, marks = answers[: len(keys)], answers[len(keys) :]
-        versions = await self._versions(tags, marks)
+        versions = await self._versions.complete(tags, marks)
         records = [
             self._unpack(key, body, versions) for key, body in zip(keys, bodies, strict=True)
         ]
@@ -121,7 +110,7 @@ class Remote:
         self, payloads: Mapping[str, bytes], *, ttl: float | None, grace: float, tags: Sequence[str]
     ) -> None:
         """Store values, whatever there was."""
-        versions = self._remembered(tags) or await self._current(tags)
+        versions = self._versions.remembered(tags) or await self._versions.current(tags)
         marks = [self._names.epoch, *map(self._names.tag, tags)]
         for _ in range(_WRITES):
             base = self._value(versions, ttl, grace)
@@ -132,7 +121,7 @@ class Remote:
             answers = await self._guard.write(bodies, base.life, marks)
             if answers == [versions.epoch, *versions.tags.values()]:
                 return
-            versions = await self._versions(tags, answers)
+            versions = await self._versions.complete(tags, answers)
 
     async def promise(self, key: str, found: Found, until: float) -> bytes | None:
         """Promise to load a key, as the only one; return what `fill` needs, or None.
@@ -163,9 +152,7 @@ class Remote:
         body = pack(replace(made, promised=until))
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
-    async def fill(
-        self, key: str, expected: bytes, payload: bytes, record: Record
-    ) -> bool:
+    async def fill(self, key: str, expected: bytes, payload: bytes, record: Record) -> bool:
         """Store what was loaded, unless the promise is not there any more."""
         body = pack(replace(record, payload=payload))
         return await self._guard.swap(self._names.entry(key), body, expected, record.life)
@@ -179,7 +166,7 @@ class Remote:
 
     async def replace(self, key: str, found: Found, payload: bytes, ttl: float | None) -> bool:
         """Store another value over what was found, and only over that."""
-        tags = found.record.tags if found.record else {}
+        tags: Mapping[str, bytes] = found.record.tags if found.record else {}
         grace = found.record.grace if found.record else 0.0
         base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
         body = pack(replace(base, payload=payload))
@@ -197,35 +184,35 @@ class Remote:
         """Remove entries and whatever promises there are; return how many were values."""
         heads = await self._guard.remove([self._names.entry(key) for key in keys])
         now = self._clock.wall()
-        return sum(removed_value(head, self._epoch, now) for head in heads)
+        return sum(removed_value(head, self._versions.epoch, now) for head in heads)
 
     async def bump(self, tags: Sequence[str]) -> None:
         """Let no entry with any of these tags count any more."""
         marks = {tag: new_stamp() for tag in tags}
         await self._guard.write({self._names.tag(t): v for t, v in marks.items()}, None, ())
-        self._remember(marks)
+        self._versions.remember(marks)
 
     async def reset(self) -> None:
         """Let no entry and no counter count any more."""
         epoch = new_stamp()
         await self._guard.write({self._names.epoch: epoch}, None, ())
-        self._epoch = epoch
+        self._versions.epoch = epoch
 
     # --- counting --------------------------------------------------------------------------------
 
     async def increment(self, key: str, amount: int, ttl: float | None) -> int:
         """Add to a counter and return it."""
-        epoch = self._epoch or (await self._current(())).epoch
+        epoch = self._versions.epoch or (await self._versions.current(())).epoch
         while True:
             name = self._names.counter(key, epoch)
             count, [current] = await self._guard.increment(name, amount, ttl, [self._names.epoch])
             if current == epoch:
                 return count
-            epoch = (await self._versions((), [current])).epoch
+            epoch = (await self._versions.complete((), [current])).epoch
 
     async def count(self, key: str, *, clear: bool = False) -> int:
         """Return a counter, 0 where there is none; with `clear` remove it."""
-        name = self._names.counter(key, (await self._current(())).epoch)
+        name = self._names.counter(key, (await self._versions.current(())).epoch)
         answer = self._guard.remove([name]) if clear else self._guard.read([name])
         [digits] = await answer
         try:
@@ -250,36 +237,7 @@ class Remote:
             ]
         return sorted(found)
 
-    # --- versions --------------------------------------------------------------------------------
-
-    async def _current(self, tags: Sequence[str]) -> Versions:
-        marks = await self._guard.read([self._names.epoch, *map(self._names.tag, tags)])
-        return await self._versions(tags, marks)
-
-    async def _versions(self, tags: Sequence[str], marks: Sequence[bytes | None]) -> Versions:
-        """Return the versions read, and make those that are missing; whoever comes first does."""
-        names = [self._names.epoch, *map(self._names.tag, tags)]
-        current = list(marks)
-        while None in current:
-            for name, mark in zip(names, current, strict=True):
-                if mark is None:
-                    await self._guard.swap(name, new_stamp(), None, None)
-            current = await self._guard.read(names)
-        epoch, *versions = (mark for mark in current if mark is not None)
-        self._epoch = epoch
-        found = dict(zip(tags, versions, strict=True))
-        self._remember(found)
-        return Versions(epoch, found)
-
-    def _remember(self, versions: Mapping[str, bytes]) -> None:
-        if len(self._known) + len(versions) > MAX_VERSIONS:
-            self._known.clear()
-        self._known.update(versions)
-
-    def _remembered(self, tags: Sequence[str]) -> Versions | None:
-        if self._epoch is None or any(tag not in self._known for tag in tags):
-            return None
-        return Versions(self._epoch, {tag: self._known[tag] for tag in tags})
+    # --- records ---------------------------------------------------------------------------------
 
     def _value(self, versions: Versions, ttl: float | None, grace: float) -> Record:
         return Record(

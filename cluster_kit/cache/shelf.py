@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache.changes import Unsent
 from cluster_kit.cache.local import Entry, Local, Ticket, moment
 from cluster_kit.cache.remote import fresh
 from cluster_kit.errors import CacheUnavailable, DecodeError
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping, Sequence
 
-    from cluster_kit.cache.changes import Unsent
     from cluster_kit.cache.envelope import Record
     from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.remote import Found, Remote
@@ -37,7 +37,6 @@ class Shelf:
         remote: see there.
         l1_ttl: how long an entry is held here at most; None for its ttl.
         degraded_ttl: the same while invalidations may be missed.
-        owed: see there.
         clock: tells the time.
         random: for jitter.
         stats: counts.
@@ -54,7 +53,6 @@ class Shelf:
         *,
         l1_ttl: float | None,
         degraded_ttl: float,
-        owed: Unsent,
         clock: Clock,
         random: random.Random,
         stats: CacheStats,
@@ -65,7 +63,7 @@ class Shelf:
         self._values = values
         self.local: Local = local
         self.remote: Remote | None = remote
-        self.owed: Unsent = owed
+        self.owed: Unsent = Unsent()
         self._l1_ttl = l1_ttl
         self._degraded_ttl = degraded_ttl
         self._clock = clock
@@ -145,14 +143,14 @@ class Shelf:
     def _take(self, ticket: Ticket, found: Found | None) -> Entry | None:
         if found is None or found.record is None or not fresh(found.record, self._clock.wall()):
             return None
-        return self.adopt(ticket, found.record)
+        return self.adopt(ticket.key, found.record, ticket)
 
-    def adopt(self, ticket: Ticket | None, record: Record) -> Entry | None:
+    def adopt(self, key: str, record: Record, ticket: Ticket | None) -> Entry | None:
         """Return what a record says, and with a ticket hold it here; None for a bad one."""
         try:
             value = self._values.decode(record.payload)
         except DecodeError:
-            self._corrupt("" if ticket is None else ticket.key)
+            self._corrupt(key)
             return None
         left = record.left(self._clock.wall())
         tags = frozenset(record.tags)
@@ -199,9 +197,7 @@ class Shelf:
 
         return hold
 
-    def entry(
-        self, value: object, payload: bytes, ttl: float | None, tags: Sequence[str]
-    ) -> Entry:
+    def entry(self, value: object, payload: bytes, ttl: float | None, tags: Sequence[str]) -> Entry:
         """Return what holds a value that a caller gave, which counts from now on."""
         own = self._values.own(value, payload)
         return self._made(own, payload, ttl, ttl, frozenset(tags))

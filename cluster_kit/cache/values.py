@@ -18,6 +18,8 @@ CopyMode = Literal["deep", "none"]
 Copier = Callable[[], object]
 """Makes a copy of a value that is held."""
 
+Container = dict[str, object] | list[object]
+
 _CONTAINERS = frozenset({dict, list})
 
 
@@ -87,11 +89,7 @@ class Values:
         """Return what makes copies of a value that is kept; None where it can be handed out."""
         if self._shared or type(value) not in _CONTAINERS:
             return None
-        kept = cast("dict[str, object] | list[object]", value)
-        inner = kept.values() if isinstance(kept, dict) else kept
-        if all(type(item) not in _CONTAINERS for item in inner):
-            return kept.copy
-        return lambda: _duplicate(kept)
+        return _copier(cast("Container", value))
 
     def size(self, value: object, body: bytes) -> int:
         """Return about how many bytes it takes to keep a value here."""
@@ -101,16 +99,21 @@ class Values:
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
-def _duplicate(value: dict[str, object] | list[object]) -> object:
-    """Copy what JSON has; several times as quick as `copy.deepcopy`."""
-    if isinstance(value, dict):
-        copied = value.copy()
-        for key, item in copied.items():
-            if type(item) in _CONTAINERS:
-                copied[key] = _duplicate(cast("dict[str, object]", item))
+def _copier(value: Container) -> Copier:
+    """Return what copies this very value; where what it has in it is, is found out once."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    inner = [
+        (place, _copier(cast("Container", item)))
+        for place, item in pairs
+        if type(item) in _CONTAINERS
+    ]
+    if not inner:
+        return value.copy
+
+    def copy() -> object:
+        copied = cast("dict[object, object]", value.copy())
+        for place, copy_inner in inner:
+            copied[place] = copy_inner()
         return copied
-    items = value.copy()
-    for index, item in enumerate(items):
-        if type(item) in _CONTAINERS:
-            items[index] = _duplicate(cast("list[object]", item))
-    return items
+
+    return copy

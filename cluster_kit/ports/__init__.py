@@ -7,6 +7,7 @@ each capability, and an adapter may have any of them.
 
 from __future__ import annotations
 
+from cluster_kit.ports.cache import HEAD_BYTES, CacheFactory, CacheStore, StoreCapabilities
 from cluster_kit.ports.context import (
     AdapterContext,
     AdapterHealth,
@@ -38,10 +39,13 @@ from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
 
 __all__ = [
+    "HEAD_BYTES",
     "AdapterContext",
     "AdapterHealth",
     "AdapterSpec",
     "BroadcastLimits",
+    "CacheFactory",
+    "CacheStore",
     "Claim",
     "ClusterHealth",
     "Consumer",
@@ -62,5 +66,6 @@ __all__ = [
     "PubSubFactory",
     "QueueDepth",
     "Received",
+    "StoreCapabilities",
     "TaskSpawner",
 ]

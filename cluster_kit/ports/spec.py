@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster_kit.ports.cache import CacheFactory
     from cluster_kit.ports.event_queue import EventQueueFactory
     from cluster_kit.ports.locks import LockFactory
     from cluster_kit.ports.pubsub import PubSubFactory
@@ -24,6 +25,7 @@ class AdapterSpec:
         event_queue: makes an event queue adapter; None when it has none.
         pubsub: makes a publish-subscribe adapter; None when it has none.
         locks: makes a lock adapter; None when it has none.
+        cache: makes a cache store; None when it has none.
         install: what to type when the driver is missing.
     """
 
@@ -32,8 +34,16 @@ class AdapterSpec:
     event_queue: EventQueueFactory | None = None
     pubsub: PubSubFactory | None = None
     locks: LockFactory | None = None
+    cache: CacheFactory | None = None
     install: str = ""
 
-    def capabilities(self) -> Mapping[str, EventQueueFactory | PubSubFactory | LockFactory | None]:
+    def capabilities(
+        self,
+    ) -> Mapping[str, EventQueueFactory | PubSubFactory | LockFactory | CacheFactory | None]:
         """Return capability name to factory."""
-        return {"event_queue": self.event_queue, "pubsub": self.pubsub, "locks": self.locks}
+        return {
+            "event_queue": self.event_queue,
+            "pubsub": self.pubsub,
+            "locks": self.locks,
+            "cache": self.cache,
+        }

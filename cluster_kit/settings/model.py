@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cluster_kit.clock import Duration
 from cluster_kit.settings.groups import (
-    CapabilitySettings,
-    CapabilityValues,
+    CacheSettings,
+    CacheSettingsValues,
     EventQueueSettings,
     EventQueueValues,
     LockSettings,
@@ -58,7 +58,7 @@ class SettingsValues(TypedDict, total=False):
     event_queue: EventQueueSettings | EventQueueValues
     pubsub: PubSubSettings | PubSubValues
     sync_messages: SyncMessagesSettings | SyncMessagesValues
-    cache: CapabilitySettings | CapabilityValues
+    cache: CacheSettings | CacheSettingsValues
     locks: LockSettings | LockValues
     worker_mode: str
     drain_timeout: Duration
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     event_queue: EventQueueSettings = EventQueueSettings()
     pubsub: PubSubSettings = PubSubSettings()
     sync_messages: SyncMessagesSettings = SyncMessagesSettings()
-    cache: CapabilitySettings = CapabilitySettings()
+    cache: CacheSettings = CacheSettings()
     locks: LockSettings = LockSettings()
     worker_mode: WorkerModeText = ""
     drain_timeout: Grace = 30.0
@@ -147,7 +147,7 @@ class Settings(BaseSettings):
         >>> Settings(amqp_url="amqp://mq/").url_for("event_queue")
         ServerUrl('amqp://mq/')
         """
-        own: CapabilitySettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
+        own: CacheSettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
             self, capability
         )
         implied = self.amqp_url if capability in {"event_queue", "pubsub"} else self.redis_url
