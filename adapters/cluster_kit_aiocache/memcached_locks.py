@@ -57,7 +57,7 @@ class MemcachedLocks:
         self._options = parse_url(url)
         self._context = context
         self._client: MemcachedClient | None = None  # while connected
-        self._state = State(context, self._options.url, self._ping)
+        self._state = State(context, "locks", self._options.url, self._ping)
 
     @property
     def capabilities(self) -> LockCapabilities:

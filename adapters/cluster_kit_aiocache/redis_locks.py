@@ -58,7 +58,7 @@ class RedisLocks:
         self._context = context
         self._client: Any = None  # while connected
         self.wakeups = Wakeups(context)
-        self._state = State(context, self._options.url, self._ping)
+        self._state = State(context, "locks", self._options.url, self._ping)
         self._warnings: list[str] = []
         self._places = asyncio.Semaphore(MOST_CALLS)
 

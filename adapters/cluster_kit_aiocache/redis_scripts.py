@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
+from cluster_kit_aiocache.redis_client import command
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,14 +29,14 @@ class Script:
         client: Any,  # noqa: ANN401 - the driver's
         *,
         keys: Sequence[str],
-        values: Sequence[str | int],
+        values: Sequence[str | int | bytes],
     ) -> Any:  # noqa: ANN401 - what the script returns
         """Run it."""
         arguments = (len(keys), *keys, *values)
         try:
-            return await client.execute_command("EVALSHA", self._digest, *arguments)
+            return await command(client, "EVALSHA", self._digest, *arguments)
         except NoScriptError:
-            return await client.execute_command("EVAL", self._text, *arguments)
+            return await command(client, "EVAL", self._text, *arguments)
 
 
 FENCE_KEEP_MS = 7 * 24 * 3600 * 1000
