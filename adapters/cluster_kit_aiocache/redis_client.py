@@ -14,7 +14,6 @@ from redis.exceptions import (
     AuthorizationError,
     ConnectionError,  # noqa: A004 - the driver's name
     RedisError,
-    ResponseError,
 )
 
 if TYPE_CHECKING:
@@ -60,32 +59,6 @@ def make_client(options: RedisOptions, *, name: str) -> Any:  # noqa: ANN401 - s
         )
         return sentinel.master_for(options.service)
     return Redis.from_pool(_pool(options, {**arguments, **tls}))
-
-
-async def command(client: Any, *words: str | int | bytes) -> Any:  # noqa: ANN401 - the server's answer
-    """Run one command as the client's own method does, at two thirds of its cost.
-
-    It has one more try after a lost connection. A connection whose command did not end in order
-    is closed.
-    """
-    try:
-        return await _command(client.connection_pool, words)
-    except ConnectionError:
-        return await _command(client.connection_pool, words)
-
-
-async def _command(pool: Any, words: tuple[str | int | bytes, ...]) -> Any:  # noqa: ANN401 - see there
-    connection = await pool.get_connection()
-    try:
-        await connection.send_command(*words)
-        return await connection.read_response()
-    except ResponseError:
-        raise  # it is an answer
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        await pool.release(connection)
 
 
 def _pool(options: RedisOptions, arguments: dict[str, Any]) -> ConnectionPool:

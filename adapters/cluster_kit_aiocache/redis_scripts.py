@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
-from cluster_kit_aiocache.redis_client import command
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,9 +32,9 @@ class Script:
         """Run it."""
         arguments = (len(keys), *keys, *values)
         try:
-            return await command(client, "EVALSHA", self._digest, *arguments)
+            return await client.execute_command("EVALSHA", self._digest, *arguments)
         except NoScriptError:
-            return await command(client, "EVAL", self._text, *arguments)
+            return await client.execute_command("EVAL", self._text, *arguments)
 
 
 FENCE_KEEP_MS = 7 * 24 * 3600 * 1000

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cluster_kit.errors import CacheUnavailable, ConnectError
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
 from cluster_kit_aiocache.redis_backend import REDIS
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, command, lasting, say
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
+from cluster_kit_aiocache.redis_lines import Lines
 from cluster_kit_aiocache.redis_options import parse_url
 from cluster_kit_aiocache.state import State
 from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, SWAP, WRITE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 CAPABILITIES = StoreCapabilities(backend="redis", scope="server")
 
-_Call = Callable[[Any], Awaitable[Any]]  # given a client
+_Call = Callable[[Lines], Awaitable[Any]]
 
 _PROBE_SECONDS = 2.0
 _SCAN_COUNT = 1000
@@ -46,6 +47,7 @@ class RedisStore:
         self._options = parse_url(url)
         self._context = context
         self._client: Any = None  # while connected
+        self._lines: Lines | None = None
         self._state = State(context, "cache", self._options.url, self._ping)
         self._places = asyncio.Semaphore(MOST_CALLS)
 
@@ -76,13 +78,16 @@ class RedisStore:
             retryable = not lasting(exc)
             raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
         self._client = client
+        self._lines = Lines(client.connection_pool)
         self._state.well()
 
     async def close(self) -> None:
         """Close every connection."""
         await self._state.close()
         client, self._client = self._client, None
-        if client is not None:
+        lines, self._lines = self._lines, None
+        if client is not None and lines is not None:
+            await lines.close()
             await REDIS.give_back(self._options, self._context)
 
     def health(self) -> Health:
@@ -96,7 +101,7 @@ class RedisStore:
         if not keys:
             return []
         found: list[bytes | None] = await self._ask(
-            lambda client: command(client, "MGET", *keys), timeout
+            lambda lines: lines.execute_command("MGET", *keys), timeout
         )
         return found
 
@@ -151,18 +156,19 @@ class RedisStore:
 
     async def keys(self, prefix: str, *, timeout: float) -> list[str]:
         """Return keys, some thousand at a time."""
-        return await self._ask(partial(_scan, prefix), timeout)  # type: ignore[no-any-return]
+        keys: list[str] = await self._ask(partial(_scan, prefix), timeout)
+        return keys
 
     async def _ping(self) -> None:
-        await self._ask(lambda client: client.ping(), _PROBE_SECONDS)
+        await self._ask(lambda lines: lines.execute_command("PING"), _PROBE_SECONDS)
 
     async def _ask(self, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
-        client = self._client
-        if client is None:
+        lines = self._lines
+        if lines is None:
             raise CacheUnavailable("", "the store is not connected")
         try:
             async with asyncio.timeout(timeout), self._places:
-                answer = await call(client)
+                answer = await call(lines)
         except DRIVER_ERRORS as exc:
             self._state.ill(say(exc))
             raise CacheUnavailable("", say(exc)) from exc
@@ -170,12 +176,13 @@ class RedisStore:
         return answer
 
 
-async def _scan(prefix: str, client: Any) -> list[str]:  # noqa: ANN401 - the driver's
+async def _scan(prefix: str, lines: Lines) -> list[str]:
     pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in prefix) + "*"
     found: set[str] = set()
-    cursor = 0
+    cursor: bytes | int = 0
     while True:
-        cursor, keys = await client.scan(cursor, match=pattern, count=_SCAN_COUNT)
+        words = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+        cursor, keys = await lines.execute_command(*words)
         found.update(key.decode(errors="replace") for key in keys)
         if not int(cursor):
             return sorted(found)

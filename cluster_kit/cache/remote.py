@@ -113,12 +113,12 @@ class Remote:
         versions = self._versions.remembered(tags) or await self._versions.current(tags)
         marks = [self._names.epoch, *map(self._names.tag, tags)]
         for _ in range(_WRITES):
-            base = self._value(versions, ttl, grace)
             bodies = {
-                self._names.entry(key): pack(replace(base, payload=payload, stamp=new_stamp()))
+                self._names.entry(key): pack(self._value(versions, ttl, grace, payload))
                 for key, payload in payloads.items()
             }
-            answers = await self._guard.write(bodies, base.life, marks)
+            life = None if ttl is None else ttl + grace
+            answers = await self._guard.write(bodies, life, marks)
             if answers == [versions.epoch, *versions.tags.values()]:
                 return
             versions = await self._versions.complete(tags, answers)
@@ -239,7 +239,9 @@ class Remote:
 
     # --- records ---------------------------------------------------------------------------------
 
-    def _value(self, versions: Versions, ttl: float | None, grace: float) -> Record:
+    def _value(
+        self, versions: Versions, ttl: float | None, grace: float, payload: bytes = b""
+    ) -> Record:
         return Record(
             kind=Kind.VALUE,
             epoch=versions.epoch,
@@ -248,7 +250,7 @@ class Remote:
             grace=grace,
             promised=0.0,
             tags=versions.tags,
-            payload=b"",
+            payload=payload,
             stamp=new_stamp(),
         )
 
