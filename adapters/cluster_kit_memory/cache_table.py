@@ -60,7 +60,10 @@ class CacheTable:
         """Store or remove a value if the present one begins as expected."""
         with self._guard:
             found = self.find(key)
-            fits = found is None if expected is None else bool(found and found.startswith(expected))
+            if found is None or expected is None:
+                fits = found is expected
+            else:
+                fits = found.startswith(expected)
             if fits and body is not None:
                 self.put(key, body, ttl)
             elif fits:
@@ -99,6 +102,10 @@ class CacheTables:
                 found = self._open[name] = CacheTable(name, clock)
             found.users += 1
             return found
+
+    def tables(self) -> list[CacheTable]:
+        """Return those in use."""
+        return list(self._open.values())
 
     def leave(self, table: CacheTable) -> None:
         """Have one user less."""

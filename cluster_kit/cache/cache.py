@@ -54,7 +54,7 @@ class Cache(Wrapping):
             MessageTooLargeError: it is larger than the settings or the store allow.
             CacheUnavailable: the store did not answer; it may be stored.
         """
-        await self.mset({key: value}, ttl, tags=tags)
+        await self.mset({check_key(key): value}, ttl, tags=tags)
 
     async def delete(self, key: str) -> bool:
         """Invalidate a key: no value from before this call is served any more, nor stored.
