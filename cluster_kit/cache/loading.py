@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.flight import Flight
@@ -81,8 +82,17 @@ class Loading:
         self._flights[key] = flight
         name = f"cache:{self._tools.options.name}:{key}"
         task = self._tools.supervisor.spawn(self._run(flight, request), name=name)
-        flight.cancel = task.cancel
+        flight.cancel = partial(self._abandon, flight, task)
         return flight
+
+    def _abandon(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """End a load nobody waits for; who comes now begins another."""
+        self._remove(flight)
+        task.cancel()
+
+    def _remove(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
 
     async def _run(self, flight: Flight, request: Request) -> None:
         _under_way.set((*_under_way.get(), flight))
@@ -98,8 +108,7 @@ class Loading:
             if not flight.outcome.done():
                 flight.outcome.set_exception(NotStartedError("the load was ended by a stop"))
             tools.shelf.local.close(ticket)
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
+            self._remove(flight)
 
     def _failed(self, flight: Flight, error: Exception) -> None:
         if not flight.heard:

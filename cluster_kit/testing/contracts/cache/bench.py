@@ -63,6 +63,9 @@ class Bench(BaseBench[Environment]):
         """Return the caches of so many more instances."""
         return [await self.cache(**options) for _ in range(n)]
 
+    async def notices(self, cluster: Cluster) -> None:
+        """Wait for nothing: the next call is what notices."""
+
     async def sees(self, cache: Cache, key: str, value: object) -> None:
         """Wait until a cache has a value, as it will once it was told."""
 

@@ -76,7 +76,8 @@ class InvalidationScenarios(Scenarios):
         await bench.sees(two, KEY, "old")
         await one.set(KEY, "new")
         await bench.sees(two, KEY, "new" if self.features.shared else None)
-        assert await one.get(KEY) == "new"
+        # Without a store the news of the old one may come so late that it takes the new one away.
+        assert await one.get(KEY) in ({"new"} if self.features.shared else {"new", None})
 
     @EACH_WAY
     async def test_a_load_that_began_before_is_not_kept(self, bench: Bench, way: str) -> None:
