@@ -194,7 +194,6 @@ HEADER = header.ContentHeader(body_size=3)
         ([(1, commands.Basic.Ack(99))], "confirmed message 99 of 1"),
         ([(1, commands.Basic.QosOk())], "method 60.11 came out of place"),
         ([(1, commands.Queue.DeclareOk("q", 1, 1))], "method 50.11 came out of place"),
-        ([(1, commands.Channel.Flow(active=False))], "stops a channel"),
     ],
 )
 async def test_what_is_out_of_place_ends_the_link_with_its_reason(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import DialFailed, Link, LinkDown, Server
 from cluster_kit_amqp.plane import methods
+from cluster_kit_amqp.plane.calls import tell
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.handshake import Handshake, Introduction
 from cluster_kit_amqp.plane.protocol import AmqpProtocol
@@ -51,8 +52,8 @@ class PlaneLink:
         self._callbacks.append(callback)
 
     def _changed(self) -> None:
-        for callback in self._callbacks:
-            callback()
+        for callback in tuple(self._callbacks):
+            tell(callback)
 
     @asynccontextmanager
     async def channel(self, *, confirms: bool = False) -> AsyncGenerator[PlaneChannel, None]:
