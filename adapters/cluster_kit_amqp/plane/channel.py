@@ -68,10 +68,11 @@ class PlaneChannel(QueueCalls):
 
     def on_closed(self, callback: Callable[[str], None]) -> None:
         """Call `callback(reason)` when the channel has ended."""
-        if self._down is None:
+        down = self._down
+        if down is None:
             self._on_closed.append(callback)
         else:
-            asyncio.get_running_loop().call_soon(partial(tell, callback, self._down))
+            asyncio.get_running_loop().call_soon(lambda: tell(callback, down))
 
     def _require(self) -> None:
         if self._down is not None:
