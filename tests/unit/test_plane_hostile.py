@@ -31,6 +31,11 @@ async def web_server(peer: Peer) -> None:
     peer.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
+async def tls_server(peer: Peer) -> None:
+    await peer.greeted()
+    peer.raw(b"\x15\x03\x01\x00\x02\x02\x0a")
+
+
 async def hangs_up(peer: Peer) -> None:
     await peer.greeted()
     peer.writer.close()
@@ -102,6 +107,7 @@ async def refuses(peer: Peer) -> None:
     [
         (other_version, "another version of AMQP"),
         (web_server, "no AMQP server"),
+        (tls_server, "the server speaks TLS on this port: it needs amqps://"),
         (hangs_up, "the peer closed the connection"),
         (hangs_up_after_start, "the peer closed the connection"),
         (resets, "reset|the peer closed"),
