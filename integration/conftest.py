@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import TypeVar
 
 import pytest
+import uvloop
 
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.servers.given import CTL_VARIABLE, URL_VARIABLE
@@ -15,6 +17,27 @@ IN_CI = bool(os.environ.get("CI"))
 NOT_OURS = pytest.StashKey[int]()
 OURS = not os.environ.get(URL_VARIABLE)
 CONTROLLED = OURS or bool(os.environ.get(CTL_VARIABLE))
+
+ON_UVLOOP_TOO = (
+    "test_amqp_loss.py::",
+    "test_link_cuts.py::",
+    "DeliveryScenarios.",
+    "FaultScenarios.",
+)
+"""What the core promises and where links break: files, and groups of scenarios."""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+        "asyncio": asyncio.new_event_loop
+    }
+    function = getattr(item, "function", None)
+    name = f"{item.path.name}::{getattr(function, '__qualname__', '')}"
+    if any(part in name for part in ON_UVLOOP_TOO):
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 @pytest.fixture(scope="session")
