@@ -190,12 +190,12 @@ async def test_a_dead_letter_that_does_not_fit_into_a_frame_goes_without_its_hea
 
 @pytest.mark.own_broker
 async def test_a_blocked_broker_is_told_waited_for_and_consumed_from(
-    rabbitmq: str, rabbitmq_server: RabbitServer
+    own_rabbitmq: str, own_rabbitmq_server: RabbitServer
 ) -> None:
-    async with bench(rabbitmq) as made:
+    async with bench(own_rabbitmq) as made:
         taker = Taker()
         await made.publish(*(made.task() for _ in range(3)))
-        await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.00001")
+        await asyncio.to_thread(own_rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.00001")
         try:
             with contextlib.suppress(Exception):  # the first one makes the broker say it
                 await made.adapter.publish(made.task(), timeout=1.0)
@@ -210,7 +210,7 @@ async def test_a_blocked_broker_is_told_waited_for_and_consumed_from(
                 await received.ack()
             waiting = asyncio.create_task(made.publish(made.task()), name="taker publish")
         finally:
-            await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
+            await asyncio.to_thread(own_rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
         await waiting
 
         await eventually(lambda: made.adapter.health().status == "ok")
