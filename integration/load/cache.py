@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import (
     REDIS,
@@ -282,7 +284,7 @@ def main() -> int:
     finally:
         for close in closing:
             close()
-    print(outcome)
+    Console().print(str(outcome), highlight=False)
     return 0 if outcome.good else 1
 
 

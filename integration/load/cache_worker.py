@@ -1,4 +1,4 @@
-"""A process of a load run of caches: reads, writes and invalidates at random until it is told to end.
+"""A process of a load run of caches: reads, writes and invalidates at random until told to end.
 
 ``python -m integration.load.cache_worker NUMBER PROCESSES TRUTH REPORT``; where store and broker
 are is in the environment, as for any program. It ends when its standard input does.
