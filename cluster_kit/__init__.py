@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit import PublishFailure
     from cluster_kit.broadcast import Event
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
@@ -33,6 +34,7 @@ __all__ = [
     "EventQueue",
     "Plugin",
     "PubSubManager",
+    "PublishFailure",
     "Reject",
     "Retry",
     "RetryPolicy",
@@ -53,6 +55,7 @@ _HOME = {
     "EventQueue": "event_queue",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",
+    "PublishFailure": "after_commit",
     "Reject": "message",
     "Retry": "message",
     "RetryPolicy": "retry",

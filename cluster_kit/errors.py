@@ -10,6 +10,7 @@
     │   ├── AdapterNotFoundError      no adapter is registered for this URL scheme
     │   ├── AdapterUnavailableError   the adapter needs a package that is not installed
     │   ├── AlreadySubscribedError    the channel has another handler in this instance
+    │   ├── UnknownTransactionError (TypeError)  nobody can tell when this object is committed
     │   └── TopologyError             the broker holds a queue or exchange with other arguments
     ├── LifecycleError (RuntimeError)
     │   ├── NotStartedError           the cluster is not running (not started, or stopped)
@@ -151,6 +152,17 @@ class AlreadySubscribedError(ConfigurationError):
     def __init__(self, channel: str) -> None:
         self.channel = channel
         super().__init__(f"channel {channel!r} already has another handler in this instance")
+
+
+class UnknownTransactionError(ConfigurationError, TypeError):
+    """What was passed as `transaction` cannot tell when it is committed."""
+
+    kind: str
+    accepted: tuple[str, ...]
+
+    def __init__(self, kind: str, accepted: Iterable[str]) -> None:
+        self.kind, self.accepted = kind, tuple(accepted)
+        super().__init__(f"transaction= takes {' or '.join(self.accepted)}, not {kind}")
 
 
 class TopologyError(ConfigurationError):

@@ -32,6 +32,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "broadcast.dropped": ("kind", "channel", "id", "subscription"),
     "broadcast.repeated": ("kind", "channel", "id", "subscription"),
     "broadcast.gap": ("kind", "channel", "subscription", "reason"),
+    # published with transaction=; kind is task or sync
+    "commit.unpublished": ("kind", "channel", "id", "error"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

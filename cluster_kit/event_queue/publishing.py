@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from cluster_kit.after_commit import Parcel
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Clock, Duration, seconds
 from cluster_kit.errors import (
@@ -161,6 +162,20 @@ class Publisher:
         channel = envelope.queue.channel
         shared.report("task.published", channel=channel, id=envelope.id, delay=delay)
         return envelope.id
+
+    def parcel(
+        self, envelope: Envelope, options: PublishOptions, shared: Callable[[], Surroundings]
+    ) -> Parcel:
+        """Return a task that is to be sent later; its times count from then."""
+
+        async def send() -> str:
+            now = self._clock.wall()
+            expires_at = None if options.ttl is None else now + options.delay + options.ttl
+            fresh = replace(envelope, published_at=now, expires_at=expires_at)
+            return await self.send(fresh, options.delay, shared())
+
+        channel = envelope.queue.channel
+        return Parcel(kind="task", channel=channel, id=envelope.id, body=envelope.body, send=send)
 
     async def send_all(
         self, envelopes: Sequence[Envelope], delay: float, shared: Surroundings

@@ -27,6 +27,7 @@ from cluster_kit.ports.event_queue import (
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
+from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
 
 __all__ = [
     "AdapterContext",
@@ -47,4 +48,6 @@ __all__ = [
     "QueueDepth",
     "Received",
     "TaskSpawner",
+    "TransactionAdapter",
+    "TransactionSupport",
 ]
