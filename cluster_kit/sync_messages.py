@@ -119,6 +119,7 @@ class SyncMessageManager:
         """
         made = self._manager.prepare(channel, message, check_audience(skip_self, only_self))
         if transaction is None:
+            await self._after_commit.turn()
             return await self._manager.send(made)
 
         async def send() -> str:

@@ -1,13 +1,15 @@
 """When is the transaction of a `Connection` committed?
 
-SQLAlchemy says when a commit begins and not when it has ended. The end is learnt from the dialect,
-whose ``do_commit`` returns when the database has committed.
+SQLAlchemy says when a commit begins and not when it has ended, and that a savepoint begins but not
+which. So what a dialect does is learnt from the dialect, whose methods return when the database
+has done it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -18,6 +20,9 @@ from cluster_kit_sqlalchemy.journal import Committed, Journal
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
 
+DoIt = Callable[..., None]
+"""A method of a dialect that carries out a step of a transaction."""
+
 
 class ConnectionJournals:
     """The journals of connections, each kept for as long as its connection is."""
@@ -26,78 +31,71 @@ class ConnectionJournals:
         self._lock = threading.Lock()
         self._journals: WeakKeyDictionary[Connection, Journal] = WeakKeyDictionary()
         self._dialects: WeakSet[Dialect] = WeakSet()
-        self._committing: dict[int, Journal] = {}  # by what the dialect is asked to commit
+        self._committing: dict[int, Journal] = {}  # by the id of what the dialect is to commit
 
     def note(self, connection: Connection, call: Committed) -> None:
         """Call `call` once the transaction that `connection` is in is committed."""
         with self._lock:
             if connection not in self._journals:
-                self._journals[connection] = self._watch(connection)
+                self._journals[connection] = Journal()
+                self._watch(connection, self._journals[connection])
             journal = self._journals[connection]
         journal.note(call)
 
-    def _watch(self, connection: Connection) -> Journal:
-        watch = _Watch(self._committing)
-        for name in _EVENTS:
-            event.listen(connection, name, getattr(watch, name))
-        if connection.dialect not in self._dialects:
-            self._dialects.add(connection.dialect)
-            for name in ("do_commit", "do_commit_twophase"):
-                setattr(connection.dialect, name, self._told(getattr(connection.dialect, name)))
-        return watch.journal
+    def _watch(self, connection: Connection, journal: Journal) -> None:
+        def drop(*_: object) -> None:
+            journal.drop()
 
-    def _told(self, do_commit: Callable[..., None]) -> Callable[..., None]:
-        def committed(subject: object, *details: Any) -> None:  # noqa: ANN401 - the dialect's own
-            journal = self._committing.pop(id(subject), None)
-            try:
-                do_commit(subject, *details)
-            except BaseException:
-                if journal is not None:
-                    journal.drop()
-                raise
-            for call in journal.take() if journal is not None else ():
-                call()
+        def commit(connection: Connection) -> None:
+            self._committing[id(connection.connection)] = journal
 
-        return committed
+        def commit_twophase(connection: Connection, *_: object) -> None:
+            self._committing[id(connection)] = journal
 
+        # A commit that failed is followed by no event of a rollback, but by another beginning.
+        for name in ("begin", "begin_twophase", "rollback", "rollback_twophase"):
+            event.listen(connection, name, drop)
+        event.listen(connection, "commit", commit)
+        event.listen(connection, "commit_twophase", commit_twophase)
+        self._learn_from(connection.dialect)
 
-_EVENTS = (
-    "begin",
-    "begin_twophase",
-    "savepoint",
-    "release_savepoint",
-    "rollback_savepoint",
-    "commit",
-    "commit_twophase",
-    "rollback",
-    "rollback_twophase",
-)
+    def _learn_from(self, dialect: Dialect) -> None:
+        if dialect in self._dialects:
+            return
+        self._dialects.add(dialect)
+        for name, instead in (
+            ("do_commit", self._commit),
+            ("do_commit_twophase", self._commit),
+            ("do_savepoint", self._savepoint),
+            ("do_rollback_to_savepoint", self._rollback_to_savepoint),
+            ("do_release_savepoint", self._release_savepoint),
+        ):
+            setattr(dialect, name, partial(instead, getattr(dialect, name)))
 
+    def _commit(self, do: DoIt, subject: object, *details: Any) -> None:  # noqa: ANN401 - passed on
+        journal = self._committing.pop(id(subject), None)
+        if journal is None:
+            do(subject, *details)
+            return
+        try:
+            do(subject, *details)
+        except BaseException:
+            journal.drop()
+            raise
+        for call in journal.take():
+            call()
 
-class _Watch:
-    """Hears the events of one connection; its methods are named as they are."""
+    def _savepoint(self, do: DoIt, connection: Connection, name: str) -> None:
+        do(connection, name)
+        if (journal := self._journals.get(connection)) is not None:
+            journal.mark(name)
 
-    def __init__(self, committing: dict[int, Journal]) -> None:
-        self.journal = Journal()
-        self._committing = committing
+    def _rollback_to_savepoint(self, do: DoIt, connection: Connection, name: str) -> None:
+        if (journal := self._journals.get(connection)) is not None:
+            journal.cut(name)
+        do(connection, name)
 
-    def begin(self, *_: object) -> None:
-        # No rollback is heard of where a commit has failed.
-        self.journal.drop()
-
-    begin_twophase = rollback = rollback_twophase = begin
-
-    def savepoint(self, _: Connection, name: str | None) -> None:
-        self.journal.mark(name)
-
-    def release_savepoint(self, _: Connection, name: str, __: None) -> None:
-        self.journal.release(name)
-
-    def rollback_savepoint(self, _: Connection, name: str, __: None) -> None:
-        self.journal.cut(name)
-
-    def commit(self, connection: Connection) -> None:
-        self._committing[id(connection.connection)] = self.journal
-
-    def commit_twophase(self, connection: Connection, *_: object) -> None:
-        self._committing[id(connection)] = self.journal
+    def _release_savepoint(self, do: DoIt, connection: Connection, name: str) -> None:
+        do(connection, name)
+        if (journal := self._journals.get(connection)) is not None:
+            journal.release(name)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectionLost, NotStartedError, PublishUnconfirmed
+from cluster_kit.errors import NotStartedError, PublishUnconfirmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster_kit.after_commit.parcel import Parcel
     from cluster_kit.supervisor import Supervisor
-
-PIPELINE = 256
-"""Messages that are published at a time; more wait for their turn."""
 
 CANCEL_GRACE = 1.0
 """Seconds a publish that is cancelled may take to end."""
@@ -35,8 +31,8 @@ class Outgoing:
         self._supervisor = supervisor
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Parcel] = deque()
         self._sending: dict[asyncio.Task[None], Parcel] = {}
+        self._to_begin = 0
         self._empty = asyncio.Event()
         self._empty.set()
         self._closed = False
@@ -50,6 +46,11 @@ class Outgoing:
             self._loop.call_soon_threadsafe(self._put, parcel)
         except RuntimeError:  # it is closed
             self._failed(parcel, NotStartedError("publishing after a commit"))
+
+    @property
+    def beginning(self) -> bool:
+        """Whether something is to be published in the coming turn of the event loop."""
+        return self._to_begin > 0
 
     async def close(self, timeout: float) -> list[str]:
         """Wait for what is on its way, at most `timeout` seconds, and then take nothing more.
@@ -66,40 +67,33 @@ class Outgoing:
         return []
 
     async def _give_up(self) -> list[str]:
-        waiting, sending = tuple(self._waiting), dict(self._sending)
-        self._waiting.clear()
+        sending = dict(self._sending)
         for task in sending:
             task.cancel()
         await asyncio.wait(set(sending), timeout=CANCEL_GRACE)
-        for parcel in waiting:
-            self._failed(parcel, ConnectionLost(STOPPED))
-        return [parcel.id for parcel in (*sending.values(), *waiting)]
+        return [parcel.id for parcel in sending.values()]
 
     def _put(self, parcel: Parcel) -> None:
         if self._closed:
             self._failed(parcel, NotStartedError("publishing after a commit"))
             return
-        self._waiting.append(parcel)
+        name = f"publish {parcel.kind} {parcel.id}"
+        task = self._supervisor.spawn(self._send(parcel), name=name)
+        self._sending[task] = parcel
+        self._to_begin += 1
         self._empty.clear()
-        self._advance()
-
-    def _advance(self) -> None:
-        while self._waiting and len(self._sending) < PIPELINE:
-            parcel = self._waiting.popleft()
-            name = f"publish {parcel.kind} {parcel.id}"
-            task = self._supervisor.spawn(self._send(parcel), name=name)
-            self._sending[task] = parcel
-            task.add_done_callback(self._sent)
-        if not self._sending:
-            self._empty.set()
+        task.add_done_callback(self._sent)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         parcel = self._sending.pop(task)
         if task.cancelled():
             self._failed(parcel, PublishUnconfirmed(parcel.id, STOPPED))
-        self._advance()
+        if not self._sending:
+            self._to_begin = 0
+            self._empty.set()
 
     async def _send(self, parcel: Parcel) -> None:
+        self._to_begin -= 1
         try:
             await parcel.send()
         except Exception as exc:  # noqa: BLE001 - told to whoever listens for it

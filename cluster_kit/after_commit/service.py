@@ -69,6 +69,11 @@ class AfterCommit:
         await self._adapter(transaction).join(transaction, partial(self._committed, parcel))
         return parcel.id
 
+    async def turn(self) -> None:
+        """Let what was committed before this call be sent first, as far as that is to begin."""
+        if self._outgoing is not None and self._outgoing.beginning:
+            await asyncio.sleep(0)
+
     # --- life, led by Cluster ------------------------------------------------------------
 
     def open(self, supervisor: Supervisor) -> None:

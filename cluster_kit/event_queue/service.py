@@ -54,10 +54,11 @@ class EventQueue:
         self._instance_id = instance_id
         self._settings = settings
         self._consumes = consumes
-        self._after_commit = after_commit
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
-        self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
+        self._publisher = Publisher(
+            app, instance_id, settings, self._codec, self._clock, after_commit
+        )
         self._counters = Counters(telemetry)
         self._ledger = Ledger(self._clock)
         self._registrations: dict[QueueName, Registration] = {}
@@ -177,8 +178,8 @@ class EventQueue:
             message_id: by default fresh. A second task under it is dropped by an instance that runs
                 the first, or has finished it within five minutes.
             headers: str, int, bool and None values that travel with the task.
-            transaction: a session or connection of SQLAlchemy, or an object with a hook
-                ``on_commit`` or ``after_commit``; `delay` and `ttl` count from its commit.
+            transaction: of SQLAlchemy, or an object with a hook ``on_commit`` or
+                ``after_commit``; `delay` and `ttl` count from its commit.
             shared: the channel of a queue without app prefix.
 
         Raises:
@@ -187,21 +188,18 @@ class EventQueue:
             UnknownTransactionError: nobody can tell when `transaction` is committed.
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over ``event_queue.max_payload_bytes`` or 16 KiB of headers.
-            PublishRefused: the broker said no; nothing is stored.
-            Unroutable: there is no queue for it; nothing is stored.
+            PublishRefused, Unroutable: the broker said no, has no queue for it; nothing is stored.
             ConnectionLost: no connection in time; nothing was sent.
             PublishUnconfirmed: sent, but not confirmed in time; it may be stored.
         """
         options = PublishOptions.check(
             timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
         )
-        around = self._active().shared
-        queue = self._publisher.queue(channel, shared=shared)
+        around, queue = self._shared(), self._publisher.queue(channel, shared=shared)
         envelope = self._publisher.envelope(queue, payload, options, message_id)
         if transaction is None:
             return await self._publisher.send(envelope, options.delay, around)
-        parcel = self._publisher.parcel(envelope, options, lambda: self._active().shared)
-        return await self._after_commit.join(transaction, parcel)
+        return await self._publisher.send_after(transaction, envelope, options, self._shared)
 
     async def publish_many(  # noqa: PLR0913 - the options are the interface
         self,
@@ -225,8 +223,7 @@ class EventQueue:
         options = PublishOptions.check(
             timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
         )
-        around = self._active().shared
-        queue = self._publisher.queue(channel, shared=shared)
+        around, queue = self._shared(), self._publisher.queue(channel, shared=shared)
         envelopes = self._publisher.envelopes(queue, payloads, options)
         return await self._publisher.send_all(envelopes, options.delay, around)
 
@@ -234,10 +231,8 @@ class EventQueue:
 
     def dead_letters(self, channel: str, *, shared: bool = False) -> DeadLetters:
         """Return the dead letters of a channel."""
-        queue, timeout = (
-            self._publisher.queue(channel, shared=shared),
-            self._settings.publish_timeout,
-        )
+        queue = self._publisher.queue(channel, shared=shared)
+        timeout = self._settings.publish_timeout
         return DeadLetters(queue, self._adapter, self._codec, self._clock, publish_timeout=timeout)
 
     def stats(self) -> dict[str, ChannelStats]:
@@ -253,10 +248,7 @@ class EventQueue:
         return [queue.channel for queue in await self._adapter().channels()]
 
     async def purge(self, channel: str, *, shared: bool = False) -> int:
-        """Drop the tasks of a channel that wait for a worker and return how many.
-
-        Running and delayed tasks and dead letters stay.
-        """
+        """Drop the tasks that wait for a worker, no others; return how many."""
         return await self._adapter().purge(self._publisher.queue(channel, shared=shared))
 
     def troubles(self) -> list[str]:
@@ -317,8 +309,11 @@ class EventQueue:
             raise NotStartedError("event queue")
         return self._consumption
 
+    def _shared(self) -> Surroundings:
+        return self._active().shared
+
     def _adapter(self) -> EventQueueAdapter:
-        return self._active().shared.adapter
+        return self._shared().adapter
 
     def _wanted(self, registration: Registration) -> bool:
         known = self._registrations.get(registration.queue)
