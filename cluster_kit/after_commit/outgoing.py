@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 CANCEL_GRACE = 1.0
 """Seconds a publish that is cancelled may take to end."""
 
-STOPPED = "the cluster was stopped before it could be published"
+STOPPED = "the cluster was stopped before the broker had answered"
+"""Why a message that was given up at a stop may or may not be stored."""
 
 
 class Outgoing:
