@@ -24,6 +24,16 @@ DoIt = Callable[..., None]
 """A method of a dialect that carries out a step of a transaction."""
 
 
+_SILENT = ("postgresql",)
+"""Databases to which a commit after an error means a rollback, and who do not say so."""
+
+
+def expect_commit(connection: Connection) -> None:
+    """Raise what the database has against a commit, where that would only roll back."""
+    if connection.dialect.name in _SILENT:
+        connection.exec_driver_sql("SELECT 1")
+
+
 class ConnectionJournals:
     """The journals of connections, each kept for as long as its connection is."""
 
@@ -47,6 +57,8 @@ class ConnectionJournals:
             journal.drop()
 
         def commit(connection: Connection) -> None:
+            if journal:
+                expect_commit(connection)
             self._committing[id(connection.connection)] = journal
 
         def commit_twophase(connection: Connection, *_: object) -> None:

@@ -9,12 +9,16 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
+from cluster_kit_sqlalchemy.connections import expect_commit
 from cluster_kit_sqlalchemy.journal import Committed, Journal
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
 
     from cluster_kit_sqlalchemy.connections import ConnectionJournals
+
+
+_EVENTS = ("after_transaction_create", "before_commit", "after_commit", "after_transaction_end")
 
 
 class SessionJournals:
@@ -44,7 +48,7 @@ class SessionJournals:
 
     def _watch(self, session: Session) -> Journal:
         watch = _Watch(self._connections)
-        for name in ("after_transaction_create", "after_commit", "after_transaction_end"):
+        for name in _EVENTS:
             event.listen(session, name, getattr(watch, name))
         return watch.journal
 
@@ -60,6 +64,10 @@ class _Watch:
     def after_transaction_create(self, _: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
             self.journal.mark(id(transaction))
+
+    def before_commit(self, session: Session) -> None:
+        if self.journal and session.bind is not None and session.get_nested_transaction() is None:
+            expect_commit(session.connection())
 
     def after_commit(self, session: Session) -> None:
         nested = session.get_nested_transaction()

@@ -27,7 +27,7 @@ def in_file(folder: Path) -> Environment:
 
 
 class TestSqliteTransactions(TransactionContract):
-    features = Features(two_phase=False)
+    features = Features(two_phase=False, dooming_errors=False)
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
         return in_file(request.getfixturevalue("tmp_path"))

@@ -31,6 +31,9 @@ class Features:
     two_phase: bool = True
     """It has two-phase commit, and its synchronous driver knows how to ask for it."""
 
+    dooming_errors: bool = True
+    """After an error a transaction can only be rolled back, also by a commit."""
+
     threads: bool = True
     """A session of its synchronous engine may be begun in one thread and committed in another."""
 

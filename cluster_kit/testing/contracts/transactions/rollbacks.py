@@ -6,7 +6,7 @@ import gc
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from cluster_kit.testing.contracts.transactions.base import EACH_KIND, Scenarios
 
@@ -72,6 +72,22 @@ class RollbackScenarios(Scenarios):
         await work.close()
 
         assert await bench.heard() == bench.committed() == [2]
+
+    @pytest.mark.needs("dooming_errors")
+    @EACH_KIND
+    async def test_a_commit_that_would_only_roll_back_is_an_error(
+        self, bench: Bench, kind: Kind
+    ) -> None:
+        work = await bench.environment.work(kind)
+        await bench.write(work, 1)
+        with pytest.raises(IntegrityError):
+            await work.write(1)
+        with pytest.raises(DBAPIError):
+            await work.commit()
+        await work.rollback()
+        await work.close()
+
+        assert await bench.heard() == bench.committed() == []
 
     @EACH_KIND
     async def test_a_lost_connection_drops_everything(self, bench: Bench, kind: Kind) -> None:
