@@ -162,9 +162,10 @@ def test_wrong_arguments(arguments: tuple[str, ...]) -> None:
 
 def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command("adapters").out.splitlines() == [
-        "adapter  urls              capabilities",
-        "amqp     amqp:// amqps://  event_queue pubsub",
-        "memory   memory://         event_queue pubsub",
+        "adapter     urls              capabilities",
+        "amqp        amqp:// amqps://  event_queue pubsub",
+        "memory      memory://         event_queue pubsub",
+        "sqlalchemy                    transactions",
     ]
     assert run_command("adapters", "--json").json[1] == {
         "name": "memory",

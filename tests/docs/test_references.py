@@ -27,6 +27,8 @@ DESCRIBED = (
     "cluster_kit",
     "cluster_kit/event_queue",
     "cluster_kit/pubsub",
+    "cluster_kit/after_commit",
+    "adapters/cluster_kit_sqlalchemy",
     "adapters/cluster_kit_amqp",
     "adapters/cluster_kit_amqp/broadcast",
     "adapters/cluster_kit_amqp/plane",
@@ -35,6 +37,7 @@ UNUSED = {"redis_url", "memcached_url", "cache", "locks"}  # of capabilities yet
 FOLDERS = {
     "event_queue",
     "pubsub",
+    "after_commit",
     "broadcast",
     "plane",
 }  # whose modules the architecture names, too
