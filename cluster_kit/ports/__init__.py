@@ -36,6 +36,7 @@ from cluster_kit.ports.locks import (
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
+from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
 
 __all__ = [
     "AdapterContext",
@@ -63,4 +64,6 @@ __all__ = [
     "QueueDepth",
     "Received",
     "TaskSpawner",
+    "TransactionAdapter",
+    "TransactionSupport",
 ]
