@@ -8,7 +8,13 @@ import pytest
 
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.servers.given import CTL_VARIABLE, URL_VARIABLE
-from integration.shared_node import SharedNode, is_ours, own_rabbitmq, own_rabbitmq_server
+from integration.shared_node import (
+    SharedNode,
+    is_ours,
+    own_rabbitmq,
+    own_rabbitmq_server,
+    rabbitmq_server,
+)
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -17,7 +23,7 @@ NOT_OURS = pytest.StashKey[int]()
 
 _LEFT_OUT = "cluster_kit_left_out"
 
-__all__ = ["own_rabbitmq", "own_rabbitmq_server"]
+__all__ = ["own_rabbitmq", "own_rabbitmq_server", "rabbitmq_server"]
 
 
 @pytest.fixture(scope="session")
