@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import cast
 
 import pytest
 
@@ -66,7 +67,7 @@ async def test_the_first_use_connects_and_says_when_it_cannot() -> None:
     assert "another event loop" in outcome[0]
 
 
-class SlowToConnect(PubSubAdapter):
+class SlowToConnect:
     """Connects when the test lets it, or fails to."""
 
     def __init__(self, *, fails: bool = False) -> None:
@@ -85,6 +86,10 @@ class SlowToConnect(PubSubAdapter):
         self.stored.append(message.id)
 
 
+def on_demand(adapter: SlowToConnect) -> OnDemand:
+    return OnDemand(cast("PubSubAdapter", adapter), SystemClock())
+
+
 def publish(adapter: OnDemand, number: int) -> asyncio.Task[None]:
     message = Broadcast(realm="pubsub", channel="news", id=str(number), body=b"1")
     return asyncio.create_task(adapter.publish(message, transport="sticky", timeout=1))
@@ -93,7 +98,7 @@ def publish(adapter: OnDemand, number: int) -> asyncio.Task[None]:
 @pytest.mark.asyncio
 async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
     slow = SlowToConnect()
-    adapter = OnDemand(slow, SystemClock())
+    adapter = on_demand(slow)
     waiting = [publish(adapter, number) for number in range(5)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()
@@ -109,7 +114,7 @@ async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
 @pytest.mark.asyncio
 async def test_those_who_waited_together_fail_together() -> None:
     slow = SlowToConnect(fails=True)
-    adapter = OnDemand(slow, SystemClock())
+    adapter = on_demand(slow)
     waiting = [publish(adapter, number) for number in range(50)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()
