@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cluster_kit.after_commit.service import FailureHook
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import LockManager
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.sync_messages import SyncMessageManager
 
@@ -50,6 +51,7 @@ class Cluster:
         event_queue: publishes and runs tasks.
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
+        locks: let one at a time in, among all instances.
         registry: the adapters by URL scheme; add your own before start.
         telemetry: reports what happens.
     """
@@ -86,6 +88,7 @@ class Cluster:
         self.event_queue: EventQueue = self._capabilities.event_queue
         self.pubsub: PubSubManager = self._capabilities.pubsub
         self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
+        self.locks: LockManager = self._capabilities.locks
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
         )

@@ -34,6 +34,12 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "broadcast.gap": ("kind", "channel", "subscription", "reason"),
     # published with transaction=; kind is task or sync
     "commit.unpublished": ("kind", "channel", "id", "error"),
+    # locks; key is the name without prefix, times are seconds
+    "lock.acquired": ("key", "fence", "seconds"),
+    "lock.refused": ("key", "seconds", "error"),
+    "lock.suspect": ("key", "fence", "error"),
+    "lock.lost": ("key", "fence", "reason"),
+    "lock.released": ("key", "fence", "seconds"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

@@ -29,15 +29,17 @@ DESCRIBED = (
     "cluster_kit/pubsub",
     "cluster_kit/after_commit",
     "adapters/cluster_kit_sqlalchemy",
+    "cluster_kit/locks",
     "adapters/cluster_kit_amqp",
     "adapters/cluster_kit_amqp/broadcast",
     "adapters/cluster_kit_amqp/plane",
 )
-UNUSED = {"redis_url", "memcached_url", "cache", "locks"}  # of capabilities yet to come
+UNUSED = {"memcached_url", "cache"}  # of capabilities yet to come
 FOLDERS = {
     "event_queue",
     "pubsub",
     "after_commit",
+    "locks",
     "broadcast",
     "plane",
 }  # whose modules the architecture names, too
