@@ -86,6 +86,10 @@ class SlowToConnect:
         self.stored.append(message.id)
 
 
+def on_demand(adapter: SlowToConnect) -> OnDemand:
+    return OnDemand(cast("PubSubAdapter", adapter), SystemClock())
+
+
 def publish(adapter: OnDemand, number: int) -> asyncio.Task[None]:
     message = Broadcast(realm="pubsub", channel="news", id=str(number), body=b"1")
     return asyncio.create_task(adapter.publish(message, transport="sticky", timeout=1))
