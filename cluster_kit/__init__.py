@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit import PublishFailure
     from cluster_kit.broadcast import Event
     from cluster_kit.cache import MISSING, Cache, CacheManager, Loaded
     from cluster_kit.cluster import Cluster
@@ -41,6 +42,7 @@ __all__ = [
     "LockManager",
     "Plugin",
     "PubSubManager",
+    "PublishFailure",
     "Reject",
     "Retry",
     "RetryPolicy",
@@ -67,6 +69,7 @@ _HOME = {
     "LockManager": "locks",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",
+    "PublishFailure": "after_commit",
     "Reject": "message",
     "Retry": "message",
     "RetryPolicy": "retry",

@@ -47,6 +47,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "cache.unavailable": ("cache", "reason"),
     "cache.gap": ("cache", "reason"),
     "cache.linked": ("cache", "live"),
+    # published with transaction=; kind is task or sync
+    "commit.unpublished": ("kind", "channel", "id", "error"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

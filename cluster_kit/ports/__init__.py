@@ -37,6 +37,7 @@ from cluster_kit.ports.locks import (
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
+from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
 
 __all__ = [
     "HEAD_BYTES",
@@ -68,4 +69,6 @@ __all__ = [
     "Received",
     "StoreCapabilities",
     "TaskSpawner",
+    "TransactionAdapter",
+    "TransactionSupport",
 ]
