@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cluster_kit.after_commit import PublishFailure
     from cluster_kit.broadcast import Event
-    from cluster_kit.cache import MISSING, Cache, CacheManager, Loaded
+    from cluster_kit.cache import MISSING, Cache, CacheManager, loaded
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
@@ -38,7 +38,6 @@ __all__ = [
     "Event",
     "EventQueue",
     "Lease",
-    "Loaded",
     "LockManager",
     "Plugin",
     "PubSubManager",
@@ -51,6 +50,7 @@ __all__ = [
     "Subscription",
     "SyncMessageManager",
     "__version__",
+    "loaded",
 ]
 
 _HOME = {
@@ -65,7 +65,7 @@ _HOME = {
     "Event": "broadcast",
     "EventQueue": "event_queue",
     "Lease": "locks",
-    "Loaded": "cache",
+    "loaded": "cache",
     "LockManager": "locks",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",

@@ -100,7 +100,12 @@ class Capabilities:
         )
         self.locks: LockManager = LockManager(app, instance_id, settings.locks, telemetry=telemetry)
         self.caches: CacheManager = CacheManager(
-            app, instance_id, settings, registry=registry, telemetry=telemetry
+            app,
+            instance_id,
+            settings,
+            registry=registry,
+            telemetry=telemetry,
+            after_commit=self.after_commit,
         )
 
     # --- life ----------------------------------------------------------------------------

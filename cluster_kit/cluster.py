@@ -23,8 +23,8 @@ from cluster_kit.telemetry import Telemetry
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.after_commit.service import FailureHook
+    from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
     from cluster_kit.pubsub import PubSubManager

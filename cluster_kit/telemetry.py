@@ -47,7 +47,7 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "cache.unavailable": ("cache", "reason"),
     "cache.gap": ("cache", "reason"),
     "cache.linked": ("cache", "live"),
-    # published with transaction=; kind is task or sync
+    # published with transaction=; kind is task, sync or cache
     "commit.unpublished": ("kind", "channel", "id", "error"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),

@@ -169,7 +169,11 @@ async def test_four_processes_load_once(
         for _ in range(4)
     ]
     if killed:
-        [first] = await eventually(lambda: runs.exists() and runs.read_text().split(), timeout=30)
+
+        def who() -> list[str]:
+            return runs.read_text().split() if runs.exists() else []
+
+        [first] = await eventually(who, timeout=30)
         os.kill(int(first), signal.SIGKILL)
     answers = [
         (process, (await process.communicate())[0].decode().split()) for process in processes

@@ -144,6 +144,28 @@ class Cache(Wrapping):
         if names:
             await engine.invalidation.apply(Change(tags=names))
 
+    async def invalidate_after_commit(
+        self, transaction: object, *keys: str, tags: Iterable[str] = ()
+    ) -> None:
+        """Invalidate keys and tags once `transaction` is committed; after a rollback never.
+
+        Returns at once. What goes wrong after the commit is told to `Cluster.on_publish_failure`,
+        and is made up for as with `delete`.
+
+        Args:
+            transaction: a session or connection of SQLAlchemy, or an object with
+                ``on_commit(callable)`` or ``after_commit(callable)``.
+            keys: to invalidate.
+            tags: whose values to invalidate.
+
+        Raises:
+            UnknownTransactionError: nobody can tell when `transaction` is committed.
+            ConfigurationError: it cannot be committed, or a name is wrong.
+        """
+        checked = tuple(dict.fromkeys(check_key(key) for key in keys))
+        change = Change(keys=checked, tags=check_tags(tags))
+        await (await self._open()).apply_after_commit(transaction, change)
+
     # --- values in objects ---------------------------------------------------------------
 
     async def get_value_in_object(

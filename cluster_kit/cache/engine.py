@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster_kit.after_commit import Parcel
 from cluster_kit.cache.counters import LocalCounters
 from cluster_kit.cache.guard import Guard
 from cluster_kit.cache.invalidation import Invalidation
@@ -16,11 +17,15 @@ from cluster_kit.cache.remote import Remote
 from cluster_kit.cache.shelf import Shelf
 from cluster_kit.cache.tools import Tools
 from cluster_kit.cache.values import Values
+from cluster_kit.codec import JsonCodec
+from cluster_kit.names import new_id
 
 if TYPE_CHECKING:
     import random
 
+    from cluster_kit.after_commit import AfterCommit
     from cluster_kit.cache.backplane import Backplane
+    from cluster_kit.cache.changes import Change
     from cluster_kit.cache.connector import Connector
     from cluster_kit.cache.counters import Counters
     from cluster_kit.cache.options import CacheOptions
@@ -42,6 +47,7 @@ class Surroundings:
         clock: tells the time.
         random: for jitter and pauses.
         report: tells telemetry.
+        after_commit: takes invalidations into transactions.
     """
 
     app: str
@@ -50,6 +56,7 @@ class Surroundings:
     clock: Clock
     random: random.Random
     report: Emit
+    after_commit: AfterCommit
 
 
 class Engine:
@@ -107,6 +114,21 @@ class Engine:
     def live(self) -> bool:
         """Whether invalidations of other instances arrive, as far as known."""
         return self.backplane is None or self.backplane.live
+
+    async def apply_after_commit(self, transaction: object, change: Change) -> None:
+        """Carry out a change once a transaction is committed, or never."""
+
+        async def send() -> None:
+            await self.invalidation.apply(change)
+
+        parcel = Parcel(
+            kind="cache",
+            channel=self._options.name,
+            id=new_id(),
+            body=JsonCodec().encode(change.message()),
+            send=send,
+        )
+        await self._around.after_commit.join(transaction, parcel)
 
     def troubles(self) -> list[str]:
         """Return what is wrong; empty when all is well."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cluster_kit.cache.loaders import Loaded, call
-from cluster_kit.cache.options import check_ttl
 from cluster_kit.cache.remote import fresh, usable
 from cluster_kit.errors import CacheUnavailable
 
@@ -189,9 +188,7 @@ class Load:
         name = f"cache:{tools.options.name}:{self._key}"
         value, ttl, keep = await call(request.load, tools.supervisor, name), request.ttl, True
         if isinstance(value, Loaded):
-            loaded = cast("Loaded[object]", value)
-            value, keep = loaded.value, loaded.keep
-            ttl = ttl if loaded.ttl is None else check_ttl("ttl", loaded.ttl)
+            ttl, keep, value = value.ttl or ttl, value.keep, value.value
         if value is None and tools.options.negative_ttl is not None:
             ttl = tools.options.negative_ttl
         if keep and request.condition is not None:

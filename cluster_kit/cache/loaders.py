@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from cluster_kit.clock import Duration
+from cluster_kit.cache.options import check_ttl
 from cluster_kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from cluster_kit.clock import Duration
     from cluster_kit.supervisor import Supervisor
 
 T = TypeVar("T")
 
-Loader = Callable[[], Awaitable[T] | T]
-"""Loads a value. Async, or sync, then in a thread."""
-
-Condition = Callable[[T], Awaitable[bool] | bool]
-"""Whether a loaded value is to be kept."""
-
 
 @dataclass(frozen=True, slots=True)
-class Loaded(Generic[T]):
-    """What a loader may return to say more than the value.
+class Loaded:
+    """What `loaded` makes."""
 
-    Attributes:
+    value: object
+    ttl: float | None
+    keep: bool
+
+
+def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
+    """Return `value` from a loader, and say more about it. To callers it is the value alone.
+
+    Args:
         value: that was loaded.
         ttl: how long it counts, seconds; None leaves it to the call and the cache.
         keep: False returns the value to the callers and keeps it nowhere.
-    """
 
-    value: T
-    ttl: Duration | None = None
-    keep: bool = True
+    Raises:
+        ConfigurationError: the ttl is wrong.
+    """
+    return cast("T", Loaded(value, check_ttl("ttl", ttl), keep))
 
 
 def check_callable(fn: object) -> None:

@@ -6,28 +6,13 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from string import Formatter
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from cluster_kit.cache.loaders import check_callable
 from cluster_kit.errors import ConfigurationError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Wrap(Protocol):
-    """`Cache.wrap`."""
-
-    async def __call__(
-        self,
-        key: str,
-        fn: Callable[[], Awaitable[T] | T],
-        *,
-        ttl: float | None,
-        tags: Iterable[str],
-    ) -> T:
-        """Return the value of a key, loaded if need be."""
-        ...
 
 
 class Recipe:
@@ -38,7 +23,7 @@ class Recipe:
 
     def __init__(
         self,
-        wrap: Wrap,
+        wrap: Callable[..., Awaitable[Any]],
         key: str | Callable[..., str],
         ttl: float | None,
         tags: Iterable[str],
@@ -77,7 +62,7 @@ class Recipe:
             )
             tags = [tag.format(**given) for tag in self._tags]
             load = functools.partial(function, *args, **kwargs)
-            return await self._wrap(key, load, ttl=self._ttl, tags=tags)
+            return cast("T", await self._wrap(key, load, ttl=self._ttl, tags=tags))
 
         return kept
 

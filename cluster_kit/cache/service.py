@@ -22,6 +22,7 @@ from cluster_kit.wording import suggestion
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock
     from cluster_kit.ports import AdapterContext, CacheStore, Health, PubSubAdapter
     from cluster_kit.registry import AdapterRegistry
@@ -41,7 +42,7 @@ LOOK = 0.2
 class CacheManager:
     """Makes caches and finds them again. Got from `Cluster.caches`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an instance's caches stand on
         self,
         app: str,
         instance_id: str,
@@ -49,11 +50,13 @@ class CacheManager:
         *,
         registry: AdapterRegistry,
         telemetry: Telemetry,
+        after_commit: AfterCommit,
         clock: Clock | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._telemetry = telemetry
+        self._after_commit = after_commit
         self._clock = clock or SystemClock()
         self._stores = Stores(settings, registry)
         pubsub = settings.pubsub.model_copy(
@@ -187,6 +190,7 @@ class CacheManager:
             clock=self._clock,
             random=random.Random(),
             report=self._telemetry.emit,
+            after_commit=self._after_commit,
         )
         supervisor.spawn(self._look_after(), name="caches")
         for cache in self._caches.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from cluster_kit.cache.load import Request
 from cluster_kit.cache.loaders import call, check_callable
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from cluster_kit.cache.engine import Engine
-    from cluster_kit.cache.loaders import Condition, Loader
     from cluster_kit.cache.local import Entry
     from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.stats import CacheStats
@@ -57,14 +56,32 @@ class Wrapping:
 
     # --- loading -------------------------------------------------------------------------
 
+    @overload
     async def wrap(
         self,
         key: str,
-        fn: Loader[T],
+        fn: Callable[[], Awaitable[T]],
+        *,
+        ttl: Duration | None = ...,
+        tags: Iterable[str] = ...,
+    ) -> T: ...
+    @overload
+    async def wrap(
+        self,
+        key: str,
+        fn: Callable[[], T],
+        *,
+        ttl: Duration | None = ...,
+        tags: Iterable[str] = ...,
+    ) -> T: ...
+    async def wrap(
+        self,
+        key: str,
+        fn: Callable[[], object],
         *,
         ttl: Duration | None = None,
         tags: Iterable[str] = (),
-    ) -> T:
+    ) -> object:
         """Return the value of a key; when there is none, the one that `fn()` returns.
 
         However many ask, here and in other instances with the same store, it is loaded once.
@@ -73,7 +90,7 @@ class Wrapping:
 
         Args:
             key: of the value.
-            fn: loads it: async, or sync, then in a thread. It may return `Loaded` to say more.
+            fn: loads it: async, or sync, then in a thread. What it returns by `loaded` says more.
             ttl: of the value; None leaves it to the cache.
             tags: that will invalidate it.
 
@@ -88,21 +105,41 @@ class Wrapping:
             if entry is not None and min(entry.until, entry.eager) > self._monotonic():
                 entry.used = True
                 self._quick_hits += 1
-                return cast("T", entry.copy())
+                return entry.copy()
         check_callable(fn)
         request = Request(load=fn, ttl=check_ttl("ttl", ttl), tags=check_tags(tags))
         checked = check_key(key)
-        return cast("T", await (await self._open()).loading.get(checked, request))
+        return await (await self._open()).loading.get(checked, request)
 
+    @overload
     async def wrap_with_condition(
         self,
         key: str,
-        fn: Loader[T],
+        fn: Callable[[], Awaitable[T]],
+        *,
+        use_cache: bool | None = ...,
+        is_cacheable: Callable[[T], object] | None = ...,
+        ttl: Duration | None = ...,
+    ) -> T: ...
+    @overload
+    async def wrap_with_condition(
+        self,
+        key: str,
+        fn: Callable[[], T],
+        *,
+        use_cache: bool | None = ...,
+        is_cacheable: Callable[[T], object] | None = ...,
+        ttl: Duration | None = ...,
+    ) -> T: ...
+    async def wrap_with_condition(
+        self,
+        key: str,
+        fn: Callable[[], object],
         *,
         use_cache: bool | None = None,
-        is_cacheable: Condition[T] | None = None,
+        is_cacheable: Callable[[Any], object] | None = None,
         ttl: Duration | None = None,
-    ) -> T:
+    ) -> object:
         """Return the value of a key as `wrap` does, and keep it under a condition.
 
         Args:
@@ -121,11 +158,9 @@ class Wrapping:
         life, checked = check_ttl("ttl", ttl), check_key(key)
         engine = await self._open()
         if use_cache is False:
-            return cast("T", await call(fn, engine.supervisor, f"cache:{self.name}:{checked}"))
-        condition = cast("Callable[[object], object] | None", is_cacheable)
-        return cast(
-            "T", await engine.loading.get(checked, Request(load=fn, ttl=life, condition=condition))
-        )
+            return await call(fn, engine.supervisor, f"cache:{self.name}:{checked}")
+        request = Request(load=fn, ttl=life, condition=is_cacheable)
+        return await engine.loading.get(checked, request)
 
     def cached(
         self,

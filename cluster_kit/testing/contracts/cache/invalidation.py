@@ -28,6 +28,22 @@ EACH_WAY = pytest.mark.parametrize("way", list(WAYS))
 MOST_CALLS = 8  # of the store, in one load
 
 
+class Transaction:
+    """As any library might have one."""
+
+    def __init__(self) -> None:
+        self._hooks: list[Callable[[], object]] = []
+
+    def on_commit(self, hook: Callable[[], object]) -> None:
+        """Call `hook` after the commit."""
+        self._hooks.append(hook)
+
+    def end(self, *, committed: bool) -> None:
+        """Commit, or roll back."""
+        for hook in self._hooks if committed else ():
+            hook()
+
+
 @pytest.mark.asyncio
 class InvalidationScenarios(Scenarios):
     """Keys, tags, everything; here and on other instances; while it is loaded."""
@@ -78,6 +94,18 @@ class InvalidationScenarios(Scenarios):
         await bench.sees(two, KEY, "new" if self.features.shared else None)
         # Without a store the news of the old one may come so late that it takes the new one away.
         assert await one.get(KEY) in ({"new"} if self.features.shared else {"new", None})
+
+    @pytest.mark.parametrize("committed", [True, False])
+    async def test_a_transaction_decides(self, bench: Bench, *, committed: bool) -> None:
+        cache, transaction = await bench.cache(), Transaction()
+        await cache.mset({"key": 1, "tagged": 2}, tags=[TAG])
+        await cache.set("other", 3)
+        await cache.invalidate_after_commit(transaction, "key", tags=[TAG])
+        assert await cache.mget("key", "tagged") == [1, 2]
+        transaction.end(committed=committed)
+        await bench.sees(cache, "key", None if committed else 1)
+        await bench.sees(cache, "tagged", None if committed else 2)
+        assert await cache.get("other") == 3
 
     @EACH_WAY
     async def test_a_load_that_began_before_is_not_kept(self, bench: Bench, way: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cluster_kit.cache import MISSING, Loaded
+from cluster_kit.cache import MISSING, loaded
 from cluster_kit.errors import (
     CacheLoadTimeout,
     CacheRecursion,
@@ -20,8 +21,14 @@ from cluster_kit.testing.contracts.cache.bench import Loads, together
 from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from cluster_kit.cache import Cache
     from cluster_kit.testing.contracts.cache.bench import Bench
+
+
+NO_FUNCTION: Any = "no function"
+FALSY: tuple[object, ...] = (None, 0, "", False, [])
 
 
 class OwnError(Exception):
@@ -82,8 +89,8 @@ class LoadingScenarios(Scenarios):
 
     async def test_falsy_values_are_kept(self, bench: Bench) -> None:
         cache = await bench.cache()
-        for number, value in enumerate((None, 0, "", False, [])):
-            load = Loads(lambda value=value: value)  # type: ignore[misc]
+        for number, value in enumerate(FALSY):
+            load = Loads(partial(_same, value))
             for _ in range(3):
                 assert await cache.wrap(f"k{number}", load) == value
             assert load.runs == 1
@@ -163,11 +170,11 @@ class LoadingScenarios(Scenarios):
 
     async def test_a_loader_can_say_more(self, bench: Bench) -> None:
         cache = await bench.cache(negative_ttl=0.2)
-        assert await cache.wrap("ttl", lambda: Loaded(5, ttl=30), ttl=60) == 5
+        assert await cache.wrap("ttl", lambda: loaded(5, ttl=30), ttl=60) == 5
         assert 20 < (await cache.ttl("ttl") or 0) <= 30
-        assert await cache.wrap("not", lambda: Loaded(6, keep=False)) == 6
+        assert await cache.wrap("not", lambda: loaded(6, keep=False)) == 6
         assert await cache.get("not", MISSING) is MISSING
-        assert await cache.wrap("none", lambda: None, ttl=60) is None
+        assert await cache.wrap("none", Loads(lambda: None), ttl=60) is None
         assert 0 < (await cache.ttl("none") or 0) <= 0.2
 
     async def test_what_cannot_be_kept_is_told(self, bench: Bench) -> None:
@@ -175,7 +182,7 @@ class LoadingScenarios(Scenarios):
         with pytest.raises(EncodeError):
             await cache.wrap(KEY, lambda: {1, 2})
         with pytest.raises(ConfigurationError):
-            await cache.wrap(KEY, "no function")  # type: ignore[arg-type]
+            await cache.wrap(KEY, NO_FUNCTION)
         with pytest.raises(ConfigurationError):
             await cache.wrap(KEY, numbers(), tags="text")
 
@@ -251,8 +258,12 @@ class LoadingScenarios(Scenarios):
             cache.cached(key="{nobody}")(user)
 
 
-async def _outcome(cache: Cache, load: object) -> object:
+def _same(value: object) -> object:
+    return value
+
+
+async def _outcome(cache: Cache, load: Callable[[], Awaitable[object]]) -> object:
     try:
-        return await cache.wrap(KEY, load)  # type: ignore[arg-type]
+        return await cache.wrap(KEY, load)
     except OwnError as exc:
         return exc

@@ -25,6 +25,7 @@ BAD_KEYS: tuple[Any, ...] = (
     *(None, 17, b"bytes", ["list"], ("tuple",)),
 )
 BAD_TTLS: tuple[Any, ...] = (0, 0.0, -1, float("nan"), float("inf"), "5", True, False, 31 * 86400)
+BAD_AMOUNTS: tuple[Any, ...] = (0, -1, True, 1.5, "1", 2**31 + 1)
 BAD_VALUES: tuple[Any, ...] = (float("nan"), object(), b"bytes", {1: "x"}, {"x"}, "\ud800")
 
 
@@ -141,9 +142,9 @@ class ValueScenarios(Scenarios):
         for value in BAD_VALUES:
             with pytest.raises(EncodeError):
                 await cache.set(KEY, value)
-        for amount in (0, -1, True, 1.5, "1", 2**31 + 1):
+        for amount in BAD_AMOUNTS:
             with pytest.raises(ConfigurationError):
-                await cache.incr(KEY, amount)  # type: ignore[arg-type]
+                await cache.incr(KEY, amount)
         assert await cache.get(KEY, MISSING) is MISSING
         assert issubclass(ConfigurationError, ValueError)
 
