@@ -71,9 +71,7 @@ class Settings(BaseSettings):
 
     An argument wins over its variable, which wins over the ``.env`` file of the working
     directory. Variables have the arguments' names in upper case after ``CLUSTER_KIT_``, groups
-    joined by two underscores: ``CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY=60``. One environment
-    serves every release: `memcached_url` and `cache` are read by the cache
-    where the release has it, and are otherwise checked and left alone.
+    joined by two underscores: ``CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY=60``.
 
     Attributes:
         app: name of the application, 1 to 40 bytes without a dot; `Cluster` has its own argument
