@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cache.backplane import Backplane
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 REALM = "cache"
 """What keeps invalidations apart from the messages of others."""
+
+_DEFAULT = ""  # no name, so that a cache may be called what the application is called
+_OF_DEFAULT: CacheValues = {"prefix": "ck-default"}
 
 LOOK = 0.2
 """Seconds between two looks at the link to other instances, and at what is still to be told."""
@@ -75,7 +79,9 @@ class CacheManager:
         self._opening: dict[str, asyncio.Lock] = {}
         self._around: Surroundings | None = None
         self._linked: Callable[[], bool] | None = None
-        self.default: Cache = self._add(make_options(app, settings.cache.ttl, {}))
+        self.default: Cache = self._add(
+            _DEFAULT, make_options(app, settings.cache.ttl, _OF_DEFAULT)
+        )
 
     # --- caches --------------------------------------------------------------------------
 
@@ -115,11 +121,11 @@ class CacheManager:
         known = self._caches.get(made.name)
         if known is None:
             self._check(made)
-            known = self._add(made)
+            known = self._add(made.name, made)
         elif known.options != made:
             raise ConfigurationError(f"there is a cache {name!r} with other options")
         if self._around is not None:
-            await self._connect(known)
+            await self._connect(known.name, known)
         return known
 
     def get_cache(self, name: str) -> Cache:
@@ -129,9 +135,11 @@ class CacheManager:
             ConfigurationError: there is none of this name.
         """
         found = self._caches.get(name)
-        if found is None:
+        if found is None and name == self._app:
+            return self.default
+        if found is None or name == _DEFAULT:
             raise ConfigurationError(
-                f"there is no cache {name!r}{suggestion(str(name), self._caches)}"
+                f"there is no cache {name!r}{suggestion(str(name), filter(None, self._caches))}"
             )
         return found
 
@@ -152,7 +160,7 @@ class CacheManager:
 
     def stats(self) -> dict[str, CacheStats]:
         """Return this instance's counters by cache, since each was made."""
-        return {name: cache.stats() for name, cache in self._caches.items()}
+        return {name or self._app: cache.stats() for name, cache in self._caches.items()}
 
     def troubles(self) -> list[str]:
         """Return what is wrong with which cache; empty when all is well."""
@@ -193,9 +201,9 @@ class CacheManager:
             after_commit=self._after_commit,
         )
         supervisor.spawn(self._look_after(), name="caches")
-        for cache in self._caches.values():
-            if cache is not self.default:
-                await self._connect(cache)
+        for name, cache in self._caches.items():
+            if name != _DEFAULT:  # which is connected by its first use
+                await self._connect(name, cache)
 
     async def close(self) -> None:
         """Let the caches rest; what they hold here is gone."""
@@ -210,9 +218,9 @@ class CacheManager:
 
     # --- inside --------------------------------------------------------------------------
 
-    def _add(self, options: CacheOptions) -> Cache:
-        cache = Cache(options, self._clock, CacheStats(), self._engine_of)
-        self._caches[options.name] = cache
+    def _add(self, name: str, options: CacheOptions) -> Cache:
+        cache = Cache(options, self._clock, CacheStats(), partial(self._engine_of, name))
+        self._caches[name] = cache
         return cache
 
     def _check(self, made: CacheOptions) -> None:
@@ -226,8 +234,8 @@ class CacheManager:
         if made.l1_size == 0 and self._stores.is_private(made.store):
             raise ConfigurationError("l1_size=0 needs a store: there is no other place")
 
-    async def _connect(self, cache: Cache) -> None:
-        await self._engine_of(cache.name)
+    async def _connect(self, name: str, cache: Cache) -> None:
+        await self._engine_of(name)
         await self._stores.connect(cache.options.store)
 
     async def _engine_of(self, name: str) -> Engine:
@@ -239,7 +247,7 @@ class CacheManager:
                 return engine
             around = self._around
             if around is None:
-                raise NotStartedError(f"cache {name!r}")
+                raise NotStartedError(f"cache {cache.name!r}")
             connector = self._stores.connector(cache.options.store)
             backplane = self._backplane(cache.options)
             engine = Engine(cache.options, around, connector, backplane, cache.counted)
@@ -269,6 +277,6 @@ class CacheManager:
             for name, engine in tuple(self._engines.items()):
                 if engine.backplane is not None and engine.backplane.look():
                     self._caches[name].look()
-                    self._telemetry.emit("cache.linked", cache=name, live=engine.live)
+                    self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
                 if engine.invalidation.behind:
                     await engine.invalidation.catch_up()

@@ -29,7 +29,7 @@ class Wrapping:
         options: CacheOptions,
         clock: Clock,
         stats: CacheStats,
-        ready: Callable[[str], Awaitable[Engine]],
+        ready: Callable[[], Awaitable[Engine]],
     ) -> None:
         self._options = options
         self._monotonic = clock.monotonic
@@ -180,4 +180,4 @@ class Wrapping:
         return Recipe(self.wrap, key, check_ttl("ttl", ttl), tags)
 
     async def _open(self) -> Engine:
-        return self._engine or await self._ready(self.name)
+        return self._engine or await self._ready()

@@ -72,9 +72,7 @@ def shown_default(path: tuple[str, ...]) -> str:
     )
 
 
-@pytest.mark.parametrize(
-    "document", ["docs/reference/settings.md", "README.md"]
-)
+@pytest.mark.parametrize("document", ["docs/reference/settings.md", "README.md"])
 def test_settings_are_as_in_the_code(document: str) -> None:
     known = paths(Settings)
 

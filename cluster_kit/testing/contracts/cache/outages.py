@@ -121,6 +121,10 @@ class OutageScenarios(Scenarios):
         assert await bench.cache(cluster, ttl=60) is cache
         assert cluster.caches.get_cache("contract") is cache
         assert cluster.caches.get_cache(cluster.name) is cluster.cache
+        namesake = await cluster.caches.create_cache(cluster.name, ttl=60)
+        assert cluster.caches.get_cache(cluster.name) is namesake
+        await namesake.set(KEY, 1)
+        assert await cluster.cache.get(KEY) is None
         with pytest.raises(ConfigurationError):
             await bench.cache(cluster, ttl=61)
         with pytest.raises(ConfigurationError):
