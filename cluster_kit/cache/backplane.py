@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from cluster_kit.cache.changes import Change, Unsent, from_message
-from cluster_kit.errors import ClusterKitError
+from cluster_kit.errors import ClusterKitError, ConnectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,23 +61,39 @@ class Backplane:
         self._monotonic = monotonic
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
+        self._attached = False
+        self._doubted = False
         self.live: bool = False
         self.unsent: Unsent = Unsent()
 
     async def open(self, hearing: Hearing) -> None:
-        """Begin to hear.
+        """Begin to hear, as soon as the broker lets us.
 
         Raises:
             TopologyError: as `PubSubManager.subscribe`.
         """
         self._hearing = hearing
-        await self._pubsub.subscribe(self._channel, self._receive, on_gap=self._gap)
+        await self.attach()
+
+    async def attach(self) -> None:
+        """Begin to hear, unless that is done; without a connection it is to be tried again."""
+        if self._attached or self._hearing is None:
+            return
+        try:
+            await self._pubsub.subscribe(self._channel, self._receive, on_gap=self._gap)
+        except ConnectError as exc:
+            log.warning("invalidations on %s are not heard yet: %s", self._channel, exc)
+            self._doubted = True
+            return
+        self._attached = True
+        if self._doubted:  # what was held meanwhile may have been invalidated unheard
+            self._hearing.missed("invalidations are heard from now on")
         self.live = self._linked()
 
     async def close(self) -> None:
         """Hear nothing more."""
         self._hearing = None
-        self.live = False
+        self.live = self._attached = False
         await self._pubsub.unsubscribe(self._channel, self._receive)
 
     async def tell(self, change: Change) -> bool:
@@ -107,7 +123,7 @@ class Backplane:
         After a loss it is live again once everything that was missed has been told, which takes
         at most `RECOVERY` seconds.
         """
-        if not self._linked():
+        if not self._attached or not self._linked():
             self._linked_since = None
             changed, self.live = self.live, False
             return changed

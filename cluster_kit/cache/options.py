@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors import ConfigurationError, UnknownOptionError
 from cluster_kit.names import check_name
 
 if TYPE_CHECKING:
@@ -82,6 +82,9 @@ def make_options(name: object, default_ttl: float | None, values: CacheValues) -
     Raises:
         ConfigurationError: something is wrong; the text names it.
     """
+    for option in values:
+        if option not in CacheValues.__annotations__:
+            raise UnknownOptionError("create_cache()", option, CacheValues.__annotations__)
     checked = check_name("cache name", name)
     prefix = values.get("prefix")
     ttl = check_ttl("ttl", values.get("ttl"))

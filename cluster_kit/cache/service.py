@@ -18,6 +18,7 @@ from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConfigurationError, NotStartedError
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.transports import Transports
+from cluster_kit.supervisor import logged
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
@@ -213,6 +214,9 @@ class CacheManager:
             cache.use(None)
         for engine in engines.values():
             engine.loading.forget()
+            if engine.backplane is not None:
+                async with logged("leaving a cache's backplane"):
+                    await engine.backplane.close()
         await self._pubsub.close()
         await self._stores.close()
 
@@ -275,6 +279,8 @@ class CacheManager:
         while self._around is not None:
             await self._clock.sleep(LOOK)
             for name, engine in tuple(self._engines.items()):
+                if engine.backplane is not None:
+                    await engine.backplane.attach()
                 if engine.backplane is not None and engine.backplane.look():
                     self._caches[name].look()
                     self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
