@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from cluster_kit.ports import AdapterSpec, TransactionSupport
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["ADAPTER"]
 
 
+@cache  # what is learnt of an engine serves every cluster of the process
 def _transactions() -> TransactionAdapter:
     # Imported here, for it loads SQLAlchemy, which listing adapters must not.
     from cluster_kit_sqlalchemy.transactions import SqlAlchemyTransactions

@@ -36,6 +36,7 @@ from cluster_kit.errors import (
     TopologyError,
     TransportError,
     UnknownOptionError,
+    UnknownTransactionError,
     Unroutable,
 )
 from cluster_kit.message import Reject, Retry, Snooze
@@ -140,6 +141,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             LockAlreadyHeld("a"),
             "lock 'a': this task holds it; ask with reentrant=True to share it",
         ),
+        (
+            UnknownTransactionError("Engine", ["a session", "a connection"]),
+            "transaction= takes a session or a connection, not Engine",
+        ),
         (HandlerTimeout(0.25), "the handler ran longer than 0.25 s"),
         (
             PluginFailedError("mails", "load", KeyError("x")),
@@ -159,6 +164,7 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         UnknownOptionError: ("memory://", "pth", ["path"]),
         AdapterNotFoundError: ("ampq", ["memory", "amqp"]),
         AdapterUnavailableError: ("amqp", "the package aio_pika", "pip install aio-pika"),
+        UnknownTransactionError: ("Engine", ["a session", "a connection"]),
         TopologyError: ("queue 'a'", "x-max-length differs"),
         ConnectError: ("amqp://shop:secret@mq/", "refused"),
         PublishUnconfirmed: ("m1", "no answer within 10 s"),
