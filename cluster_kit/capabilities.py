@@ -53,8 +53,8 @@ class Capabilities:
         event_queue: publishes and runs tasks.
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
-        after_commit: publishes what was published in transactions.
         locks: let one at a time in, among all instances.
+        after_commit: publishes what was published in transactions.
     """
 
     def __init__(  # noqa: PLR0913 - a composition names its parts
@@ -76,8 +76,8 @@ class Capabilities:
         self._background = background
         self._queue_adapter: EventQueueAdapter | None = None
         self._pubsub_adapter: PubSubAdapter | None = None
-        self.after_commit: AfterCommit = AfterCommit(registry, telemetry)
         self._lock_adapter: LockAdapter | None = None
+        self.after_commit: AfterCommit = AfterCommit(registry, telemetry)
         self.event_queue: EventQueue = EventQueue(
             app,
             instance_id,
@@ -112,8 +112,8 @@ class Capabilities:
         await self._queue_adapter.connect()
         self.event_queue.attach(self._queue_adapter, self._background)
         await self._connect_pubsub()
-        self.after_commit.open(self._background)
         await self._connect_locks()
+        self.after_commit.open(self._background)
 
     async def _connect_pubsub(self) -> None:
         lacking = self._pubsub_lacks()

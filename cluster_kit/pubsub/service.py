@@ -54,7 +54,9 @@ class PubSubManager:
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._transports = transports or Transports(settings.transport, settings.transports)
-        self._publisher = Publisher(realm, instance_id, settings, self._transports, self._codec)
+        self._publisher = Publisher(
+            realm, instance_id, settings, self._transports, self._codec, self._report
+        )
         self._counters = Counters()
         self._registrations: list[Registration] = []
         self._reception: Reception | None = None
@@ -160,9 +162,7 @@ class PubSubManager:
 
     async def send(self, made: Broadcast) -> str:
         """Send what `prepare` made, now or later, and return its id. Raises as `publish`."""
-        transport = await self._publisher.send(made, self._connected())
-        told = {"channel": made.channel, "id": made.id, "transport": transport}
-        self._report("broadcast.published", kind=self._realm, **told)
+        await self._publisher.send(made, self._connected())
         return made.id
 
     # --- looking after it ----------------------------------------------------------------

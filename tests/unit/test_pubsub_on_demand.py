@@ -98,7 +98,7 @@ def publish(adapter: OnDemand, number: int) -> asyncio.Task[None]:
 @pytest.mark.asyncio
 async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
     slow = SlowToConnect()
-    adapter = on_demand(slow)
+    adapter = OnDemand(cast("PubSubAdapter", slow), SystemClock())
     waiting = [publish(adapter, number) for number in range(5)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()
@@ -114,7 +114,7 @@ async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
 @pytest.mark.asyncio
 async def test_those_who_waited_together_fail_together() -> None:
     slow = SlowToConnect(fails=True)
-    adapter = on_demand(slow)
+    adapter = OnDemand(cast("PubSubAdapter", slow), SystemClock())
     waiting = [publish(adapter, number) for number in range(50)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()
