@@ -222,7 +222,7 @@ async def test_a_blocked_broker_is_told_waited_for_and_consumed_from(
                 await received.ack()
             # They arrive too, although the broker reads nothing from whoever publishes.
             await eventually(
-                lambda: asyncio.to_thread(counts, rabbitmq_server, made.queue().full),
+                lambda: asyncio.to_thread(counts, own_rabbitmq_server, made.queue().full),
                 lambda found: found == (0, 0),
             )
             task = made.task()

@@ -37,10 +37,10 @@ LISTEN = """
 
 
 @pytest.fixture(scope="module")
-def node(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
+def node(own_rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
     """One whose ports and files are this machine's."""
-    if Path(rabbitmq_server.origin).is_file():
-        yield rabbitmq_server
+    if Path(own_rabbitmq_server.origin).is_file():
+        yield own_rabbitmq_server
         return
     try:
         own = start_rabbitmq([local_node])
