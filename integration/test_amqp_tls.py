@@ -17,7 +17,12 @@ from cluster_kit.testing.servers.local import local_node
 from cluster_kit.testing.waiting import eventually
 from integration.amqp_bench import Taker, bench
 
-pytestmark = [pytest.mark.broker, pytest.mark.own_broker, pytest.mark.asyncio]
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.own_broker,
+    pytest.mark.asyncio,
+    pytest.mark.timeout(180),  # a node may have to be started first
+]
 
 FILES = Path(__file__).parents[1] / "tests" / "unit" / "certificates"
 CA, SERVER, CLIENT = (str(FILES / name) for name in ("ca.pem", "server.pem", "client.pem"))
