@@ -15,7 +15,8 @@ from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import check_message_id, new_id
-from cluster_kit_amqp.link import Incoming, Message
+from cluster_kit_amqp import plain
+from cluster_kit_amqp.link import Incoming, Message, Packed
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
@@ -53,6 +54,35 @@ def to_message(
         app: the publishing application.
         expiration_ms: for an undelayed task: when the broker is to expire it.
     """
+    headers = _plain_headers(envelope)
+    if headers is None:
+        headers = _headers(envelope)
+    return Message(
+        body=envelope.body,
+        headers=headers,
+        message_id=copy_id,
+        content_type=_cut(envelope.content_type or "", _MAX_TEXT_BYTES) or None,
+        app_id=app,
+        timestamp=envelope.published_at,
+        expiration_ms=expiration_ms,
+    )
+
+
+def _plain_headers(envelope: Envelope) -> Mapping[str, object] | None:
+    published_at = envelope.published_at
+    if envelope.headers or published_at is None or envelope.crashes or envelope.death is not None:
+        return None
+    own = envelope.max_retries, envelope.timeout, envelope.expires_at
+    if own != _NOTHING_OF_ITS_OWN:
+        return None
+    raw = plain.pack(envelope.id, envelope.attempt, envelope.origin, _ms(published_at))
+    return None if raw is None else Packed(raw, plain.unpack)
+
+
+_NOTHING_OF_ITS_OWN = (None, None, None)
+
+
+def _headers(envelope: Envelope) -> Mapping[str, object]:
     headers = _fitting(user_headers(envelope.headers)) if envelope.headers else {}
     headers["ck-id"] = envelope.id
     headers["ck-attempt"] = envelope.attempt
@@ -70,15 +100,7 @@ def to_message(
         headers["ck-published-at"] = _ms(envelope.published_at)
     if envelope.death is not None:
         headers.update(_death_headers(envelope.death))
-    return Message(
-        body=envelope.body,
-        headers=headers,
-        message_id=copy_id,
-        content_type=_cut(envelope.content_type or "", _MAX_TEXT_BYTES) or None,
-        app_id=app,
-        timestamp=envelope.published_at,
-        expiration_ms=expiration_ms,
-    )
+    return headers
 
 
 def _death_headers(death: Death) -> dict[str, object]:
@@ -152,6 +174,9 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     >>> envelope.attempt, envelope.headers, len(envelope.id)
     (1, {'tenant': 'x'}, 32)
     """
+    headers = message.headers
+    if type(headers) is Packed and not dead and (task := plain.read(headers.raw)) is not None:
+        return _of_plain(task, message, queue)
     users: dict[str, object] = {}
     envelope = Envelope(
         queue=queue,
@@ -161,7 +186,7 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
         published_at=message.timestamp,
         headers=users,
     )
-    for name, value in message.headers.items():
+    for name, value in headers.items():
         if name in _NUMBERS:
             attribute, least, most, unit = _NUMBERS[name]
             if type(value) is int and least <= value <= most:
@@ -171,8 +196,22 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
         elif not name.startswith(_RESERVED):
             users[name] = value
     if dead:
-        envelope.death = _death(message.headers, queue)
+        envelope.death = _death(headers, queue)
     return envelope
+
+
+def _of_plain(task: plain.Plain, message: Message, queue: QueueName) -> Envelope:
+    id_, attempt, origin, ms = task
+    return Envelope(
+        queue=queue,
+        id=id_,
+        body=message.body,
+        content_type=message.content_type or None,
+        published_at=ms / 1000 if 0 <= ms <= _MAX_MS else message.timestamp,
+        attempt=max(attempt, 1),
+        origin=origin,
+        headers={},
+    )
 
 
 _NUMBERS = {

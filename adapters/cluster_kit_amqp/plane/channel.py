@@ -239,29 +239,27 @@ class PlaneChannel(QueueCalls):
 
     # --- frames ------------------------------------------------------------------------------
 
-    def frame(self, kind: int, data: bytes, start: int, stop: int) -> None:
-        """Take a frame of this channel.
+    def frame(self, kind: int, data: bytes, start: int, stop: int) -> int:
+        """Take a frame of this channel, perhaps with what belongs to it; return where that ends.
 
         Raises:
             MalformedError: it is not one that may come now.
         """
         if kind != METHOD:
-            if self._closing:
-                return
-            if kind == HEADER:
-                self._content.header(data[start:stop])
-            else:
-                self._content.body(data[start:stop])
-            return
+            if not self._closing:
+                take = self._content.header if kind == HEADER else self._content.body
+                take(data[start:stop])
+            return stop + 1
         (index,) = U32.unpack_from(data, start)
         if self._closing:
             self._closing_method(index)
         elif self._content.arriving:
             raise MalformedError("a method came where a message was to go on")
         elif index == methods.BASIC_DELIVER:
-            self._deliveries.begin(data, start, stop)
+            return self._deliveries.take(data, start, stop, self._carrier.frame_max)
         else:
             self._method(index, data[start + 4 : stop])
+        return stop + 1
 
     def _method(self, index: int, arguments: bytes) -> None:
         match index:
@@ -272,7 +270,7 @@ class PlaneChannel(QueueCalls):
             case methods.BASIC_RETURN:
                 told = methods.read_return(arguments)
                 self._content.begin(
-                    lambda properties, _: self._confirms.returned(told, properties.message_id)
+                    lambda message: self._confirms.returned(told, message.message_id)
                 )
             case methods.BASIC_CANCEL:
                 self._cancelled(*methods.read_cancel(arguments))

@@ -191,18 +191,19 @@ class AmqpProtocol(asyncio.Protocol):
         """The number of a channel may be used again."""
         self._channels.pop(channel.number, None)
 
-    def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> None:
+    def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> int:
         channel = self._channels.get(number)
         if channel is not None:
-            channel.frame(kind, data, start, stop)
-        elif self.lost is not None:
-            return
-        elif number:
+            return channel.frame(kind, data, start, stop)
+        if self.lost is not None:
+            return stop + 1
+        if number:
             raise MalformedError(f"a frame came for channel {number}, which is not open")
-        elif kind == METHOD:
+        if kind == METHOD:
             self._on_method(U32.unpack_from(data, start)[0], data[start + 4 : stop])
         elif kind != HEARTBEAT:
             raise MalformedError("a message came on channel 0")
+        return stop + 1
 
     # --- the connection ----------------------------------------------------------------------
 
