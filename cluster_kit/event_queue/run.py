@@ -145,9 +145,13 @@ class Run:
             deadlines.end(self)
             for timer in self._timers:
                 timer.cancel()
-        if self._task is not None and self._task.cancelling():
-            await self._uncancel(self._task, error)
-        return self._verdict(error)
+        try:
+            if self._task is not None and self._task.cancelling():
+                await self._uncancel(self._task, error)
+            return self._verdict(error)
+        finally:
+            # Its traceback has this frame: together they would wait for the garbage collector.
+            error = None
 
     async def _uncancel(self, task: asyncio.Task[object], error: BaseException | None) -> None:
         """Forget that the task was cancelled: settling the outcome must not be cut short by it.

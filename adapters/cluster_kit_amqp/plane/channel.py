@@ -159,14 +159,20 @@ class PlaneChannel(QueueCalls):
         """Publish; what is returned waits for the broker's answer."""
         self._require()
         pieces, pending = self._encode(_mandatory_frame, exchange, key, message)
-        if self._carrier.room.free:
-            return self._put(pieces, pending)
-        return self._put_later(pieces, pending)
+        if not self._carrier.room.enter_if_free(pending.size):
+            return self._put_later(pieces, pending)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
 
     def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
         """Publish without waiting, for room or for the answer."""
         self._require()
-        return self._put(*self._encode(_plain_frame, exchange, key, message))
+        pieces, pending = self._encode(_plain_frame, exchange, key, message)
+        self._carrier.room.enter(pending.size)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
 
     def _encode(
         self, frame: Callable[[int, str, str], bytes], exchange: str, key: str, message: Message
@@ -188,13 +194,6 @@ class PlaneChannel(QueueCalls):
             pieces += (HEAD.pack(BODY, number, len(body)), body, END)
         future: asyncio.Future[None] = self._carrier.loop.create_future()
         return pieces, Pending(future, size + len(body), message.message_id, exchange, key)
-
-    def _put(self, pieces: list[bytes], pending: Pending) -> asyncio.Future[None]:
-        """Write a message, whether there is room or not."""
-        self._carrier.room.enter(pending.size)
-        self._confirms.add(pending)
-        self._carrier.send_all(pieces)
-        return pending.future
 
     async def _put_later(self, pieces: list[bytes], pending: Pending) -> None:
         """Write a message when there is room."""
