@@ -62,7 +62,8 @@ class PublishOptions:
         headers: Headers | None,
     ) -> PublishOptions:
         """Return the options, or raise `ConfigurationError` or `EncodeError` naming the bad one."""
-        if timeout is max_retries is delay is ttl is headers is None:
+        given = timeout, max_retries, delay, ttl, headers
+        if given == _NOTHING:
             return _NO_OPTIONS
         return cls(
             timeout=check_timeout(timeout),
@@ -73,6 +74,7 @@ class PublishOptions:
         )
 
 
+_NOTHING = (None,) * 5
 _NO_OPTIONS = PublishOptions(timeout=None, max_retries=None, delay=0.0, ttl=None, headers={})
 
 
