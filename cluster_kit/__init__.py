@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import Lease, LockManager
     from cluster_kit.message import DeadLetter, DeadReason, Delivery, Reject, Retry, Snooze
     from cluster_kit.plugin import Plugin
     from cluster_kit.pubsub import PubSubManager, Subscription
@@ -31,6 +32,8 @@ __all__ = [
     "Delivery",
     "Event",
     "EventQueue",
+    "Lease",
+    "LockManager",
     "Plugin",
     "PubSubManager",
     "Reject",
@@ -51,6 +54,8 @@ _HOME = {
     "Delivery": "message",
     "Event": "broadcast",
     "EventQueue": "event_queue",
+    "Lease": "locks",
+    "LockManager": "locks",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",
     "Reject": "message",

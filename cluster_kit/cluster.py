@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import LockManager
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.sync_messages import SyncMessageManager
 
@@ -49,6 +50,7 @@ class Cluster:
         event_queue: publishes and runs tasks.
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
+        locks: let one at a time in, among all instances.
         registry: the adapters by URL scheme; add your own before start.
         telemetry: reports what happens.
     """
@@ -84,6 +86,7 @@ class Cluster:
         self.event_queue: EventQueue = self._capabilities.event_queue
         self.pubsub: PubSubManager = self._capabilities.pubsub
         self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
+        self.locks: LockManager = self._capabilities.locks
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
         )

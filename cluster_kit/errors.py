@@ -25,6 +25,11 @@
     │   ├── EncodeError (ValueError)  the payload or a header cannot be encoded
     │   ├── DecodeError (ValueError)  a body cannot be decoded
     │   └── MessageTooLargeError (ValueError)  over a size limit
+    ├── LockError
+    │   ├── LockTimeout (TimeoutError)  somebody else held the lock the whole time
+    │   ├── LockUnavailable           the server of the locks did not answer
+    │   ├── LockLost                  the lock is not ours any more, or was given back
+    │   └── LockAlreadyHeld           the same task has it and would wait for itself
     ├── HandlerTimeout (TimeoutError) a handler ran longer than its timeout
     └── PluginError
         ├── PluginFailedError         a hook raised
@@ -36,38 +41,14 @@ changed. Errors of drivers are always translated; passwords never reach a messag
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from cluster_kit.pickling import reduced
 from cluster_kit.urls import redact_url
+from cluster_kit.wording import shorten, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    """Return `text`, cut to at most `limit` characters."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` when a known name is close to `name`, else nothing."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def reduced(error: BaseException) -> tuple[Any, ...]:
-    """Return what pickle and copy make `error` of again: its text and attributes as they are.
-
-    By default they call the class with the text alone, which is not what it takes.
-    """
-    return _revived, (type(error), error.args), dict(vars(error))
-
-
-def _revived(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    return error
 
 
 class ClusterKitError(Exception):
@@ -280,6 +261,43 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         super().__init__(f"the handler ran longer than {timeout:g} s")
+
+
+class LockError(ClusterKitError):
+    """Around locks. `key` is the lock's, without the prefix of the application; `reason` is why."""
+
+    key: str
+    reason: str
+    retryable = True
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key, self.reason = key, redact_url(reason)
+        super().__init__(f"lock {key!r}: {self.reason}")
+
+
+class LockTimeout(LockError, TimeoutError):  # noqa: N818 - the name is the contract's
+    """It was waited for in vain: somebody else held it. `waited` is in seconds."""
+
+    def __init__(self, key: str, waited: float) -> None:
+        self.waited: float = waited
+        super().__init__(key, f"held by somebody else all of the {waited:.3g} s waited")
+
+
+class LockUnavailable(LockError):  # noqa: N818 - the name is the contract's
+    """The server gave no usable answer in time. What was asked may have happened there."""
+
+
+class LockLost(LockError):  # noqa: N818 - the name is the contract's
+    """It is not ours any more. What it protected may be touched by others from now on."""
+
+
+class LockAlreadyHeld(LockError):  # noqa: N818 - the name is the contract's
+    """The task that asks has it, and would wait for itself; see ``reentrant=True``."""
+
+    retryable = False
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "this task holds it; ask with reentrant=True to share it")
 
 
 class PluginError(ClusterKitError):

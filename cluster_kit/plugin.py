@@ -13,13 +13,14 @@ from cluster_kit.errors import (
     LifecycleError,
     PluginFailedError,
     PluginRequirementError,
-    suggestion,
 )
 from cluster_kit.names import check_name, check_topic
 from cluster_kit.supervisor import being_cancelled
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import LockManager
     from cluster_kit.ports import ClusterHealth
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
@@ -39,6 +40,7 @@ class Host(Protocol):
     event_queue: EventQueue
     pubsub: PubSubManager
     sync_messages: SyncMessageManager
+    locks: LockManager
     registry: AdapterRegistry
     telemetry: Telemetry
 

@@ -12,7 +12,7 @@ from cluster_kit.urls import url_scheme
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter, PubSubAdapter
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter, LockAdapter, PubSubAdapter
 
 GROUP = "cluster_kit.adapters"
 """Entry-point group in which a distribution names its `AdapterSpec`."""
@@ -88,12 +88,16 @@ class AdapterRegistry:
     ) -> PubSubAdapter: ...
     @overload
     def create(
-        self, capability: str, url: str, context: AdapterContext
-    ) -> EventQueueAdapter | PubSubAdapter: ...
+        self, capability: Literal["locks"], url: str, context: AdapterContext
+    ) -> LockAdapter: ...
+    @overload
     def create(
         self, capability: str, url: str, context: AdapterContext
-    ) -> EventQueueAdapter | PubSubAdapter:
-        """Make the adapter of a capability (``event_queue`` or ``pubsub``) for `url`.
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter: ...
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter:
+        """Make the adapter of a capability (``event_queue``, ``pubsub`` or ``locks``) for `url`.
 
         Raises:
             ConfigurationError: as `find`; or the adapter lacks this capability; or an option of

@@ -32,6 +32,12 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "broadcast.dropped": ("kind", "channel", "id", "subscription"),
     "broadcast.repeated": ("kind", "channel", "id", "subscription"),
     "broadcast.gap": ("kind", "channel", "subscription", "reason"),
+    # locks; key is the name without prefix, times are seconds
+    "lock.acquired": ("key", "fence", "seconds"),
+    "lock.refused": ("key", "seconds", "error"),
+    "lock.suspect": ("key", "fence", "error"),
+    "lock.lost": ("key", "fence", "reason"),
+    "lock.released": ("key", "fence", "seconds"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

@@ -22,7 +22,10 @@ from cluster_kit_amqp.link import (
     LinkDown,
     LinkError,
     Message,
+    Nacked,
+    Refused,
     Returned,
+    Unencodable,
     Unsent,
 )
 from cluster_kit_amqp.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LONGEST_EXPIRATION_MS = 2**32 - 1
+_MOST_NACKS = 4  # of one task: a full queue is told after a second
+_PAUSE_AFTER_NACK = 0.1  # seconds, times the number of them
 _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it was given
 
 
@@ -89,10 +94,11 @@ class Publisher:
                 if channel is None:
                     channel = await self._ready_channel(link, envelope, target, progress)
                 message = self._message(envelope, target, progress)
-                await channel.publish(target.exchange, target.key, message)
-            except asyncio.CancelledError as exc:
-                progress.unknown = progress.unknown or not isinstance(exc, Unsent)
-                raise
+                try:
+                    await channel.publish(target.exchange, target.key, message)
+                except asyncio.CancelledError as exc:
+                    progress.unknown = progress.unknown or not isinstance(exc, Unsent)
+                    raise
             except (LinkError, TopologyError) as exc:
                 await self._went_wrong(envelope, target, progress, exc)
             else:
@@ -183,8 +189,10 @@ class Publisher:
                 self._returned(envelope, target, progress, error)
             case TopologyError():
                 self._do_without_ladder(target, error)
+            case Nacked() | Refused() | Unencodable():
+                await self._not_taken(progress, error)
             case _:
-                raise progress.unfinished(progress.refused(error)) from error
+                raise error
 
     async def _channel_lost(
         self, envelope: Envelope, target: _Target, progress: Progress, error: ChannelDown
@@ -203,6 +211,13 @@ class Publisher:
             raise error
         log.info("delays go along the chain from now on: %s", error)
         self._ladder = False
+
+    async def _not_taken(self, progress: Progress, error: Nacked | Refused | Unencodable) -> None:
+        """Give up, but not at once: a quorum queue without a leader yet answers as a full one."""
+        progress.nacks, progress.trouble = progress.nacks + 1, error.reason
+        if not isinstance(error, Nacked) or progress.nacks > _MOST_NACKS:
+            raise progress.unfinished(progress.refused(error)) from error
+        await self._context.clock.sleep(_PAUSE_AFTER_NACK * progress.nacks)
 
     def _returned(
         self, envelope: Envelope, target: _Target, progress: Progress, error: Returned

@@ -25,6 +25,15 @@ from cluster_kit.ports.event_queue import (
     QueueDepth,
     Received,
 )
+from cluster_kit.ports.locks import (
+    Claim,
+    Contender,
+    Grant,
+    LockAdapter,
+    LockCapabilities,
+    LockFactory,
+    LockHolder,
+)
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
 
@@ -33,15 +42,22 @@ __all__ = [
     "AdapterHealth",
     "AdapterSpec",
     "BroadcastLimits",
+    "Claim",
     "ClusterHealth",
     "Consumer",
+    "Contender",
     "DeadEntry",
     "Emit",
     "EventQueueAdapter",
     "EventQueueFactory",
+    "Grant",
     "Health",
     "HealthStatus",
     "Listener",
+    "LockAdapter",
+    "LockCapabilities",
+    "LockFactory",
+    "LockHolder",
     "PubSubAdapter",
     "PubSubFactory",
     "QueueDepth",

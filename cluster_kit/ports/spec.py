@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster_kit.ports.event_queue import EventQueueFactory
+    from cluster_kit.ports.locks import LockFactory
     from cluster_kit.ports.pubsub import PubSubFactory
 
 
@@ -22,6 +23,7 @@ class AdapterSpec:
         schemes: URL schemes that choose it.
         event_queue: makes an event queue adapter; None when it has none.
         pubsub: makes a publish-subscribe adapter; None when it has none.
+        locks: makes a lock adapter; None when it has none.
         install: what to type when the driver is missing.
     """
 
@@ -29,8 +31,9 @@ class AdapterSpec:
     schemes: tuple[str, ...]
     event_queue: EventQueueFactory | None = None
     pubsub: PubSubFactory | None = None
+    locks: LockFactory | None = None
     install: str = ""
 
-    def capabilities(self) -> Mapping[str, EventQueueFactory | PubSubFactory | None]:
+    def capabilities(self) -> Mapping[str, EventQueueFactory | PubSubFactory | LockFactory | None]:
         """Return capability name to factory."""
-        return {"event_queue": self.event_queue, "pubsub": self.pubsub}
+        return {"event_queue": self.event_queue, "pubsub": self.pubsub, "locks": self.locks}

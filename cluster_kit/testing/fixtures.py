@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cluster_kit.testing.clock import FakeClock
     from cluster_kit.testing.factory import ClusterFactory
     from cluster_kit.testing.proxy import FaultProxy
-    from cluster_kit.testing.servers import RabbitServer
+    from cluster_kit.testing.servers import PlainServer, RabbitServer
+    from cluster_kit.testing.servers.plain import Kind
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,47 @@ def rabbitmq(rabbitmq_server: RabbitServer) -> str:
     is the URL as given: there, names must keep tests apart.
     """
     return rabbitmq_server.new_url()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[PlainServer]:
+    """A Redis for the whole run, found as `rabbitmq_server` is."""
+    from cluster_kit.testing.servers import REDIS
+
+    yield from _serve(REDIS)
+
+
+@pytest.fixture
+def redis(redis_server: PlainServer) -> str:
+    """URL of a Redis that all tests share: the name of an application keeps them apart."""
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[PlainServer]:
+    """A memcached for the whole run, found as `rabbitmq_server` is."""
+    from cluster_kit.testing.servers import MEMCACHED
+
+    yield from _serve(MEMCACHED)
+
+
+@pytest.fixture
+def memcached(memcached_server: PlainServer) -> str:
+    """URL of a memcached that all tests share: the name of an application keeps them apart."""
+    return memcached_server.url
+
+
+def _serve(kind: Kind) -> Iterator[PlainServer]:
+    from cluster_kit.testing.servers import NodeUnavailableError, start_plain
+
+    try:
+        server = start_plain(kind)
+    except NodeUnavailableError as exc:
+        if os.environ.get("CI"):
+            pytest.fail(str(exc), pytrace=False)
+        pytest.skip(str(exc))
+    yield server
+    server.close()
 
 
 @pytest_asyncio.fixture

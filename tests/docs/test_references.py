@@ -27,14 +27,16 @@ DESCRIBED = (
     "cluster_kit",
     "cluster_kit/event_queue",
     "cluster_kit/pubsub",
+    "cluster_kit/locks",
     "adapters/cluster_kit_amqp",
     "adapters/cluster_kit_amqp/broadcast",
     "adapters/cluster_kit_amqp/plane",
 )
-UNUSED = {"redis_url", "memcached_url", "cache", "locks"}  # of capabilities yet to come
+UNUSED = {"memcached_url", "cache"}  # of capabilities yet to come
 FOLDERS = {
     "event_queue",
     "pubsub",
+    "locks",
     "broadcast",
     "plane",
 }  # whose modules the architecture names, too

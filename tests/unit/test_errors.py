@@ -21,6 +21,11 @@ from cluster_kit.errors import (
     ConnectionLost,
     HandlerTimeout,
     InvalidNameError,
+    LockAlreadyHeld,
+    LockError,
+    LockLost,
+    LockTimeout,
+    LockUnavailable,
     MessageTooLargeError,
     NotStartedError,
     PluginFailedError,
@@ -32,10 +37,9 @@ from cluster_kit.errors import (
     TransportError,
     UnknownOptionError,
     Unroutable,
-    shorten,
-    suggestion,
 )
 from cluster_kit.message import Reject, Retry, Snooze
+from cluster_kit.wording import shorten, suggestion
 
 CLASSES = {
     name: kind
@@ -70,7 +74,8 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
     kind = CLASSES[name]
 
     assert inspect.getdoc(kind)
-    assert kind.retryable is (issubclass(kind, TransportError | HandlerTimeout))
+    passing = issubclass(kind, TransportError | HandlerTimeout | LockError)
+    assert kind.retryable is (passing and kind is not LockAlreadyHeld)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,13 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             MessageTooLargeError("the payload", 12, 10),
             "the payload has 12 bytes, the limit is 10",
         ),
+        (LockTimeout("a", 0.25), "lock 'a': held by somebody else all of the 0.25 s waited"),
+        (LockUnavailable("a", "refused"), "lock 'a': refused"),
+        (LockLost("a", "it was given back"), "lock 'a': it was given back"),
+        (
+            LockAlreadyHeld("a"),
+            "lock 'a': this task holds it; ask with reentrant=True to share it",
+        ),
         (HandlerTimeout(0.25), "the handler ran longer than 0.25 s"),
         (
             PluginFailedError("mails", "load", KeyError("x")),
@@ -152,6 +164,11 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         PublishUnconfirmed: ("m1", "no answer within 10 s"),
         PublishManyError: (["a"], {"b": ConnectionLost("gone")}),
         MessageTooLargeError: ("the payload", 12, 10),
+        LockError: ("a", "why"),
+        LockTimeout: ("a", 0.25),
+        LockUnavailable: ("a", "why"),
+        LockLost: ("a", "why"),
+        LockAlreadyHeld: ("a",),
         HandlerTimeout: (0.25,),
         PluginFailedError: ("mails", "load", KeyError("x")),
     }
