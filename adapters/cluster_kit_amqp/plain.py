@@ -10,10 +10,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from cluster_kit.message import Envelope
+from cluster_kit_amqp.link import Message, Packed
+
+if TYPE_CHECKING:
+    from cluster_kit.names import QueueName
+
+MAX_MS = 253_402_300_799_000
+"""The end of the year 9999, milliseconds since 1970: the last a datetime can be."""
 
 _ID_SIZE = 32  # bytes, of ids this library makes
 _LONGEST_ORIGIN = 255  # bytes
 _NAMES = ("ck-id", "ck-attempt", "ck-origin", "ck-published-at")
+_NOTHING_OF_ITS_OWN = (None, None, None)
 _LAST_SMALL = 2**31 - 1  # of the type an attempt has, and a time has not
 # Names with their length, letters of types, the length of the id (4.2.5.5).
 _ID = b"\x05ck-idS\x00\x00\x00\x20"
@@ -26,6 +37,37 @@ _SIZE_WITHOUT_ORIGIN = struct.calcsize(_FIELDS.format(0))
 
 Plain = tuple[str, int, str, int]
 """What the four say, in their order; the time in milliseconds since 1970."""
+
+
+def headers(envelope: Envelope) -> Packed | None:
+    """Return the headers of a task; None when it has others."""
+    published_at = envelope.published_at
+    if envelope.headers or published_at is None or envelope.crashes or envelope.death is not None:
+        return None
+    if (envelope.max_retries, envelope.timeout, envelope.expires_at) != _NOTHING_OF_ITS_OWN:
+        return None
+    milliseconds = round(published_at * 1000)
+    raw = pack(envelope.id, envelope.attempt, envelope.origin, milliseconds)
+    return None if raw is None else Packed(raw, unpack)
+
+
+def envelope(packed: Packed, message: Message, queue: QueueName) -> Envelope | None:
+    """Return what a message of `queue` says; None when its headers are others."""
+    found = read(packed.raw)
+    if found is None:
+        return None
+    id_, attempt, origin, milliseconds = found
+    known = 0 <= milliseconds <= MAX_MS
+    return Envelope(
+        queue=queue,
+        id=id_,
+        body=message.body,
+        content_type=message.content_type or None,
+        published_at=milliseconds / 1000 if known else message.timestamp,
+        attempt=max(attempt, 1),
+        origin=origin,
+        headers={},
+    )
 
 
 @lru_cache(maxsize=256)

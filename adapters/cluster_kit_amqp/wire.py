@@ -29,7 +29,6 @@ MAX_HEADERS_BYTES = 96 * 1024
 
 _MAX_TEXT_BYTES = 255
 _MAX_COUNT = 2**31 - 1
-_MAX_MS = 253_402_300_799_000  # the end of the year 9999, the last a datetime can be
 _RESERVED = ("ck-", "x-")
 _ROUTING = ("CC", "BCC")
 _REASONS = {reason.value: reason for reason in DeadReason}
@@ -54,7 +53,7 @@ def to_message(
         app: the publishing application.
         expiration_ms: for an undelayed task: when the broker is to expire it.
     """
-    headers = _plain_headers(envelope)
+    headers: Mapping[str, object] | None = plain.headers(envelope)
     if headers is None:
         headers = _headers(envelope)
     return Message(
@@ -66,20 +65,6 @@ def to_message(
         timestamp=envelope.published_at,
         expiration_ms=expiration_ms,
     )
-
-
-def _plain_headers(envelope: Envelope) -> Mapping[str, object] | None:
-    published_at = envelope.published_at
-    if envelope.headers or published_at is None or envelope.crashes or envelope.death is not None:
-        return None
-    own = envelope.max_retries, envelope.timeout, envelope.expires_at
-    if own != _NOTHING_OF_ITS_OWN:
-        return None
-    raw = plain.pack(envelope.id, envelope.attempt, envelope.origin, _ms(published_at))
-    return None if raw is None else Packed(raw, plain.unpack)
-
-
-_NOTHING_OF_ITS_OWN = (None, None, None)
 
 
 def _headers(envelope: Envelope) -> Mapping[str, object]:
@@ -175,8 +160,8 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     (1, {'tenant': 'x'}, 32)
     """
     headers = message.headers
-    if type(headers) is Packed and not dead and (task := plain.read(headers.raw)) is not None:
-        return _of_plain(task, message, queue)
+    if type(headers) is Packed and not dead and (task := plain.envelope(headers, message, queue)):
+        return task
     users: dict[str, object] = {}
     envelope = Envelope(
         queue=queue,
@@ -200,26 +185,12 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     return envelope
 
 
-def _of_plain(task: plain.Plain, message: Message, queue: QueueName) -> Envelope:
-    id_, attempt, origin, ms = task
-    return Envelope(
-        queue=queue,
-        id=id_,
-        body=message.body,
-        content_type=message.content_type or None,
-        published_at=ms / 1000 if 0 <= ms <= _MAX_MS else message.timestamp,
-        attempt=max(attempt, 1),
-        origin=origin,
-        headers={},
-    )
-
-
 _NUMBERS = {
     "ck-attempt": ("attempt", 1, _MAX_COUNT, None),
-    "ck-published-at": ("published_at", 0, _MAX_MS, 1000),
+    "ck-published-at": ("published_at", 0, plain.MAX_MS, 1000),
     "ck-max-retries": ("max_retries", 0, MAX_RETRIES, None),
     "ck-timeout-ms": ("timeout", 1, int(MAX_WAIT * 1000), 1000),
-    "ck-expires-at": ("expires_at", 0, _MAX_MS, 1000),
+    "ck-expires-at": ("expires_at", 0, plain.MAX_MS, 1000),
     "ck-crashes": ("crashes", 0, _MAX_COUNT, None),
 }
 """What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
@@ -298,7 +269,7 @@ def _death(headers: Mapping[str, object], queue: QueueName) -> Death:
     """
     if "x-death" in headers or "x-first-death-reason" in headers:
         return _broker_death(headers, queue)
-    died_ms = _whole(headers, "ck-died-at", 0, _MAX_MS)
+    died_ms = _whole(headers, "ck-died-at", 0, plain.MAX_MS)
     return Death(
         reason=_reason(headers),
         error_type=_text(headers, "ck-error-type", _MAX_TEXT_BYTES),

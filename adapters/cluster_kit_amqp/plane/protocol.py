@@ -215,10 +215,9 @@ class AmqpProtocol(asyncio.Protocol):
         if self.lost is not None:
             if self._closing and kind == METHOD and not number:
                 self._closing_method(U32.unpack_from(data, start)[0])
-            return stop + 1
-        if number:
+        elif number:
             raise MalformedError(f"a frame came for channel {number}, which is not open")
-        if kind == METHOD:
+        elif kind == METHOD:
             self._on_method(U32.unpack_from(data, start)[0], data[start + 4 : stop])
         elif kind != HEARTBEAT:
             raise MalformedError("a message came on channel 0")
