@@ -39,7 +39,7 @@ Plain = tuple[str, int, str, int]
 """What the four say, in their order; the time in milliseconds since 1970."""
 
 
-def headers(envelope: Envelope) -> Packed | None:
+def plain_headers(envelope: Envelope) -> Packed | None:
     """Return the headers of a task; None when it has others."""
     published_at = envelope.published_at
     if envelope.headers or published_at is None or envelope.crashes or envelope.death is not None:
@@ -51,7 +51,7 @@ def headers(envelope: Envelope) -> Packed | None:
     return None if raw is None else Packed(raw, unpack)
 
 
-def envelope(packed: Packed, message: Message, queue: QueueName) -> Envelope | None:
+def plain_envelope(packed: Packed, message: Message, queue: QueueName) -> Envelope | None:
     """Return what a message of `queue` says; None when its headers are others."""
     found = read(packed.raw)
     if found is None:

@@ -15,8 +15,8 @@ from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import check_message_id, new_id
-from cluster_kit_amqp import plain
 from cluster_kit_amqp.link import Incoming, Message, Packed
+from cluster_kit_amqp.plain import MAX_MS, plain_envelope, plain_headers
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
@@ -53,7 +53,7 @@ def to_message(
         app: the publishing application.
         expiration_ms: for an undelayed task: when the broker is to expire it.
     """
-    headers: Mapping[str, object] | None = plain.headers(envelope)
+    headers: Mapping[str, object] | None = plain_headers(envelope)
     if headers is None:
         headers = _headers(envelope)
     return Message(
@@ -160,7 +160,7 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     (1, {'tenant': 'x'}, 32)
     """
     headers = message.headers
-    if type(headers) is Packed and not dead and (task := plain.envelope(headers, message, queue)):
+    if type(headers) is Packed and not dead and (task := plain_envelope(headers, message, queue)):
         return task
     users: dict[str, object] = {}
     envelope = Envelope(
@@ -187,10 +187,10 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
 
 _NUMBERS = {
     "ck-attempt": ("attempt", 1, _MAX_COUNT, None),
-    "ck-published-at": ("published_at", 0, plain.MAX_MS, 1000),
+    "ck-published-at": ("published_at", 0, MAX_MS, 1000),
     "ck-max-retries": ("max_retries", 0, MAX_RETRIES, None),
     "ck-timeout-ms": ("timeout", 1, int(MAX_WAIT * 1000), 1000),
-    "ck-expires-at": ("expires_at", 0, plain.MAX_MS, 1000),
+    "ck-expires-at": ("expires_at", 0, MAX_MS, 1000),
     "ck-crashes": ("crashes", 0, _MAX_COUNT, None),
 }
 """What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
@@ -269,7 +269,7 @@ def _death(headers: Mapping[str, object], queue: QueueName) -> Death:
     """
     if "x-death" in headers or "x-first-death-reason" in headers:
         return _broker_death(headers, queue)
-    died_ms = _whole(headers, "ck-died-at", 0, plain.MAX_MS)
+    died_ms = _whole(headers, "ck-died-at", 0, MAX_MS)
     return Death(
         reason=_reason(headers),
         error_type=_text(headers, "ck-error-type", _MAX_TEXT_BYTES),

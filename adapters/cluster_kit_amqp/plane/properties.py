@@ -122,7 +122,8 @@ def _decode_ours(payload: bytes, body: bytes) -> Message:
     """As `_decode`, for the properties this library sets."""
     at = _START_SIZE + 1 + payload[_START_SIZE]
     content_type = _known_text(payload[_START_SIZE + 1 : at])
-    start, at = at, at + 4 + U32.unpack_from(payload, at)[0]
+    size: int = U32.unpack_from(payload, at)[0]
+    start, at = at, at + 4 + size
     headers = Packed(payload[start:at], unpack_table)
     start = at + 2  # behind the delivery mode and the size of what follows
     at = start + payload[start - 1]
