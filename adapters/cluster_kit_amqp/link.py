@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,7 +18,37 @@ from typing import Protocol, Self
 # --- values ----------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen, here and below: that triples the cost
+class Packed(Mapping[str, object]):
+    """Headers as they travel. They are read when they are first asked for, which most never are.
+
+    Args:
+        raw: the table, with its size in front.
+        unpack: reads it; what it cannot read has no headers.
+    """
+
+    __slots__ = ("_table", "_unpack", "raw")
+
+    def __init__(self, raw: bytes, unpack: Callable[[bytes], Mapping[str, object] | None]) -> None:
+        self.raw = raw
+        self._unpack = unpack
+        self._table: Mapping[str, object] | None = None
+
+    def _read(self) -> Mapping[str, object]:
+        if self._table is None:
+            self._table = self._unpack(self.raw) or {}
+        return self._table
+
+    def __getitem__(self, name: str) -> object:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+@dataclass(slots=True)  # not frozen, here and below: that triples the cost
 class Message:
     """Body and properties of a message, those this library uses. Not changed once made.
 
@@ -36,7 +66,7 @@ class Message:
     persistent: bool = True
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Incoming:
     """A delivered message. `tag` settles it, on the channel it came through.
 

@@ -208,11 +208,11 @@ class AmqpProtocol(asyncio.Protocol):
             self.blocked = self._refusals.first
             self._changed()
 
-    def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> None:
+    def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> int:
         channel = self._channels.get(number)
         if channel is not None:
-            channel.frame(kind, data, start, stop)
-        elif self.lost is not None:
+            return channel.frame(kind, data, start, stop)
+        if self.lost is not None:
             if self._closing and kind == METHOD and not number:
                 self._closing_method(U32.unpack_from(data, start)[0])
         elif number:
@@ -221,6 +221,7 @@ class AmqpProtocol(asyncio.Protocol):
             self._on_method(U32.unpack_from(data, start)[0], data[start + 4 : stop])
         elif kind != HEARTBEAT:
             raise MalformedError("a message came on channel 0")
+        return stop + 1
 
     # --- the connection ----------------------------------------------------------------------
 
