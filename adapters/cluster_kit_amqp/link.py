@@ -237,6 +237,14 @@ class Channel(Protocol):
         """End a consumer. When this returns no delivery of it comes any more."""
         ...
 
+    async def cancel_returning(self, consumer: str, tag: int) -> None:
+        """End a consumer and return a delivery of it behind that, in one go.
+
+        The next consumer gets it, and every broker counts it as delivered once more; what
+        `requeue` returns is not counted by all of them.
+        """
+        ...
+
     def ack(self, tag: int) -> None:
         """Settle a delivery. It leaves with what else is sent in this turn of the event loop."""
         ...
@@ -266,6 +274,14 @@ class Link(Protocol):
     @property
     def blocked(self) -> str | None:
         """Why the broker takes no publishes on this link now; None when it does."""
+        ...
+
+    @property
+    def heartbeat(self) -> int:
+        """Seconds agreed on: after twice that without a byte of ours the broker may end it.
+
+        0 for none: then it never does.
+        """
         ...
 
     @property

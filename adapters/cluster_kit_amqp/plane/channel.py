@@ -51,7 +51,7 @@ class PlaneChannel(QueueCalls):
         super().__init__(number)
         self._carrier = carrier
         self._down: str | None = None
-        self._closing = False
+        self._closing, self._prefetch = False, 0
         self._gone = asyncio.Event()
         self._on_closed: list[Callable[[str], None]] = []
         self._calls = Calls()
@@ -125,7 +125,9 @@ class PlaneChannel(QueueCalls):
         """
         tag = f"ck-{uuid.uuid4().hex}"
         request = encoded(methods.consume, self.number, queue, tag, arguments)
-        await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+        if prefetch != self._prefetch:
+            await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+            self._prefetch = prefetch
         self._deliveries.add(Consumer(tag, on_message, on_cancelled, routed))
         await self.call(request, methods.BASIC_CONSUME_OK)
         return tag
@@ -134,6 +136,16 @@ class PlaneChannel(QueueCalls):
         """End a consumer."""
         await self.call(methods.cancel(self.number, tag), methods.BASIC_CANCEL_OK)
         self._deliveries.remove(tag.encode())
+
+    async def cancel_returning(self, consumer: str, tag: int) -> None:
+        """End a consumer and return a delivery of it behind that."""
+        self._require()
+        returned = self._deliveries.settlements.reject(tag)
+        if returned is None:
+            raise _not_ours(tag)
+        request = methods.cancel(self.number, consumer)
+        await self.call(request + returned, methods.BASIC_CANCEL_OK)
+        self._deliveries.remove(consumer.encode())
 
     async def close(self) -> None:
         """Close the channel; what is unsettled returns to its queue."""

@@ -42,6 +42,11 @@ class PlaneLink:
         return self._protocol.blocked
 
     @property
+    def heartbeat(self) -> int:
+        """Seconds agreed on; 0 for none."""
+        return self._protocol.heartbeat
+
+    @property
     def silence(self) -> float:
         """Seconds since the broker was heard last, while the link was up."""
         return self._protocol.silence

@@ -52,6 +52,7 @@ class AmqpProtocol(asyncio.Protocol):
         on_change: called when `lost` or `blocked` changed.
         room: for what is published and not confirmed.
         frame_max: bytes of the largest frame that may be sent.
+        heartbeat: seconds agreed on; 0 for none.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AmqpProtocol(asyncio.Protocol):
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.frame_max: int = largest_frame
+        self.heartbeat: int = 0
         self.lost: str | None = None
         self.blocked: str | None = None
         self.closed_by: tuple[int, str] | None = None
@@ -165,6 +167,7 @@ class AmqpProtocol(asyncio.Protocol):
         """The limits are agreed on: from now on there are channels and heartbeats."""
         self.frame_max = self._reader.largest = tuning.frame_max
         self._channel_max = tuning.channel_max
+        self.heartbeat = tuning.heartbeat
         if tuning.heartbeat:
             self._heartbeat = Heartbeat(tuning.heartbeat, self.send, self.fail)
 

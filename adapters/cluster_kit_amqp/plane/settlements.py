@@ -50,6 +50,14 @@ class Settlements:
             return acks or None
         return acks + methods.requeue(self._channel, max(given), multiple=multiple)
 
+    def reject(self, tag: int) -> bytes | None:
+        """Return what gives one delivery back so that every broker counts it; as `requeue`."""
+        if tag not in self._unsettled:
+            return None
+        acks = self.take()
+        del self._unsettled[tag]
+        return acks + methods.reject(self._channel, tag)
+
     def take(self) -> bytes:
         """Return the frames of the acknowledgements since the last call."""
         acked = self._acked

@@ -37,6 +37,12 @@ class Features:
     short_ttl: bool = True
     """A ttl may be half a second."""
 
+    unheard: bool = True
+    """A lock is its holder's for its ttl although the server hears nothing of the holder."""
+
+    holder_named: bool = True
+    """The server tells every instance who holds a lock."""
+
 
 class Environment:
     """A server, and an author's hands on it, for the time of one scenario.
