@@ -5,52 +5,33 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import aiormq
 import pytest
 
+from cluster_kit.testing.contracts.common import ProxiedEnvironment
 from cluster_kit.testing.contracts.locks import Environment, Features, LockContract
-from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.contracts.locks.base import KEY
 
 if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
 
 
-class ServerEnvironment(Environment):
+class ServerEnvironment(ProxiedEnvironment, Environment):
     """A server; each instance reaches it through a proxy of its own."""
 
     def __init__(self, url: str, flush: bytes) -> None:
-        self._url = url
+        super().__init__(url)
         self._flush = flush
-        self._proxies: dict[str, FaultProxy] = {}
-
-    async def url(self, index: int) -> str:
-        proxy = FaultProxy(self._url)
-        await proxy.start()
-        self._proxies[proxy.url] = proxy
-        return proxy.url
-
-    def _proxy(self, cluster: Cluster) -> FaultProxy:
-        return self._proxies[cluster.settings.url_for("locks").reveal()]
-
-    async def cut_off(self, cluster: Cluster) -> None:
-        self._proxy(cluster).refuse()
-
-    async def freeze(self, cluster: Cluster) -> None:
-        self._proxy(cluster).freeze()
 
     async def drop_answers(self, cluster: Cluster) -> None:
-        self._proxy(cluster).freeze("to_client")
+        self.proxy(cluster).freeze("to_client")
 
     async def reconnect(self, cluster: Cluster) -> None:
-        proxy = self._proxy(cluster)
-        proxy.cut()
-        proxy.resume()
+        self.proxy(cluster).cut()
+        await super().reconnect(cluster)
 
     async def forget(self) -> None:
-        await asyncio.to_thread(say, self._url, self._flush)
-
-    async def close(self) -> None:
-        for proxy in self._proxies.values():
-            await proxy.close()
+        await asyncio.to_thread(say, self.server_url, self._flush)
 
 
 def say(url: str, command: bytes) -> bytes:
@@ -79,3 +60,32 @@ class TestMemcachedLocks(LockContract):
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
         return ServerEnvironment(request.getfixturevalue("memcached"), b"flush_all")
+
+
+class AmqpEnvironment(ServerEnvironment):
+    """A broker that takes an instance for dead after two seconds of silence."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url}?heartbeat=1", b"")
+        self._apps: set[str] = set()
+
+    def prepare(self, cluster: Cluster) -> None:
+        self._apps.add(cluster.name)
+
+    async def forget(self) -> None:
+        connection = await aiormq.connect(self.server_url)
+        channel = await connection.channel()
+        for app in self._apps:
+            await channel.queue_delete(f"ck.v1.lock.{app}.{KEY}")
+        await connection.close()
+
+
+class TestAmqpLocks(LockContract):
+    features = Features(
+        unheard=False,  # a lock lives and dies with a connection
+        holder_named=False,
+        dropped_answers=False,  # what is unanswered is undone with the connection
+    )
+
+    async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
+        return AmqpEnvironment(request.getfixturevalue("contract_vhost"))

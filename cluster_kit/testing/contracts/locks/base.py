@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import ClassVar
 
-import pytest
-import pytest_asyncio
-
+from cluster_kit.testing.contracts.common import BaseScenarios
 from cluster_kit.testing.contracts.locks.bench import Bench
 from cluster_kit.testing.contracts.locks.environment import Environment, Features
 
 KEY = "schema"
 
 
-class Scenarios:
+class Scenarios(BaseScenarios[Environment, Bench]):
     """Base of all groups of scenarios.
 
     Attributes:
@@ -28,20 +25,6 @@ class Scenarios:
         """The shortest that leaves a slow machine time to renew, seconds."""
         return 0.6 if self.features.short_ttl else 3.0
 
-    async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
-        """Return a fresh environment; `request` gives access to fixtures."""
-        raise NotImplementedError
-
-    @pytest_asyncio.fixture
-    async def environment(self, request: pytest.FixtureRequest) -> AsyncIterator[Environment]:
-        """The server of one scenario."""
-        environment = await self.make_environment(request)
-        yield environment
-        await environment.close()
-
-    @pytest_asyncio.fixture
-    async def bench(self, environment: Environment) -> AsyncIterator[Bench]:
-        """Where a scenario's instances come from; stopped at its end."""
-        bench = Bench(environment)
-        yield bench
-        await bench.close()
+    def make_bench(self, environment: Environment) -> Bench:
+        """Return a bench on `environment`."""
+        return Bench(environment)
