@@ -56,6 +56,7 @@ class TestMemcachedLocks(LockContract):
         strict_fence=False,
         fair=False,
         short_ttl=False,  # whole seconds, at least three
+        rate_limits=False,
     )
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
@@ -84,6 +85,7 @@ class TestAmqpLocks(LockContract):
     features = Features(
         unheard=False,  # a lock lives and dies with a connection
         holder_named=False,
+        rate_limits=False,
         dropped_answers=False,  # what is unanswered is undone with the connection
     )
 

@@ -217,9 +217,8 @@ class Possession:
             LockUnavailable: the server did not answer; it is ours as long as before.
         """
         self.check()
-        await self._renew(ttl)
+        await self._renew(ttl, extends=True)
         self.check()
-        self.claim = replace(self.claim, ttl=ttl)
         if self._keeper is not None:
             self._keeper.cancel()  # it sleeps as the former ttl wanted it
         self._await_renewal()
@@ -266,7 +265,7 @@ class Possession:
             return self.claim.ttl
         return max(self._ttl_ends - self._around.clock.monotonic(), _LEAST_TTL)
 
-    async def _renew(self, ttl: float) -> None:
+    async def _renew(self, ttl: float, *, extends: bool = False) -> None:
         async with self._renewing:  # two at once could leave the shorter ttl at the server
             asked_at = self._around.clock.monotonic()
             left = max(self._ends - asked_at, 0.01)
@@ -281,6 +280,7 @@ class Possession:
             elif self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
                 self._state = LeaseState.HELD
                 self._ttl_ends = asked_at + ttl
+                self.claim = claim if extends else self.claim
                 self._set_end(asked_at, valid_for)
                 if self._watch is not None:
                     self._watch.cancel()

@@ -104,6 +104,38 @@ class LockHolder:
     seconds_left: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How often something may be done.
+
+    Attributes:
+        name: with the prefix of the application.
+        limit: most times in any `period` seconds.
+        period: seconds.
+    """
+
+    name: str
+    limit: int
+    period: float
+
+
+class QuotaKeeper(Protocol):
+    """Counts what was admitted, by the server's clock alone."""
+
+    async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:
+        """Count one more time if that is within the quota.
+
+        Idempotent: a token that was counted in the last `period` seconds is admitted again.
+
+        Returns:
+            0 when it was admitted, else the seconds after which asking is worth while.
+
+        Raises:
+            LockUnavailable: no answer within `timeout` seconds, or an error; it may be counted.
+        """
+        ...
+
+
 class Contender(Protocol):
     """One claim while it waits. Used by one task at a time."""
 
@@ -177,6 +209,11 @@ class LockAdapter(Protocol):
         Raises:
             LockUnavailable: no answer within `timeout` seconds, or an error.
         """
+        ...
+
+    @property
+    def quotas(self) -> QuotaKeeper | None:
+        """What counts for rate limits; None where the backend cannot."""
         ...
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:

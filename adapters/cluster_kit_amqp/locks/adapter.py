@@ -161,6 +161,10 @@ class AmqpLocks:
             await session.give_back()
         return True
 
+    @property
+    def quotas(self) -> None:
+        """Nothing: there are no rate limits here."""
+
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock, as far as the broker tells. Raises as `renew`."""
         for session in self._held.values():

@@ -37,6 +37,9 @@ class Features(BaseFeatures):
     unheard: bool = True
     """A lock is its holder's for its ttl although the server hears nothing of the holder."""
 
+    rate_limits: bool = True
+    """The backend counts for rate limits."""
+
     holder_named: bool = True
     """The server tells every instance who holds a lock."""
 
