@@ -184,10 +184,11 @@ class Capabilities:
             await self.event_queue.close()
         adapters = (self._lock_adapter, self._pubsub_adapter, self._queue_adapter)
         self._lock_adapter = self._pubsub_adapter = self._queue_adapter = None
-        for adapter in adapters:
-            if adapter is not None:
-                async with logged("disconnecting"):
-                    await adapter.close()
+        # At once: a broker that does not answer is waited for, and is often one and the same.
+        closing = [adapter.close for adapter in adapters if adapter is not None]
+        for error in await self._background.run_all(closing, limit=len(adapters)):
+            if error is not None:
+                log.error("disconnecting failed", exc_info=error)
 
     # --- looking after it ----------------------------------------------------------------
 

@@ -47,10 +47,10 @@ class TestAmqpEventQueue(EventQueueContract):
 @pytest.mark.asyncio
 @pytest.mark.timeout(180)
 async def test_a_killed_broker_keeps_every_task_and_everything_goes_on(
-    cluster_factory: ClusterFactory, rabbitmq_server: RabbitServer, rabbitmq: str
+    cluster_factory: ClusterFactory, own_rabbitmq_server: RabbitServer, own_rabbitmq: str
 ) -> None:
     settings = EventQueueValues(publish_timeout=60)
-    first, second = await cluster_factory(2, url=rabbitmq, event_queue=settings)
+    first, second = await cluster_factory(2, url=own_rabbitmq, event_queue=settings)
     gate, held, recorder = asyncio.Event(), Recorder(), Recorder(always(Reject("buried")))
     second.event_queue.subscribe("doomed", recorder.handle)
     await second.event_queue.publish("doomed", 1)
@@ -63,11 +63,11 @@ async def test_a_killed_broker_keeps_every_task_and_everything_goes_on(
 
     # RabbitMQ 3.10 may forget a queue that is younger than a few seconds at such an end.
     await asyncio.sleep(5)
-    await asyncio.to_thread(rabbitmq_server.kill)
+    await asyncio.to_thread(own_rabbitmq_server.kill)
     await eventually(lambda: first.health()["status"] != "ok")
     async with asyncio.TaskGroup() as group:
         meanwhile = group.create_task(first.event_queue.publish("waiting", "meanwhile"))
-        await asyncio.to_thread(rabbitmq_server.start)
+        await asyncio.to_thread(own_rabbitmq_server.start)
     gate.set()
     second.event_queue.subscribe("waiting", held.handle, concurrency=0)
 
@@ -78,7 +78,7 @@ async def test_a_killed_broker_keeps_every_task_and_everything_goes_on(
     assert len(running.runs) == 1
 
 
-@pytest.mark.own_broker
+@pytest.mark.broker_control
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_connections_closed_by_the_broker_are_made_again(

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from cluster_kit.testing.contracts.common import ProxiedEnvironment
-from cluster_kit.testing.contracts.pubsub import Environment, PubSubContract
+from cluster_kit.testing.contracts.pubsub import Environment, PubSubContract, Scenarios
+from cluster_kit.testing.contracts.pubsub.delivery import DeliveryScenarios
+from cluster_kit.testing.contracts.pubsub.handlers import HandlerScenarios
+from cluster_kit.testing.contracts.pubsub.lifecycle import LifecycleScenarios
+from cluster_kit.testing.contracts.pubsub.outages import OutageScenarios
+from cluster_kit.testing.contracts.pubsub.subscriptions import SubscriptionScenarios
 from integration import other_client
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ class RabbitEnvironment(ProxiedEnvironment, Environment):
         await asyncio.to_thread(other_client.publish, self.server_url, exchange, channel, body)
 
 
-class _OnTransport(PubSubContract):
+class _OnTransport(Scenarios):
     """Scenarios that name no transport run on that of the class."""
 
     transport: ClassVar[Transport] = "ephemeral"
@@ -54,15 +59,25 @@ class _OnTransport(PubSubContract):
         return RabbitEnvironment(request.getfixturevalue("contract_vhost"), self.transport)
 
 
-class TestEphemeral(_OnTransport):
-    pass
+class TestEphemeral(_OnTransport, PubSubContract):
+    """All of it, every transport that a scenario names included."""
+
+
+class _Transported(
+    DeliveryScenarios, SubscriptionScenarios, HandlerScenarios, OutageScenarios, LifecycleScenarios
+):
+    """The groups in which it makes a difference how messages travel.
+
+    Debounce, buffers and wrong use are the library's own and the same on every transport;
+    scenarios of gaps and of sync messages name their transport.
+    """
 
 
 @pytest.mark.slow
-class TestSticky(_OnTransport):
+class TestSticky(_OnTransport, _Transported):
     transport: ClassVar[Transport] = "sticky"
 
 
 @pytest.mark.slow
-class TestStream(_OnTransport):
+class TestStream(_OnTransport, _Transported):
     transport: ClassVar[Transport] = "stream"
