@@ -231,5 +231,7 @@ class Contention:
 
 
 def _short(owner: str) -> str:
+    if owner.isascii() and owner.isprintable():
+        return owner[:_MOST_OWNER_BYTES]
     printable = "".join(c if c.isprintable() else "?" for c in owner)
     return printable.encode(errors="replace")[:_MOST_OWNER_BYTES].decode(errors="ignore")
