@@ -1,0 +1,3 @@
+"""What applications with a database of SQLAlchemy need."""
+
+from __future__ import annotations
