@@ -28,6 +28,7 @@ from cluster_kit_amqp.plane.fields import U32
 from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, METHOD, OVERHEAD, MalformedError
 from cluster_kit_amqp.plane.properties import encode_header
 from cluster_kit_amqp.plane.queues import QueueCalls, encoded
+from cluster_kit_amqp.plane.settlements import not_ours
 
 if TYPE_CHECKING:
     from cluster_kit_amqp.plane.carrier import Carrier
@@ -141,12 +142,9 @@ class PlaneChannel(QueueCalls):
 
     async def cancel_returning(self, consumer: str, tag: int) -> None:
         """End a consumer and return a delivery of it behind that."""
-        self._require()
-        returned = self._deliveries.settlements.reject(tag)
-        if returned is None:
-            raise _not_ours(tag)
-        request = methods.cancel(self.number, consumer)
-        await self.call(request + returned, methods.BASIC_CANCEL_OK)
+        if (returned := self._deliveries.settlements.reject(tag)) is None:
+            raise not_ours(tag)
+        await self.call(methods.cancel(self.number, consumer) + returned, methods.BASIC_CANCEL_OK)
         self._deliveries.remove(consumer.encode())
 
     async def close(self) -> None:
@@ -236,7 +234,7 @@ class PlaneChannel(QueueCalls):
         """Settle a delivery, together with others of this turn of the event loop."""
         self._require()
         if not self._deliveries.settlements.ack(tag):
-            raise _not_ours(tag)
+            raise not_ours(tag)
         self._carrier.at_turn_end(self)
 
     def requeue(self, tag: int, *, multiple: bool = False) -> None:
@@ -244,7 +242,7 @@ class PlaneChannel(QueueCalls):
         self._require()
         frames = self._deliveries.settlements.requeue(tag, multiple=multiple)
         if frames is None:
-            raise _not_ours(tag)
+            raise not_ours(tag)
         self._carrier.send(frames)
 
     def take_acks(self) -> bytes:
@@ -318,7 +316,3 @@ class PlaneChannel(QueueCalls):
         elif index == methods.CHANNEL_CLOSE_OK:
             self._carrier.forget(self)
             self._gone.set()
-
-
-def _not_ours(tag: int) -> ChannelDown:
-    return ChannelDown(0, f"delivery {tag} is not unsettled on this channel", sent=False)

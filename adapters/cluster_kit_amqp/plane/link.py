@@ -45,7 +45,8 @@ class PlaneLink:
     @property
     def heartbeat(self) -> int:
         """Seconds agreed on; 0 for none."""
-        return self._protocol.heartbeat
+        heartbeat = self._protocol.heartbeat
+        return 0 if heartbeat is None else heartbeat.interval
 
     @property
     def silence(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster_kit_amqp.link import ChannelDown
 from cluster_kit_amqp.plane import methods
 
 
@@ -79,3 +80,8 @@ class Settlements:
         for tag in acked:
             del self._unsettled[tag]
         return b"".join(frames)
+
+
+def not_ours(tag: int) -> ChannelDown:
+    """Return the error for a delivery that cannot be settled."""
+    return ChannelDown(0, f"delivery {tag} is not unsettled on this channel", sent=False)

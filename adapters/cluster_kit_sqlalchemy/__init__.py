@@ -1,3 +1,0 @@
-"""What applications with a database of SQLAlchemy need."""
-
-from __future__ import annotations
