@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from cluster_kit import Cluster, Settings
-from cluster_kit.errors import LockLost
+from cluster_kit.errors import LockLost, LockUnavailable
 from cluster_kit.locks import Lease, LeaseState
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import RabbitServer
@@ -139,6 +139,14 @@ async def test_a_lock_nobody_uses_is_forgotten_and_made_again(
     await eventually(forgotten, timeout=30)
     async with first.locks.hold(KEY, timeout=0) as lease:
         assert lease.fence > before
+
+
+@pytest.mark.asyncio
+async def test_a_queue_that_may_not_be_made_is_missed_and_not_waited_for(place: Place) -> None:
+    for mode in ("none", "passive"):
+        async with place.instance(f"{place.url}?declare={mode}") as cluster:
+            with pytest.raises(LockUnavailable, match=f"ck.v1.lock.{place.app}.{KEY}"):
+                await cluster.locks.acquire(KEY, timeout=0)
 
 
 @pytest.mark.asyncio

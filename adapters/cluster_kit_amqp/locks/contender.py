@@ -83,21 +83,24 @@ class AmqpContender:
 
     async def _open(self) -> tuple[Session, QueueCounts]:
         """Return a session on a lock, and the counts of its queue."""
-        while True:
-            seat = await self._desk.seat()
-            try:
-                await self._desk.prepare(self._claim.name, seat)
-                counts = await self._desk.counts(seat, lock_queue(self._claim.name))
-            except ChannelDown as exc:
-                if exc.code != NOT_FOUND:
-                    raise
-                self._desk.doubt(self._claim.name)  # it expired since it was made
-                continue
-            except BaseException:
-                self._desk.drop(seat)
+        try:
+            return await self._sit()
+        except ChannelDown as exc:
+            if exc.code != NOT_FOUND:
                 raise
-            self._session = Session(self._desk, self._claim, seat)
-            return self._session, counts
+            self._desk.doubt(self._claim.name)  # it expired since it was made
+            return await self._sit()
+
+    async def _sit(self) -> tuple[Session, QueueCounts]:
+        seat = await self._desk.seat()
+        try:
+            await self._desk.prepare(self._claim.name, seat)
+            counts = await self._desk.counts(seat, lock_queue(self._claim.name))
+        except BaseException:
+            self._desk.drop(seat)
+            raise
+        self._session = Session(self._desk, self._claim, seat)
+        return self._session, counts
 
     async def _look(self, session: Session) -> None:
         """Let a token come that was there when we got in line.
