@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit import PublishFailure
     from cluster_kit.broadcast import Event
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
@@ -36,6 +37,7 @@ __all__ = [
     "LockManager",
     "Plugin",
     "PubSubManager",
+    "PublishFailure",
     "Reject",
     "Retry",
     "RetryPolicy",
@@ -58,6 +60,7 @@ _HOME = {
     "LockManager": "locks",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",
+    "PublishFailure": "after_commit",
     "Reject": "message",
     "Retry": "message",
     "RetryPolicy": "retry",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from cluster_kit.after_commit import AfterCommit
 from cluster_kit.clock import utc
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.event_queue import EventQueue
@@ -53,6 +54,7 @@ class Capabilities:
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
         locks: let one at a time in, among all instances.
+        after_commit: publishes what was published in transactions.
     """
 
     def __init__(  # noqa: PLR0913 - a composition names its parts
@@ -75,14 +77,24 @@ class Capabilities:
         self._queue_adapter: EventQueueAdapter | None = None
         self._pubsub_adapter: PubSubAdapter | None = None
         self._lock_adapter: LockAdapter | None = None
+        self.after_commit: AfterCommit = AfterCommit(registry, telemetry)
         self.event_queue: EventQueue = EventQueue(
-            app, instance_id, settings.event_queue, telemetry=telemetry, consumes=consumes
+            app,
+            instance_id,
+            settings.event_queue,
+            telemetry=telemetry,
+            consumes=consumes,
+            after_commit=self.after_commit,
         )
         self.pubsub: PubSubManager = PubSubManager(
             instance_id, settings.pubsub, telemetry=telemetry
         )
         self.sync_messages: SyncMessageManager = SyncMessageManager(
-            instance_id, settings.sync_messages, settings.pubsub, telemetry=telemetry
+            instance_id,
+            settings.sync_messages,
+            settings.pubsub,
+            telemetry=telemetry,
+            after_commit=self.after_commit,
         )
         self.locks: LockManager = LockManager(app, instance_id, settings.locks, telemetry=telemetry)
 
@@ -101,6 +113,7 @@ class Capabilities:
         self.event_queue.attach(self._queue_adapter, self._background)
         await self._connect_pubsub()
         await self._connect_locks()
+        self.after_commit.open(self._background)
 
     async def _connect_pubsub(self) -> None:
         lacking = self._pubsub_lacks()
@@ -171,6 +184,13 @@ class Capabilities:
             async with logged("draining"):
                 unfinished = await self.event_queue.drain(timeout)
         return unfinished
+
+    async def flush(self, timeout: float) -> list[str]:
+        """Publish what was committed; return the ids of what could not be in `timeout` seconds."""
+        unsent: list[str] = []
+        async with logged("publishing what was committed"):
+            unsent += await self.after_commit.close(timeout)
+        return unsent
 
     async def close(self) -> None:
         """Close services, then adapters; no failure keeps the rest back."""

@@ -121,15 +121,20 @@ class Plugin:
             self.name,
         )
 
-    async def send_sync_message(self, message: object) -> str:
+    async def send_sync_message(self, message: object, *, transaction: object = None) -> str:
         """Tell this plugin on all other instances; return the id of the message.
+
+        Args:
+            message: anything JSON has, null included, or a pydantic model.
+            transaction: send it after the commit of this one, see `SyncMessageManager.publish`.
 
         Raises:
             LifecycleError: the plugin belongs to no cluster, or that does not run.
             EncodeError: the message cannot travel.
+            UnknownTransactionError: nobody can tell when `transaction` is committed.
             TransportError: as `PubSubManager.publish`.
         """
-        return await self.cluster.sync_messages.publish(self.name, message)
+        return await self.cluster.sync_messages.publish(self.name, message, transaction=transaction)
 
 
 def make_plugin(plugin: object) -> Plugin:

@@ -38,6 +38,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "lock.suspect": ("key", "fence", "error"),
     "lock.lost": ("key", "fence", "reason"),
     "lock.released": ("key", "fence", "seconds"),
+    # published with transaction=; kind is task or sync
+    "commit.unpublished": ("kind", "channel", "id", "error"),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

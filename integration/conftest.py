@@ -10,7 +10,13 @@ import uvloop
 
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.servers.given import CTL_VARIABLE, URL_VARIABLE
-from integration.shared_node import SharedNode, is_ours, own_rabbitmq, own_rabbitmq_server
+from integration.shared_node import (
+    SharedNode,
+    is_ours,
+    own_rabbitmq,
+    own_rabbitmq_server,
+    rabbitmq_server,
+)
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -19,7 +25,7 @@ NOT_OURS = pytest.StashKey[int]()
 
 _LEFT_OUT = "cluster_kit_left_out"
 
-__all__ = ["own_rabbitmq", "own_rabbitmq_server"]
+__all__ = ["own_rabbitmq", "own_rabbitmq_server", "rabbitmq_server"]
 
 ON_UVLOOP_TOO = (
     "test_amqp_loss.py::",

@@ -54,6 +54,16 @@ class SharedNode:
 
 
 @pytest.fixture(scope="session")
+def rabbitmq_server(
+    rabbitmq_server: RabbitServer, pytestconfig: pytest.Config
+) -> Iterator[RabbitServer]:
+    """That of the harness; where the process above ends it, nobody has to tidy it up."""
+    yield rabbitmq_server
+    if _SHARED in getattr(pytestconfig, "workerinput", {}):
+        rabbitmq_server.leave_vhosts()
+
+
+@pytest.fixture(scope="session")
 def own_rabbitmq_server(request: pytest.FixtureRequest) -> Iterator[RabbitServer]:
     """A node that a test may stop: that of the run, or one more where several processes use it."""
     if not os.environ.get(URL_VARIABLE):

@@ -38,6 +38,7 @@ from cluster_kit.ports.locks import (
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
+from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
 
 __all__ = [
     "AdapterContext",
@@ -67,4 +68,6 @@ __all__ = [
     "QuotaKeeper",
     "Received",
     "TaskSpawner",
+    "TransactionAdapter",
+    "TransactionSupport",
 ]

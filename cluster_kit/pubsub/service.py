@@ -22,7 +22,7 @@ from cluster_kit.pubsub.transports import Transports
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cluster_kit.broadcast import Binding
+    from cluster_kit.broadcast import Audience, Binding, Broadcast
     from cluster_kit.clock import Clock, Duration
     from cluster_kit.ports import PubSubAdapter
     from cluster_kit.settings import PubSubSettings
@@ -54,7 +54,9 @@ class PubSubManager:
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._transports = transports or Transports(settings.transport, settings.transports)
-        self._publisher = Publisher(realm, instance_id, settings, self._transports, self._codec)
+        self._publisher = Publisher(
+            realm, instance_id, settings, self._transports, self._codec, self._report
+        )
         self._counters = Counters()
         self._registrations: list[Registration] = []
         self._reception: Reception | None = None
@@ -149,19 +151,18 @@ class PubSubManager:
             ConnectionLost: no connection in time; nothing was sent.
             PublishUnconfirmed: sent, but not confirmed in time; it may arrive.
         """
-        audience = check_audience(skip_self, only_self)
+        made = self.prepare(channel, message, check_audience(skip_self, only_self))
+        return await self.send(made)
+
+    def prepare(self, channel: str, message: object, audience: Audience) -> Broadcast:
+        """Check and encode what is to be published by `send`. Raises as `publish`."""
         made = self._publisher.message(channel, message, audience, self._clock)
-        self._refuse_where_missing()
-        if self._adapter is None:
-            raise NotStartedError(self._realm)
-        transport = await self._publisher.send(made, self._adapter)
-        self._report(
-            "broadcast.published",
-            kind=self._realm,
-            channel=made.channel,
-            id=made.id,
-            transport=transport,
-        )
+        self._connected()
+        return made
+
+    async def send(self, made: Broadcast) -> str:
+        """Send what `prepare` made, now or later, and return its id. Raises as `publish`."""
+        await self._publisher.send(made, self._connected())
         return made.id
 
     # --- looking after it ----------------------------------------------------------------
@@ -237,11 +238,15 @@ class PubSubManager:
 
     # --- inside --------------------------------------------------------------------------
 
+    def _connected(self) -> PubSubAdapter:
+        self._refuse_where_missing()
+        if self._adapter is None:
+            raise NotStartedError(self._realm)
+        return self._adapter
+
     def _find(self, name: str, handler: object) -> Registration | None:
-        for registration in self._registrations:
-            if registration.name == name and registration.handler.process == handler:
-                return registration
-        return None
+        same = (r for r in self._registrations if r.name == name and r.handler.process == handler)
+        return next(same, None)
 
     @staticmethod
     def _change(registration: Registration, options: Options) -> None:

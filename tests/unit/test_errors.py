@@ -36,6 +36,7 @@ from cluster_kit.errors import (
     TopologyError,
     TransportError,
     UnknownOptionError,
+    UnknownTransactionError,
     Unroutable,
 )
 from cluster_kit.message import Reject, Retry, Snooze
@@ -44,7 +45,7 @@ from cluster_kit.wording import shorten, suggestion
 CLASSES = {
     name: kind
     for name, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, ClusterKitError) and kind.__module__ == errors.__name__
+    if issubclass(kind, ClusterKitError) and kind.__module__.startswith(errors.__name__)
 }
 NODE = re.compile(
     r"^ {4}(?P<stem>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: \((?P<second>\w+)\))?", re.MULTILINE
@@ -111,6 +112,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             AlreadySubscribedError("mails"),
             "channel 'mails' already has another handler in this instance",
         ),
+        (
+            UnknownTransactionError("a str", ["a Session", "an object with on_commit"]),
+            "transaction= takes a Session or an object with on_commit, not a str",
+        ),
         (TopologyError("queue 'a'", "x-max-length differs"), "queue 'a': x-max-length differs"),
         (
             NotStartedError("event queue"),
@@ -140,6 +145,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             LockAlreadyHeld("a"),
             "lock 'a': this task holds it; ask with reentrant=True to share it",
         ),
+        (
+            UnknownTransactionError("Engine", ["a session", "a connection"]),
+            "transaction= takes a session or a connection, not Engine",
+        ),
         (HandlerTimeout(0.25), "the handler ran longer than 0.25 s"),
         (
             PluginFailedError("mails", "load", KeyError("x")),
@@ -159,6 +168,7 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         UnknownOptionError: ("memory://", "pth", ["path"]),
         AdapterNotFoundError: ("ampq", ["memory", "amqp"]),
         AdapterUnavailableError: ("amqp", "the package aio_pika", "pip install aio-pika"),
+        UnknownTransactionError: ("a str", ["a Session", "an object with on_commit"]),
         TopologyError: ("queue 'a'", "x-max-length differs"),
         ConnectError: ("amqp://shop:secret@mq/", "refused"),
         PublishUnconfirmed: ("m1", "no answer within 10 s"),

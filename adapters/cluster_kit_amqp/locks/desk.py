@@ -191,7 +191,7 @@ class Desk:
         known, since = self._proof
         if known is not link or link.lost is not None:
             return 0.0
-        return since + leash(link.heartbeat)
+        return since + leash(link.server.heartbeat)
 
     async def close(self) -> None:
         """Close the connections, and with them every channel."""

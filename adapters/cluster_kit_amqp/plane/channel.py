@@ -171,14 +171,20 @@ class PlaneChannel(QueueCalls):
         """Publish; what is returned waits for the broker's answer."""
         self._require()
         pieces, pending = self._encode(_mandatory_frame, exchange, key, message)
-        if self._carrier.room.free:
-            return self._put(pieces, pending)
-        return self._put_later(pieces, pending)
+        if not self._carrier.room.enter_if_free(pending.size):
+            return self._put_later(pieces, pending)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
 
     def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
         """Publish without waiting, for room or for the answer."""
         self._require()
-        return self._put(*self._encode(_plain_frame, exchange, key, message))
+        pieces, pending = self._encode(_plain_frame, exchange, key, message)
+        self._carrier.room.enter(pending.size)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
 
     def _encode(
         self, frame: Callable[[int, str, str], bytes], exchange: str, key: str, message: Message
@@ -200,13 +206,6 @@ class PlaneChannel(QueueCalls):
             pieces += (HEAD.pack(BODY, number, len(body)), body, END)
         future: asyncio.Future[None] = self._carrier.loop.create_future()
         return pieces, Pending(future, size + len(body), message.message_id, exchange, key)
-
-    def _put(self, pieces: list[bytes], pending: Pending) -> asyncio.Future[None]:
-        """Write a message, whether there is room or not."""
-        self._carrier.room.enter(pending.size)
-        self._confirms.add(pending)
-        self._carrier.send_all(pieces)
-        return pending.future
 
     async def _put_later(self, pieces: list[bytes], pending: Pending) -> None:
         """Write a message when there is room."""
@@ -251,29 +250,27 @@ class PlaneChannel(QueueCalls):
 
     # --- frames ------------------------------------------------------------------------------
 
-    def frame(self, kind: int, data: bytes, start: int, stop: int) -> None:
-        """Take a frame of this channel.
+    def frame(self, kind: int, data: bytes, start: int, stop: int) -> int:
+        """Take a frame of this channel, perhaps with what belongs to it; return where that ends.
 
         Raises:
             MalformedError: it is not one that may come now.
         """
         if kind != METHOD:
-            if self._closing:
-                return
-            if kind == HEADER:
-                self._content.header(data[start:stop])
-            else:
-                self._content.body(data[start:stop])
-            return
+            if not self._closing:
+                take = self._content.header if kind == HEADER else self._content.body
+                take(data[start:stop])
+            return stop + 1
         (index,) = U32.unpack_from(data, start)
         if self._closing:
             self._closing_method(index)
         elif self._content.arriving:
             raise MalformedError("a method came where a message was to go on")
         elif index == methods.BASIC_DELIVER:
-            self._deliveries.begin(data, start, stop)
+            return self._deliveries.take(data, start, stop, self._carrier.frame_max)
         else:
             self._method(index, data[start + 4 : stop])
+        return stop + 1
 
     def _method(self, index: int, arguments: bytes) -> None:
         match index:
@@ -284,7 +281,7 @@ class PlaneChannel(QueueCalls):
             case methods.BASIC_RETURN:
                 told = methods.read_return(arguments)
                 self._content.begin(
-                    lambda properties, _: self._confirms.returned(told, properties.message_id)
+                    lambda message: self._confirms.returned(told, message.message_id)
                 )
             case methods.BASIC_CANCEL:
                 self._cancelled(*methods.read_cancel(arguments))

@@ -71,11 +71,10 @@ class AmqpProtocol(asyncio.Protocol):
         self._reader = FrameReader(self._frame, largest_frame)
         self._transport: asyncio.Transport | None = None
         self.heartbeat: Heartbeat | None = None
-        self._channel_max = 0
         self._channels: dict[int, PlaneChannel] = {}
         self._out: list[bytes] = []
         self._acking: set[Member] = set()
-        self._turn_ends = False
+        self._turn_ends, self._channel_max = False, 0
         self._refusals = Refusals(self.room)
         self._closing = False
         self._closed = asyncio.Event()
@@ -209,11 +208,11 @@ class AmqpProtocol(asyncio.Protocol):
             self.blocked = self._refusals.first
             self._changed()
 
-    def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> None:
+    def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> int:
         channel = self._channels.get(number)
         if channel is not None:
-            channel.frame(kind, data, start, stop)
-        elif self.lost is not None:
+            return channel.frame(kind, data, start, stop)
+        if self.lost is not None:
             if self._closing and kind == METHOD and not number:
                 self._closing_method(U32.unpack_from(data, start)[0])
         elif number:
@@ -222,6 +221,7 @@ class AmqpProtocol(asyncio.Protocol):
             self._on_method(U32.unpack_from(data, start)[0], data[start + 4 : stop])
         elif kind != HEARTBEAT:
             raise MalformedError("a message came on channel 0")
+        return stop + 1
 
     # --- the connection ----------------------------------------------------------------------
 
