@@ -33,6 +33,8 @@ from cluster_kit.ports.locks import (
     LockCapabilities,
     LockFactory,
     LockHolder,
+    Quota,
+    QuotaKeeper,
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
@@ -62,6 +64,8 @@ __all__ = [
     "PubSubAdapter",
     "PubSubFactory",
     "QueueDepth",
+    "Quota",
+    "QuotaKeeper",
     "Received",
     "TaskSpawner",
     "TransactionAdapter",

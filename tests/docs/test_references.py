@@ -33,6 +33,7 @@ DESCRIBED = (
     "adapters/cluster_kit_sqlalchemy",
     "adapters/cluster_kit_amqp",
     "adapters/cluster_kit_amqp/broadcast",
+    "adapters/cluster_kit_amqp/locks",
     "adapters/cluster_kit_amqp/plane",
 )
 UNUSED = {"memcached_url", "cache"}  # of capabilities yet to come
