@@ -16,9 +16,9 @@ help: ## list what can be made
 demo: $(VENV)/.installed ## watch a small cluster work, without any server
 	$(BIN)/cluster-kit demo
 
-test: $(VENV)/.installed-dev ## tests without a server, then the same contracts and faults on a real RabbitMQ
+test: $(VENV)/.installed-dev ## tests without a server, then the same contracts and faults on real servers
 	$(BIN)/python -m pytest
-	scripts/servers rabbitmq
+	scripts/servers rabbitmq redis memcached
 	$(BIN)/python -m pytest integration
 
 check: $(VENV)/.installed-dev ## format, lint, types, import directions, packaging: all that needs no running code

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cluster_kit.clock import utc
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
 from cluster_kit.event_queue import EventQueue
-from cluster_kit.ports import AdapterContext, BroadcastLimits
+from cluster_kit.ports import AdapterContext, BroadcastLimits, Outlets
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.on_demand import OnDemand
 from cluster_kit.supervisor import logged
@@ -17,15 +17,13 @@ from cluster_kit.sync_messages import SyncMessageManager
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cluster_kit.ports import AdapterHealth, EventQueueAdapter, HealthStatus, PubSubAdapter
+    from cluster_kit.ports import EventQueueAdapter, Health, PubSubAdapter
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-_WORST: tuple[HealthStatus, ...] = ("down", "degraded", "ok")
 
 
 class Capabilities:
@@ -75,6 +73,16 @@ class Capabilities:
             instance_id, settings.sync_messages, settings.pubsub, telemetry=telemetry
         )
 
+    @property
+    def outlets(self) -> Outlets:
+        """Where messages are made now and sent later."""
+        return Outlets(
+            app=self._app,
+            tasks=self.event_queue.outlet,
+            pubsub=self.pubsub.outlet,
+            sync_messages=self.sync_messages.outlet,
+        )
+
     # --- life ----------------------------------------------------------------------------
 
     async def connect(self) -> None:
@@ -85,7 +93,7 @@ class Capabilities:
             ConfigurationError: of settings or topology.
         """
         url = self._settings.url_for("event_queue").reveal()
-        self._queue_adapter = self._registry.create("event_queue", url, self._context())
+        self._queue_adapter = self._registry.create("event_queue", url, self.context())
         await self._queue_adapter.connect()
         self.event_queue.attach(self._queue_adapter, self._background)
         await self._connect_pubsub()
@@ -97,7 +105,7 @@ class Capabilities:
         if lacking:
             return
         url = self._settings.url_for("pubsub").reveal()
-        context = self._context()
+        context = self.context()
         adapter: PubSubAdapter = self._registry.create("pubsub", url, context)
         if self._settings.pubsub.url is None:  # nobody has asked for it so far
             adapter = OnDemand(adapter, context.clock)
@@ -158,20 +166,15 @@ class Capabilities:
 
     # --- looking after it ----------------------------------------------------------------
 
-    def health(self) -> tuple[HealthStatus, dict[str, AdapterHealth]]:
-        """Return the worst status, and status, detail and since of each adapter."""
-        entries: dict[str, AdapterHealth] = {}
-        statuses: list[HealthStatus] = []
+    def health(self) -> dict[str, Health]:
+        """Return the state of each adapter, its service's troubles included."""
+        states: dict[str, Health] = {}
         for name, adapter, troubles in self._states():
             health = adapter.health()
-            status, detail = health.status, health.detail
-            if status == "ok" and (found := list(troubles)):
-                status, detail = "degraded", "; ".join(found)
-            since = utc(health.since).isoformat()
-            entries[name] = {"status": status, "detail": detail, "since": since}
-            statuses.append(status)
-        worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
-        return worst, entries
+            if health.status == "ok" and (found := list(troubles)):
+                health = replace(health, status="degraded", detail="; ".join(found))
+            states[name] = health
+        return states
 
     def _states(self) -> Iterable[tuple[str, EventQueueAdapter | PubSubAdapter, Iterable[str]]]:
         if self._queue_adapter is not None:
@@ -180,7 +183,8 @@ class Capabilities:
             troubles = [*self.pubsub.troubles(), *self.sync_messages.troubles()]
             yield "pubsub", self._pubsub_adapter, troubles
 
-    def _context(self) -> AdapterContext:
+    def context(self) -> AdapterContext:
+        """Return what adapters and extensions are given."""
         limits = self._settings.pubsub
         return AdapterContext(
             app=self._app,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cluster_kit.handler import Process
     from cluster_kit.ports import PubSubAdapter
     from cluster_kit.pubsub import BroadcastStats, Subscription
+    from cluster_kit.pubsub.outlet import Outlet
     from cluster_kit.settings import PubSubSettings, SyncMessagesSettings
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
@@ -94,6 +95,11 @@ class SyncMessageManager:
         return await self._manager.publish(
             channel, message, skip_self=skip_self, only_self=only_self
         )
+
+    @property
+    def outlet(self) -> Outlet:
+        """Publishing in two steps; see `BroadcastOutlet`."""
+        return self._manager.outlet
 
     def stats(self) -> dict[str, BroadcastStats]:
         """Return this instance's counters by channel, since it was made."""

@@ -32,6 +32,15 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "broadcast.dropped": ("kind", "channel", "id", "subscription"),
     "broadcast.repeated": ("kind", "channel", "id", "subscription"),
     "broadcast.gap": ("kind", "channel", "subscription", "reason"),
+    # outbox and inbox; kind is task, sync or pubsub, oldest and lag are seconds
+    "outbox.sent": ("kind", "channel", "id", "key", "seconds"),
+    "outbox.retried": ("kind", "channel", "id", "key", "attempt", "delay", "error"),
+    "outbox.failed": ("kind", "channel", "id", "key", "attempt", "error"),
+    "outbox.depth": ("pending", "failed", "oldest", "lag"),
+    "outbox.database_lost": ("error",),
+    "outbox.database_back": (),
+    "inbox.repeated": ("consumer", "id"),
+    "inbox.pruned": ("count",),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

@@ -13,6 +13,7 @@ from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
+from cluster_kit.event_queue.outlet import Outlet
 from cluster_kit.event_queue.publishing import Publisher, PublishOptions
 from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.registration import Registration, check_options, check_policy
@@ -34,10 +35,9 @@ if TYPE_CHECKING:
 
 
 class EventQueue:
-    """Publishes tasks and runs them. Got from `Cluster.event_queue`.
+    """Publishes tasks and runs them, at least once, on one instance. See `Cluster.event_queue`.
 
-    A task runs at least once, on one instance; it is retried, delayed and dead-lettered by the
-    broker's means, so nothing depends on the life of a single process.
+    Retries, delays and dead letters are the broker's, so nothing depends on a single process.
     """
 
     def __init__(
@@ -217,6 +217,11 @@ class EventQueue:
         envelopes = self._publisher.envelopes(queue, payloads, options)
         return await self._publisher.send_all(envelopes, options.delay, around)
 
+    @property
+    def outlet(self) -> Outlet:
+        """Publishing in two steps; see `TaskOutlet`."""
+        return Outlet(self._publisher, lambda: self._active().shared)
+
     # --- looking after it ----------------------------------------------------------------
 
     def dead_letters(self, channel: str, *, shared: bool = False) -> DeadLetters:
@@ -242,10 +247,7 @@ class EventQueue:
         return [queue.channel for queue in await self._adapter().channels()]
 
     async def purge(self, channel: str, *, shared: bool = False) -> int:
-        """Drop the tasks of a channel that wait for a worker and return how many.
-
-        Running and delayed tasks and dead letters stay.
-        """
+        """Drop a channel's tasks that wait for a worker, no others, and return how many."""
         return await self._adapter().purge(self._publisher.queue(channel, shared=shared))
 
     def troubles(self) -> list[str]:
@@ -292,10 +294,7 @@ class EventQueue:
         await self._active().quiet()
 
     async def drain(self, timeout: float) -> list[str]:
-        """Wait for running tasks, cancel them after `timeout` seconds.
-
-        Returns the ids of tasks that had to be cut short, sorted; it cost them no attempt.
-        """
+        """Wait for running tasks, cancel them after `timeout` seconds; return their ids, sorted."""
         return await self._active().drain(timeout, self._settings.cancel_grace)
 
     async def close(self) -> None:

@@ -25,6 +25,14 @@ from cluster_kit.ports.event_queue import (
     QueueDepth,
     Received,
 )
+from cluster_kit.ports.extension import (
+    BroadcastOutlet,
+    Extensible,
+    Extension,
+    Outlets,
+    TaskOptions,
+    TaskOutlet,
+)
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
 
@@ -33,18 +41,24 @@ __all__ = [
     "AdapterHealth",
     "AdapterSpec",
     "BroadcastLimits",
+    "BroadcastOutlet",
     "ClusterHealth",
     "Consumer",
     "DeadEntry",
     "Emit",
     "EventQueueAdapter",
     "EventQueueFactory",
+    "Extensible",
+    "Extension",
     "Health",
     "HealthStatus",
     "Listener",
+    "Outlets",
     "PubSubAdapter",
     "PubSubFactory",
     "QueueDepth",
     "Received",
+    "TaskOptions",
+    "TaskOutlet",
     "TaskSpawner",
 ]

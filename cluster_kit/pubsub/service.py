@@ -12,7 +12,8 @@ from cluster_kit.handler import Handler, Process
 from cluster_kit.patterns import check_pattern
 from cluster_kit.pubsub.bindings import Bindings
 from cluster_kit.pubsub.lane import Lane
-from cluster_kit.pubsub.publishing import Publisher, check_audience
+from cluster_kit.pubsub.outlet import Outlet
+from cluster_kit.pubsub.publishing import Publisher
 from cluster_kit.pubsub.reception import Reception
 from cluster_kit.pubsub.stats import BroadcastStats, Counters
 from cluster_kit.pubsub.subscription import Registration, Subscription, check_options
@@ -35,6 +36,9 @@ class PubSubManager:
 
     A subscription hears every message of its channel, in each publisher's order. What it could
     not be given, it is told of: see `on_gap` of `subscribe`.
+
+    Attributes:
+        outlet: publishing in two steps; see `BroadcastOutlet`.
     """
 
     def __init__(
@@ -54,7 +58,8 @@ class PubSubManager:
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._transports = transports or Transports(settings.transport, settings.transports)
-        self._publisher = Publisher(realm, instance_id, settings, self._transports, self._codec)
+        publisher = Publisher(realm, instance_id, settings, self._transports, self._codec)
+        self.outlet: Outlet = Outlet(publisher, self._usable, self._report, self._clock)
         self._counters = Counters()
         self._registrations: list[Registration] = []
         self._reception: Reception | None = None
@@ -149,20 +154,10 @@ class PubSubManager:
             ConnectionLost: no connection in time; nothing was sent.
             PublishUnconfirmed: sent, but not confirmed in time; it may arrive.
         """
-        audience = check_audience(skip_self, only_self)
-        made = self._publisher.message(channel, message, audience, self._clock)
-        self._refuse_where_missing()
-        if self._adapter is None:
-            raise NotStartedError(self._realm)
-        transport = await self._publisher.send(made, self._adapter)
-        self._report(
-            "broadcast.published",
-            kind=self._realm,
-            channel=made.channel,
-            id=made.id,
-            transport=transport,
+        out = self.outlet
+        return await out.send(
+            out.prepare(channel, message, skip_self=skip_self, only_self=only_self)
         )
-        return made.id
 
     # --- looking after it ----------------------------------------------------------------
 
@@ -305,6 +300,12 @@ class PubSubManager:
 
     def _lanes(self) -> list[Lane]:
         return [r.lane for r in self._registrations if r.lane is not None]
+
+    def _usable(self) -> PubSubAdapter:
+        self._refuse_where_missing()
+        if self._adapter is None:
+            raise NotStartedError(self._realm)
+        return self._adapter
 
     def _refuse_where_missing(self) -> None:
         if self._missing:

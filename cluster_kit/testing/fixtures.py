@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from cluster_kit.testing.clock import FakeClock
     from cluster_kit.testing.factory import ClusterFactory
     from cluster_kit.testing.proxy import FaultProxy
-    from cluster_kit.testing.servers import RabbitServer
+    from cluster_kit.testing.servers import PlainServer, PostgresServer, RabbitServer
+    from cluster_kit.testing.servers.plain import Kind
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=_Closable)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +50,69 @@ def rabbitmq(rabbitmq_server: RabbitServer) -> str:
     is the URL as given: there, names must keep tests apart.
     """
     return rabbitmq_server.new_url()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[PlainServer]:
+    """A Redis for the whole run, found as `rabbitmq_server` is."""
+    from cluster_kit.testing.servers import REDIS
+
+    yield from _serve(REDIS)
+
+
+@pytest.fixture
+def redis(redis_server: PlainServer) -> str:
+    """URL of a Redis that all tests share: the name of an application keeps them apart."""
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[PlainServer]:
+    """A memcached for the whole run, found as `rabbitmq_server` is."""
+    from cluster_kit.testing.servers import MEMCACHED
+
+    yield from _serve(MEMCACHED)
+
+
+@pytest.fixture
+def memcached(memcached_server: PlainServer) -> str:
+    """URL of a memcached that all tests share: the name of an application keeps them apart."""
+    return memcached_server.url
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL for the whole run, found as `rabbitmq_server` is."""
+    from cluster_kit.testing.servers import start_postgresql
+
+    yield from _kept(start_postgresql)
+
+
+@pytest.fixture
+def postgresql(postgresql_server: PostgresServer) -> Iterator[str]:
+    """URL of a database of this test's own: ``postgresql://…``, to which you add a driver."""
+    url = postgresql_server.new_url()
+    yield url
+    postgresql_server.drop(url)
+
+
+def _serve(kind: Kind) -> Iterator[PlainServer]:
+    from cluster_kit.testing.servers import start_plain
+
+    yield from _kept(lambda: start_plain(kind))
+
+
+def _kept(start: Callable[[], S]) -> Iterator[S]:
+    from cluster_kit.testing.servers import NodeUnavailableError
+
+    try:
+        server = start()
+    except NodeUnavailableError as exc:
+        if os.environ.get("CI"):
+            pytest.fail(str(exc), pytrace=False)
+        pytest.skip(str(exc))
+    yield server
+    server.close()
 
 
 @pytest_asyncio.fixture

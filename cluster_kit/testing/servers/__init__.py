@@ -8,12 +8,24 @@ from cluster_kit.testing.servers.container import container_node
 from cluster_kit.testing.servers.given import given_node
 from cluster_kit.testing.servers.local import local_node
 from cluster_kit.testing.servers.node import NodeUnavailableError, Provider
+from cluster_kit.testing.servers.plain import MEMCACHED, REDIS, PlainServer, start_plain
+from cluster_kit.testing.servers.postgresql import PostgresServer, start_postgresql
 from cluster_kit.testing.servers.rabbitmq import RabbitServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NodeUnavailableError", "RabbitServer", "start_rabbitmq"]
+__all__ = [
+    "MEMCACHED",
+    "REDIS",
+    "NodeUnavailableError",
+    "PlainServer",
+    "PostgresServer",
+    "RabbitServer",
+    "start_plain",
+    "start_postgresql",
+    "start_rabbitmq",
+]
 
 PROVIDERS: Sequence[Provider] = (given_node, container_node, local_node)
 """Tried in this order."""

@@ -29,27 +29,29 @@ def container_node() -> ContainerNode:
         from testcontainers.core.container import DockerContainer
     except ImportError as exc:
         raise NodeUnavailableError(f"no containers: {exc.name} is not installed") from exc
-    with warnings.catch_warnings():
-        # The Docker client leaves its socket to the garbage collector when nobody answers.
-        warnings.simplefilter("ignore", ResourceWarning)
-        answers = _engine_answers()
-        gc.collect()
-    if not answers:
+    if not engine_answers():
         raise NodeUnavailableError("no Docker engine answers")
-    port = _free_port()
+    port = free_port()
     # A port of our own choice: one chosen by Docker would be another after a restart.
     container = DockerContainer(IMAGE, hostname="rabbitmq").with_bind_ports(5672, port)
     return ContainerNode(container, port)
 
 
-def _engine_answers() -> bool:
+def engine_answers() -> bool:
+    """Whether there is a Docker engine to use."""
     from testcontainers.core.docker_client import DockerClient
 
-    try:
-        engine: Any = DockerClient(timeout=_ENGINE_SECONDS).client
-        engine.ping()
-    except Exception:  # noqa: BLE001 - whatever it says: there is no engine to use
-        return False
+    with warnings.catch_warnings():
+        # The Docker client leaves its socket to the garbage collector when nobody answers.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            engine: Any = DockerClient(timeout=_ENGINE_SECONDS).client
+            engine.ping()
+        except Exception:  # noqa: BLE001 - whatever it says: there is no engine to use
+            return False
+        finally:
+            engine = None
+            gc.collect()
     return True
 
 
@@ -113,7 +115,8 @@ class ContainerNode:
         raise NodeUnavailableError(f"{self.origin} did not start", final=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -23,7 +23,7 @@ from cluster_kit.testing.servers.node import NodeUnavailableError, run_ctl
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/sbin", "/sbin")
 # The first is Debian's, where the programs on the PATH are wrappers that insist on another user.
 
-_GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).with_name("guard.py")
 _START_SECONDS = 120.0
 _PORTS = range(20_000, 32_000)  # below the range from which systems give ports to clients
 
@@ -62,7 +62,7 @@ class LocalNode:
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="cluster-kit-rabbitmq-"))
         self._guard: subprocess.Popen[str] | None = None
-        port, distribution, mapper = _free_ports(3)
+        port, distribution, mapper = free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
         self._mapper_port = mapper
         self._environment = _environment(self._folder, port, distribution, mapper)
@@ -93,7 +93,7 @@ class LocalNode:
             "folder": str(self._folder),
         }
         self._guard = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-I", str(_GUARD), json.dumps(order)],
+            [sys.executable, "-I", str(GUARD), json.dumps(order)],
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -137,7 +137,8 @@ class LocalNode:
         raise NodeUnavailableError(f"{self.origin} did not start: {said}", final=True)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface on which nobody listens."""
     with contextlib.ExitStack() as held:
         return [held.enter_context(_bound()).getsockname()[1] for _ in range(count)]
 

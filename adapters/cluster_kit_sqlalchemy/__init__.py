@@ -1,0 +1,56 @@
+"""Databases through SQLAlchemy: an outbox, an inbox.
+
+``from cluster_kit_sqlalchemy import Outbox``. SQLAlchemy is imported when a name is first used,
+so that listing adapters is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cluster_kit.ports import AdapterSpec
+
+if TYPE_CHECKING:
+    from cluster_kit_sqlalchemy.inbox import Inbox, InboxStats
+    from cluster_kit_sqlalchemy.outbox import FailedMessage, Outbox, OutboxStats
+    from cluster_kit_sqlalchemy.tables import create_tables, inbox_table, outbox_table
+
+__all__ = [
+    "ADAPTER",
+    "FailedMessage",
+    "Inbox",
+    "InboxStats",
+    "Outbox",
+    "OutboxStats",
+    "create_tables",
+    "inbox_table",
+    "outbox_table",
+]
+
+ADAPTER = AdapterSpec(
+    name="sqlalchemy", schemes=(), install='pip install "cluster-kit[sqlalchemy]"'
+)
+"""No URL chooses it: an application hands over its engine."""
+
+_HOME = {
+    "FailedMessage": "outbox",
+    "Inbox": "inbox",
+    "InboxStats": "inbox",
+    "Outbox": "outbox",
+    "OutboxStats": "outbox",
+    "create_tables": "tables",
+    "inbox_table": "tables",
+    "outbox_table": "tables",
+}
+
+
+def __getattr__(name: str) -> object:
+    if (home := _HOME.get(name)) is not None:
+        return getattr(import_module(f"cluster_kit_sqlalchemy.{home}"), name)
+    text = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(text)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

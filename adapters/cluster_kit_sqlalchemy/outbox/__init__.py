@@ -1,0 +1,8 @@
+"""An outbox: messages are rows of your transaction, and a relay sends them."""
+
+from __future__ import annotations
+
+from cluster_kit_sqlalchemy.outbox.blocking import BlockingOutbox
+from cluster_kit_sqlalchemy.outbox.service import FailedMessage, Outbox, OutboxStats
+
+__all__ = ["BlockingOutbox", "FailedMessage", "Outbox", "OutboxStats"]
