@@ -64,5 +64,6 @@ def overall(states: Mapping[str, Health], *, ready: bool) -> ClusterHealth:
         }
         for name, health in states.items()
     }
-    worst: HealthStatus = min((h.status for h in states.values()), key=_WORST.index, default="down")
+    statuses: list[HealthStatus] = [health.status for health in states.values()]
+    worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
     return {"status": worst, "ready": ready, "adapters": shown}

@@ -31,11 +31,11 @@ def check_engine(engine: object) -> None:
         raise ConfigurationError(f"engine must be an AsyncEngine, not {kind}")
 
 
-async def within(transaction: AsyncTransaction, table: Table, work: Callable[[Connection], T]) -> T:
+async def within(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
     """Return what `work` returns, given the connection on which the transaction is.
 
     Args:
-        transaction: where it is; one that has not begun begins.
+        transaction: an `AsyncTransaction`; one that has not begun begins.
         table: by which a session with several databases chooses.
         work: blocks.
 
@@ -50,10 +50,8 @@ async def within(transaction: AsyncTransaction, table: Table, work: Callable[[Co
     raise TypeError(_wrong(transaction, "an AsyncSession or AsyncConnection"))
 
 
-def within_blocking(
-    transaction: BlockingTransaction, table: Table, work: Callable[[Connection], T]
-) -> T:
-    """As `within`, for transactions that block."""
+def within_blocking(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
+    """As `within`, for a `BlockingTransaction`."""
     if isinstance(transaction, Session):
         connection = transaction.connection(bind_arguments={"clause": table})
     elif isinstance(transaction, Connection):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Broadcast
@@ -27,8 +27,18 @@ class TaskOptions(TypedDict, total=False):
 class TaskOutlet(Protocol):
     """Publishing a task in two steps: made now, sent later, perhaps by another instance."""
 
-    def prepare(
-        self, channel: str, payload: object, **options: Unpack[TaskOptions]
+    def prepare(  # noqa: PLR0913 - the options of a publish
+        self,
+        channel: str,
+        payload: object,
+        *,
+        timeout: Duration | None = None,
+        max_retries: int | None = None,
+        delay: Duration | None = None,
+        ttl: Duration | None = None,
+        message_id: str | None = None,
+        headers: Headers | None = None,
+        shared: bool = False,
     ) -> tuple[Envelope, float]:
         """Return a task and the seconds it is to be delayed. Legal before start.
 

@@ -61,8 +61,7 @@ class Once:
         about = inspect.Parameter("about", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         # What is subscribed is asked for its signature: without a session, but with the payload's
         # annotation, by which it is validated.
-        signature = inspect.Signature([payload, about])
-        handle.__signature__ = signature  # type: ignore[attr-defined]
+        vars(handle)["__signature__"] = inspect.Signature([payload, about])
         return handle
 
     async def _handle(self, payload: object, about: Message) -> None:

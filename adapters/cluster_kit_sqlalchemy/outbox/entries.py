@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from cluster_kit.broadcast import Audience, Broadcast
 from cluster_kit.errors import DecodeError
@@ -93,10 +93,10 @@ class Entry:
         )
 
     def _options(self) -> dict[str, Any]:
-        options = self.columns["options"]
+        options: object = self.columns["options"]
         if not isinstance(options, dict):
             raise DecodeError(f"outbox row {self.position}: options are no object")
-        return options
+        return cast("dict[str, Any]", options)
 
 
 def task_row(app: str, envelope: Envelope, delay: float, key: str | None) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from cluster_kit.errors import ConfigurationError, EncodeError
@@ -62,8 +63,8 @@ class Writer:
         **options: Unpack[TaskOptions],
     ) -> list[Row]:
         """Return the rows of many tasks; the error says which one it is about."""
-        if isinstance(payloads, str | bytes | dict):
-            kind = type(payloads).__name__
+        if isinstance(payloads, str | bytes | Mapping):
+            kind = "mapping" if isinstance(payloads, Mapping) else "text"
             raise ConfigurationError(f"payloads must be a list of payloads, not one {kind}")
         if options.get("message_id") is not None:
             raise ConfigurationError("message_id names one message; many have one each")

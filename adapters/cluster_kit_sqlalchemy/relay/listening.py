@@ -52,10 +52,17 @@ async def listen(
 
 async def _listen(engine: AsyncEngine, name: str, heard: Callable[[], None]) -> None:
     lost = asyncio.Event()
+
+    def told(*_: object) -> None:
+        heard()
+
+    def ended(*_: object) -> None:
+        lost.set()
+
     async with engine.connect() as connection:
         await connection.run_sync(Connection.detach)
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        driver.add_termination_listener(lambda _: lost.set())
-        await driver.add_listener(name, lambda *_: heard())
+        driver.add_termination_listener(ended)
+        await driver.add_listener(name, told)
         heard()  # for what was stored before
         await lost.wait()

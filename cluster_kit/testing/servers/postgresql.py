@@ -7,6 +7,7 @@ import pwd
 import shutil
 import struct
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -95,10 +96,8 @@ def start_postgresql() -> PostgresServer:
     Raises:
         NodeUnavailableError: there is none; the text says why, provider by provider.
     """
-    try:
-        import psycopg  # noqa: F401 - without it no database could be made
-    except ImportError as exc:
-        raise NodeUnavailableError("no databases can be made: psycopg is not installed") from exc
+    if find_spec("psycopg") is None:
+        raise NodeUnavailableError("no databases can be made: psycopg is not installed")
     return PostgresServer(start_plain(POSTGRESQL, _PROVIDERS))
 
 
