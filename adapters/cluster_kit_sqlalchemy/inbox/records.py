@@ -40,7 +40,9 @@ class Records:
         self.check(connection.dialect)
         row = {"consumer": consumer, "message_id": message_id, "handled_at": now}
         insert = _INSERTS[connection.dialect.name](self.table).values(row)
-        return bool(connection.execute(insert.on_conflict_do_nothing()).rowcount)
+        # Not by the number of rows: not every driver tells it of such a statement.
+        noted = insert.on_conflict_do_nothing().returning(self.table.c.message_id)
+        return connection.execute(noted).first() is not None
 
     async def prune(self, engine: AsyncEngine, before: float) -> int:
         """Delete a batch of what was handled before a time; return how many."""

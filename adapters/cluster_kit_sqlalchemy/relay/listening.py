@@ -60,8 +60,8 @@ async def _listen(engine: AsyncEngine, name: str, heard: Callable[[], None]) -> 
         lost.set()
 
     async with engine.connect() as connection:
-        await connection.run_sync(Connection.detach)
         driver: Any = (await connection.get_raw_connection()).driver_connection
+        await connection.run_sync(Connection.detach)
         driver.add_termination_listener(ended)
         await driver.add_listener(name, told)
         heard()  # for what was stored before

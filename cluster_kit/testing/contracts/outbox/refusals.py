@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import update
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OTHER = "orders.paid"
 
 
-async def _subscribed(bench: Bench, recorder: Recorder, **options: object) -> Instance:
+async def _subscribed(bench: Bench, recorder: Recorder, **options: Any) -> Instance:  # noqa: ANN401
     instance = await bench.instance(**options)
     for channel in (CHANNEL, OTHER):
         instance.cluster.event_queue.subscribe(channel, recorder.handle)
