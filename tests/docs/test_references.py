@@ -30,6 +30,10 @@ DESCRIBED = (
     "adapters/cluster_kit_amqp",
     "adapters/cluster_kit_amqp/broadcast",
     "adapters/cluster_kit_amqp/plane",
+    "adapters/cluster_kit_sqlalchemy",
+    "adapters/cluster_kit_sqlalchemy/outbox",
+    "adapters/cluster_kit_sqlalchemy/relay",
+    "adapters/cluster_kit_sqlalchemy/inbox",
 )
 UNUSED = {"redis_url", "memcached_url", "cache", "locks"}  # of capabilities yet to come
 FOLDERS = {
@@ -37,6 +41,9 @@ FOLDERS = {
     "pubsub",
     "broadcast",
     "plane",
+    "outbox",
+    "relay",
+    "inbox",
 }  # whose modules the architecture names, too
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 from sqlalchemy import MetaData
 
 from cluster_kit.checks import whole_number
-from cluster_kit.clock import MAX_WAIT, SystemClock, seconds, utc
+from cluster_kit.clock import MAX_WAIT, SystemClock, seconds
 from cluster_kit.ports import Health
 from cluster_kit.retry import RetryPolicy
 from cluster_kit_sqlalchemy.outbox.blocking import BlockingOutbox
-from cluster_kit_sqlalchemy.outbox.entries import Kind
+from cluster_kit_sqlalchemy.outbox.reports import FailedMessage, OutboxStats
 from cluster_kit_sqlalchemy.outbox.store import Store
 from cluster_kit_sqlalchemy.outbox.writing import Writer
 from cluster_kit_sqlalchemy.relay.loop import Relay, Terms
@@ -22,10 +21,6 @@ from cluster_kit_sqlalchemy.tables import outbox_table
 from cluster_kit_sqlalchemy.transactional import check_engine, within
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-    from typing import Any
-
     from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -36,55 +31,6 @@ if TYPE_CHECKING:
 
 _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
 _MAX_BATCH = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxStats:
-    """How an outbox is.
-
-    Attributes:
-        pending: messages to be sent, counted now in the database.
-        failed: messages given up, counted now in the database.
-        oldest: seconds since the oldest pending one was published; None without any.
-        sent: messages this instance has sent.
-        refused: attempts of this instance that failed.
-        lag: seconds from the publishing to the sending of what this instance sent last; None
-            before it.
-    """
-
-    pending: int
-    failed: int
-    oldest: float | None
-    sent: int
-    refused: int
-    lag: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedMessage:
-    """A message the relay has given up. It stays until it is replayed or discarded.
-
-    Attributes:
-        id: message id.
-        kind: ``task``, ``sync`` or ``pubsub``.
-        channel: name without prefix.
-        key: what it was ordered with.
-        body: as it would have travelled.
-        attempts: that failed.
-        error: of the last one.
-        published_at: aware UTC time.
-        failed_at: aware UTC time.
-    """
-
-    id: str
-    kind: Kind
-    channel: str
-    key: str
-    body: bytes
-    attempts: int
-    error: str
-    published_at: datetime
-    failed_at: datetime
 
 
 class Outbox:
@@ -265,7 +211,7 @@ class Outbox:
         most = whole_number("limit", limit, least=1)
         async with self._engine.connect() as connection:
             rows = await connection.execute(self._store.failed(most))
-            return [_failed(row) for row in rows.mappings()]
+            return [FailedMessage.of(row) for row in rows.mappings()]
 
     async def replay(self, ids: Sequence[str] | None = None) -> int:
         """Have messages that were given up tried again, by default all; return how many.
@@ -315,17 +261,3 @@ class Outbox:
     def _tells(self) -> bool:
         """Whether nobody here hears of a commit: a notification makes commits wait in line."""
         return self._terms.listen and (self._relay is None or not self._relay.running)
-
-
-def _failed(row: Mapping[Any, Any]) -> FailedMessage:
-    return FailedMessage(
-        id=row["id"],
-        kind=cast("Kind", row["kind"]),
-        channel=row["channel"],
-        key=row["key"],
-        body=bytes(row["body"]),
-        attempts=row["attempts"],
-        error=row["error"] or "",
-        published_at=utc(row["created_at"]),
-        failed_at=utc(row["failed_at"] or row["created_at"]),
-    )
