@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -43,9 +43,9 @@ class RelayingScenarios(Scenarios):
 
         await recorder.finished(120)
         seen: defaultdict[str, list[int]] = defaultdict(list)
-        for payload in recorder.payloads:
-            assert isinstance(payload, list)
-            seen[payload[0]].append(payload[1])
+        payloads: list[Any] = recorder.payloads
+        for key, number in payloads:
+            seen[key].append(number)
         assert dict(seen) == {key: list(range(20)) for key in "abcdef"}
         assert sum(len(instance.faults.tried) for instance in instances) == 120
 
