@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BENCH  ?= .venv-bench
 BIN    := $(VENV)/bin
+# Processes for tests: those of integration/ mostly wait. Tests that stop their broker are a group, which stays together.
+TESTS       ?= --numprocesses 2 --dist worksteal
+INTEGRATION ?= --numprocesses 3 --dist loadgroup
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SHELL       := /bin/sh
@@ -17,9 +20,9 @@ demo: $(VENV)/.installed ## watch a small cluster work, without any server
 	$(BIN)/cluster-kit demo
 
 test: $(VENV)/.installed-dev ## tests without a server, then the same contracts and faults on real servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 	scripts/servers rabbitmq redis memcached postgresql
-	$(BIN)/python -m pytest integration
+	$(BIN)/python -m pytest integration $(INTEGRATION)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import directions, packaging: all that needs no running code
 	$(BIN)/ruff check

@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit import PublishFailure
     from cluster_kit.broadcast import Event
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import Lease, LockManager
     from cluster_kit.message import DeadLetter, DeadReason, Delivery, Reject, Retry, Snooze
     from cluster_kit.plugin import Plugin
     from cluster_kit.pubsub import PubSubManager, Subscription
@@ -31,8 +33,11 @@ __all__ = [
     "Delivery",
     "Event",
     "EventQueue",
+    "Lease",
+    "LockManager",
     "Plugin",
     "PubSubManager",
+    "PublishFailure",
     "Reject",
     "Retry",
     "RetryPolicy",
@@ -51,8 +56,11 @@ _HOME = {
     "Delivery": "message",
     "Event": "broadcast",
     "EventQueue": "event_queue",
+    "Lease": "locks",
+    "LockManager": "locks",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",
+    "PublishFailure": "after_commit",
     "Reject": "message",
     "Retry": "message",
     "RetryPolicy": "retry",

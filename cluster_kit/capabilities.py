@@ -6,8 +6,11 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError
+from cluster_kit.after_commit import AfterCommit
+from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.event_queue import EventQueue
+from cluster_kit.locks import LockManager
+from cluster_kit.locks.on_demand import OnDemand as LocksOnDemand
 from cluster_kit.ports import AdapterContext, BroadcastLimits, Outlets
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.on_demand import OnDemand
@@ -17,7 +20,7 @@ from cluster_kit.sync_messages import SyncMessageManager
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cluster_kit.ports import EventQueueAdapter, Health, PubSubAdapter
+    from cluster_kit.ports import EventQueueAdapter, Health, LockAdapter, PubSubAdapter
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
     from cluster_kit.supervisor import Supervisor
@@ -42,6 +45,8 @@ class Capabilities:
         event_queue: publishes and runs tasks.
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
+        locks: let one at a time in, among all instances.
+        after_commit: publishes what was published in transactions.
     """
 
     def __init__(  # noqa: PLR0913 - a composition names its parts
@@ -63,15 +68,27 @@ class Capabilities:
         self._background = background
         self._queue_adapter: EventQueueAdapter | None = None
         self._pubsub_adapter: PubSubAdapter | None = None
+        self._lock_adapter: LockAdapter | None = None
+        self.after_commit: AfterCommit = AfterCommit(registry, telemetry)
         self.event_queue: EventQueue = EventQueue(
-            app, instance_id, settings.event_queue, telemetry=telemetry, consumes=consumes
+            app,
+            instance_id,
+            settings.event_queue,
+            telemetry=telemetry,
+            consumes=consumes,
+            after_commit=self.after_commit,
         )
         self.pubsub: PubSubManager = PubSubManager(
             instance_id, settings.pubsub, telemetry=telemetry
         )
         self.sync_messages: SyncMessageManager = SyncMessageManager(
-            instance_id, settings.sync_messages, settings.pubsub, telemetry=telemetry
+            instance_id,
+            settings.sync_messages,
+            settings.pubsub,
+            telemetry=telemetry,
+            after_commit=self.after_commit,
         )
+        self.locks: LockManager = LockManager(app, instance_id, settings.locks, telemetry=telemetry)
 
     @property
     def outlets(self) -> Outlets:
@@ -97,6 +114,8 @@ class Capabilities:
         await self._queue_adapter.connect()
         self.event_queue.attach(self._queue_adapter, self._background)
         await self._connect_pubsub()
+        await self._connect_locks()
+        self.after_commit.open(self._background)
 
     async def _connect_pubsub(self) -> None:
         lacking = self._pubsub_lacks()
@@ -113,6 +132,25 @@ class Capabilities:
         await adapter.connect()
         await self.pubsub.open(adapter, self._background)
         await self.sync_messages.open(adapter, self._background)
+
+    async def _connect_locks(self) -> None:
+        chosen = self._settings.url_for("locks")
+        context = self.context()
+        adapter: LockAdapter
+        try:
+            adapter = self._registry.create("locks", chosen.reveal(), context)
+        except ConfigurationError as exc:
+            # One that is only implied by the URL of a server may lack what applications that do
+            # without locks need not have.
+            if self._settings.locks.url is not None:
+                raise
+            self.locks.lacks(f"there are no locks: {exc}; set CLUSTER_KIT_LOCKS__URL")
+            return
+        if self._settings.locks.url is None:  # nobody has asked for it so far
+            adapter = LocksOnDemand(adapter, context)
+        self._lock_adapter = adapter
+        await adapter.connect()
+        self.locks.attach(adapter, self._background, self._settings.warnings(("locks",)))
 
     def _pubsub_lacks(self) -> str:
         """Return why there is no publish and subscribe; empty when there is.
@@ -149,20 +187,30 @@ class Capabilities:
                 unfinished = await self.event_queue.drain(timeout)
         return unfinished
 
+    async def flush(self, timeout: float) -> list[str]:
+        """Publish what was committed; return the ids of what could not be in `timeout` seconds."""
+        unsent: list[str] = []
+        async with logged("publishing what was committed"):
+            unsent += await self.after_commit.close(timeout)
+        return unsent
+
     async def close(self) -> None:
         """Close services, then adapters; no failure keeps the rest back."""
         async with logged("closing the sync messages"):
             await self.sync_messages.close()
         async with logged("closing the subscriptions"):
             await self.pubsub.close()
+        async with logged("giving back the locks"):
+            await self.locks.close()
         async with logged("closing the consumers"):
             await self.event_queue.close()
-        adapters = (self._pubsub_adapter, self._queue_adapter)
-        self._pubsub_adapter = self._queue_adapter = None
-        for adapter in adapters:
-            if adapter is not None:
-                async with logged("disconnecting"):
-                    await adapter.close()
+        adapters = (self._lock_adapter, self._pubsub_adapter, self._queue_adapter)
+        self._lock_adapter = self._pubsub_adapter = self._queue_adapter = None
+        # At once: a broker that does not answer is waited for, and is often one and the same.
+        closing = [adapter.close for adapter in adapters if adapter is not None]
+        for error in await self._background.run_all(closing, limit=len(adapters)):
+            if error is not None:
+                log.error("disconnecting failed", exc_info=error)
 
     # --- looking after it ----------------------------------------------------------------
 
@@ -176,12 +224,16 @@ class Capabilities:
             states[name] = health
         return states
 
-    def _states(self) -> Iterable[tuple[str, EventQueueAdapter | PubSubAdapter, Iterable[str]]]:
+    def _states(
+        self,
+    ) -> Iterable[tuple[str, EventQueueAdapter | PubSubAdapter | LockAdapter, Iterable[str]]]:
         if self._queue_adapter is not None:
             yield "event_queue", self._queue_adapter, self.event_queue.troubles()
         if self._pubsub_adapter is not None:
             troubles = [*self.pubsub.troubles(), *self.sync_messages.troubles()]
             yield "pubsub", self._pubsub_adapter, troubles
+        if self._lock_adapter is not None:
+            yield "locks", self._lock_adapter, self.locks.troubles()
 
     def context(self) -> AdapterContext:
         """Return what adapters and extensions are given."""

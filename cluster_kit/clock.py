@@ -17,6 +17,9 @@ MAX_WAIT = 30 * 24 * 3600.0
 """Longest delay and ttl, seconds (30 days)."""
 
 
+_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # not every system has it
+
+
 class Clock(Protocol):
     """What tells the time. The two readings are never mixed."""
 
@@ -47,6 +50,17 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait `seconds`."""
         await asyncio.sleep(seconds)
+
+
+class BootClock(SystemClock):
+    """The machine's clock, of which `monotonic` also counts the time it was suspended.
+
+    Others did not wait for a machine that slept: what is ours for some seconds needs this clock.
+    """
+
+    def monotonic(self) -> float:
+        """Seconds since the machine was started, where the system tells; else as the base."""
+        return super().monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 def utc(timestamp: float) -> datetime:

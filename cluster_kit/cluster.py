@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from cluster_kit.capabilities import Capabilities
-from cluster_kit.clock import MAX_WAIT, Duration, seconds
+from cluster_kit.clock import MAX_WAIT, Duration, SystemClock, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
 from cluster_kit.extensions import Extensions, overall
 from cluster_kit.lifecycle import Lifecycle, Steps
@@ -23,7 +23,9 @@ from cluster_kit.telemetry import Telemetry
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from cluster_kit.after_commit.service import FailureHook
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import LockManager
     from cluster_kit.ports import ClusterHealth, Extension, Outlets
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.sync_messages import SyncMessageManager
@@ -50,6 +52,7 @@ class Cluster:
         event_queue: publishes and runs tasks.
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
+        locks: let one at a time in, among all instances.
         registry: the adapters by URL scheme; add your own before start.
         telemetry: reports what happens.
         outlets: where extensions make messages now and send them later.
@@ -70,6 +73,7 @@ class Cluster:
         self.instance_id: str = self.settings.instance_id or new_id()[:12]
         self.registry: AdapterRegistry = AdapterRegistry()
         self.telemetry: Telemetry = Telemetry()
+        self._clock = SystemClock()
         self._worker_mode = WorkerMode.parse(self.settings.worker_mode)
         self._plugins: dict[str, Plugin] = {}
         self._loaded: list[Plugin] = []
@@ -88,6 +92,7 @@ class Cluster:
         self.event_queue: EventQueue = self._capabilities.event_queue
         self.pubsub: PubSubManager = self._capabilities.pubsub
         self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
+        self.locks: LockManager = self._capabilities.locks
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
         )
@@ -131,6 +136,16 @@ class Cluster:
         """Whether this instance does the work of `topic`, or without one, the main service."""
         return self._worker_mode.serving(topic if topic is None else check_topic(topic))
 
+    def on_publish_failure(self, hook: FailureHook) -> Callable[[], None]:
+        """Call `hook` with each `PublishFailure` from now on; return what undoes it.
+
+        That is a message published with ``transaction=`` whose transaction was committed, and
+        which could not be published then. Its data is in the database, and nobody was told: store
+        it, or `PublishFailure.repeat` it. Hooks may be asynchronous; `stop` waits a second for
+        them. After a stop they are called in the thread that commits, and only synchronous ones.
+        """
+        return self._capabilities.after_commit.on_failure(hook)
+
     # --- life ----------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -147,7 +162,9 @@ class Cluster:
         await self._life.start()
 
     async def stop(self, timeout: Duration | None = None) -> list[str]:
-        """Stop in order: take nothing new, drain, stop the plugins, disconnect.
+        """Stop in order: take nothing new, drain, stop the plugins, publish, disconnect.
+
+        Published is what was committed, see ``transaction=`` of `EventQueue.publish`.
 
         A `start` under way or waiting is abandoned: its caller gets a `LifecycleError`. Legal
         before start and twice; a second call waits for the first. Once begun it completes even
@@ -155,11 +172,12 @@ class Cluster:
 
         Args:
             timeout: seconds running tasks have to finish before they are cancelled and returned
-                to their queues, which costs them no attempt. Defaults to the setting
-                ``drain_timeout``.
+                to their queues, which costs them no attempt; what is left of them, and at least
+                one, is for what was committed. Defaults to the setting ``drain_timeout``.
 
         Returns:
-            The ids of tasks that were cut short, sorted; empty after a complete drain.
+            The ids of tasks that were cut short and of messages that were committed and not
+            published, sorted; empty after a complete drain.
 
         Raises:
             LifecycleError: called from a plugin's hook.
@@ -245,16 +263,18 @@ class Cluster:
 
     async def _unwind(self, timeout: float) -> list[str]:
         """Undo whatever `start` has done so far, in reverse; no failure keeps the rest back."""
+        deadline = self._clock.monotonic() + timeout
         unfinished = await self._capabilities.drain(timeout)
         while self._loaded:
             plugin = self._loaded.pop()
             async with logged(f"before_stop of plugin {plugin.name!r}"):
                 await plugin.before_stop()
         await self._extensions.stop()
+        unfinished += await self._capabilities.flush(deadline - self._clock.monotonic())
         await self._capabilities.close()
         if left := await self._background.close():
             log.error("still running after stop: %s", ", ".join(left))
-        return unfinished
+        return sorted(unfinished)
 
     def _consumes(self, topic: str | None) -> bool:
         """Whether this instance runs tasks of `topic`, or those that belong to none."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
-from cluster_kit.errors import reduced
+from cluster_kit.pickling import reduced
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -13,13 +13,14 @@ from cluster_kit.errors import (
     LifecycleError,
     PluginFailedError,
     PluginRequirementError,
-    suggestion,
 )
 from cluster_kit.names import check_name, check_topic
 from cluster_kit.supervisor import being_cancelled
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
     from cluster_kit.event_queue import EventQueue
+    from cluster_kit.locks import LockManager
     from cluster_kit.ports import ClusterHealth
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
@@ -39,6 +40,7 @@ class Host(Protocol):
     event_queue: EventQueue
     pubsub: PubSubManager
     sync_messages: SyncMessageManager
+    locks: LockManager
     registry: AdapterRegistry
     telemetry: Telemetry
 
@@ -119,15 +121,20 @@ class Plugin:
             self.name,
         )
 
-    async def send_sync_message(self, message: object) -> str:
+    async def send_sync_message(self, message: object, *, transaction: object = None) -> str:
         """Tell this plugin on all other instances; return the id of the message.
+
+        Args:
+            message: anything JSON has, null included, or a pydantic model.
+            transaction: send it after the commit of this one, see `SyncMessageManager.publish`.
 
         Raises:
             LifecycleError: the plugin belongs to no cluster, or that does not run.
             EncodeError: the message cannot travel.
+            UnknownTransactionError: nobody can tell when `transaction` is committed.
             TransportError: as `PubSubManager.publish`.
         """
-        return await self.cluster.sync_messages.publish(self.name, message)
+        return await self.cluster.sync_messages.publish(self.name, message, transaction=transaction)
 
 
 def make_plugin(plugin: object) -> Plugin:

@@ -6,13 +6,13 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal, overload
 
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
-from cluster_kit.ports import AdapterSpec
+from cluster_kit.ports import AdapterSpec, TransactionAdapter
 from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter, PubSubAdapter
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter, LockAdapter, PubSubAdapter
 
 GROUP = "cluster_kit.adapters"
 """Entry-point group in which a distribution names its `AdapterSpec`."""
@@ -29,6 +29,7 @@ class AdapterRegistry:
     def __init__(self) -> None:
         self._specs: dict[str, AdapterSpec] = {}
         self._broken: dict[str, AdapterUnavailableError] = {}
+        self._transactions: dict[AdapterSpec, TransactionAdapter] = {}
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
             try:
                 spec = entry.load()
@@ -88,12 +89,16 @@ class AdapterRegistry:
     ) -> PubSubAdapter: ...
     @overload
     def create(
-        self, capability: str, url: str, context: AdapterContext
-    ) -> EventQueueAdapter | PubSubAdapter: ...
+        self, capability: Literal["locks"], url: str, context: AdapterContext
+    ) -> LockAdapter: ...
+    @overload
     def create(
         self, capability: str, url: str, context: AdapterContext
-    ) -> EventQueueAdapter | PubSubAdapter:
-        """Make the adapter of a capability (``event_queue`` or ``pubsub``) for `url`.
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter: ...
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter:
+        """Make the adapter of a capability (``event_queue``, ``pubsub`` or ``locks``) for `url`.
 
         Raises:
             ConfigurationError: as `find`; or the adapter lacks this capability; or an option of
@@ -108,6 +113,25 @@ class AdapterRegistry:
             return factory(url, context)
         except ImportError as exc:
             raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from exc
+
+    def transactions(self, transaction: object) -> TransactionAdapter | None:
+        """Return the adapter that knows when `transaction` is committed; None when none does.
+
+        Raises:
+            AdapterUnavailableError: there is one, but something it needs is not installed.
+        """
+        packages = {kind.__module__.partition(".")[0] for kind in type(transaction).__mro__}
+        for spec in reversed(self._specs.values()):
+            if spec.transactions is None or spec.transactions.package not in packages:
+                continue
+            if spec not in self._transactions:
+                try:
+                    self._transactions[spec] = spec.transactions.load()
+                except ImportError as exc:
+                    raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from exc
+            if self._transactions[spec].knows(transaction):
+                return self._transactions[spec]
+        return None
 
 
 def _unavailable(entry: EntryPoint, error: Exception) -> AdapterUnavailableError:

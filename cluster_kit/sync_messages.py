@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cluster_kit.after_commit import Parcel
+from cluster_kit.clock import SystemClock
 from cluster_kit.names import check_name
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.transports import Transports
@@ -11,6 +14,7 @@ from cluster_kit.pubsub.transports import Transports
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock, Duration
     from cluster_kit.handler import Process
     from cluster_kit.ports import PubSubAdapter
@@ -38,16 +42,19 @@ class SyncMessageManager:
         pubsub: PubSubSettings,
         *,
         telemetry: Telemetry,
+        after_commit: AfterCommit,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
+        self._after_commit = after_commit
+        self._clock = clock or SystemClock()
         self._manager = PubSubManager(
             instance_id,
             pubsub,
             telemetry=telemetry,
             realm=REALM,
             transports=Transports(settings.transport),
-            clock=clock,
+            clock=self._clock,
         )
 
     async def subscribe(
@@ -88,13 +95,39 @@ class SyncMessageManager:
         channel: str,
         message: object,
         *,
+        transaction: object = None,
         skip_self: bool | None = None,
         only_self: bool = False,
     ) -> str:
-        """Send a message to the other instances and return its id, as `PubSubManager.publish`."""
-        return await self._manager.publish(
-            channel, message, skip_self=skip_self, only_self=only_self
-        )
+        """Send a message to the other instances and return its id, as `PubSubManager.publish`.
+
+        With `transaction` it returns at once, and the message is sent after the commit, or never:
+        what goes wrong then is told to `Cluster.on_publish_failure`.
+
+        Args:
+            channel: a name.
+            message: anything JSON has, null included, or a pydantic model.
+            transaction: a session or connection of SQLAlchemy, or an object with
+                ``on_commit(callable)`` or ``after_commit(callable)``.
+            skip_self: keep it from this instance's own subscriptions. True unless `only_self`.
+            only_self: keep it from all other instances.
+
+        Raises:
+            ClusterKitError: as `PubSubManager.publish`.
+            UnknownTransactionError: nobody can tell when `transaction` is committed.
+            ConfigurationError: it cannot be committed.
+        """
+        made = self.outlet.prepare(channel, message, skip_self=skip_self, only_self=only_self)
+        self.outlet.check()
+        if transaction is None:
+            await self._after_commit.turn()
+            return await self.outlet.send(made)
+
+        async def send() -> str:
+            return await self.outlet.send(replace(made, published_at=self._clock.wall()))
+
+        parcel = Parcel(kind="sync", channel=made.channel, id=made.id, body=made.body, send=send)
+        return await self._after_commit.join(transaction, parcel)
 
     @property
     def outlet(self) -> Outlet:

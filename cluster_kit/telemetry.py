@@ -32,6 +32,14 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "broadcast.dropped": ("kind", "channel", "id", "subscription"),
     "broadcast.repeated": ("kind", "channel", "id", "subscription"),
     "broadcast.gap": ("kind", "channel", "subscription", "reason"),
+    # locks; key is the name without prefix, times are seconds
+    "lock.acquired": ("key", "fence", "seconds"),
+    "lock.refused": ("key", "seconds", "error"),
+    "lock.suspect": ("key", "fence", "error"),
+    "lock.lost": ("key", "fence", "reason"),
+    "lock.released": ("key", "fence", "seconds"),
+    # published with transaction=; kind is task or sync
+    "commit.unpublished": ("kind", "channel", "id", "error"),
     # outbox and inbox; kind is task, sync or pubsub, oldest and lag are seconds
     "outbox.sent": ("kind", "channel", "id", "key", "seconds"),
     "outbox.retried": ("kind", "channel", "id", "key", "attempt", "delay", "error"),

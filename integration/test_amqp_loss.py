@@ -235,20 +235,20 @@ async def test_the_broker_closing_every_connection_loses_nothing(
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_it_outlives_a_restart_of_the_broker(
-    rabbitmq: str, rabbitmq_server: RabbitServer
+    own_rabbitmq: str, own_rabbitmq_server: RabbitServer
 ) -> None:
-    async with bench(rabbitmq) as made:
+    async with bench(own_rabbitmq) as made:
         taker = Taker(acks=True)
         await made.adapter.consume(made.queue(), prefetch=5, on_delivery=taker)
         await made.publish(made.task())
         late = made.task()
         await made.publish(late, delay=3.0)
-        await asyncio.to_thread(rabbitmq_server.stop)
+        await asyncio.to_thread(own_rabbitmq_server.stop)
         try:
             with pytest.raises(TransportError):
                 await made.adapter.publish(made.task(), timeout=0.5)
         finally:
-            await asyncio.to_thread(rabbitmq_server.start)
+            await asyncio.to_thread(own_rabbitmq_server.start)
         task = made.task()
         await made.adapter.publish(task, timeout=60.0)
 

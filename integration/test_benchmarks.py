@@ -55,6 +55,22 @@ def test_what_needs_no_other_library_can_still_be_measured(rabbitmq: str, tmp_pa
     assert ET.fromstring(document.with_suffix(".svg").read_text()).tag.endswith("svg")
 
 
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.timeout(180)  # seconds; it takes about 10
+def test_a_broadcast_to_many_subscribers_can_still_be_measured(rabbitmq: str) -> None:
+    command = [
+        *(sys.executable, "-m", "benchmarks.fan_out", "--url", rabbitmq),
+        *("--messages", "50", "--paced", "50"),
+    ]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "50 messages to 8 subscribers" in done.stdout
+    assert "at 200/s: p50" in done.stdout
+
+
 def test_a_tally_counts_what_is_lost_and_what_comes_again() -> None:
     tally = Tally(4, failures=1)
     for number in (0, 1, 2):

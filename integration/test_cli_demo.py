@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(180)]
 def test_every_promise_is_proved_by_processes_on_a_broker(rabbitmq: str) -> None:
     outcome = run_command("demo", "--instances", "2", "--url", rabbitmq, "--json")
 
-    assert outcome.code == 0, (outcome.out, outcome.err)
+    assert outcome.code == 0, f"{outcome.err}\n{outcome.out}"
     assert [row["promise"] for row in outcome.json] == [promise.text for promise in PROMISES]
     assert all(row["proved"] for row in outcome.json)
     assert outcome.err.startswith("2 instances, processes on amqp://")

@@ -8,79 +8,38 @@ import pytest
 
 from cluster_kit import Reject
 from cluster_kit.settings.groups import EventQueueValues
+from cluster_kit.testing.contracts.common import ProxiedEnvironment
 from cluster_kit.testing.contracts.event_queue import (
     Environment,
     EventQueueContract,
     ForeignMessage,
 )
 from cluster_kit.testing.factory import ClusterFactory
-from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.recorder import Recorder, always, until
 from cluster_kit.testing.waiting import eventually
+from integration import other_client
 
 if TYPE_CHECKING:
-    from cluster_kit.cluster import Cluster
     from cluster_kit.testing.servers import RabbitServer
 
 pytestmark = pytest.mark.broker
 
 
-class RabbitEnvironment(Environment):
-    """A virtual host; each instance reaches it through a proxy of its own."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._proxies: dict[str, FaultProxy] = {}
-
-    async def url(self, index: int) -> str:
-        proxy = FaultProxy(self._url)
-        await proxy.start()
-        self._proxies[proxy.url] = proxy
-        return proxy.url
-
-    def _proxy(self, cluster: Cluster) -> FaultProxy:
-        return self._proxies[cluster.settings.url_for("event_queue").reveal()]
-
-    async def cut_off(self, cluster: Cluster) -> None:
-        self._proxy(cluster).refuse()
-
-    async def freeze(self, cluster: Cluster) -> None:
-        self._proxy(cluster).freeze()
-
-    async def reconnect(self, cluster: Cluster) -> None:
-        self._proxy(cluster).resume()
-
+class RabbitEnvironment(ProxiedEnvironment, Environment):
     async def put(self, queue: str, message: ForeignMessage) -> None:
-        await asyncio.to_thread(publish_as_others_do, self._url, queue, message)
-
-    async def close(self) -> None:
-        for proxy in self._proxies.values():
-            await proxy.close()
-
-
-def publish_as_others_do(url: str, queue: str, message: ForeignMessage) -> None:
-    """With another client than the adapter's: that one adds a message id of its own."""
-    properties = pika.BasicProperties(
-        content_type=message.content_type,
-        headers=dict(message.headers) or None,
-        message_id=message.message_id,
-    )
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish("", queue, message.body, properties, mandatory=True)
-
-
-@pytest.fixture(scope="module")
-def virtual_host(rabbitmq_server: RabbitServer) -> str:
-    # One for all scenarios: they keep apart by the names of their applications, and the queues
-    # that all applications of a virtual host share need not be made again for each.
-    return rabbitmq_server.new_url()
+        properties = pika.BasicProperties(
+            content_type=message.content_type,
+            headers=dict(message.headers) or None,
+            message_id=message.message_id,
+        )
+        await asyncio.to_thread(
+            other_client.publish, self.server_url, "", queue, message.body, properties
+        )
 
 
 class TestAmqpEventQueue(EventQueueContract):
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
-        return RabbitEnvironment(request.getfixturevalue("virtual_host"))
+        return RabbitEnvironment(request.getfixturevalue("contract_vhost"))
 
 
 @pytest.mark.own_broker
@@ -88,10 +47,10 @@ class TestAmqpEventQueue(EventQueueContract):
 @pytest.mark.asyncio
 @pytest.mark.timeout(180)
 async def test_a_killed_broker_keeps_every_task_and_everything_goes_on(
-    cluster_factory: ClusterFactory, rabbitmq_server: RabbitServer, rabbitmq: str
+    cluster_factory: ClusterFactory, own_rabbitmq_server: RabbitServer, own_rabbitmq: str
 ) -> None:
     settings = EventQueueValues(publish_timeout=60)
-    first, second = await cluster_factory(2, url=rabbitmq, event_queue=settings)
+    first, second = await cluster_factory(2, url=own_rabbitmq, event_queue=settings)
     gate, held, recorder = asyncio.Event(), Recorder(), Recorder(always(Reject("buried")))
     second.event_queue.subscribe("doomed", recorder.handle)
     await second.event_queue.publish("doomed", 1)
@@ -104,11 +63,11 @@ async def test_a_killed_broker_keeps_every_task_and_everything_goes_on(
 
     # RabbitMQ 3.10 may forget a queue that is younger than a few seconds at such an end.
     await asyncio.sleep(5)
-    await asyncio.to_thread(rabbitmq_server.kill)
+    await asyncio.to_thread(own_rabbitmq_server.kill)
     await eventually(lambda: first.health()["status"] != "ok")
     async with asyncio.TaskGroup() as group:
         meanwhile = group.create_task(first.event_queue.publish("waiting", "meanwhile"))
-        await asyncio.to_thread(rabbitmq_server.start)
+        await asyncio.to_thread(own_rabbitmq_server.start)
     gate.set()
     second.event_queue.subscribe("waiting", held.handle, concurrency=0)
 
@@ -119,7 +78,7 @@ async def test_a_killed_broker_keeps_every_task_and_everything_goes_on(
     assert len(running.runs) == 1
 
 
-@pytest.mark.own_broker
+@pytest.mark.broker_control
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_connections_closed_by_the_broker_are_made_again(

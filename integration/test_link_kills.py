@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from cluster_kit_amqp.backoff import Backoff
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.protocol import AmqpProtocol
 from integration.amqp_bench import Bench, bench
+from integration.load.vitals import memory
 
 pytestmark = [
     pytest.mark.broker,
@@ -31,6 +34,7 @@ KILLS = 1000
 AT_ONCE = 250  # kills by one command: starting it takes most of a second
 INSTANCES = 3
 PUBLISHERS = 4  # of each
+GROWTH = 12.0  # MB, mostly of what this test keeps: about ten thousand ids, and every event
 
 CLOSE_MANY = """
     Ours = fun(P) ->
@@ -47,11 +51,27 @@ CLOSE_MANY = """
 """
 
 
-def remains() -> tuple[int, int]:
-    """Return how many connections this process still knows of, and how many files it has open."""
-    gc.collect()
-    known = sum(isinstance(thing, AmqpProtocol | PlaneChannel) for thing in gc.get_objects())
-    return known, len(list(Path("/proc/self/fd").iterdir()))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What a process has: connections and channels it knows of, tasks, files, objects, MB."""
+
+    links: int
+    tasks: int
+    files: int
+    objects: int
+    memory: float
+
+    @classmethod
+    def now(cls) -> Remains:
+        gc.collect()
+        objects = gc.get_objects()
+        return cls(
+            links=sum(isinstance(thing, AmqpProtocol | PlaneChannel) for thing in objects),
+            tasks=len(asyncio.all_tasks()),
+            files=len(list(Path("/proc/self/fd").iterdir())),
+            objects=len(objects),
+            memory=memory(),
+        )
 
 
 class Acker:
@@ -93,40 +113,56 @@ class Load:
         self._stop = True
 
 
-async def test_a_thousand_closed_connections_lose_nothing_and_leave_nothing(
-    rabbitmq: str, rabbitmq_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with bench(rabbitmq, crash_limit=KILLS) as first:  # makes the queue
-        await first.publish(first.task())
-        app = first.app
-    monkeypatch.setattr(Backoff, "next", lambda _: 0.005)
-    vhost = rabbitmq.rpartition("/")[2]
-    before = remains()
+async def kill_all_the_time(url: str, server: RabbitServer, kills: int) -> list[Remains]:
+    """Kill while there is work; return what there was after every so many."""
+    rounds: list[Remains] = []
+    vhost = url.rpartition("/")[2]
     async with AsyncExitStack() as stack:
-        instances = [
-            await stack.enter_async_context(
-                bench(f"{rabbitmq}?declare=none", app=app, crash_limit=KILLS)
-            )
-            for _ in range(INSTANCES)
+        first = await stack.enter_async_context(bench(url, crash_limit=KILLS))
+        await first.publish(first.task())  # makes the queue
+        others = [
+            bench(f"{url}?declare=none", app=first.app, crash_limit=KILLS)
+            for _ in range(INSTANCES - 1)
         ]
+        instances = [first, *[await stack.enter_async_context(other) for other in others]]
         acker = Acker()
         for made in instances:
             await made.adapter.consume(made.queue(), prefetch=32, on_delivery=acker)
         load = Load(instances)
         loading = asyncio.create_task(load.run(), name="taker load")
-        while len(reasons(instances)) < KILLS:
-            await asyncio.to_thread(rabbitmq_server.ctl, "eval", CLOSE_MANY % (vhost, AT_ONCE))
+        while len(reasons(instances)) < kills:
+            at_once = CLOSE_MANY % (vhost, min(kills, AT_ONCE))
+            await asyncio.to_thread(server.ctl, "eval", at_once)
+            rounds.append(Remains.now())
         load.stop()
         await loading
 
         await eventually(lambda: load.stored - acker.ids, lambda missing: not missing)
         await eventually(lambda: {made.adapter.health().status for made in instances} == {"ok"})
-        assert sum("a test" in reason for reason in reasons(instances)) > KILLS * 0.9
-        assert len(load.stored) > KILLS
-        # A protocol and a channel for each of the two connections, and one that is ending.
-        await eventually(remains, lambda found: found[0] <= before[0] + 5 * INSTANCES)
-    await eventually(lambda: remains()[0] <= before[0])
-    assert remains()[1] <= before[1] + 2
+        assert sum("a test" in reason for reason in reasons(instances)) > kills * 0.9
+        assert len(load.stored) > kills
+    return rounds
+
+
+async def test_a_thousand_closed_connections_lose_nothing_and_leave_nothing(
+    rabbitmq: str,
+    rabbitmq_server: RabbitServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.ERROR, "cluster_kit_amqp.connection")  # what is logged is kept
+    monkeypatch.setattr(Backoff, "next", lambda _: 0.005)
+    await kill_all_the_time(rabbitmq, rabbitmq_server, 10)  # makes whatever is made only once
+    before = Remains.now()
+    rounds = await kill_all_the_time(rabbitmq, rabbitmq_server, KILLS)
+
+    assert all(found.links < before.links + KILLS / 10 for found in rounds), rounds
+    assert rounds[-1].memory - rounds[0].memory < GROWTH, rounds
+    after = await eventually(
+        Remains.now, lambda found: found.links <= before.links and found.tasks <= before.tasks
+    )
+    assert after.files <= before.files + 2
+    assert after.objects <= before.objects + KILLS / 5, (before, rounds, after)
 
 
 def reasons(instances: list[Bench]) -> list[str]:

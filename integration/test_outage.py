@@ -30,21 +30,22 @@ class Outage:
     end: Callable[[], Awaitable[None]]
 
 
-@pytest_asyncio.fixture
-async def outage(rabbitmq: str, rabbitmq_server: RabbitServer) -> AsyncIterator[Outage]:
-    """The node is really stopped where it is ours; elsewhere the way to it is cut."""
-    if rabbitmq_server.can_control:
+@pytest_asyncio.fixture(params=[pytest.param("stopped", marks=pytest.mark.own_broker), "cut off"])
+async def outage(request: pytest.FixtureRequest) -> AsyncIterator[Outage]:
+    """The node is really stopped, or the way to it is cut."""
+    if request.param == "stopped":
+        server: RabbitServer = request.getfixturevalue("own_rabbitmq_server")
 
         async def stop() -> None:
-            await asyncio.to_thread(rabbitmq_server.stop)
+            await asyncio.to_thread(server.stop)
 
         async def start() -> None:
-            await asyncio.to_thread(rabbitmq_server.start)
+            await asyncio.to_thread(server.start)
 
-        yield Outage(rabbitmq, stop, start)
+        yield Outage(request.getfixturevalue("own_rabbitmq"), stop, start)
         await start()  # no effect on a node that runs; the tests after this one need it
         return
-    async with FaultProxy(rabbitmq) as proxy:
+    async with FaultProxy(request.getfixturevalue("rabbitmq")) as proxy:
 
         async def refuse() -> None:
             proxy.refuse()

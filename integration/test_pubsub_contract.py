@@ -4,33 +4,29 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-import pika
 import pytest
 
-from cluster_kit.testing.contracts.pubsub import Environment, PubSubContract
-from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.contracts.common import ProxiedEnvironment
+from cluster_kit.testing.contracts.pubsub import Environment, PubSubContract, Scenarios
+from cluster_kit.testing.contracts.pubsub.delivery import DeliveryScenarios
+from cluster_kit.testing.contracts.pubsub.handlers import HandlerScenarios
+from cluster_kit.testing.contracts.pubsub.lifecycle import LifecycleScenarios
+from cluster_kit.testing.contracts.pubsub.outages import OutageScenarios
+from cluster_kit.testing.contracts.pubsub.subscriptions import SubscriptionScenarios
+from integration import other_client
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Transport
     from cluster_kit.cluster import Cluster
-    from cluster_kit.testing.servers import RabbitServer
 
 pytestmark = pytest.mark.broker
 
 
-class RabbitEnvironment(Environment):
-    """A virtual host; each instance reaches it through a proxy of its own."""
-
-    def __init__(self, url: str, transport: Transport) -> None:
-        self._url, self._transport = url, transport
-        self._proxies: dict[str, FaultProxy] = {}
+class RabbitEnvironment(ProxiedEnvironment, Environment):
+    def __init__(self, server_url: str, transport: Transport) -> None:
+        super().__init__(server_url)
+        self._transport = transport
         self._sources: dict[str, set[str]] = {}
-
-    async def url(self, index: int) -> str:
-        proxy = FaultProxy(self._url)
-        await proxy.start()
-        self._proxies[proxy.url] = proxy
-        return proxy.url
 
     def prepare(self, cluster: Cluster) -> None:
         """Learn which queues and streams it reads."""
@@ -42,48 +38,16 @@ class RabbitEnvironment(Environment):
 
         cluster.telemetry.subscribe(note)
 
-    def _proxy(self, cluster: Cluster) -> FaultProxy:
-        return self._proxies[cluster.settings.url_for("pubsub").reveal()]
-
-    async def cut_off(self, cluster: Cluster) -> None:
-        self._proxy(cluster).refuse()
-
-    async def reconnect(self, cluster: Cluster) -> None:
-        self._proxy(cluster).resume()
-
     async def forget(self, cluster: Cluster) -> None:
         for name in self._sources[cluster.instance_id]:
-            await asyncio.to_thread(delete_queue, self._url, name)
+            await asyncio.to_thread(other_client.delete_queue, self.server_url, name)
 
     async def put(self, app: str, channel: str, body: bytes) -> None:
         exchange = f"{app}.pubsub.{self._transport}"
-        await asyncio.to_thread(publish_as_others_do, self._url, exchange, channel, body)
-
-    async def close(self) -> None:
-        for proxy in self._proxies.values():
-            await proxy.close()
+        await asyncio.to_thread(other_client.publish, self.server_url, exchange, channel, body)
 
 
-def delete_queue(url: str, name: str) -> None:
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        connection.channel().queue_delete(name)
-
-
-def publish_as_others_do(url: str, exchange: str, key: str, body: bytes) -> None:
-    """With another client than the adapter's, and without any metadata."""
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish(exchange, key, body)
-
-
-@pytest.fixture(scope="module")
-def virtual_host(rabbitmq_server: RabbitServer) -> str:
-    # One for all scenarios: they keep apart by the names of their applications.
-    return rabbitmq_server.new_url()
-
-
-class _OnTransport(PubSubContract):
+class _OnTransport(Scenarios):
     """Scenarios that name no transport run on that of the class."""
 
     transport: ClassVar[Transport] = "ephemeral"
@@ -92,18 +56,28 @@ class _OnTransport(PubSubContract):
         request.getfixturevalue("monkeypatch").setenv(
             "CLUSTER_KIT_PUBSUB__TRANSPORT", self.transport
         )
-        return RabbitEnvironment(request.getfixturevalue("virtual_host"), self.transport)
+        return RabbitEnvironment(request.getfixturevalue("contract_vhost"), self.transport)
 
 
-class TestEphemeral(_OnTransport):
-    pass
+class TestEphemeral(_OnTransport, PubSubContract):
+    """All of it, every transport that a scenario names included."""
+
+
+class _Transported(
+    DeliveryScenarios, SubscriptionScenarios, HandlerScenarios, OutageScenarios, LifecycleScenarios
+):
+    """The groups in which it makes a difference how messages travel.
+
+    Debounce, buffers and wrong use are the library's own and the same on every transport;
+    scenarios of gaps and of sync messages name their transport.
+    """
 
 
 @pytest.mark.slow
-class TestSticky(_OnTransport):
+class TestSticky(_OnTransport, _Transported):
     transport: ClassVar[Transport] = "sticky"
 
 
 @pytest.mark.slow
-class TestStream(_OnTransport):
+class TestStream(_OnTransport, _Transported):
     transport: ClassVar[Transport] = "stream"

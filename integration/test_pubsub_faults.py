@@ -95,12 +95,12 @@ async def test_instances_whose_connections_are_killed_hear_all_in_order_or_are_t
 @pytest.mark.own_broker
 @pytest.mark.slow
 async def test_a_restart_of_the_broker_costs_nothing_that_it_keeps(
-    cluster_factory: ClusterFactory, rabbitmq_server: RabbitServer, rabbitmq: str
+    cluster_factory: ClusterFactory, own_rabbitmq_server: RabbitServer, own_rabbitmq: str
 ) -> None:
     clusters = await cluster_factory(
         2,
         pubsub={
-            "url": rabbitmq,
+            "url": own_rabbitmq,
             "transports": {f"{transport}.#": transport for transport in ALL},
             "publish_timeout": 90,
         },
@@ -116,7 +116,7 @@ async def test_a_restart_of_the_broker_costs_nothing_that_it_keeps(
 
     await asyncio.sleep(3)  # RabbitMQ 3.10 may forget what is younger than a few seconds
     async with asyncio.TaskGroup() as group:
-        restart = group.create_task(asyncio.to_thread(rabbitmq_server.restart))
+        restart = group.create_task(asyncio.to_thread(own_rabbitmq_server.restart))
         await eventually(lambda: not is_well(clusters))
         for transport in ALL:
             for number in range(1, 20):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cluster_kit_amqp.aiormq_calls import Closing
     from cluster_kit_amqp.options import Host, Options
 
-_CLOSE_TIMEOUT = 2.0  # seconds
+_CLOSE_TIMEOUT = 1.0  # seconds
 
 _TOLD_BY_US = (  # through telemetry, health or an error, and there without the driver's addresses
     "error when creating transport: %r",

@@ -124,10 +124,11 @@ class Connections:
 
     async def close(self) -> None:
         """Close all. Idempotent, legal before `open`."""
+        ends = (self.control.close, self.consuming.close, self.publishing.close)
         async with self._changing_state:
-            await self.control.close()
-            await self.consuming.close()
-            await self.publishing.close()
+            # At once: one that does not answer is waited for, and they may all be frozen.
+            spawn = self._context.tasks.spawn
+            await asyncio.wait({spawn(end(), name="amqp connection close") for end in ends})
 
     def health(self) -> Health:
         """Return the state as known now."""

@@ -17,6 +17,7 @@ from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
 from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
+from cluster_kit_amqp.patience import Patience
 from cluster_kit_amqp.session import Session
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 Wish = Literal["take", "pause", "end"]
 
 CALL_TIMEOUT = 10.0  # seconds for what the broker is asked at once
+_LAST_CALL_TIMEOUT = 2.0  # seconds for the same, once nobody waits for more than the end
 WATCH_INTERVAL = 30.0  # seconds between looks whether the broker still knows of the consumer
 _LONGEST_CONFLICT_DELAY = 60.0  # seconds between attempts on a queue with other arguments
 _FEWEST_UNSEEN = 2  # looks in a row that must find no consumer
@@ -70,6 +72,7 @@ class AmqpConsumer:
         self._unsubscribe: Callable[[], None] = lambda: None
         self._unseen = 0
         self._reported = False
+        self._patience = Patience(CALL_TIMEOUT, _LAST_CALL_TIMEOUT)
 
     # --- for the service ---------------------------------------------------------------------
 
@@ -104,7 +107,8 @@ class AmqpConsumer:
             self._wake.set()
 
     async def close(self) -> None:
-        """Stop for good."""
+        """Stop for good; a broker that does not answer is not waited for long."""
+        self._patience.end_soon()
         await self._want("end")
         if self._task is not None:
             await asyncio.wait({self._task})
@@ -183,7 +187,7 @@ class AmqpConsumer:
             raise LinkDown(session.lost)
         if session is None and self._wish == "pause":
             self._problems.clear(self._part)  # nothing is missing
-        async with asyncio.timeout(CALL_TIMEOUT):
+        async with self._patience.limited():
             if self._wish == "pause" and session is not None:
                 await session.stop_taking()
             elif self._wish == "take" and session is not None:
@@ -248,7 +252,7 @@ class AmqpConsumer:
         if link is None:
             return
         try:
-            async with asyncio.timeout(CALL_TIMEOUT), link.channel() as channel:
+            async with self._patience.limited(), link.channel() as channel:
                 counts = await channel.check_queue(self._queue.full)
         except TimeoutError:
             return  # slow is not gone

@@ -31,8 +31,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from cluster_kit.errors import ConfigurationError, UnknownOptionError, suggestion
+from cluster_kit.errors import ConfigurationError, UnknownOptionError
 from cluster_kit.urls import redact_url
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LONGEST_EXPIRATION_MS = 2**32 - 1
+_MOST_NACKS = 4  # of one task: a full queue is told after a second
+_PAUSE_AFTER_NACK = 0.1  # seconds, times the number of them
 _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it was given
 
 
@@ -99,7 +101,7 @@ class Publisher:
             except Returned as exc:
                 self._returned(envelope, target, progress, exc)
             except (Nacked, Refused, Unencodable) as exc:
-                raise progress.unfinished(progress.refused(exc)) from exc
+                await self._not_taken(progress, exc)
             else:
                 return
 
@@ -206,6 +208,13 @@ class Publisher:
             raise error
         log.info("delays go along the chain from now on: %s", error)
         self._ladder = False
+
+    async def _not_taken(self, progress: Progress, error: Nacked | Refused | Unencodable) -> None:
+        """Give up, but not at once: a quorum queue without a leader yet answers as a full one."""
+        progress.nacks, progress.trouble = progress.nacks + 1, error.reason
+        if not isinstance(error, Nacked) or progress.nacks > _MOST_NACKS:
+            raise progress.unfinished(progress.refused(error)) from error
+        await self._context.clock.sleep(_PAUSE_AFTER_NACK * progress.nacks)
 
     def _returned(
         self, envelope: Envelope, target: _Target, progress: Progress, error: Returned

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.ports import AdapterSpec
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter, PubSubAdapter
+    from cluster_kit.ports import AdapterContext, EventQueueAdapter, LockAdapter, PubSubAdapter
 
 __all__ = ["ADAPTER"]
 
@@ -24,5 +24,17 @@ def _pubsub(url: str, context: AdapterContext) -> PubSubAdapter:
     return MemoryPubSub(url, context)
 
 
-ADAPTER = AdapterSpec(name="memory", schemes=("memory",), event_queue=_event_queue, pubsub=_pubsub)
+def _locks(url: str, context: AdapterContext) -> LockAdapter:
+    from cluster_kit_memory.locks import MemoryLocks
+
+    return MemoryLocks(url, context)
+
+
+ADAPTER = AdapterSpec(
+    name="memory",
+    schemes=("memory",),
+    event_queue=_event_queue,
+    pubsub=_pubsub,
+    locks=_locks,
+)
 """Serves ``memory://``: see `cluster_kit_memory.options` for its URLs."""

@@ -1,4 +1,4 @@
-"""Databases through SQLAlchemy: an outbox, an inbox.
+"""Databases through SQLAlchemy: publishing after a commit, an outbox, an inbox.
 
 ``from cluster_kit_sqlalchemy import Outbox``. SQLAlchemy is imported when a name is first used,
 so that listing adapters is cheap.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cluster_kit.ports import AdapterSpec
+from cluster_kit.ports import AdapterSpec, TransactionSupport
 
 if TYPE_CHECKING:
+    from cluster_kit.ports import TransactionAdapter
     from cluster_kit_sqlalchemy.inbox import Inbox, InboxStats
     from cluster_kit_sqlalchemy.outbox import FailedMessage, Outbox, OutboxStats
     from cluster_kit_sqlalchemy.tables import create_tables, inbox_table, outbox_table
@@ -28,10 +29,25 @@ __all__ = [
     "outbox_table",
 ]
 
+
+def _transactions() -> TransactionAdapter:
+    # Imported here, for it loads SQLAlchemy, which listing adapters must not.
+    from cluster_kit_sqlalchemy.transactions import SqlAlchemyTransactions
+
+    return SqlAlchemyTransactions()
+
+
 ADAPTER = AdapterSpec(
-    name="sqlalchemy", schemes=(), install='pip install "cluster-kit[sqlalchemy]"'
+    name="sqlalchemy",
+    schemes=(),
+    transactions=TransactionSupport(
+        package="sqlalchemy",
+        accepts="a Session, AsyncSession, Connection or AsyncConnection of SQLAlchemy 2",
+        load=_transactions,
+    ),
+    install="pip install 'cluster-kit[sqlalchemy]'",
 )
-"""No URL chooses it: an application hands over its engine."""
+"""Registered in the entry-point group ``cluster_kit.adapters``."""
 
 _HOME = {
     "FailedMessage": "outbox",

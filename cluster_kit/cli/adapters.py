@@ -43,7 +43,6 @@ def list_adapters(*, as_json: bool) -> None:
 def _rows() -> Iterator[Row]:
     registry = AdapterRegistry()
     for spec in registry.specs():
-        usable = [name for name, factory in spec.capabilities().items() if factory is not None]
-        yield Row(spec.name, list(spec.schemes), usable)
+        yield Row(spec.name, list(spec.schemes), spec.offers())
     for error in registry.unavailable():
         yield Row(error.name, [], [], str(error))

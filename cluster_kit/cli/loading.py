@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster_kit.cluster import Cluster
-from cluster_kit.errors import ClusterKitError, ConfigurationError, SettingsError, suggestion
+from cluster_kit.errors import ClusterKitError, ConfigurationError, SettingsError
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -83,7 +83,7 @@ def _run_here(what: Launch, lifeline: Lifeline | None, workers: int) -> NoReturn
     logging.basicConfig(level=logging.INFO, format=layout)
     if lifeline is not None:
         _connect(lifeline, cluster)
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             code = runner.run(_serve(what, cluster))
         except KeyboardInterrupt:
@@ -92,6 +92,15 @@ def _run_here(what: Launch, lifeline: Lifeline | None, workers: int) -> NoReturn
             signal.raise_signal(signal.SIGINT)
             raise
     raise typer.Exit(code)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return that of uvloop where it is installed, or else none: asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _check_effect(what: Launch, cluster: Cluster) -> None:

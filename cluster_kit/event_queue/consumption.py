@@ -71,12 +71,16 @@ class Consumption:
         """
         for subscription in self._all():
             subscription.refuse()
+        calls = [subscription.quiet for subscription in self._all()]
         try:
             async with asyncio.timeout(QUIET_TIMEOUT):
-                for subscription in self._all():
-                    await subscription.quiet()
+                errors = await self.shared.supervisor.run_all(calls, limit=len(calls))
         except TimeoutError:
             log.warning("the broker does not answer; stopping without it")
+        else:
+            for error in errors:
+                if error is not None:
+                    log.error("a consumer did not pause well", exc_info=error)
 
     async def drain(self, timeout: float, grace: float) -> list[str]:
         """Wait `timeout` seconds for what runs, then cancel it and wait `grace` seconds more.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import MAX_WAIT, seconds
-from cluster_kit.errors import shorten
 from cluster_kit.message import DeadReason, Death, Envelope, Reject, Retry, Snooze
+from cluster_kit.wording import shorten
 
 if TYPE_CHECKING:
     from cluster_kit.retry import RetryPolicy

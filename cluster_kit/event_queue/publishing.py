@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from cluster_kit.after_commit import Parcel
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Clock, Duration, seconds
 from cluster_kit.errors import (
@@ -21,6 +22,7 @@ from cluster_kit.message import MAX_RETRIES, Envelope, Headers
 from cluster_kit.names import QueueName, check_channel, check_message_id, check_queue, new_id
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit import AfterCommit
     from cluster_kit.codec import Codec
     from cluster_kit.event_queue.worker import Surroundings
     from cluster_kit.settings import EventQueueSettings
@@ -87,12 +89,14 @@ class Publisher:
         settings: EventQueueSettings,
         codec: Codec,
         clock: Clock,
+        after_commit: AfterCommit,
     ) -> None:
         self._app = app
         self._instance_id = instance_id
         self._settings = settings
         self._codec = codec
         self._clock = clock
+        self._after_commit = after_commit
         self._queues: dict[tuple[str, bool], QueueName] = {}
 
     def queue(self, channel: object, *, shared: bool) -> QueueName:
@@ -156,11 +160,34 @@ class Publisher:
 
     async def send(self, envelope: Envelope, delay: float, shared: Surroundings) -> str:
         """Store a task, report it, return its id. Raises as `EventQueueAdapter.publish`."""
+        await self._after_commit.turn()
+        return await self._send(envelope, delay, shared)
+
+    async def _send(self, envelope: Envelope, delay: float, shared: Surroundings) -> str:
         timeout = self._settings.publish_timeout
         await shared.adapter.publish(envelope, delay=delay, timeout=timeout)
         channel = envelope.queue.channel
         shared.report("task.published", channel=channel, id=envelope.id, delay=delay)
         return envelope.id
+
+    async def send_after(
+        self,
+        transaction: object,
+        envelope: Envelope,
+        options: PublishOptions,
+        shared: Callable[[], Surroundings],
+    ) -> str:
+        """Store a task after a commit, from which its times count; return its id at once."""
+
+        async def send() -> str:
+            now = self._clock.wall()
+            expires_at = None if options.ttl is None else now + options.delay + options.ttl
+            fresh = replace(envelope, published_at=now, expires_at=expires_at)
+            return await self._send(fresh, options.delay, shared())
+
+        channel = envelope.queue.channel
+        parcel = Parcel(kind="task", channel=channel, id=envelope.id, body=envelope.body, send=send)
+        return await self._after_commit.join(transaction, parcel)
 
     async def send_all(
         self, envelopes: Sequence[Envelope], delay: float, shared: Surroundings

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
-from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import AlreadySubscribedError, NotStartedError
 from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
@@ -24,6 +23,7 @@ from cluster_kit.handler import Handler, Process
 from cluster_kit.names import check_topic
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock, Duration
     from cluster_kit.message import Headers
     from cluster_kit.names import QueueName
@@ -35,12 +35,9 @@ if TYPE_CHECKING:
 
 
 class EventQueue:
-    """Publishes tasks and runs them, at least once, on one instance. See `Cluster.event_queue`.
+    """Publishes tasks, and runs each at least once, on one instance: `Cluster.event_queue`."""
 
-    Retries, delays and dead letters are the broker's, so nothing depends on a single process.
-    """
-
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a service names what it stands on
         self,
         app: str,
         instance_id: str,
@@ -48,6 +45,7 @@ class EventQueue:
         *,
         telemetry: Telemetry,
         consumes: Callable[[str | None], bool],
+        after_commit: AfterCommit,
         clock: Clock | None = None,
     ) -> None:
         self._instance_id = instance_id
@@ -55,7 +53,9 @@ class EventQueue:
         self._consumes = consumes
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
-        self._publisher = Publisher(app, instance_id, settings, self._codec, self._clock)
+        self._publisher = Publisher(
+            app, instance_id, settings, self._codec, self._clock, after_commit
+        )
         self._counters = Counters(telemetry)
         self._ledger = Ledger(self._clock)
         self._registrations: dict[QueueName, Registration] = {}
@@ -111,17 +111,18 @@ class EventQueue:
                 return
             raise AlreadySubscribedError(channel)
         policy = self._settings.retry.policy() if retry is None else check_policy(retry)
+        options = check_options(
+            self._settings,
+            concurrency=concurrency,
+            idle=idle,
+            timeout=timeout,
+            max_retries=max_retries,
+        )
         registration = Registration(
             queue=queue,
             handler=Handler(process, self._codec),
             judge=Judge(policy=policy, instance_id=self._instance_id),
-            options=check_options(
-                self._settings,
-                concurrency=concurrency,
-                idle=idle,
-                timeout=timeout,
-                max_retries=max_retries,
-            ),
+            options=options,
             serves=None if serves is None else check_topic(serves),
         )
         self._registrations[queue] = registration
@@ -152,6 +153,7 @@ class EventQueue:
         ttl: Duration | None = None,
         message_id: str | None = None,
         headers: Headers | None = None,
+        transaction: object = None,
         shared: bool = False,
     ) -> str:
         """Store a task for one instance to run and return its id.
@@ -159,6 +161,9 @@ class EventQueue:
         Returns once the broker has it on a majority of its nodes. No subscriber is needed. Takes
         at most ``event_queue.publish_timeout`` seconds; within them a lost connection is
         survived by publishing again under the same id.
+
+        With `transaction` it returns at once and is stored after the commit, or never; what goes
+        wrong then is told to `Cluster.on_publish_failure`.
 
         Args:
             channel: name without the app's prefix.
@@ -170,25 +175,28 @@ class EventQueue:
             message_id: by default fresh. A second task under it is dropped by an instance that runs
                 the first, or has finished it within five minutes.
             headers: str, int, bool and None values that travel with the task.
+            transaction: of SQLAlchemy, or an object with a hook ``on_commit`` or
+                ``after_commit``; `delay` and `ttl` count from its commit.
             shared: the channel of a queue without app prefix.
 
         Raises:
             NotStartedError: the cluster is not running.
             ConfigurationError: a name, an option or the broker's topology is wrong.
+            UnknownTransactionError: nobody can tell when `transaction` is committed.
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over ``event_queue.max_payload_bytes`` or 16 KiB of headers.
-            PublishRefused: the broker said no; nothing is stored.
-            Unroutable: there is no queue for it; nothing is stored.
+            PublishRefused, Unroutable: the broker said no, has no queue for it; nothing is stored.
             ConnectionLost: no connection in time; nothing was sent.
             PublishUnconfirmed: sent, but not confirmed in time; it may be stored.
         """
         options = PublishOptions.check(
             timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
         )
-        around = self._active().shared
-        queue = self._publisher.queue(channel, shared=shared)
+        around, queue = self._shared(), self._publisher.queue(channel, shared=shared)
         envelope = self._publisher.envelope(queue, payload, options, message_id)
-        return await self._publisher.send(envelope, options.delay, around)
+        if transaction is None:
+            return await self._publisher.send(envelope, options.delay, around)
+        return await self._publisher.send_after(transaction, envelope, options, self._shared)
 
     async def publish_many(  # noqa: PLR0913 - the options are the interface
         self,
@@ -202,9 +210,9 @@ class EventQueue:
         headers: Headers | None = None,
         shared: bool = False,
     ) -> list[str]:
-        """Store many tasks at once, pipelined, and return their ids in order.
+        """Store many tasks at once, pipelined, and return their ids in order; else as `publish`.
 
-        All payloads are encoded before the first is sent. Options and errors as `publish`.
+        All payloads are encoded before the first is sent.
 
         Raises:
             PublishManyError: some were not confirmed; it says which were.
@@ -212,27 +220,22 @@ class EventQueue:
         options = PublishOptions.check(
             timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
         )
-        around = self._active().shared
-        queue = self._publisher.queue(channel, shared=shared)
+        around, queue = self._shared(), self._publisher.queue(channel, shared=shared)
         envelopes = self._publisher.envelopes(queue, payloads, options)
         return await self._publisher.send_all(envelopes, options.delay, around)
 
     @property
     def outlet(self) -> Outlet:
         """Publishing in two steps; see `TaskOutlet`."""
-        return Outlet(self._publisher, lambda: self._active().shared)
+        return Outlet(self._publisher, self._shared)
 
     # --- looking after it ----------------------------------------------------------------
 
     def dead_letters(self, channel: str, *, shared: bool = False) -> DeadLetters:
         """Return the dead letters of a channel."""
-        return DeadLetters(
-            self._publisher.queue(channel, shared=shared),
-            self._adapter,
-            self._codec,
-            self._clock,
-            publish_timeout=self._settings.publish_timeout,
-        )
+        queue = self._publisher.queue(channel, shared=shared)
+        timeout = self._settings.publish_timeout
+        return DeadLetters(queue, self._adapter, self._codec, self._clock, publish_timeout=timeout)
 
     def stats(self) -> dict[str, ChannelStats]:
         """Return this instance's counters by channel, since it was made."""
@@ -247,7 +250,7 @@ class EventQueue:
         return [queue.channel for queue in await self._adapter().channels()]
 
     async def purge(self, channel: str, *, shared: bool = False) -> int:
-        """Drop a channel's tasks that wait for a worker, no others, and return how many."""
+        """Drop the tasks that wait for a worker, no others; return how many."""
         return await self._adapter().purge(self._publisher.queue(channel, shared=shared))
 
     def troubles(self) -> list[str]:
@@ -263,13 +266,8 @@ class EventQueue:
 
     def attach(self, adapter: EventQueueAdapter, supervisor: Supervisor) -> None:
         """Use a connected adapter: publishing is possible from now on."""
-        settler = Settler(
-            adapter,
-            self._ledger,
-            self._counters.report,
-            self._clock,
-            publish_timeout=self._settings.publish_timeout,
-        )
+        timeout, report = self._settings.publish_timeout, self._counters.report
+        settler = Settler(adapter, self._ledger, report, self._clock, publish_timeout=timeout)
         self._consumption = Consumption(
             Surroundings(
                 adapter=adapter,
@@ -278,8 +276,7 @@ class EventQueue:
                 settler=settler,
                 supervisor=supervisor,
                 clock=self._clock,
-                deadlines=Deadlines(),
-                report=self._counters.report,
+                report=report,
             )
         )
 
@@ -311,8 +308,11 @@ class EventQueue:
             raise NotStartedError("event queue")
         return self._consumption
 
+    def _shared(self) -> Surroundings:
+        return self._active().shared
+
     def _adapter(self) -> EventQueueAdapter:
-        return self._active().shared.adapter
+        return self._shared().adapter
 
     def _wanted(self, registration: Registration) -> bool:
         known = self._registrations.get(registration.queue)

@@ -9,9 +9,10 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectionLost, shorten
+from cluster_kit.errors import ConnectionLost
 from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome
 from cluster_kit.message import DeadReason
+from cluster_kit.wording import shorten
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock

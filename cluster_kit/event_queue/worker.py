@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import DecodeError, HandlerTimeout
 from cluster_kit.event_queue.outcome import (
     DONE,
@@ -26,7 +27,6 @@ from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
-    from cluster_kit.deadlines import Deadlines
     from cluster_kit.event_queue.ledger import Ledger
     from cluster_kit.event_queue.quarantine import Quarantine
     from cluster_kit.event_queue.settlement import Settler
@@ -63,8 +63,8 @@ class Surroundings:
     settler: Settler
     supervisor: Supervisor
     clock: Clock
-    deadlines: Deadlines
     report: Emit
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
 
 class Worker:

@@ -33,8 +33,18 @@ from cluster_kit.ports.extension import (
     TaskOptions,
     TaskOutlet,
 )
+from cluster_kit.ports.locks import (
+    Claim,
+    Contender,
+    Grant,
+    LockAdapter,
+    LockCapabilities,
+    LockFactory,
+    LockHolder,
+)
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
+from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
 
 __all__ = [
     "AdapterContext",
@@ -42,17 +52,24 @@ __all__ = [
     "AdapterSpec",
     "BroadcastLimits",
     "BroadcastOutlet",
+    "Claim",
     "ClusterHealth",
     "Consumer",
+    "Contender",
     "DeadEntry",
     "Emit",
     "EventQueueAdapter",
     "EventQueueFactory",
     "Extensible",
     "Extension",
+    "Grant",
     "Health",
     "HealthStatus",
     "Listener",
+    "LockAdapter",
+    "LockCapabilities",
+    "LockFactory",
+    "LockHolder",
     "Outlets",
     "PubSubAdapter",
     "PubSubFactory",
@@ -61,4 +78,6 @@ __all__ = [
     "TaskOptions",
     "TaskOutlet",
     "TaskSpawner",
+    "TransactionAdapter",
+    "TransactionSupport",
 ]

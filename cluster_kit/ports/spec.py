@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster_kit.ports.event_queue import EventQueueFactory
+    from cluster_kit.ports.locks import LockFactory
     from cluster_kit.ports.pubsub import PubSubFactory
+    from cluster_kit.ports.transactions import TransactionSupport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +21,11 @@ class AdapterSpec:
 
     Attributes:
         name: of the adapter.
-        schemes: URL schemes that choose it.
+        schemes: URL schemes that choose it; none when no URL does.
         event_queue: makes an event queue adapter; None when it has none.
         pubsub: makes a publish-subscribe adapter; None when it has none.
+        locks: makes a lock adapter; None when it has none.
+        transactions: of a database library, for publishing after a commit; None when it has none.
         install: what to type when the driver is missing.
     """
 
@@ -29,8 +33,15 @@ class AdapterSpec:
     schemes: tuple[str, ...]
     event_queue: EventQueueFactory | None = None
     pubsub: PubSubFactory | None = None
+    locks: LockFactory | None = None
+    transactions: TransactionSupport | None = None
     install: str = ""
 
-    def capabilities(self) -> Mapping[str, EventQueueFactory | PubSubFactory | None]:
-        """Return capability name to factory."""
-        return {"event_queue": self.event_queue, "pubsub": self.pubsub}
+    def capabilities(self) -> Mapping[str, EventQueueFactory | PubSubFactory | LockFactory | None]:
+        """Return capability name to factory, of what is made by URL."""
+        return {"event_queue": self.event_queue, "pubsub": self.pubsub, "locks": self.locks}
+
+    def offers(self) -> list[str]:
+        """Return the names of what it has."""
+        made = [name for name, factory in self.capabilities().items() if factory is not None]
+        return made if self.transactions is None else [*made, "transactions"]

@@ -26,7 +26,10 @@ class OnDemand:
         self._adapter = adapter
         self._since = clock.wall()
         self._connected = False
-        self._connecting = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._standing = 0
+        self._attempts = 0
+        self._error: ConnectError | None = None
 
     async def connect(self) -> None:
         """Leave it to the first use."""
@@ -68,7 +71,26 @@ class OnDemand:
         return Health(status="ok", detail="not used yet", since=self._since)
 
     async def _ready(self) -> None:
-        if not self._connected:
-            async with self._connecting:
-                await self._adapter.connect()
-                self._connected = True
+        """Return in the order of the calls: nobody overtakes who waited for the connection."""
+        if self._connected and not self._standing:
+            return
+        attempts = self._attempts
+        self._standing += 1
+        try:
+            async with self._turn:
+                if not self._connected:
+                    await self._connect(attempts)
+        finally:
+            self._standing -= 1
+
+    async def _connect(self, attempts: int) -> None:
+        """Connect, unless that has just been tried in vain for somebody who came together."""
+        if self._error is not None and self._attempts > attempts:
+            raise self._error
+        self._attempts += 1
+        try:
+            await self._adapter.connect()
+        except ConnectError as exc:
+            self._error = exc
+            raise
+        self._connected, self._error = True, None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from cluster_kit.broadcast import Broadcast
     from cluster_kit.clock import Clock
-    from cluster_kit.ports import Emit, PubSubAdapter
+    from cluster_kit.ports import PubSubAdapter
     from cluster_kit.pubsub.publishing import Publisher
 
 
@@ -21,7 +21,6 @@ class Outlet:
     Args:
         publisher: makes and sends its messages.
         adapter: returns the connected adapter, or raises why there is none.
-        report: tells telemetry.
         clock: tells when a message was made.
     """
 
@@ -29,12 +28,10 @@ class Outlet:
         self,
         publisher: Publisher,
         adapter: Callable[[], PubSubAdapter],
-        report: Emit,
         clock: Clock,
     ) -> None:
         self._publisher = publisher
         self._adapter = adapter
-        self._report = report
         self._clock = clock
 
     def prepare(
@@ -51,12 +48,9 @@ class Outlet:
 
     async def send(self, broadcast: Broadcast) -> str:
         """Send a message and return its id. Raises as `PubSubManager.publish`."""
-        transport = await self._publisher.send(broadcast, self._adapter())
-        self._report(
-            "broadcast.published",
-            kind=broadcast.realm,
-            channel=broadcast.channel,
-            id=broadcast.id,
-            transport=transport,
-        )
+        await self._publisher.send(broadcast, self._adapter())
         return broadcast.id
+
+    def check(self) -> None:
+        """Raise why nothing could be sent now, if so."""
+        self._adapter()

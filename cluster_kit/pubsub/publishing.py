@@ -19,7 +19,7 @@ from cluster_kit.pubsub.numbering import Numbering
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
     from cluster_kit.codec import Codec
-    from cluster_kit.ports import PubSubAdapter
+    from cluster_kit.ports import Emit, PubSubAdapter
     from cluster_kit.pubsub.transports import Transports
     from cluster_kit.settings import PubSubSettings
 
@@ -37,7 +37,9 @@ class Publisher:
         settings: PubSubSettings,
         transports: Transports,
         codec: Codec,
+        report: Emit,
     ) -> None:
+        self._report = report
         self._realm = realm
         self._instance_id = instance_id
         self._settings = settings
@@ -69,8 +71,8 @@ class Publisher:
             audience=audience,
         )
 
-    async def send(self, message: Broadcast, adapter: PubSubAdapter) -> str:
-        """Number a message and send it; return its transport. Raises as `PubSubAdapter.publish`.
+    async def send(self, message: Broadcast, adapter: PubSubAdapter) -> None:
+        """Number a message and send it. Raises as `PubSubAdapter.publish`.
 
         It has its number from here on, not from its making: in between, others may be sent, and
         a message that is never sent leaves no hole.
@@ -85,7 +87,13 @@ class Publisher:
         except _NOT_SENT:
             self._numbering.give_back(message.channel, epoch, seq)
             raise
-        return transport
+        self._report(
+            "broadcast.published",
+            kind=self._realm,
+            channel=message.channel,
+            id=message.id,
+            transport=transport,
+        )
 
 
 def check_audience(skip_self: object, only_self: object) -> Audience:

@@ -58,8 +58,10 @@ class PubSubManager:
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._transports = transports or Transports(settings.transport, settings.transports)
-        publisher = Publisher(realm, instance_id, settings, self._transports, self._codec)
-        self.outlet: Outlet = Outlet(publisher, self._usable, self._report, self._clock)
+        publisher = Publisher(
+            realm, instance_id, settings, self._transports, self._codec, self._report
+        )
+        self.outlet: Outlet = Outlet(publisher, self._connected, self._clock)
         self._counters = Counters()
         self._registrations: list[Registration] = []
         self._reception: Reception | None = None
@@ -154,10 +156,8 @@ class PubSubManager:
             ConnectionLost: no connection in time; nothing was sent.
             PublishUnconfirmed: sent, but not confirmed in time; it may arrive.
         """
-        out = self.outlet
-        return await out.send(
-            out.prepare(channel, message, skip_self=skip_self, only_self=only_self)
-        )
+        made = self.outlet.prepare(channel, message, skip_self=skip_self, only_self=only_self)
+        return await self.outlet.send(made)
 
     # --- looking after it ----------------------------------------------------------------
 
@@ -232,11 +232,15 @@ class PubSubManager:
 
     # --- inside --------------------------------------------------------------------------
 
+    def _connected(self) -> PubSubAdapter:
+        self._refuse_where_missing()
+        if self._adapter is None:
+            raise NotStartedError(self._realm)
+        return self._adapter
+
     def _find(self, name: str, handler: object) -> Registration | None:
-        for registration in self._registrations:
-            if registration.name == name and registration.handler.process == handler:
-                return registration
-        return None
+        same = (r for r in self._registrations if r.name == name and r.handler.process == handler)
+        return next(same, None)
 
     @staticmethod
     def _change(registration: Registration, options: Options) -> None:
@@ -300,12 +304,6 @@ class PubSubManager:
 
     def _lanes(self) -> list[Lane]:
         return [r.lane for r in self._registrations if r.lane is not None]
-
-    def _usable(self) -> PubSubAdapter:
-        self._refuse_where_missing()
-        if self._adapter is None:
-            raise NotStartedError(self._realm)
-        return self._adapter
 
     def _refuse_where_missing(self) -> None:
         if self._missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster_kit.settings.groups import (
     CapabilitySettings,
     EventQueueSettings,
+    LockSettings,
     PubSubSettings,
     RetrySettings,
     SyncMessagesSettings,
@@ -16,6 +17,7 @@ from cluster_kit.settings.worker_mode import WorkerMode
 __all__ = [
     "CapabilitySettings",
     "EventQueueSettings",
+    "LockSettings",
     "PubSubSettings",
     "RetrySettings",
     "ServerUrl",

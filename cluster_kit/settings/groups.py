@@ -108,6 +108,27 @@ class CapabilitySettings(_Group):
         super().__init__(**values)
 
 
+class LockValues(CapabilityValues, total=False):
+    """`LockSettings` as a dict."""
+
+    timeout: Duration
+
+
+class LockSettings(_Group):
+    """Settings of the locks.
+
+    Attributes:
+        url: of their server; None leaves it to `Settings.url_for`.
+        timeout: seconds to wait for a lock, unless the call says otherwise. Defaults to 60.
+    """
+
+    url: ServerUrl | None = None
+    timeout: Timeout = 60.0
+
+    def __init__(self, **values: Unpack[LockValues]) -> None:
+        super().__init__(**values)
+
+
 class EventQueueValues(CapabilityValues, total=False):
     """`EventQueueSettings` as a dict."""
 

@@ -13,6 +13,8 @@ from cluster_kit.settings.groups import (
     CapabilityValues,
     EventQueueSettings,
     EventQueueValues,
+    LockSettings,
+    LockValues,
     PubSubSettings,
     PubSubValues,
     SyncMessagesSettings,
@@ -57,7 +59,7 @@ class SettingsValues(TypedDict, total=False):
     pubsub: PubSubSettings | PubSubValues
     sync_messages: SyncMessagesSettings | SyncMessagesValues
     cache: CapabilitySettings | CapabilityValues
-    locks: CapabilitySettings | CapabilityValues
+    locks: LockSettings | LockValues
     worker_mode: str
     drain_timeout: Duration
     connect_timeout: Duration
@@ -70,8 +72,8 @@ class Settings(BaseSettings):
     An argument wins over its variable, which wins over the ``.env`` file of the working
     directory. Variables have the arguments' names in upper case after ``CLUSTER_KIT_``, groups
     joined by two underscores: ``CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY=60``. One environment
-    serves every release: `redis_url`, `memcached_url`, `cache` and `locks` are read by
-    these capabilities where the release has them, and are otherwise checked and left alone.
+    serves every release: `memcached_url` and `cache` are read by the cache
+    where the release has it, and are otherwise checked and left alone.
 
     Attributes:
         app: name of the application, 1 to 40 bytes without a dot; `Cluster` has its own argument
@@ -110,7 +112,7 @@ class Settings(BaseSettings):
     pubsub: PubSubSettings = PubSubSettings()
     sync_messages: SyncMessagesSettings = SyncMessagesSettings()
     cache: CapabilitySettings = CapabilitySettings()
-    locks: CapabilitySettings = CapabilitySettings()
+    locks: LockSettings = LockSettings()
     worker_mode: WorkerModeText = ""
     drain_timeout: Grace = 30.0
     connect_timeout: Timeout = 10.0
@@ -145,7 +147,9 @@ class Settings(BaseSettings):
         >>> Settings(amqp_url="amqp://mq/").url_for("event_queue")
         ServerUrl('amqp://mq/')
         """
-        own: CapabilitySettings | EventQueueSettings | PubSubSettings = getattr(self, capability)
+        own: CapabilitySettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
+            self, capability
+        )
         implied = self.amqp_url if capability in {"event_queue", "pubsub"} else self.redis_url
         return own.url or implied or ServerUrl(f"{MEMORY}://")
 

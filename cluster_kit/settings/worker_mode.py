@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from cluster_kit.errors import ConfigurationError, suggestion
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import MODE_WORDS, check_topic
+from cluster_kit.wording import suggestion
 
 WEB, BACKGROUND, TRANSIENT = "!", "*", "-"
 """Words of a mode: requests, every topic, nothing at all."""

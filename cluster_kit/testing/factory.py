@@ -12,6 +12,8 @@ from cluster_kit.settings import ServerUrl, Settings
 from cluster_kit.settings.groups import (
     EventQueueSettings,
     EventQueueValues,
+    LockSettings,
+    LockValues,
     PubSubSettings,
     PubSubValues,
 )
@@ -38,7 +40,7 @@ class ClusterFactory:
 
     Args:
         url: of the event queue, where a call names none; by default a memory hub of its own.
-            Publish and subscribe are on that hub in any case, unless a call says otherwise.
+            Everything else is on that hub in any case, unless a call says otherwise.
     """
 
     def __init__(self, url: str = "") -> None:
@@ -78,6 +80,9 @@ class ClusterFactory:
         pubsub = settings.get("pubsub", PubSubValues())
         if not isinstance(pubsub, PubSubSettings):
             settings["pubsub"] = {"url": self._hub, **pubsub}
+        locks = settings.get("locks", LockValues())
+        if not isinstance(locks, LockSettings):
+            settings["locks"] = {"url": self._hub, **locks}
         made: list[Cluster] = []
         for _ in range(n):
             cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))

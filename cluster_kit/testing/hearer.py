@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.testing.waiting import PATIENCE
+from cluster_kit.testing.watch import Watch
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Event
@@ -24,42 +25,34 @@ class Heard:
     event: Event
 
 
-class Hearer:
+class Hearer(Watch):
     """Subscribe its `handle`, with its `on_gap` where gaps matter.
 
     Attributes:
         heard: every call, in the order they began.
         gaps: the channels of every gap it was told of, in order.
         ended: calls that are over, well or not.
-        active: calls going on now.
-        peak: most calls that went on at once.
 
     Args:
         reaction: awaited in each call; by default a call succeeds at once.
     """
 
     def __init__(self, reaction: Reaction | None = None) -> None:
+        super().__init__()
         self.heard: list[Heard] = []
         self.gaps: list[list[str]] = []
         self.ended: int = 0
-        self.active: int = 0
-        self.peak: int = 0
         self._reaction = reaction
-        self._changed = asyncio.Event()
 
     async def handle(self, message: object, event: Event) -> None:
         """Note the message, then react."""
         self.heard.append(Heard(message, event))
-        self.active += 1
-        self.peak = max(self.peak, self.active)
-        self._changed.set()
-        try:
-            if self._reaction is not None:
-                await self._reaction(message, event)
-        finally:
-            self.active -= 1
-            self.ended += 1
-            self._changed.set()
+        with self._call():
+            try:
+                if self._reaction is not None:
+                    await self._reaction(message, event)
+            finally:
+                self.ended += 1
 
     async def on_gap(self, channels: list[str]) -> None:
         """Note a gap."""
@@ -89,15 +82,8 @@ class Hearer:
         await self._until(lambda: len(self.gaps) >= gaps, f"{gaps} gaps", timeout)
         return self.gaps
 
-    async def _until(self, reached: Callable[[], bool], what: str, timeout: float) -> None:
-        try:
-            async with asyncio.timeout(timeout):
-                while not reached():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            seen = f"messages {self.messages!r:.400}, gaps {self.gaps!r:.200}"
-            raise AssertionError(f"waited {timeout:g} s for {what}; saw {seen}") from None
+    def _seen(self) -> str:
+        return f"messages {self.messages!r:.400}, gaps {self.gaps!r:.200}"
 
 
 def holds(gate: asyncio.Event) -> Reaction:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.testing.waiting import PATIENCE
+from cluster_kit.testing.watch import Watch
 
 if TYPE_CHECKING:
     from cluster_kit.message import Delivery
@@ -26,42 +27,34 @@ class Run:
     error: BaseException | None = None
 
 
-class Recorder:
+class Recorder(Watch):
     """Subscribe its `handle`; several instances may share one.
 
     Attributes:
         runs: every run, in the order they began.
-        active: runs going on now.
-        peak: most runs that went on at once.
 
     Args:
         answer: awaited in each run; by default a run succeeds at once.
     """
 
     def __init__(self, answer: Answer | None = None) -> None:
+        super().__init__()
         self.runs: list[Run] = []
-        self.active: int = 0
-        self.peak: int = 0
         self._answer = answer
-        self._changed = asyncio.Event()
 
     async def handle(self, payload: object, delivery: Delivery) -> None:
         """Note the run, then answer."""
         run = Run(payload, delivery)
         self.runs.append(run)
-        self.active += 1
-        self.peak = max(self.peak, self.active)
-        self._changed.set()
-        try:
-            if self._answer is not None:
-                await self._answer(payload, delivery)
-        except BaseException as exc:
-            run.error = exc
-            raise
-        finally:
-            run.ended = True
-            self.active -= 1
-            self._changed.set()
+        with self._call():
+            try:
+                if self._answer is not None:
+                    await self._answer(payload, delivery)
+            except BaseException as exc:
+                run.error = exc
+                raise
+            finally:
+                run.ended = True
 
     @property
     def payloads(self) -> list[object]:
@@ -89,20 +82,13 @@ class Recorder:
         )
         return self.runs
 
-    async def _until(self, reached: Callable[[], bool], what: str, timeout: float) -> None:
-        try:
-            async with asyncio.timeout(timeout):
-                while not reached():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            seen = "; ".join(
-                f"{run.delivery.id} #{run.delivery.attempt} {run.payload!r:.60}"
-                f"{'' if run.ended else ' (running)'}{f' {run.error!r}' if run.error else ''}"
-                for run in self.runs
-            )
-            text = f"waited {timeout:g} s for {what}; saw {seen or 'no run'}"
-            raise AssertionError(text) from None
+    def _seen(self) -> str:
+        seen = "; ".join(
+            f"{run.delivery.id} #{run.delivery.attempt} {run.payload!r:.60}"
+            f"{'' if run.ended else ' (running)'}{f' {run.error!r}' if run.error else ''}"
+            for run in self.runs
+        )
+        return seen or "no run"
 
 
 def answers(*errors: BaseException | None) -> Answer:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import pytest
+
+_OUTPUT = "cluster_kit_dropped"
 
 
 class Selection:
@@ -28,6 +31,18 @@ class Selection:
         if out:
             config.hook.pytest_deselected(items=out)
             items[:] = kept
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Hand what was dropped to the process that reports, where pytest-xdist runs several."""
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output[_OUTPUT] = {owner: dict(lists) for owner, lists in self.dropped.items()}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Take what one of several processes has dropped: the same as the others."""
+        output: dict[str, Any] = getattr(node, "workeroutput", {})
+        self.dropped.update(output.get(_OUTPUT, {}))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """List what was dropped."""

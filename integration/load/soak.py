@@ -23,9 +23,10 @@ import sys
 import tempfile
 import uuid
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from integration.load.marks import Marks
 from integration.load.report import table_of
 from integration.load.soak_process import CONFIRMED, PROCESSED
 from integration.load.soak_report import Result, judged
+from integration.load.vitals import memory
 
 _MOST_PER_SECOND = 40_000
 """Tasks there is room for in the files of marks, which are sparse."""
@@ -54,12 +56,21 @@ class Plan:
         pause: seconds between two closed connections, least and most.
         patience: seconds without any progress after which the rest counts as lost.
         seed: of the chance.
+        rate: tasks a second at most; 0: as many as there can be.
+        interval: seconds between two lines on how it goes.
     """
 
     seconds: float = 1_800.0
     pause: tuple[float, float] = (2.0, 8.0)
     patience: float = 60.0
     seed: int = 0
+    rate: float = 0.0
+    interval: float = 60.0
+
+    @property
+    def capacity(self) -> int:
+        """Tasks there is room for."""
+        return int(self.seconds * (self.rate or _MOST_PER_SECOND)) + 1
 
 
 class Side:
@@ -75,6 +86,11 @@ class Side:
         self._process = process
         self.start: dict[str, Any] = {}
         self.end: dict[str, Any] = {}
+
+    @property
+    def memory(self) -> float:
+        """MB it has now."""
+        return memory(self._process.pid)
 
     async def ready(self) -> None:
         """Wait until it has started."""
@@ -95,18 +111,23 @@ class Side:
         return told
 
 
-async def soak(plan: Plan, faults: Faults, folder: Path) -> Result:
-    """Run it; marks and logs are left in `folder`."""
-    capacity = int(plan.seconds * _MOST_PER_SECOND)
-    confirmed, processed = (Marks(folder / name, capacity) for name in (CONFIRMED, PROCESSED))
+async def soak(
+    plan: Plan, faults: Faults, folder: Path, tell: Callable[[str], None] = lambda _: None
+) -> Result:
+    """Run it, and tell from time to time how it goes; marks and logs are left in `folder`."""
+    confirmed, processed = (Marks(folder / name, plan.capacity) for name in (CONFIRMED, PROCESSED))
     app = f"soak-{uuid.uuid4().hex[:8]}"
     async with (
-        _process("work", faults.url, app, folder, capacity) as worker,
-        _process("publish", faults.url, app, folder, capacity) as publisher,
+        _process("work", plan, faults.url, app, folder) as worker,
+        _process("publish", plan, faults.url, app, folder) as publisher,
     ):
         for side in (worker, publisher):
             await side.ready()
+        looks = asyncio.create_task(
+            _look(plan.interval, tell, confirmed, processed, (publisher, worker))
+        )
         closed = await _close_connections(plan, faults)
+        looks.cancel()
         await publisher.stop()
         await _until_processed(confirmed, processed, plan.patience)
         await worker.stop()
@@ -125,10 +146,9 @@ async def soak(plan: Plan, faults: Faults, folder: Path) -> Result:
 
 
 @asynccontextmanager
-async def _process(
-    role: str, url: str, app: str, folder: Path, capacity: int
-) -> AsyncIterator[Side]:
-    command = ["-m", "integration.load.soak_process", role, str(folder), str(capacity)]
+async def _process(role: str, plan: Plan, url: str, app: str, folder: Path) -> AsyncIterator[Side]:
+    command = ["-m", "integration.load.soak_process", role, str(folder), str(plan.capacity)]
+    command += ["--rate", str(plan.rate)]
     environment = {
         **os.environ,
         "CLUSTER_KIT_APP": app,
@@ -145,6 +165,23 @@ async def _process(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def _look(
+    interval: float,
+    tell: Callable[[str], None],
+    confirmed: Marks,
+    processed: Marks,
+    sides: tuple[Side, ...],
+) -> None:
+    began = asyncio.get_running_loop().time()
+    while True:
+        await asyncio.sleep(interval)
+        sizes = ", ".join(f"{side.name} {side.memory:.1f} MB" for side in sides)
+        tell(
+            f"{asyncio.get_running_loop().time() - began:5.0f} s: {confirmed.different} confirmed, "
+            f"{processed.different} run, {processed.again} again; {sizes}"
+        )
 
 
 async def _close_connections(plan: Plan, faults: Faults) -> int:
@@ -170,7 +207,7 @@ async def _until_processed(confirmed: Marks, processed: Marks, patience: float) 
 
 async def measure(plan: Plan, url: str, server: RabbitServer | None, folder: Path) -> Result:
     async with open_faults(url, server) as faults:
-        return await soak(plan, faults, folder)
+        return await soak(plan, faults, folder, partial(print, flush=True))
 
 
 def _on_broker(plan: Plan, url: str | None, folder: Path, *, proxy: bool) -> Result:
@@ -192,10 +229,11 @@ def main() -> int:
     parser.add_argument("--url", help="a RabbitMQ; by default the one the tests would use")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the chance")
+    parser.add_argument("--rate", type=float, default=0.0, help="most tasks a second")
     parser.add_argument("--proxy", action="store_true", help="close by a proxy all the same")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep marks and logs here")
     given = parser.parse_args()
-    plan = Plan(seconds=given.minutes * 60, seed=given.seed)
+    plan = Plan(seconds=given.minutes * 60, seed=given.seed, rate=given.rate)
     console = Console()
     console.print(f"seed {plan.seed}")
     with tempfile.TemporaryDirectory(prefix="cluster-kit-soak-") as temporary:

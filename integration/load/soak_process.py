@@ -40,13 +40,15 @@ class Soaked:
     Args:
         folder: where the marks are.
         capacity: most tasks of the run.
+        rate: tasks a second at most; 0: as many as there can be.
     """
 
-    def __init__(self, folder: Path, capacity: int) -> None:
+    def __init__(self, folder: Path, capacity: int, rate: float = 0.0) -> None:
         self.confirmed = Marks(folder / CONFIRMED, capacity)
         self.processed = Marks(folder / PROCESSED, capacity)
-        self._capacity = capacity
+        self._capacity, self._rate = capacity, rate
         self._stop = asyncio.Event()
+        self._began = 0.0
         self._heard = Counter[str]()
 
     @contextlib.asynccontextmanager
@@ -76,6 +78,7 @@ class Soaked:
             await self._publish(cluster, 0)
             async with self.watched(cluster):
                 numbers = itertools.count(1)
+                self._began = asyncio.get_running_loop().time()
                 async with asyncio.TaskGroup() as lanes:
                     for _ in range(_LANES):
                         lanes.create_task(self._lane(cluster, numbers))
@@ -88,6 +91,9 @@ class Soaked:
             number = next(numbers)
             if number >= self._capacity:
                 return
+            if self._rate:
+                due = self._began + number / self._rate
+                await asyncio.sleep(due - asyncio.get_running_loop().time())
             await self._publish(cluster, number)
 
     async def _publish(self, cluster: Cluster, number: int) -> None:
@@ -120,9 +126,10 @@ async def main() -> None:
     parser.add_argument("role", choices=["publish", "work"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("capacity", type=int)
+    parser.add_argument("--rate", type=float, default=0.0)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    soaked = Soaked(given.folder, given.capacity)
+    soaked = Soaked(given.folder, given.capacity, given.rate)
     await (soaked.publish() if given.role == "publish" else soaked.work())
 
 

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
 _SETTLE_SECONDS = 15.0
 _MORE_TASKS, _MORE_FUTURES = 3, 12
 """At rest a process may have so many more than at the start; a leak has some for each loss."""
@@ -33,9 +32,10 @@ class Vitals:
         )
 
 
-def memory() -> float:
-    """Return the memory that is this process's own, MB; without files that it maps."""
-    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+def memory(process: int | str = "self") -> float:
+    """Return the memory that is a process's own, MB; without files that it maps."""
+    status = Path(f"/proc/{process}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
     return int(fields["RssAnon"].split()[0]) / 1024
 
 

@@ -160,16 +160,21 @@ def test_wrong_arguments(arguments: tuple[str, ...]) -> None:
     assert "Error: " in outcome.err
 
 
+REDIS_URLS = "redis:// rediss:// unix:// redis+sentinel:// rediss+sentinel://"
+
+
 def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command("adapters").out.splitlines() == [
-        "adapter  urls              capabilities",
-        "amqp     amqp:// amqps://  event_queue pubsub",
-        "memory   memory://         event_queue pubsub",
+        f"adapter     {'urls':<78}capabilities",
+        f"aiocache    {REDIS_URLS} memcached://  locks",
+        f"amqp        {'amqp:// amqps://':<78}event_queue pubsub",
+        f"memory      {'memory://':<78}event_queue pubsub locks",
+        f"sqlalchemy  {'':<78}transactions",
     ]
-    assert run_command("adapters", "--json").json[1] == {
+    assert run_command("adapters", "--json").json[2] == {
         "name": "memory",
         "schemes": ["memory"],
-        "capabilities": ["event_queue", "pubsub"],
+        "capabilities": ["event_queue", "pubsub", "locks"],
         "problem": None,
     }
 

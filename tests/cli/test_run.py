@@ -81,6 +81,34 @@ def test_in_memory_it_says_that_tasks_stay_here(program: Start) -> None:
     )
 
 
+LOOPING = """
+import asyncio
+from cluster_kit import Cluster, Plugin
+
+class Look(Plugin):
+    name = "look"
+
+    async def after_start(self):
+        print("runs on", type(asyncio.get_running_loop()).__module__, flush=True)
+
+cluster = Cluster("looping", plugins=[Look])
+"""
+
+
+@pytest.mark.parametrize(("installed", "loop"), [(True, "uvloop"), (False, "asyncio")])
+def test_uvloop_is_used_where_it_is_installed(
+    program: Start, tmp_path: Path, installed: bool, loop: str
+) -> None:
+    (tmp_path / "looping.py").write_text(LOOPING)
+    if not installed:
+        (tmp_path / "uvloop.py").write_text("raise ImportError\n")
+    running = program("run", "looping:cluster")
+    running.until(f"runs on {loop}")
+    running.send(signal.SIGTERM)
+
+    assert running.wait() == 0
+
+
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that cannot be run, importable for one test only."""

@@ -189,6 +189,7 @@ def _environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
         "PYTHONUTF8": "1",
         "NO_COLOR": "1",
         "COLUMNS": "100",
+        "PYTEST_ADDOPTS": "-p no:hypothesispytest",  # takes most of a second, and no block needs it
     }
     return {**kept, **plain, **extra}
 

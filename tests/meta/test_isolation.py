@@ -19,7 +19,8 @@ def test_settings_of_whoever_runs_the_tests_do_not_count(
     monkeypatch.setenv("CLUSTER_KIT_NO_SUCH_THING", "1")
     monkeypatch.setenv("cluster_kit_app", "two words")
 
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "name or url"]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "-k", "name or url"]
     done = subprocess.run(
         [*command, "-c", str(ROOT / "pyproject.toml"), *(str(ROOT / tests) for tests in TESTS)],
         cwd=tmp_path,

@@ -21,6 +21,11 @@ from cluster_kit.errors import (
     ConnectionLost,
     HandlerTimeout,
     InvalidNameError,
+    LockAlreadyHeld,
+    LockError,
+    LockLost,
+    LockTimeout,
+    LockUnavailable,
     MessageTooLargeError,
     NotStartedError,
     PluginFailedError,
@@ -31,16 +36,16 @@ from cluster_kit.errors import (
     TopologyError,
     TransportError,
     UnknownOptionError,
+    UnknownTransactionError,
     Unroutable,
-    shorten,
-    suggestion,
 )
 from cluster_kit.message import Reject, Retry, Snooze
+from cluster_kit.wording import shorten, suggestion
 
 CLASSES = {
     name: kind
     for name, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, ClusterKitError) and kind.__module__ == errors.__name__
+    if issubclass(kind, ClusterKitError) and kind.__module__.startswith(errors.__name__)
 }
 NODE = re.compile(
     r"^ {4}(?P<stem>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: \((?P<second>\w+)\))?", re.MULTILINE
@@ -70,7 +75,8 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
     kind = CLASSES[name]
 
     assert inspect.getdoc(kind)
-    assert kind.retryable is (issubclass(kind, TransportError | HandlerTimeout))
+    passing = issubclass(kind, TransportError | HandlerTimeout | LockError)
+    assert kind.retryable is (passing and kind is not LockAlreadyHeld)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             AlreadySubscribedError("mails"),
             "channel 'mails' already has another handler in this instance",
         ),
+        (
+            UnknownTransactionError("a str", ["a Session", "an object with on_commit"]),
+            "transaction= takes a Session or an object with on_commit, not a str",
+        ),
         (TopologyError("queue 'a'", "x-max-length differs"), "queue 'a': x-max-length differs"),
         (
             NotStartedError("event queue"),
@@ -128,6 +138,13 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             MessageTooLargeError("the payload", 12, 10),
             "the payload has 12 bytes, the limit is 10",
         ),
+        (LockTimeout("a", 0.25), "lock 'a': held by somebody else all of the 0.25 s waited"),
+        (LockUnavailable("a", "refused"), "lock 'a': refused"),
+        (LockLost("a", "it was given back"), "lock 'a': it was given back"),
+        (
+            LockAlreadyHeld("a"),
+            "lock 'a': this task holds it; ask with reentrant=True to share it",
+        ),
         (HandlerTimeout(0.25), "the handler ran longer than 0.25 s"),
         (
             PluginFailedError("mails", "load", KeyError("x")),
@@ -147,11 +164,17 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         UnknownOptionError: ("memory://", "pth", ["path"]),
         AdapterNotFoundError: ("ampq", ["memory", "amqp"]),
         AdapterUnavailableError: ("amqp", "the package aio_pika", "pip install aio-pika"),
+        UnknownTransactionError: ("a str", ["a Session", "an object with on_commit"]),
         TopologyError: ("queue 'a'", "x-max-length differs"),
         ConnectError: ("amqp://shop:secret@mq/", "refused"),
         PublishUnconfirmed: ("m1", "no answer within 10 s"),
         PublishManyError: (["a"], {"b": ConnectionLost("gone")}),
         MessageTooLargeError: ("the payload", 12, 10),
+        LockError: ("a", "why"),
+        LockTimeout: ("a", 0.25),
+        LockUnavailable: ("a", "why"),
+        LockLost: ("a", "why"),
+        LockAlreadyHeld: ("a",),
         HandlerTimeout: (0.25,),
         PluginFailedError: ("mails", "load", KeyError("x")),
     }

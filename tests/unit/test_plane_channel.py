@@ -30,6 +30,9 @@ class FakeCarrier:
     def at_turn_end(self, channel: Member) -> None:
         self.sent.append(channel.take_acks())
 
+    def flow(self, channel: Member, *, active: bool) -> None:
+        del channel, active
+
     def forget(self, channel: Member) -> None:
         del channel
 
@@ -38,14 +41,14 @@ class FakeCarrier:
 async def test_a_channel_that_is_lost_while_its_publishes_wait_for_room_lets_others_in() -> None:
     carrier = FakeCarrier()
     lost, other = PlaneChannel(1, carrier), PlaneChannel(2, carrier)
-    carrier.room.shut()
+    carrier.room.shut(carrier)
     waiting = [
         asyncio.ensure_future(channel.publish("", "q", Message(body=b"x")))
         for channel in (lost, lost, other)
     ]
     await asyncio.sleep(0)
     lost.end("closed", lambda: ChannelDown(0, "closed"))
-    carrier.room.reopen()
+    carrier.room.reopen(carrier)
 
     done, _ = await asyncio.wait(waiting[:2], timeout=5)
     assert [type(task.exception()) for task in done] == [ChannelDown] * 2

@@ -31,6 +31,11 @@ async def web_server(peer: Peer) -> None:
     peer.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
+async def tls_server(peer: Peer) -> None:
+    await peer.greeted()
+    peer.raw(b"\x15\x03\x01\x00\x02\x02\x0a")
+
+
 async def hangs_up(peer: Peer) -> None:
     await peer.greeted()
     peer.writer.close()
@@ -102,6 +107,7 @@ async def refuses(peer: Peer) -> None:
     [
         (other_version, "another version of AMQP"),
         (web_server, "no AMQP server"),
+        (tls_server, "the server speaks TLS on this port: it needs amqps://"),
         (hangs_up, "the peer closed the connection"),
         (hangs_up_after_start, "the peer closed the connection"),
         (resets, "reset|the peer closed"),
@@ -194,7 +200,6 @@ HEADER = header.ContentHeader(body_size=3)
         ([(1, commands.Basic.Ack(99))], "confirmed message 99 of 1"),
         ([(1, commands.Basic.QosOk())], "method 60.11 came out of place"),
         ([(1, commands.Queue.DeclareOk("q", 1, 1))], "method 50.11 came out of place"),
-        ([(1, commands.Channel.Flow(active=False))], "stops a channel"),
     ],
 )
 async def test_what_is_out_of_place_ends_the_link_with_its_reason(

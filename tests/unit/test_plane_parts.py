@@ -313,10 +313,10 @@ async def test_one_that_is_called_and_cancelled_at_once_calls_the_next() -> None
             await space.wait(1)
         entered.append(number)
 
-    space.shut()
+    space.shut(1)
     tasks = [asyncio.create_task(publish(number)) for number in range(3)]
     await asyncio.sleep(0)
-    space.reopen()
+    space.reopen(1)
     tasks[0].cancel()
     await asyncio.wait(tasks)
 
@@ -326,7 +326,7 @@ async def test_one_that_is_called_and_cancelled_at_once_calls_the_next() -> None
 @pytest.mark.asyncio
 async def test_who_is_cancelled_while_it_waits_has_sent_nothing() -> None:
     space = Room()
-    space.shut()
+    space.shut(1)
     waiting = asyncio.create_task(space.wait(1))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -338,7 +338,7 @@ async def test_who_is_cancelled_while_it_waits_has_sent_nothing() -> None:
 @pytest.mark.asyncio
 async def test_when_the_link_is_lost_nobody_waits() -> None:
     space = Room()
-    space.shut()
+    space.shut(1)
     tasks = [asyncio.create_task(space.wait(1)) for _ in range(3)]
     await asyncio.sleep(0)
     space.give_up()

@@ -33,13 +33,14 @@ MODULES = (
     *(
         f"cluster_kit.{name}"
         for name in (
-            *("broadcast", "clock", "codec", "errors", "event_queue", "message", "names"),
+            *("broadcast", "clock", "codec", "errors", "event_queue", "locks"),
+            *("locks.acquiring", "locks.semaphore", "message", "names"),
             *("patterns", "plugin", "ports", "pubsub", "registry", "settings", "sync_messages"),
             *("telemetry", "urls"),
         )
     ),
 )
-HEAVY = ("pydantic", "pydantic_settings", "aio_pika", "aiormq", "pamqp", "typer", "rich")
+HEAVY = ("pydantic", "pydantic_settings", "aio_pika", "aiormq", "pamqp", "redis", "typer", "rich")
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_kit import Cluster, Settings
+from cluster_kit.after_commit import AfterCommit
 from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import (
     ClusterKitError,
@@ -32,7 +33,9 @@ from cluster_kit.event_queue.publishing import (
 )
 from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
+from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import EventQueueSettings
+from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.clock import FakeClock
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder
@@ -50,7 +53,9 @@ def options(**given: Any) -> PublishOptions:
 
 
 def publisher(**settings: Any) -> Publisher:
-    return Publisher("shop", "one", EventQueueSettings(**settings), JsonCodec(), FakeClock(1000.0))
+    after_commit = AfterCommit(AdapterRegistry(), Telemetry())
+    values, clock = EventQueueSettings(**settings), FakeClock(1000.0)
+    return Publisher("shop", "one", values, JsonCodec(), clock, after_commit)
 
 
 # --- headers ---

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import cast
 
 import pytest
 
 from cluster_kit import Cluster, Settings
-from cluster_kit.errors import ConnectError
+from cluster_kit.broadcast import Broadcast
+from cluster_kit.clock import SystemClock
+from cluster_kit.errors import ConnectError, ConnectionLost
+from cluster_kit.ports import PubSubAdapter
+from cluster_kit.pubsub.on_demand import OnDemand
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.waiting import eventually
 
@@ -60,3 +65,63 @@ async def test_the_first_use_connects_and_says_when_it_cannot() -> None:
         await asyncio.to_thread(thread.join, 20)
 
     assert "another event loop" in outcome[0]
+
+
+class SlowToConnect:
+    """Connects when the test lets it, or fails to."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.gate = asyncio.Event()
+        self.fails = fails
+        self.attempts = 0
+        self.stored: list[str] = []
+
+    async def connect(self) -> None:
+        self.attempts += 1
+        await self.gate.wait()
+        if self.fails:
+            raise ConnectError("memory://", "closed")
+
+    async def publish(self, message: Broadcast, *, transport: str, timeout: float) -> None:
+        self.stored.append(message.id)
+
+
+def on_demand(adapter: SlowToConnect) -> OnDemand:
+    return OnDemand(cast("PubSubAdapter", adapter), SystemClock())
+
+
+def publish(adapter: OnDemand, number: int) -> asyncio.Task[None]:
+    message = Broadcast(realm="pubsub", channel="news", id=str(number), body=b"1")
+    return asyncio.create_task(adapter.publish(message, transport="sticky", timeout=1))
+
+
+@pytest.mark.asyncio
+async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
+    slow = SlowToConnect()
+    adapter = OnDemand(cast("PubSubAdapter", slow), SystemClock())
+    waiting = [publish(adapter, number) for number in range(5)]
+    await eventually(lambda: slow.attempts == 1)
+    slow.gate.set()
+    for number in range(5, 30):  # some come while the first five are let through
+        waiting.append(publish(adapter, number))
+        await asyncio.sleep(0)
+    await asyncio.wait(waiting)
+
+    assert slow.stored == [str(number) for number in range(30)]
+    assert slow.attempts == 1
+
+
+@pytest.mark.asyncio
+async def test_those_who_waited_together_fail_together() -> None:
+    slow = SlowToConnect(fails=True)
+    adapter = OnDemand(cast("PubSubAdapter", slow), SystemClock())
+    waiting = [publish(adapter, number) for number in range(50)]
+    await eventually(lambda: slow.attempts == 1)
+    slow.gate.set()
+    await asyncio.wait(waiting)
+
+    assert all(isinstance(task.exception(), ConnectionLost) for task in waiting)
+    assert slow.attempts <= 2
+    slow.fails = False
+    await publish(adapter, 50)
+    assert slow.stored == ["50"]

@@ -257,7 +257,9 @@ async def test_a_subscription_made_before_start_needs_an_adapter_for_it() -> Non
 async def test_an_island_is_warned_about_where_it_matters(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings = Settings(redis_url="redis://r", event_queue={"url": "memory://here"})
+    settings = Settings(
+        redis_url="redis://r", event_queue={"url": "memory://here"}, locks={"url": "memory://here"}
+    )
     async with Cluster("shop", settings=settings):
         assert "pubsub is on memory://" not in caplog.text
     async with Cluster("shop", settings=settings, plugins=[Hearing]):
@@ -265,9 +267,9 @@ async def test_an_island_is_warned_about_where_it_matters(
 
 
 @pytest.mark.asyncio
-async def test_health_knows_of_both_adapters(cluster_factory: ClusterFactory) -> None:
+async def test_health_knows_of_every_adapter(cluster_factory: ClusterFactory) -> None:
     [cluster] = await cluster_factory()
-    assert list(cluster.health()["adapters"]) == ["event_queue", "pubsub"]
+    assert list(cluster.health()["adapters"]) == ["event_queue", "pubsub", "locks"]
 
     adapter = cluster._capabilities._pubsub_adapter
     adapter.disconnect()  # type: ignore[union-attr]

@@ -56,10 +56,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 def test_the_adapters_of_the_library_come_through_their_entry_points() -> None:
     registry = AdapterRegistry()
 
-    assert registry.names() == ["amqp", "memory"]
+    assert registry.names() == ["aiocache", "amqp", "memory", "sqlalchemy"]
     assert [(spec.name, spec.schemes) for spec in registry.specs()] == [
+        (
+            "aiocache",
+            ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "memcached"),
+        ),
         ("amqp", ("amqp", "amqps")),
         ("memory", ("memory",)),
+        ("sqlalchemy", ()),
     ]
 
 
@@ -75,7 +80,13 @@ def test_the_scheme_chooses(url: str, name: str) -> None:
     ("url", "text"),
     [
         ("ampq://mq/", "no adapter for ampq://; did you mean 'amqp'?"),
-        ("kafka://mq/", "no adapter for kafka://; known: amqp, amqps, memory"),
+        (
+            "kafka://mq/",
+            (
+                "no adapter for kafka://; known: amqp, amqps, memcached, memory, redis, "
+                "redis+sentinel, rediss, rediss+sentinel, unix"
+            ),
+        ),
     ],
 )
 def test_an_unknown_scheme_is_refused_with_the_known_ones(url: str, text: str) -> None:
@@ -104,7 +115,7 @@ def test_a_registered_adapter_wins_its_schemes_from_then_on() -> None:
     registry, made = AdapterRegistry(), object()
     registry.register(spec("mine", "memory", "mine", event_queue=lambda *_: made))
 
-    assert registry.names() == ["amqp", "memory", "mine"]
+    assert registry.names() == ["aiocache", "amqp", "memory", "mine", "sqlalchemy"]
     assert registry.find("memory://").name == "mine"
     assert registry.create("event_queue", "mine://x", context()) is made
 
@@ -123,7 +134,7 @@ def test_registering_a_name_again_replaces_it() -> None:
 def test_registries_do_not_share_what_is_registered() -> None:
     AdapterRegistry().register(spec("mine"))
 
-    assert AdapterRegistry().names() == ["amqp", "memory"]
+    assert AdapterRegistry().names() == ["aiocache", "amqp", "memory", "sqlalchemy"]
 
 
 @pytest.mark.parametrize("capability", ["event_queue", "locks"])
@@ -165,7 +176,7 @@ def test_an_adapter_that_cannot_be_imported_harms_only_who_asks_for_it(
     site.install(text)
     registry = AdapterRegistry()
 
-    assert registry.names() == ["amqp", "memory"]
+    assert registry.names() == ["aiocache", "amqp", "memory", "sqlalchemy"]
     assert registry.find("memory://").name == "memory"
     pattern = "^" + re.escape(f"adapter 'kafka' needs {reason}") + ".*: pip install kafka_"
     with pytest.raises(AdapterUnavailableError, match=pattern) as caught:
@@ -181,7 +192,7 @@ def test_a_third_party_adapter_is_found_as_the_librarys_own(site: Site) -> None:
     )
     registry = AdapterRegistry()
 
-    assert registry.names() == ["amqp", "kafka", "memory"]
+    assert registry.names() == ["aiocache", "amqp", "kafka", "memory", "sqlalchemy"]
     assert registry.find("kafkas://mq").name == "kafka"
 
 
@@ -189,7 +200,7 @@ def test_an_entry_point_that_names_something_else_harms_only_who_asks_for_it(sit
     site.install("", target="json:dumps")
     registry = AdapterRegistry()
 
-    assert registry.names() == ["amqp", "memory"]
+    assert registry.names() == ["aiocache", "amqp", "memory", "sqlalchemy"]
     text = "adapter 'kafka' needs an AdapterSpec at json:dumps, where a function is"
     with pytest.raises(AdapterUnavailableError, match=f"^{re.escape(text)}$"):
         registry.find("kafka://mq")
@@ -202,7 +213,8 @@ def test_a_scheme_nobody_serves_is_refused_with_what_is_installed_and_cannot_be_
     site.install("import no_such_driver")
 
     text = (
-        "no adapter for kafka+ssl://; known: amqp, amqps, memory; "
+        "no adapter for kafka+ssl://; known: amqp, amqps, memcached, memory, redis, "
+        "redis+sentinel, rediss, rediss+sentinel, unix; "
         "adapter 'kafka' needs the package no_such_driver: pip install kafka_"
     )
     with pytest.raises(AdapterNotFoundError, match=f"^{re.escape(text)}"):

@@ -145,7 +145,13 @@ def test_folder_called_like_the_file_is_passed_over(tmp_path: Path) -> None:
         ),
         ("APP__NAME", "CLUSTER_KIT_APP__NAME is not a setting; did you mean CLUSTER_KIT_APP?"),
         ("QUITE_ANOTHER", "CLUSTER_KIT_QUITE_ANOTHER is not a setting"),
-        ("LOCKS", "CLUSTER_KIT_LOCKS is a group of settings: CLUSTER_KIT_LOCKS__URL"),
+        (
+            "LOCKS",
+            (
+                "CLUSTER_KIT_LOCKS is a group of settings: "
+                "CLUSTER_KIT_LOCKS__URL, CLUSTER_KIT_LOCKS__TIMEOUT"
+            ),
+        ),
         ("LOCKS__", "CLUSTER_KIT_LOCKS__ is not a setting"),
         ("", "CLUSTER_KIT_ is not a setting"),
     ],

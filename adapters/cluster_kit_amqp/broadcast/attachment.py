@@ -18,6 +18,7 @@ from cluster_kit_amqp.broadcast.intake import Intake
 from cluster_kit_amqp.broadcast.source import refuse
 from cluster_kit_amqp.broadcast.wishes import Debt, Wishes
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
+from cluster_kit_amqp.patience import Patience
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
@@ -69,6 +70,7 @@ class Attachment:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._closing = False
+        self._patience = Patience(PASS_TIMEOUT, CLOSE_TIMEOUT)
         self._unsubscribe: Callable[[], None] = lambda: None
 
     # --- for the adapter ---------------------------------------------------------------------
@@ -101,6 +103,7 @@ class Attachment:
     async def close(self) -> None:
         """Stop for good, and remove what is this instance's own."""
         self._closing = True
+        self._patience.end_soon()
         if self._intake is not None:
             self._intake.lose("closed by this side", tell=False)
         self._wake.set()
@@ -135,7 +138,7 @@ class Attachment:
             self._wake.clear()
             pause = _STEADY
             try:
-                async with asyncio.timeout(PASS_TIMEOUT):
+                async with self._patience.limited():
                     await self._pass()
             except TopologyError as exc:
                 self._wishes.refuse_all(exc)

@@ -38,7 +38,7 @@ MOST_MESSAGES = 1000
 MOST_BYTES = 4 * 1024 * 1024
 """The same in bytes; a single message may have more."""
 
-_MOST_NACKS = 3  # of one message
+_LONGEST_PAUSE = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,7 @@ class Line:
         self._waiting: list[Parcel] = []
         self._last = 0
         self._messages = self._bytes = 0
+        self._pause = 0.0  # seconds to wait before anything is sent
         self._preparing: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -142,7 +143,7 @@ class Line:
     def _channel(self, parcel: Parcel) -> Channel | None:
         """Return the channel, when nothing is left to be done before it is used."""
         link = self._connection.link
-        if link is None or link.blocked is not None:
+        if self._pause or link is None or link.blocked is not None:
             return None
         if not self._declarer.is_settled(link, self._exchange):
             return None
@@ -183,7 +184,7 @@ class Line:
             if refusal is not None:
                 parcel.fail(refusal)
         elif isinstance(error, Nacked):
-            self._nacked(parcel, error)
+            self._nacked(progress, error)
         if parcel.done.done():
             return
         if self._closed:
@@ -191,14 +192,15 @@ class Line:
         else:
             heapq.heappush(self._waiting, parcel)
 
-    @staticmethod
-    def _nacked(parcel: Parcel, error: Nacked) -> None:
-        """One of the queues did not take it, perhaps because it went away; others may have it."""
-        progress = parcel.progress
+    def _nacked(self, progress: Progress, error: Nacked) -> None:
+        """One of the queues did not take it; others may have it.
+
+        Most often a subscriber went away with its queue. That is no fault of the publisher's, so
+        it goes on until its deadline.
+        """
         progress.unknown, progress.trouble = True, error.reason
+        self._pause = min(PAUSE_AFTER_CHANNEL * 2.0**progress.nacks, _LONGEST_PAUSE)
         progress.nacks += 1
-        if progress.nacks > _MOST_NACKS:
-            parcel.fail(progress.refused(error))
 
     # --- preparing ---------------------------------------------------------------------------
 
@@ -226,8 +228,9 @@ class Line:
         self._pump()
 
     async def _make_ready(self, parcel: Parcel) -> None:
-        lost = parcel.progress.lost_channels
-        await self._context.clock.sleep(PAUSE_AFTER_CHANNEL * lost)
+        pause = self._pause + PAUSE_AFTER_CHANNEL * parcel.progress.lost_channels
+        await self._context.clock.sleep(pause)
+        self._pause = 0.0
         link = await self._connection.writable()
         await self._outlet.admit(self._exchange, parcel.progress)
         await self._declarer.ensure(link, self._exchange, self._steps)

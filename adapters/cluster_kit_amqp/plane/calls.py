@@ -1,14 +1,28 @@
-"""Calls on a channel that wait for their answer."""
+"""Calls on a channel that wait for their answer, and calls of those who want to hear."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVarTuple
 
 from cluster_kit_amqp.link import LinkError
 from cluster_kit_amqp.plane.frames import MalformedError
 from cluster_kit_amqp.plane.methods import name
+
+Ts = TypeVarTuple("Ts")
+
+log = logging.getLogger(__name__)
+
+
+def tell(callback: Callable[[*Ts], object], *arguments: *Ts) -> None:
+    """Call back; one that raises keeps nobody else from hearing."""
+    try:
+        callback(*arguments)
+    except Exception:
+        log.exception("a callback of a link failed")
 
 
 class Calls:

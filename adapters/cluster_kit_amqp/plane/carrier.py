@@ -45,6 +45,10 @@ class Carrier(Protocol):
         """Send what `take_acks` returns then with the rest of this turn."""
         ...
 
+    def flow(self, channel: Member, *, active: bool) -> None:
+        """The broker takes messages on a channel, or none for now."""
+        ...
+
     def forget(self, channel: Member) -> None:
         """The number of a channel may be used again."""
         ...

@@ -20,7 +20,7 @@ from cluster_kit_amqp.link import (
     Unencodable,
 )
 from cluster_kit_amqp.plane import methods
-from cluster_kit_amqp.plane.calls import Calls
+from cluster_kit_amqp.plane.calls import Calls, tell
 from cluster_kit_amqp.plane.confirms import Confirms, Pending
 from cluster_kit_amqp.plane.contents import Content
 from cluster_kit_amqp.plane.deliveries import Consumer, Deliveries
@@ -68,10 +68,11 @@ class PlaneChannel(QueueCalls):
 
     def on_closed(self, callback: Callable[[str], None]) -> None:
         """Call `callback(reason)` when the channel has ended."""
-        if self._down is None:
+        down = self._down
+        if down is None:
             self._on_closed.append(callback)
         else:
-            asyncio.get_running_loop().call_soon(callback, self._down)
+            asyncio.get_running_loop().call_soon(lambda: tell(callback, down))
 
     def _require(self) -> None:
         if self._down is not None:
@@ -87,9 +88,10 @@ class PlaneChannel(QueueCalls):
         self._deliveries.end()
         self._calls.fail_all(make_error)
         self._confirms.fail_all(make_error)
+        self._carrier.flow(self, active=True)
         callbacks, self._on_closed = self._on_closed, []
         for callback in callbacks:
-            callback(reason)
+            tell(callback, reason)
 
     def link_lost(self, reason: str) -> None:
         """The connection is gone, and this channel with it."""
@@ -279,7 +281,9 @@ class PlaneChannel(QueueCalls):
             case methods.CHANNEL_CLOSE:
                 self._closed_by_peer(*methods.read_close(arguments))
             case methods.CHANNEL_FLOW:
-                raise MalformedError("the server stops a channel, which only old ones do")
+                active = methods.read_flow(arguments)
+                self._carrier.flow(self, active=active)
+                self._carrier.send(methods.flow_ok(self.number, active=active))
             case _:
                 self._calls.answered(index, arguments)
 
@@ -288,7 +292,7 @@ class PlaneChannel(QueueCalls):
         if not no_wait:
             self._carrier.send(methods.cancel_ok(self.number, tag))
         if consumer is not None:
-            consumer.on_cancelled(consumer.tag)
+            tell(consumer.on_cancelled, consumer.tag)
 
     def _closed_by_peer(self, code: int, text: str) -> None:
         self._carrier.send(methods.method(self.number, methods.CHANNEL_CLOSE_OK))

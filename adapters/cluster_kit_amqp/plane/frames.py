@@ -17,6 +17,7 @@ HEAD = struct.Struct(">BHI")
 _HEAD_SIZE = 7
 _LARGEST_HEADER = 192 * 1024  # bytes; one of 128 KiB, the usual limit, and what is added
 _END_OCTET = END[0]
+_TLS_ALERT = b"\x15\x03"  # what begins the answer to a greeting without TLS
 _TYPES = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 
 OnFrame = Callable[[int, int, bytes, int, int], None]
@@ -106,6 +107,8 @@ class FrameReader:
     def _malformed(self, head: bytes, kind: int, size: int) -> MalformedError:
         if head.startswith(GREETING[:4]):  # 4.2.2: the answer to a version it does not speak
             return MalformedError("the server speaks another version of AMQP")
+        if head.startswith(_TLS_ALERT):
+            return MalformedError("the server speaks TLS on this port: it needs amqps://")
         if kind not in _TYPES:
             return MalformedError(f"this is no AMQP server: it sent {head!r}")
         return MalformedError(

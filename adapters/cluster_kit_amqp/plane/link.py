@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import DialFailed, Link, LinkDown, Server
 from cluster_kit_amqp.plane import methods
+from cluster_kit_amqp.plane.calls import tell
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.handshake import Handshake, Introduction
 from cluster_kit_amqp.plane.protocol import AmqpProtocol
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
 
     from cluster_kit_amqp.options import Host, Options
@@ -51,8 +52,8 @@ class PlaneLink:
         self._callbacks.append(callback)
 
     def _changed(self) -> None:
-        for callback in self._callbacks:
-            callback()
+        for callback in tuple(self._callbacks):
+            tell(callback)
 
     @asynccontextmanager
     async def channel(self, *, confirms: bool = False) -> AsyncGenerator[PlaneChannel, None]:
@@ -104,10 +105,19 @@ async def dial(
         await loop.create_connection(lambda: protocol, host.name, host.port, ssl=tls)
         server = await handshake.done
     except (OSError, UnicodeError) as exc:  # the latter of a host name that cannot be one
-        reason = exc.strerror if isinstance(exc, OSError) else None
-        raise DialFailed(reason or str(exc) or type(exc).__name__) from exc
+        raise DialFailed(_reason(exc)) from exc
     except BaseException:
         handshake.done.cancel()
         protocol.fail("the attempt was given up")  # also one that had just succeeded
         raise
     return PlaneLink(protocol, server)
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    """Return why no socket could be had, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "the server speaks no TLS on this port, which amqps:// asks for"
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or str(error) or type(error).__name__

@@ -159,6 +159,16 @@ def read_text(arguments: bytes, at: int = 0) -> str:
     return arguments[at + 1 : at + 1 + size].decode("utf-8", "replace")
 
 
+def read_flow(arguments: bytes) -> bool:
+    """Return whether channel.flow lets messages pass."""
+    return bool(arguments[0] & 1)
+
+
+def flow_ok(channel: int, *, active: bool) -> bytes:
+    """Return channel.flow-ok."""
+    return method(channel, CHANNEL_FLOW_OK, b"\x01" if active else b"\x00")
+
+
 # --- channels, queues ------------------------------------------------------------------------
 
 

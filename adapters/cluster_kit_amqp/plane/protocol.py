@@ -21,7 +21,7 @@ from cluster_kit_amqp.plane.frames import (
     MalformedError,
 )
 from cluster_kit_amqp.plane.heartbeat import Heartbeat
-from cluster_kit_amqp.plane.room import Room
+from cluster_kit_amqp.plane.room import Refusals, Room
 
 if TYPE_CHECKING:
     from cluster_kit_amqp.plane.methods import Tuning
@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 OnMethod = Callable[[int, bytes], None]
 """Called with index and arguments of a method of channel 0."""
 
-_CLOSE_TIMEOUT = 1.0  # seconds
+_CLOSE_TIMEOUT = 1.0  # seconds the peer has to answer a close, or to take ours
+_ALL_CHANNELS = 0
+_CLOSED_BY_US = "closed by this side"
 _WRITE_AHEAD = 512 * 1024  # bytes the socket need not have taken before publishing stops
 
 
@@ -73,7 +75,10 @@ class AmqpProtocol(asyncio.Protocol):
         self._out: list[bytes] = []
         self._acking: set[Member] = set()
         self._turn_ends = False
+        self._refusals = Refusals(self.room)
+        self._closing = False
         self._closed = asyncio.Event()
+        self._abort: asyncio.TimerHandle | None = None
         self._heard = self._ended = loop.time()
 
     # --- the socket --------------------------------------------------------------------------
@@ -91,7 +96,7 @@ class AmqpProtocol(asyncio.Protocol):
         self._heard = self.loop.time()
         if self._heartbeat is not None:
             self._heartbeat.heard()
-        if self.lost is not None:
+        if self.lost is not None and not self._closing:
             return
         try:
             self._reader.feed(data)
@@ -105,15 +110,17 @@ class AmqpProtocol(asyncio.Protocol):
         """The socket is gone."""
         text = None if exc is None else str(exc) or type(exc).__name__
         self.fail(text or "the peer closed the connection")
+        if self._abort is not None:
+            self._abort.cancel()
         self._closed.set()
 
     def pause_writing(self) -> None:
         """The socket takes nothing more."""
-        self.room.shut()
+        self.room.shut(self)
 
     def resume_writing(self) -> None:
         """The socket takes again."""
-        self.room.reopen()
+        self.room.reopen(self)
 
     @property
     def silence(self) -> float:
@@ -191,12 +198,23 @@ class AmqpProtocol(asyncio.Protocol):
         """The number of a channel may be used again."""
         self._channels.pop(channel.number, None)
 
+    def flow(self, channel: Member, *, active: bool) -> None:
+        """The broker takes messages on a channel, or none for now, and then we publish on none."""
+        self._refuse(channel.number, None if active else f"it has stopped channel {channel.number}")
+
+    def _refuse(self, number: int, reason: str | None) -> None:
+        """Publish nothing for the broker's reason, or go on when that was the last."""
+        if self._refusals.note(number, reason):
+            self.blocked = self._refusals.first
+            self._changed()
+
     def _frame(self, kind: int, number: int, data: bytes, start: int, stop: int) -> None:
         channel = self._channels.get(number)
         if channel is not None:
             channel.frame(kind, data, start, stop)
         elif self.lost is not None:
-            return
+            if self._closing and kind == METHOD and not number:
+                self._closing_method(U32.unpack_from(data, start)[0])
         elif number:
             raise MalformedError(f"a frame came for channel {number}, which is not open")
         elif kind == METHOD:
@@ -210,14 +228,10 @@ class AmqpProtocol(asyncio.Protocol):
         match index:
             case methods.CONNECTION_CLOSE:
                 self.closed_by_peer(arguments)
-            case methods.CONNECTION_CLOSE_OK:
-                self.fail("closed by this side")
             case methods.CONNECTION_BLOCKED:
-                self.blocked = methods.read_text(arguments) or "no reason given"
-                self._changed()
+                self._refuse(_ALL_CHANNELS, methods.read_text(arguments) or "no reason given")
             case methods.CONNECTION_UNBLOCKED:
-                self.blocked = None
-                self._changed()
+                self._refuse(_ALL_CHANNELS, None)
             case _:
                 raise MalformedError(f"method {methods.name(index)} came on channel 0")
 
@@ -225,9 +239,15 @@ class AmqpProtocol(asyncio.Protocol):
         """Answer connection.close; nothing else may be sent any more (connection.close)."""
         code, text = methods.read_close(arguments)
         self.closed_by = code, text
-        if self._transport is not None:
-            self._transport.write(methods.method(0, methods.CONNECTION_CLOSE_OK))
+        self._write(methods.method(0, methods.CONNECTION_CLOSE_OK))
         self.fail(f"{code} {text}", flush=True)
+
+    def _closing_method(self, index: int) -> None:
+        """While we close, only the answer counts; the peer may close too (connection.close)."""
+        if index == methods.CONNECTION_CLOSE_OK:
+            self._drop_socket()
+        elif index == methods.CONNECTION_CLOSE:
+            self._write(methods.method(0, methods.CONNECTION_CLOSE_OK))
 
     def fail(self, reason: str, *, flush: bool = False) -> None:
         """The connection is of no use any more. The first reason stays.
@@ -236,13 +256,19 @@ class AmqpProtocol(asyncio.Protocol):
             reason: for people.
             flush: whether what was written should still leave, for a moment.
         """
+        if self.lost is not None and not self._closing:
+            return
+        self._drop_socket(flush=flush)
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        """Send nothing more, and tell everybody."""
         if self.lost is not None:
             return
         self.lost = reason
         self._ended = self.loop.time()
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        self._drop_socket(flush=flush)
         self._out.clear()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
@@ -250,13 +276,18 @@ class AmqpProtocol(asyncio.Protocol):
         self.room.give_up()
         self._changed()
 
-    def _drop_socket(self, *, flush: bool) -> None:
+    def _write(self, frames: bytes) -> None:
+        """Write at once, before what waits for the end of this turn."""
+        if self._transport is not None:
+            self._transport.write(frames)
+
+    def _drop_socket(self, *, flush: bool = False) -> None:
         transport = self._transport
         if transport is None:
             self._closed.set()
         elif flush:
             transport.close()
-            self.loop.call_later(_CLOSE_TIMEOUT, transport.abort)
+            self._abort = self.loop.call_later(_CLOSE_TIMEOUT, transport.abort)
         else:
             transport.abort()
 
@@ -265,12 +296,20 @@ class AmqpProtocol(asyncio.Protocol):
             self.on_change()
 
     async def close(self) -> None:
-        """Close in good order, within a bounded time."""
+        """Close in good order, or drop the socket of a peer that takes too long to answer.
+
+        Behind connection.close nothing may be sent, and what comes does not count any more
+        (connection.close): the link is lost from the first moment.
+        """
         if self.lost is None:
-            self.send(methods.close(0, methods.CONNECTION_CLOSE, 200, "closed by this side"))
             self.flush()
+            self._write(methods.close(0, methods.CONNECTION_CLOSE, 200, _CLOSED_BY_US))
+            self._closing = True
+            self._end(_CLOSED_BY_US)
+        try:
             await self._wait_closed()
-        self.fail("closed by this side")
+        finally:
+            self._drop_socket()
         await self._wait_closed()
 
     async def _wait_closed(self) -> None:

@@ -13,12 +13,13 @@ MOST_BYTES = 16 * 1024 * 1024
 class Room:
     """The bound on what is published on a link and not confirmed yet.
 
-    Closed as well while the socket takes nothing. Those who wait go on in the order they came.
+    Closed as well while the socket takes nothing, or the broker. Those who wait go on in the
+    order they came.
     """
 
     def __init__(self) -> None:
         self._messages = self._bytes = 0
-        self._open = True
+        self._shut_by: set[object] = set()
         self._waiting: dict[asyncio.Future[None], None] = {}  # in their order
 
     @property
@@ -27,7 +28,8 @@ class Room:
         return not self._waiting and self._has_room()
 
     def _has_room(self) -> bool:
-        return self._open and self._messages < MOST_MESSAGES and self._bytes < MOST_BYTES
+        within = self._messages < MOST_MESSAGES and self._bytes < MOST_BYTES
+        return within and not self._shut_by
 
     def enter(self, size: int) -> None:
         """Note a message that is being sent, with `size` bytes."""
@@ -42,13 +44,13 @@ class Room:
         self._bytes -= size
         self._wake()
 
-    def shut(self) -> None:
-        """The socket takes nothing more for now."""
-        self._open = False
+    def shut(self, by: object) -> None:
+        """`by` takes nothing more for now."""
+        self._shut_by.add(by)
 
-    def reopen(self) -> None:
-        """The socket takes again."""
-        self._open = True
+    def reopen(self, by: object) -> None:
+        """`by` takes again."""
+        self._shut_by.discard(by)
         self._wake()
 
     async def wait(self, size: int) -> None:
@@ -77,3 +79,31 @@ class Room:
             turn = next(iter(self._waiting))
             if not turn.done():
                 turn.set_result(None)
+
+
+class Refusals:
+    """Why the broker takes no messages now, by channel; 0 stands for all. Shuts the room.
+
+    Args:
+        room: of the connection.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._reasons: dict[int, str] = {}
+
+    @property
+    def first(self) -> str | None:
+        """The oldest of the reasons; None when there is none."""
+        return next(iter(self._reasons.values()), None)
+
+    def note(self, channel: int, reason: str | None) -> bool:
+        """Note a reason, or with None its end; False: there was none."""
+        if reason is not None:
+            self._reasons[channel] = reason
+            self._room.shut(channel)
+        elif self._reasons.pop(channel, None) is None:
+            return False
+        else:
+            self._room.reopen(channel)
+        return True

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import socket
 import warnings
+from collections.abc import Sequence
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ class ContainerNode:
 
     can_control = True
     has_ctl = True
+    ctl_command: Sequence[str] = ()  # the engine is asked through its client, not by a program
     origin = f"container {IMAGE}"
 
     def __init__(self, container: DockerContainer, port: int) -> None:

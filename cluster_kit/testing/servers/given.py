@@ -43,7 +43,7 @@ class GivenNode:
 
     def __init__(self, url: str, ctl: Sequence[str] = ()) -> None:
         self.url = url
-        self._ctl = tuple(ctl)
+        self.ctl_command: Sequence[str] = tuple(ctl)
 
     @property
     def origin(self) -> str:
@@ -53,13 +53,13 @@ class GivenNode:
     @property
     def has_ctl(self) -> bool:
         """Whether ``CLUSTER_KIT_TEST_AMQP_CTL`` was set."""
-        return bool(self._ctl)
+        return bool(self.ctl_command)
 
     def ctl(self, *args: str) -> str:
         """Run rabbitmqctl as the environment says."""
-        if not self._ctl:
+        if not self.ctl_command:
             raise NodeCommandError(f"set {CTL_VARIABLE} to the command line of rabbitmqctl")
-        return run_ctl([*self._ctl, *args])
+        return run_ctl([*self.ctl_command, *args])
 
     def stop(self, *, kill: bool = False) -> NoReturn:
         """Refuse: others may be using it."""

@@ -7,12 +7,13 @@ import json
 import os
 import random
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from time import sleep
 
@@ -26,6 +27,13 @@ _FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin", "/
 GUARD = Path(__file__).with_name("guard.py")
 _START_SECONDS = 120.0
 _PORTS = range(20_000, 32_000)  # below the range from which systems give ports to clients
+
+_CTL = """\
+#!/bin/sh
+for name in $(env | grep -oE '^(RABBITMQ|ERL)_[A-Z_]+'); do unset "$name"; done
+export {variables}
+exec {program} "$@"
+"""
 
 _CONFIG = """\
 # Small and quick: a node for tests.
@@ -65,8 +73,11 @@ class LocalNode:
         port, distribution, mapper = free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
         self._mapper_port = mapper
-        self._environment = _environment(self._folder, port, distribution, mapper)
+        own = _environment(self._folder, port, distribution, mapper)
+        self._environment = _inherited() | own
+        self.ctl_command: Sequence[str] = (str(self._folder / "ctl"),)
         _prepare(self._folder)
+        _write_ctl(Path(self.ctl_command[0]), programs / "rabbitmqctl", own)
         try:
             self.start()
         except BaseException:
@@ -80,8 +91,7 @@ class LocalNode:
 
     def ctl(self, *args: str) -> str:
         """Run this installation's rabbitmqctl on the node."""
-        program = str(self._programs / "rabbitmqctl")
-        return run_ctl([program, *args], env=self._environment)
+        return run_ctl([*self.ctl_command, *args])
 
     def start(self) -> None:
         """Start it; return when it greets."""
@@ -156,13 +166,16 @@ def _bound() -> Generator[socket.socket]:
     raise NodeUnavailableError(f"no free port from {_PORTS.start} to {_PORTS.stop}", final=True)
 
 
-def _environment(folder: Path, port: int, distribution: int, mapper: int) -> dict[str, str]:
-    inherited = {
+def _inherited() -> dict[str, str]:
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("RABBITMQ_", "ERL_"))
     }
-    return inherited | {
+
+
+def _environment(folder: Path, port: int, distribution: int, mapper: int) -> dict[str, str]:
+    return {
         "HOME": str(folder),  # the Erlang cookie lives there
         "LANG": "C.UTF-8",
         "ERL_EPMD_PORT": str(mapper),
@@ -194,3 +207,10 @@ def _prepare(folder: Path) -> None:
     cookie = folder / ".erlang.cookie"
     cookie.write_text(secrets.token_hex(20).upper())
     cookie.chmod(0o400)
+
+
+def _write_ctl(script: Path, program: Path, environment: dict[str, str]) -> None:
+    """Make a rabbitmqctl that needs nothing of its caller's environment."""
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+    script.write_text(_CTL.format(variables=variables, program=shlex.quote(str(program))))
+    script.chmod(0o700)

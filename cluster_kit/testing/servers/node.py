@@ -45,6 +45,11 @@ class Node(Protocol):
         """Whether it is ours to stop and start."""
         ...
 
+    @property
+    def ctl_command(self) -> Sequence[str]:
+        """Command line with which any process of this machine runs rabbitmqctl; may be empty."""
+        ...
+
     def ctl(self, *args: str) -> str:
         """Run rabbitmqctl and return what it printed, or raise `NodeCommandError`."""
         ...

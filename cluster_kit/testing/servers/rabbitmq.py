@@ -7,18 +7,35 @@ import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from cluster_kit.clock import SystemClock
 from cluster_kit.testing.servers.handshake import server_properties
 from cluster_kit.testing.servers.node import NodeCommandError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cluster_kit.testing.servers.node import Node
 
 _LARGEST_BATCH = 16
 """Most virtual hosts made at once; each time twice as many as before, because calling rabbitmqctl
 takes far longer than a virtual host, of which a run may need a single one or hundreds."""
 
-_MAKE_SECONDS = 60.0
+_MAKE = """
+    rabbit_definitions:import_raw(<<%s>>),
+    [User] = %s,
+    Wanted = %s,
+    Missing = fun() ->
+        All = rabbit_auth_backend_internal:list_user_permissions(User),
+        Wanted -- [proplists:get_value(vhost, One) || One <- All]
+    end,
+    Wait = fun Again(Turns) ->
+        case Missing() of
+            Left when Left =:= []; Turns =:= 0 -> Left;
+            _ -> timer:sleep(50), Again(Turns - 1)
+        end
+    end,
+    Wait(1000).
+"""
+"""Imports definitions and waits until a user may use these virtual hosts; says which not."""
 
 
 class RabbitServer:
@@ -51,6 +68,11 @@ class RabbitServer:
         return self._node.has_ctl
 
     @property
+    def ctl_command(self) -> Sequence[str]:
+        """What another process of this machine runs for `ctl`; empty where it cannot."""
+        return self._node.ctl_command
+
+    @property
     def version(self) -> str:
         """Version of the broker, from its own greeting."""
         return str(server_properties(self.url, timeout=10.0).get("version", ""))
@@ -71,6 +93,10 @@ class RabbitServer:
             self._make_vhosts()
         path = "/" + quote(self._spare.pop(0), safe="")
         return urlunsplit(urlsplit(self.url)._replace(path=path))
+
+    def leave_vhosts(self) -> None:
+        """Let `close` not remove the virtual hosts made so far: whoever has the node ends it."""
+        self._made, self._spare = [], []
 
     def stop(self) -> None:
         """Stop the node; what it has stored stays."""
@@ -115,27 +141,24 @@ class RabbitServer:
         self._made += names
         # Not import_definitions: it wants a file on the node's machine, or standard input, which
         # not every way to run rabbitmqctl passes on.
-        self.ctl("eval", f"rabbit_definitions:import_raw(<<{_erlang_text(definitions)}>>).")
-        self._await_permissions(user, names)
+        left = self.ctl(
+            "eval", _MAKE % (_erlang_text(definitions), _binaries([user]), _binaries(names))
+        )
+        if left.strip() != "[]":
+            raise NodeCommandError(f"virtual hosts were not made: {left.strip()}")
         self._spare += names
-
-    def _await_permissions(self, user: str, names: list[str]) -> None:
-        clock = SystemClock()
-        end = clock.monotonic() + _MAKE_SECONDS
-        while True:
-            listed = self.ctl("--quiet", "list_user_permissions", user)
-            missing = [name for name in names if name not in listed]
-            if not missing:
-                return
-            if clock.monotonic() > end:
-                raise NodeCommandError(f"virtual hosts were not made: {missing}")
 
     def _remove_vhosts(self, names: list[str]) -> None:
         # One call for all: delete_vhost takes a single name and most of a second.
-        listed = ",".join(f'<<"{name}">>' for name in names)
-        self.ctl("eval", f'[catch rabbit_vhost:delete(V, <<"tests">>) || V <- [{listed}]].')
+        listed = _binaries(names)
+        self.ctl("eval", f'[catch rabbit_vhost:delete(V, <<"tests">>) || V <- {listed}].')
 
 
 def _erlang_text(value: object) -> str:
     """Return the JSON of `value` as an Erlang string, which is quoted as JSON strings are."""
     return json.dumps(json.dumps(value))
+
+
+def _binaries(names: Sequence[str]) -> str:
+    """Return `names` as a list in Erlang."""
+    return "[" + ",".join(f"<<{json.dumps(name)}>>" for name in names) + "]"

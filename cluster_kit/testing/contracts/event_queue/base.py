@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import ClassVar
 
-import pytest
-import pytest_asyncio
-
 from cluster_kit.retry import RetryPolicy
+from cluster_kit.testing.contracts.common import BaseScenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
 from cluster_kit.testing.contracts.event_queue.environment import Environment, Features
 
@@ -18,7 +15,7 @@ AT_ONCE = RetryPolicy(initial_delay=0)
 """Retries without waiting."""
 
 
-class Scenarios:
+class Scenarios(BaseScenarios[Environment, Bench]):
     """Base of all groups of scenarios.
 
     Attributes:
@@ -27,20 +24,6 @@ class Scenarios:
 
     features: ClassVar[Features] = Features()
 
-    async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
-        """Return a fresh environment; `request` gives access to fixtures."""
-        raise NotImplementedError
-
-    @pytest_asyncio.fixture
-    async def environment(self, request: pytest.FixtureRequest) -> AsyncIterator[Environment]:
-        """The broker of one scenario."""
-        environment = await self.make_environment(request)
-        yield environment
-        await environment.close()
-
-    @pytest_asyncio.fixture
-    async def bench(self, environment: Environment) -> AsyncIterator[Bench]:
-        """Where a scenario's instances come from; stopped at its end."""
-        bench = Bench(environment)
-        yield bench
-        await bench.close()
+    def make_bench(self, environment: Environment) -> Bench:
+        """Return a bench on `environment`."""
+        return Bench(environment)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Unpack
 
-from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.contracts.common import BaseBench
+from cluster_kit.testing.contracts.event_queue.environment import Environment
 from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -15,26 +16,10 @@ if TYPE_CHECKING:
     from cluster_kit.message import DeadLetter
     from cluster_kit.plugin import Plugin
     from cluster_kit.settings.groups import EventQueueValues
-    from cluster_kit.testing.contracts.event_queue.environment import Environment
-
-Event = tuple[str, Mapping[str, object]]
 
 
-class Bench:
-    """Instances of one application of its own, on the environment under test.
-
-    Attributes:
-        app: name of the application.
-        environment: the author's hands on the broker.
-        events: what every instance reported, in order.
-    """
-
-    def __init__(self, environment: Environment) -> None:
-        self.environment: Environment = environment
-        self.events: list[Event] = []
-        self._factory = ClusterFactory()
-        self.app: str = self._factory.name
-        self._made = 0
+class Bench(BaseBench[Environment]):
+    """Instances of one application of its own, on the environment under test."""
 
     async def cluster(
         self,
@@ -46,37 +31,19 @@ class Bench:
         **event_queue: Unpack[EventQueueValues],
     ) -> Cluster:
         """Return one more instance; `event_queue` are settings of its event queue."""
-        url = await self.environment.url(self._made)
-        self._made += 1
-        [cluster] = await self._factory(
-            name=app or self.app,
-            url=url,
-            start=False,
+        return await self.add(
+            {
+                "event_queue": {"url": await self.next_url(), **event_queue},
+                "worker_mode": worker_mode,
+            },
+            app=app,
+            start=start,
             plugins=plugins,
-            worker_mode=worker_mode,
-            event_queue=event_queue,
         )
-        self.environment.prepare(cluster)
-        cluster.telemetry.subscribe(lambda event, fields: self.events.append((event, dict(fields))))
-        if start:
-            await cluster.start()
-        return cluster
 
     async def clusters(self, n: int, **event_queue: Unpack[EventQueueValues]) -> list[Cluster]:
         """Return so many started instances."""
         return [await self.cluster(**event_queue) for _ in range(n)]
-
-    async def reported(self, event: str, **fields: object) -> Mapping[str, object]:
-        """Wait until `event` was reported with these fields, and return all its fields."""
-
-        def find() -> Event | None:
-            return next(
-                (e for e in self.events if e[0] == event and fields.items() <= e[1].items()), None
-            )
-
-        found = await eventually(find)
-        assert found is not None
-        return found[1]
 
     async def dead(self, cluster: Cluster, channel: str, n: int = 1) -> list[DeadLetter]:
         """Wait until a channel has at least `n` dead letters, and return them."""
@@ -109,34 +76,6 @@ class Bench:
             return running + await self._ready(clusters[0], channel)
 
         await eventually(busy, lambda tasks: tasks == 0)
-
-    @asynccontextmanager
-    async def outage(self, cluster: Cluster) -> AsyncGenerator[None]:
-        """Keep `cluster` off the broker inside the block, from the moment it has noticed."""
-        await self.environment.cut_off(cluster)
-        try:
-            await eventually(lambda: cluster.health()["status"] != "ok")
-            yield
-        finally:
-            await self.environment.reconnect(cluster)
-
-    async def cut(self, cluster: Cluster) -> None:
-        """Break the link of `cluster` for a moment."""
-        async with self.outage(cluster):
-            pass
-
-    async def healthy(self, cluster: Cluster) -> None:
-        """Wait until `cluster` says that all is well."""
-        await eventually(lambda: cluster.health()["status"] == "ok")
-
-    async def close(self) -> None:
-        """Stop every instance.
-
-        Raises:
-            ExceptionGroup: an instance did not stop well.
-            AssertionError: an instance left tasks behind.
-        """
-        await self._factory.close()
 
     @staticmethod
     async def _ready(cluster: Cluster, channel: str) -> int:

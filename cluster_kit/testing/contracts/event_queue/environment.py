@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from cluster_kit.testing.contracts.common import BaseEnvironment, BaseFeatures
 
 if TYPE_CHECKING:
-    from cluster_kit.cluster import Cluster
+    from cluster_kit.settings.model import Capability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
-    """What an adapter and its environment can do. Scenarios that need more are not run.
-
-    Every flag that is False weakens what the adapter may promise; the run's summary lists them.
-    """
+class Features(BaseFeatures):
+    """What an adapter and its environment can do. Scenarios that need more are not run."""
 
     several_instances: bool = True
     """Instances with the same app share their queues."""
@@ -25,9 +24,6 @@ class Features:
 
     ttl: bool = True
     """The broker itself buries a task that waits too long for a consumer."""
-
-    link_faults: bool = True
-    """An instance can be cut off from the broker and let back: `Environment.cut_off`."""
 
     frozen_link: bool = True
     """An instance's link can swallow everything while it looks alive: `Environment.freeze`."""
@@ -49,40 +45,14 @@ class ForeignMessage:
     message_id: str | None = None
 
 
-class Environment:
+class Environment(BaseEnvironment):
     """A broker, and an author's hands on it, for the time of one scenario.
 
     Implement `url` and whatever the `Features` do not rule out.
     """
 
-    async def url(self, index: int) -> str:
-        """Return the URL for the scenario's instance number `index`, from 0.
-
-        For `cut_off` and `freeze` each instance needs a link of its own.
-        """
-        raise NotImplementedError
-
-    def prepare(self, cluster: Cluster) -> None:
-        """Do what is to be done to `cluster` before its start, such as registering an adapter."""
-
-    async def cut_off(self, cluster: Cluster) -> None:
-        """Break every connection of `cluster` and let no new one through until `reconnect`.
-
-        The broker must see them end.
-        """
-        raise NotImplementedError
-
-    async def freeze(self, cluster: Cluster) -> None:
-        """Let nothing pass between `cluster` and the broker, without closing a connection."""
-        raise NotImplementedError
-
-    async def reconnect(self, cluster: Cluster) -> None:
-        """End `cut_off` and `freeze`."""
-        raise NotImplementedError
+    capability: ClassVar[Capability] = "event_queue"
 
     async def put(self, queue: str, message: ForeignMessage) -> None:
         """Put `message` into the existing work queue with this full name."""
         raise NotImplementedError
-
-    async def close(self) -> None:
-        """Let go of everything. Clusters are stopped by then."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import ClassVar
 
 import pytest
-import pytest_asyncio
 
+from cluster_kit.testing.contracts.common import BaseScenarios
 from cluster_kit.testing.contracts.pubsub.bench import Bench
 from cluster_kit.testing.contracts.pubsub.environment import Environment, Features
 
@@ -33,7 +32,7 @@ EACH_KEEPING_TRANSPORT = pytest.mark.parametrize(
 """Runs a scenario on each transport that keeps messages for an instance that is cut off."""
 
 
-class Scenarios:
+class Scenarios(BaseScenarios[Environment, Bench]):
     """Base of all groups of scenarios.
 
     Attributes:
@@ -42,20 +41,6 @@ class Scenarios:
 
     features: ClassVar[Features] = Features()
 
-    async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
-        """Return a fresh environment; `request` gives access to fixtures."""
-        raise NotImplementedError
-
-    @pytest_asyncio.fixture
-    async def environment(self, request: pytest.FixtureRequest) -> AsyncIterator[Environment]:
-        """The broker of one scenario."""
-        environment = await self.make_environment(request)
-        yield environment
-        await environment.close()
-
-    @pytest_asyncio.fixture
-    async def bench(self, environment: Environment) -> AsyncIterator[Bench]:
-        """Where a scenario's instances come from; stopped at its end."""
-        bench = Bench(environment)
-        yield bench
-        await bench.close()
+    def make_bench(self, environment: Environment) -> Bench:
+        """Return a bench on `environment`."""
+        return Bench(environment)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from cluster_kit.testing.contracts.common import BaseEnvironment, BaseFeatures
 
 if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
+    from cluster_kit.settings.model import Capability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
-    """What an adapter and its environment can do. Scenarios that need more are not run.
-
-    Every flag that is False weakens what the adapter may promise; the run's summary lists them.
-    """
+class Features(BaseFeatures):
+    """What an adapter and its environment can do. Scenarios that need more are not run."""
 
     ephemeral: bool = True
     """It has a transport on which messages pass by an instance that is cut off."""
@@ -25,9 +25,6 @@ class Features:
     stream: bool = True
     """It keeps messages for everybody, and an instance reads on where it was."""
 
-    link_faults: bool = True
-    """An instance can be cut off from the broker and let back: `Environment.cut_off`."""
-
     retention: bool = True
     """What is kept for an instance can be made to vanish: `Environment.forget`."""
 
@@ -35,32 +32,13 @@ class Features:
     """A body the library did not encode can be sent on a channel: `Environment.put`."""
 
 
-class Environment:
+class Environment(BaseEnvironment):
     """A broker, and an author's hands on it, for the time of one scenario.
 
     Implement `url` and whatever the `Features` do not rule out.
     """
 
-    async def url(self, index: int) -> str:
-        """Return the URL for the scenario's instance number `index`, from 0.
-
-        For `cut_off` each instance needs a link of its own.
-        """
-        raise NotImplementedError
-
-    def prepare(self, cluster: Cluster) -> None:
-        """Do what is to be done to `cluster` before its start, such as registering an adapter."""
-
-    async def cut_off(self, cluster: Cluster) -> None:
-        """Break every connection of `cluster` and let no new one through until `reconnect`.
-
-        The broker must see them end.
-        """
-        raise NotImplementedError
-
-    async def reconnect(self, cluster: Cluster) -> None:
-        """End `cut_off`."""
-        raise NotImplementedError
+    capability: ClassVar[Capability] = "pubsub"
 
     async def forget(self, cluster: Cluster) -> None:
         """Drop at the broker what is kept for `cluster`, which is cut off."""
@@ -69,6 +47,3 @@ class Environment:
     async def put(self, app: str, channel: str, body: bytes) -> None:
         """Send `body` on a channel of `pubsub`, as any program might, without any metadata."""
         raise NotImplementedError
-
-    async def close(self) -> None:
-        """Let go of everything. Clusters are stopped by then."""

@@ -1,0 +1,41 @@
+"""Locks on Redis and memcached.
+
+URLs: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``rediss+sentinel://`` and
+``memcached://``; `cluster_kit_aiocache.redis_options` and `cluster_kit_aiocache.memcached_options`
+list what they may say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.ports import AdapterSpec
+from cluster_kit.urls import url_scheme
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext, LockAdapter
+
+__all__ = ["ADAPTER"]
+
+MEMCACHED = "memcached"
+REDIS = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+
+
+def _locks(url: str, context: AdapterContext) -> LockAdapter:
+    if url_scheme(url) == MEMCACHED:
+        from cluster_kit_aiocache.memcached_locks import MemcachedLocks
+
+        return MemcachedLocks(url, context)
+    # Imported here, for it loads the driver, which listing adapters must not.
+    from cluster_kit_aiocache.redis_locks import RedisLocks
+
+    return RedisLocks(url, context)
+
+
+ADAPTER = AdapterSpec(
+    name="aiocache",
+    schemes=(*REDIS, MEMCACHED),
+    locks=_locks,
+    install="pip install 'cluster-kit[redis]'",
+)
+"""Registered in the entry-point group ``cluster_kit.adapters``."""

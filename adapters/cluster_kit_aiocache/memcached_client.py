@@ -1,0 +1,159 @@
+"""The few commands of memcached that a lock needs, in its meta protocol (memcached 1.6 and later).
+
+Written for locks: a connection whose command did not end in order, by an error or because its
+caller was cancelled, is closed and never used again. An answer that stays in such a connection
+would be taken for that of the next command, and two would hold one lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster_kit_aiocache.sharing import Shared
+
+if TYPE_CHECKING:
+    from cluster_kit_aiocache.memcached_options import MemcachedOptions
+
+MOST_CONNECTIONS = 20
+MOST_KEY_BYTES = 250
+
+
+class ProtocolError(Exception):
+    """The server answered what the command cannot have for an answer."""
+
+
+DRIVER_ERRORS = (ProtocolError, OSError, EOFError, TimeoutError)
+"""What may come out of a call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A stored value. `seconds_left` is None when it does not expire."""
+
+    value: bytes
+    cas: int
+    seconds_left: int | None
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class MemcachedClient:
+    """Talks to one server, over several connections made when needed.
+
+    Keys are 1 to 250 bytes without spaces and control characters; that is the caller's to see to.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._free: list[_Connection] = []
+        self._places = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close the connections; those in use end with their command."""
+        self._closed = True
+        while self._free:
+            self._free.pop().writer.close()
+
+    async def version(self) -> str:
+        """Return the version of the server."""
+        answer = await self._command(b"version\r\n")
+        return _expect(answer, b"VERSION")[0].decode()
+
+    async def add(self, key: bytes, value: bytes, ttl: int) -> bool:
+        """Store a value unless there is one; whether it was stored."""
+        head = b"ms %b %d T%d ME\r\n%b\r\n" % (key, len(value), ttl, value)
+        return _stored(await self._command(head))
+
+    async def replace(self, key: bytes, value: bytes, ttl: int, cas: int) -> bool:
+        """Store a value over that of `cas`; False when it is another one or gone."""
+        head = b"ms %b %d T%d C%d\r\n%b\r\n" % (key, len(value), ttl, cas, value)
+        return _stored(await self._command(head))
+
+    async def delete(self, key: bytes, cas: int) -> bool:
+        """Delete the value of `cas`; False when it is another one or gone."""
+        return _stored(await self._command(b"md %b C%d\r\n" % (key, cas)))
+
+    async def get(self, key: bytes) -> Item | None:
+        """Return what is stored."""
+        words, value = await self._command(b"mg %b v c t\r\n" % key)
+        if words[0] == b"EN":
+            return None
+        _expect((words, value), b"VA")
+        flags = {word[:1]: int(word[1:]) for word in words[2:]}
+        left = flags[b"t"]
+        return Item(value=value, cas=flags[b"c"], seconds_left=None if left < 0 else left)
+
+    async def increment(self, key: bytes, first: int) -> int:
+        """Add one to a counter that begins with `first` where there is none, and return it."""
+        answer = await self._command(b"ma %b N0 J%d v\r\n" % (key, first))
+        _expect(answer, b"VA")
+        return int(answer[1])
+
+    # --- one command -----------------------------------------------------------------------------
+
+    async def _command(self, request: bytes) -> tuple[list[bytes], bytes]:
+        """Send a request; return the words of the answer's first line, and its value."""
+        async with self._connection() as connection:
+            connection.writer.write(request)
+            await connection.writer.drain()
+            line = await connection.reader.readuntil(b"\r\n")
+            words = line.split()
+            if not words:
+                raise ProtocolError("the server sent an empty line")
+            value = b""
+            if words[0] == b"VA":
+                value = (await connection.reader.readexactly(int(words[1]) + 2))[:-2]
+            return words, value
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[_Connection]:
+        async with self._places:
+            connection = await self._take()
+            try:
+                yield connection
+            except BaseException:
+                connection.writer.transport.abort()
+                raise
+            if self._closed:
+                connection.writer.close()
+            else:
+                self._free.append(connection)
+
+    async def _take(self) -> _Connection:
+        while self._free:
+            connection = self._free.pop()
+            if not connection.reader.at_eof() and not connection.writer.is_closing():
+                return connection
+            connection.writer.close()
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        return _Connection(reader, writer)
+
+
+def _expect(answer: tuple[list[bytes], bytes], wanted: bytes) -> list[bytes]:
+    words, _ = answer
+    if words[0] != wanted:
+        raise ProtocolError(b" ".join(words).decode(errors="replace"))
+    return words[1:]
+
+
+def _stored(answer: tuple[list[bytes], bytes]) -> bool:
+    if answer[0][0] in {b"NS", b"EX", b"NF"}:
+        return False
+    _expect(answer, b"HD")
+    return True
+
+
+MEMCACHED: Shared[MemcachedOptions, MemcachedClient] = Shared(
+    lambda options, _: MemcachedClient(options.host, options.port), MemcachedClient.close
+)
+"""Of this process: a client for each server and instance."""

@@ -1,0 +1,266 @@
+"""Locks on Redis: scripts that compare a token, a fence, and wake-ups by publish and subscribe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cluster_kit.errors import ConnectError, LockUnavailable
+from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
+from cluster_kit_aiocache.redis_backend import REDIS
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
+from cluster_kit_aiocache.redis_options import parse_url
+from cluster_kit_aiocache.redis_scripts import ACQUIRE, FENCE_KEEP_MS, RELEASE, RENEW
+from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cluster_kit.ports import AdapterContext, Claim
+
+CAPABILITIES = LockCapabilities(
+    backend="redis",
+    scope="server",
+    exclusion="until the server loses data: restart without them, failover, eviction, flush",
+    ttl_grain=0.001,
+    least_ttl=0.1,
+    fence="strict",
+    wake_up="push",
+    fair=False,
+)
+_Call = Callable[[Any], Awaitable[Any]]  # given a client
+
+_DRIFT = 0.99  # of a ttl; clocks of two machines may run that differently
+_MARGIN = 0.002  # seconds; the server expires on whole milliseconds
+_POLL_SECONDS = 1.0
+_POLL_DEAF_SECONDS = 0.1
+_SUBSCRIBE_SECONDS = 0.5
+_PROBE_SECONDS = 2.0
+
+
+class RedisLocks:
+    """A `LockAdapter` on one Redis server, or on the primary that sentinels name.
+
+    Args:
+        url: see `cluster_kit_aiocache.redis_options`.
+        context: of the instance.
+
+    Raises:
+        ConfigurationError: the URL is wrong.
+    """
+
+    def __init__(self, url: str, context: AdapterContext) -> None:
+        self._options = parse_url(url)
+        self._context = context
+        self._client: Any = None  # while connected
+        self.wakeups = Wakeups(context)
+        self._state = State(context, self._options.url, self._ping)
+        self._warnings: list[str] = []
+        self._places = asyncio.Semaphore(MOST_CALLS)
+
+    @property
+    def capabilities(self) -> LockCapabilities:
+        """What its locks promise."""
+        return CAPABILITIES
+
+    @property
+    def context(self) -> AdapterContext:
+        """Of the instance."""
+        return self._context
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Ask the server how it is, within the context's `connect_timeout`.
+
+        Raises:
+            ConnectError: unreachable or refused.
+        """
+        if self._client is not None:
+            return
+        client = REDIS.borrow(self._options, self._context).client
+        try:
+            async with asyncio.timeout(self._context.connect_timeout):
+                await client.ping()
+                for script in (ACQUIRE, RENEW, RELEASE):
+                    await script.load(client)
+                memory: dict[str, Any] = await client.info("memory")
+        except BaseException as exc:
+            await REDIS.give_back(self._options, self._context)
+            if not isinstance(exc, DRIVER_ERRORS):
+                raise
+            retryable = not lasting(exc)
+            raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
+        self._client = client
+        self.wakeups.use(client)
+        self._warnings = self._judge(memory)
+        self._state.well()
+
+    def _judge(self, memory: Mapping[str, Any]) -> list[str]:
+        policy = str(memory.get("maxmemory_policy", ""))
+        if int(memory.get("maxmemory", 0)) and policy not in {"", "noeviction"}:
+            text = (
+                f"{self._options.url} evicts keys when its memory is full (maxmemory-policy "
+                f"{policy}): a lock may vanish while it is held; set it to noeviction, or give "
+                "the locks a server of their own"
+            )
+            return [text]
+        return []
+
+    async def close(self) -> None:
+        """Close every connection. What is held stays until its ttl is over."""
+        await self.wakeups.close()
+        await self._state.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await REDIS.give_back(self._options, self._context)
+
+    def warnings(self) -> Sequence[str]:
+        """Return whether the server may drop locks."""
+        return tuple(self._warnings)
+
+    def health(self) -> Health:
+        """Return how the last call went."""
+        return self._state.health()
+
+    # --- locks -----------------------------------------------------------------------------------
+
+    def contend(self, claim: Claim) -> RedisContender:
+        """Begin to wait for a lock."""
+        return RedisContender(self, claim)
+
+    async def acquire(self, claim: Claim, *, timeout: float) -> tuple[bool, int]:
+        """Ask for a lock; return whether it is ours, and its fence, or its milliseconds left.
+
+        Raises:
+            LockUnavailable: no answer in time, or an error.
+        """
+        key = _key(claim.name)
+        keys = [key, f"{key}:fence"]
+        values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
+        call = partial(ACQUIRE.run, keys=keys, values=values)
+        granted, number = await self._ask(claim.name, call, timeout)
+        return bool(granted), int(number)
+
+    async def renew(self, claim: Claim, *, timeout: float) -> float | None:
+        """Let a held lock live for its ttl from now. Raises as `acquire`."""
+        values: list[str | int] = [_value(claim), _milliseconds(claim)]
+        call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
+        return valid_for(claim) if await self._ask(claim.name, call, timeout) else None
+
+    async def release(self, claim: Claim, *, timeout: float) -> bool:
+        """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
+        values = [_value(claim), channel(claim.name)]
+        call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
+        return bool(await self._ask(claim.name, call, timeout))
+
+    async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
+        """Return who holds a lock. Raises as `acquire`."""
+        value, left, fence = await self._ask(name, partial(_look, _key(name)), timeout)
+        if value is None:
+            return None
+        owner = value.decode(errors="replace").partition(" ")[2]
+        seconds_left = left / 1000 if left >= 0 else None
+        number = None if fence is None else int(fence)
+        return LockHolder(owner=owner, fence=number, seconds_left=seconds_left)
+
+    async def _ping(self) -> None:
+        await self._ask("", lambda client: client.ping(), _PROBE_SECONDS)
+
+    async def _ask(self, name: str, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
+        client = self._client
+        if client is None:
+            raise LockUnavailable(name, "not connected")
+        try:
+            async with asyncio.timeout(timeout), self._places:
+                answer = await call(client)
+        except DRIVER_ERRORS as exc:
+            self._state.ill(say(exc))
+            raise LockUnavailable(name, say(exc)) from exc
+        self._state.well()
+        return answer
+
+
+class RedisContender:
+    """A claim that waits to hear of a release."""
+
+    def __init__(self, locks: RedisLocks, claim: Claim) -> None:
+        self._locks = locks
+        self._claim = claim
+        self._channel = channel(claim.name)
+        self._woken = asyncio.Event()
+        self._listens = False
+        self._certain = False
+        self._left = 0.0
+
+    async def attempt(self, *, timeout: float) -> Grant | None:
+        """Ask the server once.
+
+        Raises:
+            LockUnavailable: no answer in time, or an error.
+        """
+        self._woken.clear()
+        granted, number = await self._locks.acquire(self._claim, timeout=timeout)
+        if granted:
+            return Grant(fence=number, valid_for=valid_for(self._claim))
+        self._left = max(number, 0) / 1000
+        return None
+
+    async def changed(self) -> None:
+        """Return at a release, when the holder's ttl is over, or when it is time to ask anyway.
+
+        The first call returns as soon as a release can be heard: one before that was not.
+        """
+        wakeups, context = self._locks.wakeups, self._locks.context
+        if not self._listens:
+            self._listens = True
+            self._certain = await wakeups.listen(
+                self._channel, self._woken, timeout=_SUBSCRIBE_SECONDS
+            )
+            return
+        poll = _POLL_SECONDS if self._certain else _POLL_DEAF_SECONDS
+        spread = context.random.uniform(0.8, 1.2)
+        pause = min(self._left + context.random.uniform(0.001, 0.01), poll * spread)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._woken.wait()
+
+    def leave(self) -> None:
+        """Listen no more."""
+        if self._listens:
+            self._locks.wakeups.leave(self._channel, self._woken)
+
+
+async def _look(key: str, client: Any) -> Any:  # noqa: ANN401 - the driver's
+    """Return value, milliseconds left and fence, of one moment."""
+    async with client.pipeline(transaction=True) as pipe:
+        for command in (("GET", key), ("PTTL", key), ("GET", f"{key}:fence")):
+            pipe.execute_command(*command)
+        return await pipe.execute()
+
+
+def valid_for(claim: Claim) -> float:
+    """Return how long a lock is certainly ours, from before the request."""
+    return _milliseconds(claim) / 1000 * _DRIFT - _MARGIN
+
+
+def channel(name: str) -> str:
+    """Return where releases of a lock are told."""
+    return f"ck:unlocked:{name}"
+
+
+def _key(name: str) -> str:
+    # Braces: lock and fence are on one node of a server that spreads its keys.
+    return f"ck:lock:{{{name}}}"
+
+
+def _value(claim: Claim) -> str:
+    return f"{claim.token} {claim.owner}"
+
+
+def _milliseconds(claim: Claim) -> int:
+    return round(claim.ttl * 1000)

@@ -1,0 +1,88 @@
+"""What runs in the server. Each script may be repeated: a lost answer changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Script:
+    """Runs by its digest; a server that does not know it, as after a restart, is told it again."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    async def load(self, client: Any) -> None:  # noqa: ANN401 - the driver's
+        """Tell it to the server, so that the first run need not."""
+        await client.script_load(self._text)
+
+    async def run(
+        self,
+        client: Any,  # noqa: ANN401 - the driver's
+        *,
+        keys: Sequence[str],
+        values: Sequence[str | int],
+    ) -> Any:  # noqa: ANN401 - what the script returns
+        """Run it."""
+        arguments = (len(keys), *keys, *values)
+        try:
+            return await client.execute_command("EVALSHA", self._digest, *arguments)
+        except NoScriptError:
+            return await client.execute_command("EVAL", self._text, *arguments)
+
+
+FENCE_KEEP_MS = 7 * 24 * 3600 * 1000
+"""How long a fence is kept after the last grant. Later the server's clock goes on with it."""
+
+# The fence is the last plus one, or the server's clock in microseconds where that is more: it grows
+# as long as the counter survives or the clock does not go back. Such numbers are exact until 2255.
+ACQUIRE = Script(
+    """
+local held = redis.call('GET', KEYS[1])
+if held == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  return {1, redis.call('GET', KEYS[2]) or '0'}
+end
+if held then
+  return {0, tostring(redis.call('PTTL', KEYS[1]))}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local fence = tonumber(redis.call('GET', KEYS[2]) or '0') + 1
+if now > fence then fence = now end
+fence = string.format('%.0f', fence)
+redis.call('SET', KEYS[2], fence, 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {1, fence}
+"""
+)
+"""Keys: lock, fence. Arguments: value, its milliseconds, those of the fence. Returns granted or
+not, and the fence or the milliseconds that are left to the holder."""
+
+RENEW = Script(
+    """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return 0
+"""
+)
+"""Keys: lock. Arguments: value, milliseconds. Returns 1, or 0 when it is not this one's."""
+
+RELEASE = Script(
+    """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  redis.call('PUBLISH', ARGV[2], 'r')
+  return 1
+end
+return 0
+"""
+)
+"""Keys: lock. Arguments: value, channel of those who wait. Returns 1, or 0 as above."""

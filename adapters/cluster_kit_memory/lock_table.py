@@ -1,0 +1,177 @@
+"""The locks of a hub: who holds what, until when, and who is next. It never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import ConnectError
+
+if TYPE_CHECKING:
+    from cluster_kit.clock import Clock
+    from cluster_kit.ports import Claim
+    from cluster_kit_memory.options import MemoryOptions
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A lock that somebody has. `ends` is a reading of the table's clock."""
+
+    claim: Claim
+    fence: int
+    ends: float
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where a claim stands in line. `woken` is set when it may be its turn."""
+
+    claim: Claim
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True, eq=False)
+class _Lock:
+    """One lock that somebody has or wants."""
+
+    held: Held | None = None
+    line: list[Place] = field(default_factory=list[Place])
+
+
+class LockTable:
+    """All locks of one hub, of one event loop.
+
+    Waiters of all instances are served in the order of their first attempt. All locks draw their
+    fences from one counter, so that a lock nobody has or wants need not be kept.
+
+    Args:
+        name: of the hub.
+        loop: on which it is used.
+        clock: by which locks end.
+    """
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
+        self.name = name
+        self.loop = loop
+        self.users = 0
+        self._clock = clock
+        self._locks: dict[str, _Lock] = {}
+        self._fences = itertools.count(1)
+
+    def take(self, place: Place) -> Held | None:
+        """Give the lock to a claim if it is free and nobody is before it; else let it in line."""
+        claim = place.claim
+        lock = self._locks.setdefault(claim.name, _Lock())
+        held = self._current(lock)
+        if held is not None and held.claim.token == claim.token:
+            held.ends = self._clock.monotonic() + claim.ttl
+            return held
+        if held is not None or (lock.line and lock.line[0] is not place):
+            if place not in lock.line:
+                lock.line.append(place)
+            return None
+        if place in lock.line:
+            lock.line.remove(place)
+        lock.held = Held(claim, next(self._fences), self._clock.monotonic() + claim.ttl)
+        return lock.held
+
+    def leave(self, place: Place) -> None:
+        """Take a claim out of the line."""
+        lock = self._locks.get(place.claim.name)
+        if lock is not None and place in lock.line:
+            lock.line.remove(place)
+            self._settle(place.claim.name, lock)
+
+    def renew(self, claim: Claim) -> bool:
+        """Let a held lock live for another ttl; False when it is not this token's."""
+        held = self.find(claim.name)
+        if held is None or held.claim.token != claim.token:
+            return False
+        held.ends = self._clock.monotonic() + claim.ttl
+        return True
+
+    def free(self, claim: Claim) -> bool:
+        """Free a lock; False when it is not this token's."""
+        held = self.find(claim.name)
+        if held is None or held.claim.token != claim.token:
+            return False
+        lock = self._locks[claim.name]
+        lock.held = None
+        self._settle(claim.name, lock)
+        return True
+
+    def find(self, name: str) -> Held | None:
+        """Return who holds a lock now."""
+        lock = self._locks.get(name)
+        return None if lock is None else self._current(lock)
+
+    def seconds_left(self, name: str) -> float | None:
+        """Return when a lock ends by itself, seconds from now; None when it is free."""
+        held = self.find(name)
+        return None if held is None else held.ends - self._clock.monotonic()
+
+    def clear(self) -> None:
+        """Forget every holder, as a server that was restarted without its data."""
+        for lock in self._locks.values():
+            lock.held = None
+            self._wake(lock)
+
+    def _current(self, lock: _Lock) -> Held | None:
+        if lock.held is not None and lock.held.ends <= self._clock.monotonic():
+            lock.held = None
+        return lock.held
+
+    def _settle(self, name: str, lock: _Lock) -> None:
+        """Wake who is next, or forget a lock that nobody has or wants."""
+        self._wake(lock)
+        if not lock.line and self._current(lock) is None:
+            self._locks.pop(name, None)
+
+    def _wake(self, lock: _Lock) -> None:
+        if lock.line and self._current(lock) is None:
+            lock.line[0].woken.set()
+
+
+class LockTables:
+    """Opens a table for its first user and drops it after the last.
+
+    Like a hub it belongs to the event loop of its first user. It keeps nothing in a file.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._open: dict[str, LockTable] = {}
+
+    def enter(self, options: MemoryOptions, clock: Clock) -> LockTable:
+        """Return the table of a hub, with one more user.
+
+        Raises:
+            ConnectError: it belongs to another event loop, which is still open.
+        """
+        loop = asyncio.get_running_loop()
+        with self._guard:
+            found = self._open.get(options.hub)
+            if found is None or found.loop.is_closed():
+                found = self._open[options.hub] = LockTable(options.hub, loop, clock)
+            elif found.loop is not loop:
+                text = (
+                    f"hub {options.hub!r} belongs to another event loop of this process, which is "
+                    "still open; take another hub name"
+                )
+                raise ConnectError(options.url, text, retryable=False)
+            found.users += 1
+        return found
+
+    def leave(self, table: LockTable) -> None:
+        """Have one user less."""
+        with self._guard:
+            table.users -= 1
+            if not table.users and self._open.get(table.name) is table:
+                del self._open[table.name]
+
+
+TABLES = LockTables()
+"""Of this process: a hub's name means the same to every instance in it."""

@@ -1,0 +1,108 @@
+"""What was committed and is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import NotStartedError, PublishUnconfirmed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cluster_kit.after_commit.parcel import Parcel
+    from cluster_kit.supervisor import Supervisor
+
+CANCEL_GRACE = 1.0
+"""Seconds a publish that is cancelled may take to end."""
+
+STOPPED = "the cluster was stopped before the broker had answered"
+"""Why a message that was given up at a stop may or may not be stored."""
+
+
+class Outgoing:
+    """Publishes parcels, begun in the order they come in. Belongs to one event loop.
+
+    Args:
+        supervisor: runs them.
+        failed: told of each that could not be published; never raises.
+    """
+
+    def __init__(self, supervisor: Supervisor, failed: Callable[[Parcel, Exception], None]) -> None:
+        self._supervisor = supervisor
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._sending: dict[asyncio.Task[None], Parcel] = {}
+        self._to_begin = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._closed = False
+
+    def take(self, parcel: Parcel) -> None:
+        """Publish `parcel`. Returns at once, never raises, and may be called in any thread."""
+        if _running_loop() is self._loop:
+            self._put(parcel)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._put, parcel)
+        except RuntimeError:  # it is closed
+            self._failed(parcel, NotStartedError("publishing after a commit"))
+
+    @property
+    def beginning(self) -> bool:
+        """Whether something is to be published in the coming turn of the event loop."""
+        return self._to_begin > 0
+
+    async def close(self, timeout: float) -> list[str]:
+        """Wait for what is on its way, at most `timeout` seconds, and then take nothing more.
+
+        Returns the ids of what could not be published in time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            return await self._give_up()
+        finally:
+            self._closed = True
+        return []
+
+    async def _give_up(self) -> list[str]:
+        sending = dict(self._sending)
+        for task in sending:
+            task.cancel()
+        await asyncio.wait(set(sending), timeout=CANCEL_GRACE)
+        return [parcel.id for parcel in sending.values()]
+
+    def _put(self, parcel: Parcel) -> None:
+        if self._closed:
+            self._failed(parcel, NotStartedError("publishing after a commit"))
+            return
+        name = f"publish {parcel.kind} {parcel.id}"
+        task = self._supervisor.spawn(self._send(parcel), name=name)
+        self._sending[task] = parcel
+        self._to_begin += 1
+        self._empty.clear()
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        parcel = self._sending.pop(task)
+        if task.cancelled():
+            self._failed(parcel, PublishUnconfirmed(parcel.id, STOPPED))
+        if not self._sending:
+            self._to_begin = 0
+            self._empty.set()
+
+    async def _send(self, parcel: Parcel) -> None:
+        self._to_begin -= 1
+        try:
+            await parcel.send()
+        except Exception as exc:  # noqa: BLE001 - told to whoever listens for it
+            self._failed(parcel, exc)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,70 @@
+"""A message that waits for a commit, and what is told when it could not be sent after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cluster_kit.codec import JsonCodec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Kind = Literal["task", "sync"]
+"""What a message is: a task of the event queue, or a sync message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """A message, checked and encoded. `send` publishes it; it may be called again."""
+
+    kind: Kind
+    channel: str
+    id: str
+    body: bytes
+    send: Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishFailure:
+    """A message whose transaction was committed, and which could not be published.
+
+    Attributes:
+        kind: ``task`` or ``sync``.
+        channel: name without prefix.
+        id: of the message, as `publish` returned it.
+        body: the payload as it travels, JSON.
+        error: why; with `PublishUnconfirmed` it may have arrived all the same.
+    """
+
+    kind: Kind
+    channel: str
+    id: str
+    body: bytes
+    error: Exception
+    _send: Callable[[], Awaitable[object]]
+
+    @classmethod
+    def of(cls, parcel: Parcel, error: Exception) -> PublishFailure:
+        """Return what there is to tell about `parcel`."""
+        return cls(
+            kind=parcel.kind,
+            channel=parcel.channel,
+            id=parcel.id,
+            body=parcel.body,
+            error=error,
+            _send=parcel.send,
+        )
+
+    @property
+    def payload(self) -> object:
+        """The payload, decoded."""
+        return JsonCodec().decode(self.body)
+
+    async def repeat(self) -> None:
+        """Publish it again, under the same id and with the same options.
+
+        Raises:
+            ClusterKitError: as the `publish` it came from.
+        """
+        await self._send()

@@ -1,0 +1,110 @@
+"""What was configured or called wrongly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors.base import ClusterKitError
+from cluster_kit.wording import shorten, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ConfigurationError(ClusterKitError, ValueError):
+    """Something was configured or called wrongly; it fails the same way every time."""
+
+
+class SettingsError(ConfigurationError):
+    """A setting is wrong. The text names every variable or argument at fault."""
+
+
+class InvalidNameError(ConfigurationError):
+    """A name breaks the syntax of `cluster_kit.names`."""
+
+    kind: str
+    name: object
+    reason: str
+
+    def __init__(self, kind: str, name: object, reason: str) -> None:
+        self.kind, self.name, self.reason = kind, name, reason
+        super().__init__(f"bad {kind} {shorten(repr(name))}: {reason}")
+
+
+class UnknownOptionError(ConfigurationError):
+    """An option nobody reads; most often a typing error."""
+
+    where: str
+    name: str
+    known: tuple[str, ...]
+
+    def __init__(self, where: str, name: str, known: Iterable[str]) -> None:
+        self.where, self.name, self.known = where, name, tuple(sorted(known))
+        hint = suggestion(name, self.known) or f"; known: {', '.join(self.known) or 'none'}"
+        super().__init__(f"unknown option {name!r} in {where}{hint}")
+
+
+class AdapterNotFoundError(ConfigurationError):
+    """No registered adapter serves this URL scheme.
+
+    `unusable` are adapters that are installed and cannot be used: it may be one of theirs.
+    """
+
+    scheme: str
+    known: tuple[str, ...]
+    unusable: tuple[AdapterUnavailableError, ...]
+
+    def __init__(
+        self, scheme: str, known: Iterable[str], unusable: Iterable[AdapterUnavailableError] = ()
+    ) -> None:
+        self.scheme, self.known, self.unusable = scheme, tuple(sorted(known)), tuple(unusable)
+        hint = suggestion(scheme, self.known) or f"; known: {', '.join(self.known)}"
+        others = "".join(f"; {error}" for error in self.unusable)
+        super().__init__(f"no adapter for {scheme}://{hint}{others}")
+
+
+class AdapterUnavailableError(ConfigurationError):
+    """The adapter is known but cannot be imported."""
+
+    name: str
+    missing: str
+    install: str
+
+    def __init__(self, name: str, missing: str, install: str) -> None:
+        self.name, self.missing, self.install = name, missing, install
+        super().__init__(f"adapter {name!r} needs {missing}{f': {install}' if install else ''}")
+
+
+class AlreadySubscribedError(ConfigurationError):
+    """A channel takes one handler per instance; the same function twice is no error."""
+
+    channel: str
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        super().__init__(f"channel {channel!r} already has another handler in this instance")
+
+
+class UnknownTransactionError(ConfigurationError, TypeError):
+    """What was passed as `transaction` cannot tell when it is committed."""
+
+    kind: str
+    accepted: tuple[str, ...]
+
+    def __init__(self, kind: str, accepted: Iterable[str]) -> None:
+        self.kind, self.accepted = kind, tuple(accepted)
+        super().__init__(f"transaction= takes {' or '.join(self.accepted)}, not {kind}")
+
+
+class TopologyError(ConfigurationError):
+    """A queue or exchange on the broker is not what this application needs.
+
+    `subject` names it and `detail` says which argument differs or what is missing.
+    """
+
+    subject: str
+    detail: str
+
+    def __init__(self, subject: str, detail: str) -> None:
+        self.subject, self.detail = subject, detail
+        super().__init__(f"{subject}: {detail}")

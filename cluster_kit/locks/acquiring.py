@@ -1,0 +1,179 @@
+"""The four ways to ask for a lock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar, Unpack, overload
+
+from cluster_kit.clock import Duration
+from cluster_kit.errors import (
+    ConfigurationError,
+    LockAlreadyHeld,
+    LockTimeout,
+    NotStartedError,
+)
+from cluster_kit.locks.lease import Lease
+from cluster_kit.locks.running import as_async
+from cluster_kit.locks.terms import DEFAULT_TTL, LockOptions, Terms, check_key
+
+if TYPE_CHECKING:
+    from cluster_kit.locks.contention import Contention
+    from cluster_kit.settings import LockSettings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Acquiring:
+    """Base of `LockManager`: what acquires. Its options are explained there."""
+
+    def __init__(self, settings: LockSettings) -> None:
+        self._settings = settings
+        self._contention: Contention | None = None
+        self._hints: Sequence[str] = ()
+        self._lacking = ""
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        key: str,
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration | None = None,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> AsyncGenerator[Lease]:
+        """Hold a lock for a body: ``async with locks.hold("schema") as lease:``.
+
+        Raises:
+            LockLost: the lock was lost; the body was cancelled before another may enter.
+            LockTimeout, LockUnavailable, LockAlreadyHeld, NotStartedError: as `acquire`.
+        """
+        lease = await self.acquire(
+            key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+        )
+        async with lease:
+            yield lease
+
+    @overload
+    async def run_exclusive(
+        self, key: str, fn: Callable[[], Awaitable[T]], **options: Unpack[LockOptions]
+    ) -> T: ...
+    @overload
+    async def run_exclusive(
+        self, key: str, fn: Callable[[], T], **options: Unpack[LockOptions]
+    ) -> T: ...
+    async def run_exclusive(
+        self, key: str, fn: Callable[[], object], **options: Unpack[LockOptions]
+    ) -> object:
+        """Run `fn` while holding a lock and return its result. Options as `hold`.
+
+        A function that is not async runs in a thread. Nothing can stop a thread: after a loss it
+        runs on, and `LockLost` is raised once it has ended.
+
+        Raises:
+            LockLost, LockTimeout, LockUnavailable, LockAlreadyHeld, NotStartedError: as `hold`.
+        """
+        run = as_async(fn, self._active().around.supervisor, name=f"lock {key}")
+        async with self.hold(key, **options):
+            return await run()
+
+    async def acquire(
+        self,
+        key: str,
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration | None = None,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> Lease:
+        """Acquire a lock and return its lease, which is yours to release.
+
+        Nothing is cancelled when such a lock is lost, unless you enter the lease with
+        ``async with``: ask it, or await ``lease.lost.wait()``.
+
+        Args:
+            key: 1 to 200 bytes without spaces; the name of the application is put before it.
+            ttl: seconds after which it is free when its holder is gone; rounded up as
+                `capabilities` says.
+            timeout: seconds to wait; 0 tries once; None is the setting ``locks.timeout``.
+            renew: keep it alive while it is held.
+            max_hold: seconds after which it counts as lost although it is renewed.
+            reentrant: share it where this task holds it already.
+
+        Raises:
+            LockTimeout: somebody else held it all the time.
+            LockUnavailable: the server gave no usable answer.
+            LockAlreadyHeld: this task holds it.
+            NotStartedError: the cluster is not running, or stopped meanwhile.
+            ConfigurationError: the key or an option is wrong.
+        """
+        contention = self._active()
+        terms = self._terms(ttl, timeout, renew=renew, max_hold=max_hold, reentrant=reentrant)
+        held = contention.held.get(check_key(key))
+        if held is not None and held.belongs_to(asyncio.current_task()):
+            if not terms.reentrant:
+                raise LockAlreadyHeld(key)
+            held.handles += 1
+        else:
+            held = await contention.acquire(key, terms)
+        return Lease(held, contention.around.adapter.capabilities)
+
+    async def try_acquire(
+        self,
+        key: str,
+        *,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration = 0,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> Lease | None:
+        """As `acquire`, but None when somebody else holds it. By default it tries once.
+
+        Raises:
+            LockUnavailable: the server gave no usable answer.
+            LockAlreadyHeld, NotStartedError, ConfigurationError: as `acquire`.
+        """
+        try:
+            return await self.acquire(
+                key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+            )
+        except LockTimeout:
+            return None
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _terms(
+        self,
+        ttl: Duration,
+        timeout: Duration | None,
+        *,
+        renew: bool = True,
+        max_hold: Duration | None = None,
+        reentrant: bool = False,
+    ) -> Terms:
+        return Terms.check(
+            ttl=ttl,
+            timeout=self._settings.timeout if timeout is None else timeout,
+            renew=renew,
+            max_hold=max_hold,
+            reentrant=reentrant,
+            capabilities=self._active().around.adapter.capabilities,
+        )
+
+    def _active(self) -> Contention:
+        if self._lacking:
+            raise ConfigurationError(self._lacking)
+        if self._contention is None:
+            raise NotStartedError("locks")
+        hints, self._hints = self._hints, ()
+        for hint in hints:
+            log.warning(hint)
+        return self._contention

@@ -1,0 +1,40 @@
+"""A body of code that must end when its lock is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Bond:
+    """Ties the task that runs now to a lock.
+
+    Works like `asyncio.timeout`: its own cancellation is taken back at the end of the body, and
+    one that came from elsewhere always wins.
+    """
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a lock is held by a task, and none is running")
+        self.task = task
+        self._before = task.cancelling()
+        self._cancelled = False
+        self._soon: asyncio.Handle | None = None
+
+    def cut(self) -> None:
+        """Cancel the body: the lock is lost."""
+        if self.task is asyncio.current_task():
+            # It has just asked, and learns it by an exception or from the answer.
+            self._soon = asyncio.get_running_loop().call_soon(self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        self.task.cancel()
+
+    def undo(self) -> bool:
+        """End it; True when the body was cancelled by this bond and by nobody else."""
+        if self._soon is not None:
+            self._soon.cancel()
+        return self._cancelled and self.task.uncancel() <= self._before

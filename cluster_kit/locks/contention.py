@@ -1,0 +1,218 @@
+"""Getting a lock: one contender of this instance at the server, the others in line behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
+from cluster_kit.locks.line import Line, Lines
+from cluster_kit.locks.possession import Possession
+from cluster_kit.locks.terms import answer_timeout
+from cluster_kit.names import new_id
+from cluster_kit.ports import Claim
+
+if TYPE_CHECKING:
+    from cluster_kit.locks.surroundings import Surroundings
+    from cluster_kit.locks.terms import Terms
+    from cluster_kit.ports import Contender, Grant
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_MOST_OWNER_BYTES = 200
+_UNWIND_SECONDS = 1.0
+_RELEASE_SECONDS = 2.0
+_LOOK_SECONDS = 0.01
+
+
+class Try:
+    """One acquisition, from the call to a possession or an error.
+
+    Attributes:
+        held: somebody else was seen to have the lock.
+        error: what the server answered last instead of yes or no.
+        unsure: the server may have granted what nobody here knows of.
+    """
+
+    def __init__(self, key: str, claim: Claim, terms: Terms) -> None:
+        self.key = key
+        self.claim = claim
+        self.terms = terms
+        self.held = False
+        self.error: LockUnavailable | None = None
+        self.unsure = False
+
+    def in_vain(self, waited: float) -> LockTimeout | LockUnavailable:
+        """Return why it ended without the lock."""
+        if self.held:
+            return LockTimeout(self.key, waited)
+        return self.error or LockUnavailable(self.key, f"no answer within {waited:.3g} s")
+
+
+class Contention:
+    """All acquisitions and all locks of one instance, from its start to its stop.
+
+    Args:
+        around: what everything about locks shares.
+        prefix: of all names.
+        owner: of all claims, for people.
+
+    Attributes:
+        held: the locks it has, by key.
+    """
+
+    def __init__(self, around: Surroundings, *, prefix: str, owner: str) -> None:
+        self.around = around
+        self.held: dict[str, Possession] = {}
+        self._prefix = prefix
+        self._owner = f"{owner} pid {os.getpid()}"
+        self._lines = Lines()
+        self._waiting: set[asyncio.Timeout] = set()
+        self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        """How many acquisitions are under way."""
+        return len(self._waiting)
+
+    async def acquire(self, key: str, terms: Terms) -> Possession:
+        """Wait for the lock and return it, begun.
+
+        Raises:
+            LockTimeout: somebody else held it all the time.
+            LockUnavailable: the server gave no usable answer.
+            NotStartedError: the instance stopped meanwhile.
+        """
+        clock = self.around.clock
+        begun = clock.monotonic()
+        attempt = Try(key, self._claim(key, terms.ttl), terms)
+        scope = asyncio.timeout(terms.timeout or None)
+        self._waiting.add(scope)
+        try:
+            async with scope:
+                possession = await self._in_turn(attempt)
+        except TimeoutError as exc:
+            if self._closing:
+                raise NotStartedError("locks") from exc
+            error = exc if isinstance(exc, LockTimeout) else attempt.in_vain(terms.timeout)
+            self._refused(key, begun, error)
+            raise error from None
+        except LockUnavailable as exc:
+            self._refused(key, begun, exc)
+            raise
+        finally:
+            self._waiting.discard(scope)
+        self.around.report(
+            "lock.acquired", key=key, fence=possession.fence, seconds=clock.monotonic() - begun
+        )
+        return possession
+
+    async def close(self) -> None:
+        """End what waits, end the bodies of what is held, and give everything back."""
+        self._closing = True
+        loop = asyncio.get_running_loop()
+        for scope in tuple(self._waiting):
+            scope.reschedule(loop.time())
+        held = list(self.held.values())
+        for possession in held:
+            possession.lose("the cluster stops")
+        end = loop.time() + _UNWIND_SECONDS
+        while (self._waiting or any(p.bound for p in held)) and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)  # bodies end in tasks of users
+        for possession in held:
+            await possession.give_back()
+        if self.around.releasing:
+            await asyncio.wait(set(self.around.releasing), timeout=_RELEASE_SECONDS)
+
+    def _claim(self, key: str, ttl: float) -> Claim:
+        task = asyncio.current_task()
+        owner = _short(f"{self._owner} {task.get_name() if task else ''}")
+        return Claim(name=f"{self._prefix}{key}", token=new_id(), owner=owner, ttl=ttl)
+
+    def _refused(self, key: str, begun: float, error: Exception) -> None:
+        waited = self.around.clock.monotonic() - begun
+        self.around.report("lock.refused", key=key, seconds=waited, error=type(error).__name__)
+
+    async def _in_turn(self, attempt: Try) -> Possession:
+        # Where the backend itself keeps the order, everybody stands in its line.
+        fair = self.around.adapter.capabilities.fair
+        line = Line() if fair else self._lines.find(attempt.claim.name)
+        if attempt.terms.timeout == 0 and not line.idle:
+            raise LockTimeout(attempt.key, 0.0)
+        attempt.held = True  # by somebody here, while it waits for its turn
+        await line.enter()
+        attempt.held = False
+        try:
+            return await self._contend(attempt, line)
+        except BaseException:
+            self._lines.leave(attempt.claim.name, line)
+            raise
+
+    async def _contend(self, attempt: Try, line: Line) -> Possession:
+        contender = self.around.adapter.contend(attempt.claim)
+        pause = _FIRST_PAUSE
+        try:
+            while True:
+                possession = await self._ask(attempt, contender, line)
+                if possession is not None:
+                    attempt.unsure = False
+                    return possession
+                if attempt.terms.timeout == 0:
+                    raise attempt.in_vain(0.0)
+                if attempt.error is None:
+                    await contender.changed()
+                else:
+                    await asyncio.sleep(pause * self.around.random.uniform(0.8, 1.2))
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            contender.leave()
+            if attempt.unsure:
+                self.around.free_later(attempt.claim, unsure=True)
+
+    async def _ask(self, attempt: Try, contender: Contender, line: Line) -> Possession | None:
+        """Ask the server once. None when it is not ours; `attempt` knows why."""
+        asked_at = self.around.clock.monotonic()
+        attempt.error = None
+        try:
+            grant = await contender.attempt(timeout=answer_timeout(attempt.claim.ttl))
+        except LockUnavailable as exc:
+            attempt.error, attempt.unsure = LockUnavailable(attempt.key, exc.reason), True
+            return None
+        except BaseException:
+            attempt.unsure = True
+            raise
+        if grant is None:
+            attempt.held = True
+            return None
+        return self._take(attempt, grant, asked_at, line)
+
+    def _take(self, attempt: Try, grant: Grant, asked_at: float, line: Line) -> Possession | None:
+        name = attempt.claim.name
+
+        def on_end(ended: Possession) -> None:
+            self._lines.leave(name, line)
+            if self.held.get(attempt.key) is ended:
+                del self.held[attempt.key]
+
+        possession = Possession(
+            attempt.key,
+            attempt.claim,
+            grant,
+            asked_at=asked_at,
+            terms=attempt.terms,
+            around=self.around,
+            on_end=on_end,
+        )
+        if possession.too_late:
+            attempt.error = LockUnavailable(attempt.key, "the answer came when its ttl was over")
+            attempt.unsure = True
+            return None
+        self.held[attempt.key] = possession
+        possession.begin()
+        return possession
+
+
+def _short(owner: str) -> str:
+    printable = "".join(c if c.isprintable() else "?" for c in owner)
+    return printable.encode(errors="replace")[:_MOST_OWNER_BYTES].decode(errors="ignore")

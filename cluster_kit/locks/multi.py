@@ -1,0 +1,74 @@
+"""Several locks as one."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from cluster_kit.locks.possession import LeaseState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from cluster_kit.clock import Clock
+    from cluster_kit.locks.lease import Lease
+
+_WORST_FIRST = (LeaseState.LOST, LeaseState.RELEASED, LeaseState.SUSPECT)
+
+
+class MultiLease:
+    """Leases of several locks, held together. `leases` has each by its key."""
+
+    def __init__(self, leases: Mapping[str, Lease]) -> None:
+        self.leases: dict[str, Lease] = dict(leases)
+
+    @property
+    def fences(self) -> dict[str, int]:
+        """The fence of each, by key.
+
+        Raises:
+            LockLost: one is not ours any more.
+        """
+        return {key: lease.fence for key, lease in self.leases.items()}
+
+    @property
+    def state(self) -> LeaseState:
+        """The worst state of all."""
+        states = {lease.state for lease in self.leases.values()}
+        return next((state for state in _WORST_FIRST if state in states), LeaseState.HELD)
+
+    def valid_for(self) -> float:
+        """Return the seconds for which all are certainly ours."""
+        return min(lease.valid_for() for lease in self.leases.values())
+
+    def check(self) -> None:
+        """Do nothing while all are ours.
+
+        Raises:
+            LockLost: one is not.
+        """
+        for lease in self.leases.values():
+            lease.check()
+
+
+class Hold(Protocol):
+    """Holds one lock; waits at most `timeout` seconds for it."""
+
+    def __call__(self, key: str, /, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        """Return what is entered to hold it."""
+        ...
+
+
+@asynccontextmanager
+async def hold_all(
+    keys: Sequence[str], timeout: float, clock: Clock, hold: Hold
+) -> AsyncGenerator[MultiLease]:
+    """Hold all, taken in the given order; `timeout` seconds are for all together."""
+    end = clock.monotonic() + timeout
+    leases: dict[str, Lease] = {}
+    async with AsyncExitStack() as stack:
+        for key in keys:
+            left = max(end - clock.monotonic(), 0.0) if timeout else 0.0
+            leases[key] = await stack.enter_async_context(hold(key, timeout=left))
+        yield MultiLease(leases)

@@ -1,0 +1,273 @@
+"""A lock as this instance has it: renewed, watched, given back once."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import LockLost, LockUnavailable
+from cluster_kit.locks.bond import Bond
+from cluster_kit.locks.terms import answer_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cluster_kit.locks.surroundings import Surroundings
+    from cluster_kit.locks.terms import Terms
+    from cluster_kit.ports import Claim, Grant
+
+log = logging.getLogger(__name__)
+
+_RENEWALS_IN_A_TTL = 3
+_FIRST_PAUSE = 0.05  # seconds between two attempts to renew
+_LONGEST_GRACE = 1.0
+_LONGEST_LOOK = 1.0  # seconds; timers of the loop do not count the time of a suspended machine
+
+
+class LeaseState(enum.Enum):
+    """What a lease is at the moment."""
+
+    HELD = "held"
+    SUSPECT = "suspect"
+    """The last renewal failed; the lock is ours for some more seconds."""
+
+    LOST = "lost"
+    RELEASED = "released"
+
+
+class Possession:
+    """A granted lock. Several leases of one task may share it.
+
+    Everything it says is read from the clock: whoever asks after the loop was blocked hears the
+    truth before any timer had a chance to run. It ends a little before the server frees the lock,
+    so that what it protects is over when somebody else may enter.
+
+    Args:
+        key: without prefix.
+        claim: that was granted.
+        asked_at: reading of the clock before the request.
+        on_end: called once, when it is lost or given back: the next one here may try.
+    """
+
+    def __init__(  # noqa: PLR0913 - what makes a possession
+        self,
+        key: str,
+        claim: Claim,
+        grant: Grant,
+        *,
+        asked_at: float,
+        terms: Terms,
+        around: Surroundings,
+        on_end: Callable[[Possession], None],
+    ) -> None:
+        self.key = key
+        self.claim = claim
+        self.fence = grant.fence
+        self.lost = asyncio.Event()
+        self.handles = 1
+        self.reason = ""
+        self.acquirer = asyncio.current_task()
+        self._around = around
+        self._on_end = on_end
+        self._state = LeaseState.HELD
+        self._gone_at_server = False
+        self._given_back = False
+        self._renews = terms.renew
+        self._since = asked_at
+        self._last = math.inf if terms.max_hold is None else asked_at + terms.max_hold
+        self._bonds: list[Bond] = []
+        self._renewing = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._set_end(asked_at, grant.valid_for)
+
+    def begin(self) -> None:
+        """Start to renew and to watch. To be called in the step that hands it out."""
+        self._await_renewal()
+        self._look()
+
+    # --- what it is ----------------------------------------------------------------------
+
+    def read(self) -> LeaseState:
+        """Return the state by the clock."""
+        if self.live and self._around.clock.monotonic() >= self._ends:
+            over = self._ends >= self._last
+            self.lose("held as long as max_hold allows" if over else "its time is over")
+        return self._state
+
+    @property
+    def live(self) -> bool:
+        """Whether it is held as far as known, without a look at the clock."""
+        return self._state in {LeaseState.HELD, LeaseState.SUSPECT}
+
+    @property
+    def too_late(self) -> bool:
+        """Whether it was over before anybody could use it."""
+        return self._ends <= self._around.clock.monotonic()
+
+    def seconds_left(self) -> float:
+        """Return for how long it is certainly ours, 0 when it is not."""
+        if self.read() in {LeaseState.LOST, LeaseState.RELEASED}:
+            return 0.0
+        return max(self._ends - self._around.clock.monotonic(), 0.0)
+
+    def check(self) -> None:
+        """Raise `LockLost` unless it is ours."""
+        if self.read() is LeaseState.LOST:
+            raise LockLost(self.key, f"lost: {self.reason}")
+        if self._state is LeaseState.RELEASED:
+            raise LockLost(self.key, "it was given back")
+
+    def belongs_to(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether `task` would wait for itself if it waited for this lock."""
+        if not self.live or task is None:
+            return False
+        if self._bonds:
+            return any(bond.task is task for bond in self._bonds)
+        return self.acquirer is task
+
+    # --- who is tied to it ---------------------------------------------------------------
+
+    @property
+    def bound(self) -> bool:
+        """Whether a body is tied to it."""
+        return bool(self._bonds)
+
+    def bind(self) -> Bond:
+        """Tie the current task to it."""
+        bond = Bond()
+        self._bonds.append(bond)
+        return bond
+
+    def unbind(self, bond: Bond) -> bool:
+        """Untie a body; True when it was cancelled because of this lock alone."""
+        self._bonds.remove(bond)
+        return bond.undo()
+
+    # --- its end -------------------------------------------------------------------------
+
+    def lose(self, reason: str, *, gone: bool = False) -> None:
+        """It is lost, and `gone` when the server said so: end what it protects."""
+        if not self.live:
+            return
+        self._state, self.reason, self._gone_at_server = LeaseState.LOST, reason, gone
+        self._stop()
+        self.lost.set()
+        log.warning("lock %r (fence %d) is lost: %s", self.key, self.fence, reason)
+        self._around.report("lock.lost", key=self.key, fence=self.fence, reason=reason)
+        for bond in tuple(self._bonds):
+            bond.cut()
+        self._on_end(self)
+
+    async def give_back(self) -> None:
+        """Free it for others. Never fails: what cannot be told now is told in the background."""
+        if self._given_back:
+            return
+        self._given_back = True
+        if self.read() is LeaseState.LOST:
+            if not self._gone_at_server:
+                self._around.free_later(self.claim, unsure=False)
+            return
+        self._state = LeaseState.RELEASED
+        self._stop()
+        seconds = self._around.clock.monotonic() - self._since
+        try:
+            timeout = answer_timeout(self.claim.ttl)
+            await self._around.adapter.release(self.claim, timeout=timeout)
+        except LockUnavailable as exc:
+            log.warning("lock %r is freed in the background: %s", self.key, exc.reason)
+            self._around.free_later(self.claim, unsure=False)
+        except BaseException:
+            self._around.free_later(self.claim, unsure=False)
+            raise
+        finally:
+            self._around.report("lock.released", key=self.key, fence=self.fence, seconds=seconds)
+            self._on_end(self)
+
+    def _stop(self) -> None:
+        for timer in (self._timer, self._watch):
+            if timer is not None:
+                timer.cancel()
+        if self._keeper is not None and self._keeper is not asyncio.current_task():
+            self._keeper.cancel()
+
+    # --- its life ------------------------------------------------------------------------
+
+    async def extend(self, ttl: float) -> None:
+        """Let it live for `ttl` seconds from now, and renew it by that from now on.
+
+        Raises:
+            LockLost: it is not ours any more.
+            LockUnavailable: the server did not answer; it is ours as long as before.
+        """
+        self.check()
+        await self._renew(replace(self.claim, ttl=ttl))
+        self.check()
+        if self._keeper is not None:
+            self._keeper.cancel()  # it sleeps as the former ttl wanted it
+        self._await_renewal()
+
+    def _set_end(self, asked_at: float, valid_for: float) -> None:
+        self._interval = valid_for / _RENEWALS_IN_A_TTL
+        grace = min(valid_for / 10, _LONGEST_GRACE)
+        self._ends = min(asked_at + valid_for - grace, self._last)
+
+    def _look(self) -> None:
+        if self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
+            left = self._ends - self._around.clock.monotonic()
+            pause = min(max(left, 0.0), _LONGEST_LOOK)
+            self._watch = asyncio.get_running_loop().call_later(pause, self._look)
+
+    def _await_renewal(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._renews:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._interval, self._start_keeper)
+
+    def _start_keeper(self) -> None:
+        name = f"renew {self.claim.name}"
+        self._keeper = self._around.supervisor.spawn(self._keep(), name=name)
+
+    async def _keep(self) -> None:
+        """Renew until it is lost or given back."""
+        pause = _FIRST_PAUSE
+        while self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
+            try:
+                await self._renew(self.claim)
+            except LockUnavailable as exc:
+                self._doubt(exc)
+                await asyncio.sleep(pause * self._around.random.uniform(0.8, 1.2))
+                pause = min(2 * pause, max(self.claim.ttl / 10, _FIRST_PAUSE))
+            else:
+                pause = _FIRST_PAUSE
+                await asyncio.sleep(self._interval)
+
+    async def _renew(self, claim: Claim) -> None:
+        async with self._renewing:  # two at once could leave the shorter ttl at the server
+            asked_at = self._around.clock.monotonic()
+            left = max(self._ends - asked_at, 0.01)
+            timeout = min(answer_timeout(claim.ttl), left)
+            try:
+                valid_for = await self._around.adapter.renew(claim, timeout=timeout)
+            except LockUnavailable as exc:
+                raise LockUnavailable(self.key, exc.reason) from exc
+            if valid_for is None:
+                self.lose("the server does not know it as ours any more", gone=True)
+            elif self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
+                self.claim, self._state = claim, LeaseState.HELD
+                self._set_end(asked_at, valid_for)
+                if self._watch is not None:
+                    self._watch.cancel()
+                self._look()
+
+    def _doubt(self, error: LockUnavailable) -> None:
+        if self._state is LeaseState.HELD:
+            self._state = LeaseState.SUSPECT
+            log.warning("lock %r (fence %d) may get lost: %s", self.key, self.fence, error.reason)
+            self._around.report("lock.suspect", key=self.key, fence=self.fence, error=error.reason)

@@ -1,0 +1,64 @@
+"""What everything about locks of one instance shares while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cluster_kit.errors import LockUnavailable
+from cluster_kit.locks.terms import answer_timeout
+
+if TYPE_CHECKING:
+    import random
+
+    from cluster_kit.clock import Clock
+    from cluster_kit.ports import Claim, Emit, LockAdapter
+    from cluster_kit.supervisor import Supervisor
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_SECOND_LOOK = 0.3
+"""Seconds. A request that was given up may reach the server after the release that follows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Made at start.
+
+    Attributes:
+        adapter: connected.
+        supervisor: starts what outlives a call.
+        clock: by which locks are valid; counts the time the machine was suspended.
+        random: for jitter.
+        report: counts and tells telemetry.
+        releasing: releases under way that nobody waits for.
+    """
+
+    adapter: LockAdapter
+    supervisor: Supervisor
+    clock: Clock
+    random: random.Random
+    report: Emit
+    releasing: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+
+    def free_later(self, claim: Claim, *, unsure: bool) -> None:
+        """Release a token in the background; `unsure`: its grant may still be on the way."""
+        task = self.supervisor.spawn(self._free(claim, unsure), name=f"release {claim.name}")
+        self.releasing.add(task)
+        task.add_done_callback(self.releasing.discard)
+
+    async def _free(self, claim: Claim, unsure: bool) -> None:  # noqa: FBT001 - one caller
+        end = self.clock.monotonic() + claim.ttl
+        pause = _FIRST_PAUSE
+        while self.clock.monotonic() < end:
+            try:
+                await self.adapter.release(claim, timeout=answer_timeout(claim.ttl))
+            except LockUnavailable:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if not unsure:
+                return
+            unsure = False
+            await asyncio.sleep(_SECOND_LOOK)

@@ -1,0 +1,145 @@
+"""The database under test, and units of work on it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+Kind = Literal["session", "async_session", "connection", "async_connection"]
+"""What may be passed as `transaction`."""
+
+KINDS: tuple[Kind, ...] = ("session", "async_session", "connection", "async_connection")
+
+_TABLES = (
+    "CREATE TABLE ck_parents (id INTEGER PRIMARY KEY)",
+    """CREATE TABLE ck_written (
+        id INTEGER PRIMARY KEY,
+        parent INTEGER REFERENCES ck_parents (id) DEFERRABLE INITIALLY DEFERRED
+    )""",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What a database and its drivers can do. Scenarios that need more are not run."""
+
+    two_phase: bool = True
+    """It has two-phase commit, and its synchronous driver knows how to ask for it."""
+
+    dooming_errors: bool = True
+    """After an error a transaction can only be rolled back, also by a commit."""
+
+    threads: bool = True
+    """A session of its synchronous engine may be begun in one thread and committed in another."""
+
+
+class Work:
+    """A session or connection, sync or async: the same calls for all.
+
+    Attributes:
+        subject: what is passed as `transaction`.
+    """
+
+    def __init__(self, subject: Any) -> None:  # noqa: ANN401 - four kinds, used alike
+        self.subject: Any = subject
+
+    async def write(self, value: int, parent: int | None = None) -> None:
+        """Insert a row; a parent that does not exist has the commit fail."""
+        statement = text("INSERT INTO ck_written (id, parent) VALUES (:id, :parent)")
+        await _done(self.subject.execute(statement, {"id": value, "parent": parent}))
+
+    async def savepoint(self) -> Work:
+        """Begin a savepoint; `commit` of what is returned releases it."""
+        return Work(await _done(self.subject.begin_nested()))
+
+    async def commit(self) -> None:
+        """Commit, or release."""
+        await _done(self.subject.commit())
+
+    async def rollback(self) -> None:
+        """Roll back."""
+        await _done(self.subject.rollback())
+
+    async def close(self) -> None:
+        """Close."""
+        await _done(self.subject.close())
+
+    async def invalidate(self) -> None:
+        """Lose the connection to the database."""
+        await _done(self.subject.invalidate())
+
+
+async def _done(result: Any) -> Any:  # noqa: ANN401 - whatever the library returns
+    return await result if inspect.isawaitable(result) else result
+
+
+class Environment:
+    """A database, with tables of its own from `open` to `close`.
+
+    Args:
+        url: of the database, for an engine.
+        async_url: of the same database, for an asynchronous engine.
+
+    Attributes:
+        engine: of `url`.
+        async_engine: of `async_url`.
+    """
+
+    def __init__(self, url: str, async_url: str) -> None:
+        self.engine = create_engine(url)
+        self.async_engine: AsyncEngine = create_async_engine(async_url)
+        for engine in (self.engine, self.async_engine.sync_engine):
+            if engine.dialect.name == "sqlite":
+                event.listen(engine, "connect", _leave_transactions_alone)
+                event.listen(engine, "begin", _begin)
+
+    def open(self) -> None:
+        """Make the tables."""
+        self._drop_tables()
+        with self.engine.begin() as connection:
+            for table in _TABLES:
+                connection.execute(text(table))
+
+    def _drop_tables(self) -> None:
+        with self.engine.begin() as connection:
+            for name in ("ck_written", "ck_parents"):
+                connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+
+    async def work(self, kind: Kind) -> Work:
+        """Return a new session or connection."""
+        if kind == "session":
+            return Work(Session(self.engine))
+        if kind == "async_session":
+            return Work(AsyncSession(self.async_engine))
+        if kind == "connection":
+            return Work(self.engine.connect())
+        return Work(await self.async_engine.connect())
+
+    def written(self) -> list[int]:
+        """Return what is committed, in order."""
+        with self.engine.connect() as connection:
+            return list(connection.execute(text("SELECT id FROM ck_written ORDER BY id")).scalars())
+
+    async def close(self) -> None:
+        """Drop the tables and disconnect."""
+        self._drop_tables()
+        self.engine.dispose()
+        await self.async_engine.dispose()
+
+
+def _leave_transactions_alone(connection: Any, _: object) -> None:  # noqa: ANN401 - of any driver
+    # The driver of SQLite would begin transactions by itself, and not before a savepoint.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("foreign_keys = ON", "synchronous = OFF"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Any) -> None:  # noqa: ANN401 - a connection of either engine
+    connection.exec_driver_sql("BEGIN")

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+
+import pytest
+import pytest_asyncio
+
+from cluster_kit import Cluster, Settings
+from cluster_kit.errors import ConnectError, LockLost, LockUnavailable
+from cluster_kit.locks import Lease, LeaseState
+from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.servers import (
+    MEMCACHED,
+    REDIS,
+    NodeUnavailableError,
+    PlainServer,
+    start_plain,
+)
+from cluster_kit.testing.waiting import eventually
+from integration.test_locks_contract import say
+
+KEY = "schema"
+
+
+def own(server: PlainServer) -> Iterator[PlainServer]:
+    if not server.can_control:
+        pytest.skip(f"{server.origin} is not ours to stop")
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=[REDIS, MEMCACHED], ids=lambda kind: kind.name)
+def server(request: pytest.FixtureRequest) -> Iterator[PlainServer]:
+    """A server of this test's own."""
+    try:
+        found = start_plain(request.param)
+    except NodeUnavailableError as exc:
+        pytest.skip(str(exc))
+    yield from own(found)
+
+
+@pytest_asyncio.fixture
+async def cluster(server: PlainServer) -> AsyncIterator[Cluster]:
+    async with running(server.url) as cluster:
+        yield cluster
+
+
+def running(url: str) -> Cluster:
+    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
+
+
+@pytest.mark.asyncio
+async def test_locks_go_on_after_a_restart_of_the_server(
+    server: PlainServer, cluster: Cluster
+) -> None:
+    async with cluster.locks.hold(KEY) as lease:
+        before = lease.fence
+
+    await asyncio.to_thread(server.stop, kill=True)
+    with pytest.raises(LockUnavailable):
+        await cluster.locks.acquire(KEY, timeout=0)
+    await asyncio.to_thread(server.start)
+
+    async with cluster.locks.hold(KEY, timeout=20) as lease:
+        assert lease.fence > before
+    await eventually(lambda: cluster.health()["status"] == "ok")
+
+
+@pytest.mark.asyncio
+async def test_a_wait_goes_on_over_a_restart_of_the_server(
+    server: PlainServer, cluster: Cluster
+) -> None:
+    await asyncio.to_thread(server.stop)
+
+    async with asyncio.TaskGroup() as group:
+        waiter = group.create_task(cluster.locks.acquire(KEY, timeout=30))
+        await asyncio.to_thread(server.start)
+
+    await waiter.result().release()
+
+
+@pytest.mark.asyncio
+async def test_a_lease_of_a_server_that_comes_back_empty_is_lost(
+    server: PlainServer, cluster: Cluster
+) -> None:
+    lease = await cluster.locks.acquire(KEY, ttl=6)
+
+    await asyncio.to_thread(server.stop, kill=True)
+    await asyncio.to_thread(server.start, empty=True)
+
+    async with asyncio.timeout(20):
+        await lease.lost.wait()
+    assert await cluster.locks.inspect(KEY) is None
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_not_there_is_told_at_start(server: PlainServer) -> None:
+    await asyncio.to_thread(server.stop)
+
+    with pytest.raises(ConnectError) as found:
+        await running(server.url).start()
+
+    assert found.value.retryable
+    await asyncio.to_thread(server.start)
+
+
+@pytest.mark.asyncio
+async def test_late_answers_let_nobody_in_twice(server: PlainServer) -> None:
+    async with (
+        FaultProxy(server.url) as proxy,
+        running(proxy.url) as slow,
+        running(server.url) as other,
+    ):
+        proxy.delay(0.1)
+        async with slow.locks.hold(KEY, ttl=5) as lease:
+            assert lease.valid_for() < 5 - 0.1
+            assert await other.locks.try_acquire(KEY) is None
+        proxy.delay(0)
+        await eventually(lambda: free(other))
+
+
+async def free(cluster: Cluster) -> bool:
+    return await cluster.locks.inspect(KEY) is None
+
+
+@pytest.fixture
+def own_redis() -> Iterator[PlainServer]:
+    try:
+        found = start_plain(REDIS)
+    except NodeUnavailableError as exc:
+        pytest.skip(str(exc))
+    yield from own(found)
+
+
+@pytest.mark.asyncio
+async def test_redis_keeps_a_lock_over_a_restart_with_its_data(own_redis: PlainServer) -> None:
+    async with running(own_redis.url) as cluster:
+        lease = await cluster.locks.acquire(KEY, ttl=20)
+        await asyncio.to_thread(own_redis.stop, kill=True)
+        await asyncio.to_thread(own_redis.start)
+
+        await lease.extend(30)
+        assert lease.state is LeaseState.HELD
+        assert await cluster.locks.inspect(KEY) is not None
+        await lease.release()
+
+
+@pytest.mark.asyncio
+async def test_redis_that_forgot_the_scripts_is_taught_again(own_redis: PlainServer) -> None:
+    async with running(own_redis.url) as cluster:
+        async with cluster.locks.hold(KEY) as lease:
+            say(own_redis.url, b"SCRIPT FLUSH")
+            await lease.extend(30)
+            say(own_redis.url, b"SCRIPT FLUSH")
+        say(own_redis.url, b"SCRIPT FLUSH")
+        async with cluster.locks.hold(KEY, timeout=0):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_redis_that_evicts_is_warned_about(
+    own_redis: PlainServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    say(own_redis.url, b"CONFIG SET maxmemory 100mb")
+    async with running(own_redis.url):
+        assert not [text for text in caplog.messages if "evicts" in text]
+    say(own_redis.url, b"CONFIG SET maxmemory-policy allkeys-lru")
+
+    async with running(own_redis.url):
+        [warning] = [text for text in caplog.messages if "evicts" in text]
+
+    assert "allkeys-lru" in warning
+    assert "noeviction" in warning
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_password_is_told_at_start_and_not_shown(own_redis: PlainServer) -> None:
+    say(own_redis.url, b"CONFIG SET requirepass s3cret")
+
+    with pytest.raises(ConnectError) as found:
+        await running(own_redis.url.replace("//", "//:wr0ng@")).start()
+
+    assert not found.value.retryable
+    assert "wr0ng" not in str(found.value)
+    right = running(own_redis.url.replace("//", "//:s3cret@"))
+    async with right, right.locks.hold(KEY):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_locks_do_not_heed_a_switch_of_aiocache(own_redis: PlainServer) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from cluster_kit import Cluster\n"
+        "async def main():\n"
+        "    async with Cluster('shop') as one, Cluster('shop') as two:\n"
+        "        async with one.locks.hold('a'):\n"
+        "            sys.exit(await two.locks.try_acquire('a') is not None)\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {
+        **os.environ,
+        "AIOCACHE_DISABLE": "1",
+        "CLUSTER_KIT_LOCKS__URL": own_redis.url,
+    }
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=environment, stderr=asyncio.subprocess.DEVNULL
+    )
+
+    assert await running.wait() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_thousand_releases_racing_renewals_leave_no_zombie(redis: str) -> None:
+    async with running(redis) as cluster:
+        for turn in range(1000):
+            lease = await cluster.locks.acquire("zombie", ttl=2)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_extend(lease))
+                for _ in range(turn % 10):
+                    await asyncio.sleep(0)
+                group.create_task(lease.release())
+        assert await cluster.locks.inspect("zombie") is None
+
+
+async def _extend(lease: Lease) -> None:
+    with suppress(LockLost):  # the release may have been first
+        await lease.extend(2)

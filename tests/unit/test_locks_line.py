@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from cluster_kit.locks.line import Line, Lines
+
+
+@pytest.mark.asyncio
+async def test_turns_are_given_in_the_order_of_asking() -> None:
+    line, served = Line(), list[int]()
+    await line.enter()
+
+    async def wait(number: int) -> None:
+        await line.enter()
+        served.append(number)
+        line.leave()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(wait(number))
+        await asyncio.sleep(0)
+        line.leave()
+
+    assert served == [0, 1, 2, 3, 4]
+    assert line.idle
+
+
+@pytest.mark.asyncio
+async def test_a_turn_given_to_somebody_just_cancelled_goes_on() -> None:
+    line = Line()
+    await line.enter()
+    leaving, staying = (asyncio.create_task(line.enter()) for _ in range(2))
+    await asyncio.sleep(0)
+
+    line.leave()  # the turn is on its way to `leaving`
+    leaving.cancel()
+    await staying
+
+    assert leaving.cancelled()
+    line.leave()
+    assert line.idle
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(20))
+async def test_whoever_is_cancelled_whenever_one_has_the_turn_and_none_is_forgotten(
+    seed: int,
+) -> None:
+    chance, lines = random.Random(seed), Lines()
+    inside = most = 0
+
+    async def visit() -> None:
+        nonlocal inside, most
+        line = lines.find("a")
+        await line.enter()
+        inside += 1
+        most = max(most, inside)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            inside -= 1
+            lines.leave("a", line)
+
+    tasks = [asyncio.create_task(visit()) for _ in range(30)]
+    for _ in range(40):
+        chance.choice(tasks).cancel()
+        for _ in range(chance.randrange(3)):
+            await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await asyncio.wait(tasks)
+
+    assert most <= 1
+    assert lines.find("a").idle
+
+
+@pytest.mark.asyncio
+async def test_a_line_nobody_stands_in_is_forgotten() -> None:
+    lines = Lines()
+    line = lines.find("a")
+    await line.enter()
+
+    lines.leave("a", line)
+
+    assert lines.find("a") is not line
