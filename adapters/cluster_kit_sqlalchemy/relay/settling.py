@@ -89,20 +89,45 @@ class Settler:
         """Tell telemetry and the log what was carried out."""
         now = self._context.clock.wall()
         for entry in results.sent:
-            self._emit("outbox.sent", entry, seconds=now - entry.created_at)
-        for verdict in verdicts:
-            entry, attempt, error = verdict.entry, verdict.entry.attempts + 1, verdict.error
-            if verdict.delay is not None:
-                self._emit(
-                    "outbox.retried", entry, attempt=attempt, delay=verdict.delay, error=error
-                )
-                continue
-            self._emit("outbox.failed", entry, attempt=attempt, error=error)
-            log.error(
-                "outbox: %s %s for %s is given up after attempt %d, and kept as failed: %s",
-                *(entry.kind, entry.id, entry.channel, attempt, error),
+            self._context.emit(
+                "outbox.sent",
+                kind=entry.kind,
+                channel=entry.channel,
+                id=entry.id,
+                key=entry.key,
+                seconds=now - entry.created_at,
             )
+        for verdict in verdicts:
+            if verdict.delay is None:
+                self._report_given_up(verdict)
+            else:
+                self._report_retried(verdict)
 
-    def _emit(self, event: str, entry: Entry, **more: object) -> None:
-        about = {"kind": entry.kind, "channel": entry.channel, "id": entry.id, "key": entry.key}
-        self._context.emit(event, **about, **more)
+    def _report_retried(self, verdict: Verdict) -> None:
+        entry = verdict.entry
+        self._context.emit(
+            "outbox.retried",
+            kind=entry.kind,
+            channel=entry.channel,
+            id=entry.id,
+            key=entry.key,
+            attempt=entry.attempts + 1,
+            delay=verdict.delay,
+            error=verdict.error,
+        )
+
+    def _report_given_up(self, verdict: Verdict) -> None:
+        entry, attempt = verdict.entry, verdict.entry.attempts + 1
+        log.error(
+            "outbox: %s %s for %s is given up after attempt %d, and kept as failed: %s",
+            *(entry.kind, entry.id, entry.channel, attempt, verdict.error),
+        )
+        self._context.emit(
+            "outbox.failed",
+            kind=entry.kind,
+            channel=entry.channel,
+            id=entry.id,
+            key=entry.key,
+            attempt=attempt,
+            error=verdict.error,
+        )
