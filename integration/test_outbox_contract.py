@@ -65,6 +65,8 @@ class TestThroughAsyncpg(_OnPostgres):
     driver: ClassVar[str] = "asyncpg"
 
 
+# SQLAlchemy lets go of the connections of a pool that it invalidates without closing them.
+@pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
 @pytest.mark.slow
 class TestThroughPsycopg(_OnPostgres):
     driver: ClassVar[str] = "psycopg"

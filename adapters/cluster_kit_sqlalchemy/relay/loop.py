@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 REPORT_EVERY = 15.0
 """Seconds between two counts of what is in the outbox."""
 
+_SOON = 1.0
 _LOOK_AGAIN = (0.005, 0.02, 0.1, 0.3)  # after a bell, which may come before the commit is done
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _JITTER = 0.2
@@ -96,6 +97,7 @@ class Relay:
         self._tasks: list[asyncio.Task[None]] = []
         self._troubles = 0
         self._counted_at: float | None = None
+        self._count_soon = False
         self._health: dict[str, Health] = {}
         self._since = context.clock.wall()
         self._work = Work(
@@ -152,19 +154,19 @@ class Relay:
         waits = self._idle_waits()
         while not self._ending:
             try:
+                results = await self._turns.take(self._work)
+                self._note(results)
                 await self._count_when_due()
-                turn = await self._turns.take(self._work)
             except Exception as exc:  # noqa: BLE001 - whatever it is, what is stored must be sent
                 await self._bear(exc)
                 continue
-            self._troubles = 0 if turn.results.outage is None else self._troubles
+            self._troubles = 0 if results.outage is None else self._troubles
             self._set("database", "")
-            self._note(turn.results)
-            if turn.results.outage is not None:
+            if results.outage is not None:
                 await self._pause()
-            elif turn.results.sent:
+            elif results.sent:
                 waits = self._idle_waits()
-            elif await self._bell.wait(next(waits)) or turn.contended:
+            elif await self._bell.wait(next(waits)):
                 waits = self._idle_waits(woken=True)
 
     def _idle_waits(self, *, woken: bool = False) -> Iterator[float]:
@@ -181,8 +183,7 @@ class Relay:
             self.lag = self._context.clock.wall() - results.sent[-1].created_at
         outage = results.outage
         self._set("broker", "" if outage is None else f"nothing can be sent: {outage}")
-        if results.refused:
-            self._counted_at = None  # some may be given up: count soon
+        self._count_soon = self._count_soon or bool(results.refused)  # some may be given up
 
     async def _bear(self, error: Exception) -> None:
         """Report what went wrong in the database, and wait."""
@@ -215,11 +216,13 @@ class Relay:
 
     async def _count_when_due(self) -> None:
         now = self._context.clock.monotonic()
-        if self._counted_at is not None and now < self._counted_at + REPORT_EVERY:
+        wait = _SOON if self._count_soon else REPORT_EVERY
+        if self._counted_at is not None and now < self._counted_at + wait:
             return
+        # Also where it fails: sending matters more.
+        self._counted_at, self._count_soon = now, False
         async with asyncio.timeout(DATABASE_SECONDS), self._engine.connect() as connection:
             depth = await self._store.depth(connection)
-        self._counted_at = now
         self._report(depth)
 
     def _report(self, depth: Depth) -> None:

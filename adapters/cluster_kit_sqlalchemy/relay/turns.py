@@ -38,19 +38,6 @@ _WRITES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What one turn came to.
-
-    Attributes:
-        results: what became of the messages.
-        contended: other relays hold lanes in which there is something to be sent.
-    """
-
-    results: Results
-    contended: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a turn consists of.
 
@@ -86,8 +73,8 @@ class Work:
 class Turns(Protocol):
     """Takes turns with the relays of other instances."""
 
-    async def take(self, work: Work) -> Turn:
-        """Send a batch, and write down what became of it.
+    async def take(self, work: Work) -> Results:
+        """Send a batch, write down what became of it, and return that.
 
         Raises:
             Exception: of the database; what was sent may be sent again.
@@ -120,12 +107,12 @@ class PostgresTurns:
         space = f"{store.table.fullname} {store.app}".encode()
         self._space = zlib.crc32(space) - 2**31  # a signed integer of 32 bits
 
-    async def take(self, work: Work) -> Turn:
+    async def take(self, work: Work) -> Results:
         """See `Turns.take`."""
         async with self._connection(work.engine) as connection:
             async with asyncio.timeout(DATABASE_SECONDS):
                 wanted = await work.heads(connection)
-                lanes, contended = await self._lock(connection, wanted)
+                lanes = await self._lock(connection, wanted)
                 entries = await work.batch(connection, lanes)
             results = await work.deliver(entries)
             verdicts = work.settler.judge(results)
@@ -133,7 +120,7 @@ class PostgresTurns:
                 await work.settler.write(connection, results, verdicts)
                 await connection.commit()
             work.settler.report(results, verdicts)
-        return Turn(results=results, contended=contended)
+        return results
 
     @asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
@@ -144,20 +131,15 @@ class PostgresTurns:
                 connection = await plain.execution_options(isolation_level="READ COMMITTED")
             yield connection
 
-    async def _lock(
-        self, connection: AsyncConnection, wanted: Sequence[int]
-    ) -> tuple[list[int], bool]:
+    async def _lock(self, connection: AsyncConnection, wanted: Sequence[int]) -> list[int]:
         held: list[int] = []
-        contended = False
         for lane in wanted:
             if len(held) == LANES_AT_ONCE:
                 break
             attempt = select(func.pg_try_advisory_xact_lock(self._space, lane))
             if (await connection.execute(attempt)).scalar_one():
                 held.append(lane)
-            else:
-                contended = True
-        return held, contended
+        return held
 
 
 class SqliteTurns:
@@ -169,17 +151,17 @@ class SqliteTurns:
     def __init__(self, engine: AsyncEngine, store: Store) -> None:
         self._path = f"{_file(engine)}.{store.table.name}-{store.app}.lock"
 
-    async def take(self, work: Work) -> Turn:
+    async def take(self, work: Work) -> Results:
         """See `Turns.take`."""
         with self._lock() as ours:
             if not ours:
-                return Turn(results=Results(), contended=True)
+                return Results()
             async with asyncio.timeout(DATABASE_SECONDS), work.engine.connect() as connection:
                 entries = await work.batch(connection, await work.heads(connection))
             results = await work.deliver(entries)
             if results.sent or results.refused:
                 await self._settle(work, results)
-        return Turn(results=results)
+        return results
 
     @staticmethod
     async def _settle(work: Work, results: Results) -> None:
