@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -33,6 +35,11 @@ class PostgresEnvironment(Environment):
 
     async def start_database(self) -> None:
         await asyncio.to_thread(self._server.start)
+
+    async def close(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()  # as below, while it is known whose connections these are
 
 
 @pytest.fixture(scope="module")
