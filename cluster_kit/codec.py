@@ -172,5 +172,5 @@ def _make_encoder() -> Callable[[object], str]:
 _to_text = _make_encoder()
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 _WHITESPACE = " \t\n\r"  # RFC 8259, 2
-_KEY_NOT_TEXT = re.compile(r'"(?:-?[0-9][^"]*|true|false|null)":')
+_KEY_NOT_TEXT = re.compile(r'"(?=[-0-9tfn])(?:-?[0-9][^"]*|true|false|null)":')
 """Finds every key json made a string of, and strings that look the same."""

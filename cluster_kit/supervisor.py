@@ -9,11 +9,12 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Supervisor:
@@ -31,6 +32,34 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def launch(
+        self,
+        work: Callable[[U], Coroutine[Any, Any, None]],
+        about: U,
+        *,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Start ``work(about)`` as `spawn` does: for what is begun with every message.
+
+        Nobody can wait for it, and `loop` is the running one, so it costs half as much.
+        """
+        self._tasks.add(loop.create_task(self._run(work, about, loop), name=name))
+
+    async def _run(
+        self,
+        work: Callable[[U], Coroutine[Any, Any, None]],
+        about: U,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        task = asyncio.current_task(loop)
+        try:
+            await work(about)
+        except Exception:
+            log.exception("background task %s failed", task.get_name() if task else "")
+        finally:
+            self._tasks.discard(cast("asyncio.Task[Any]", task))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -101,7 +130,8 @@ class Supervisor:
             task.cancel()
         if not tasks:
             return []
-        _, pending = await asyncio.wait(tasks, timeout=timeout)
+        done, pending = await asyncio.wait(tasks, timeout=timeout)
+        self._tasks -= done  # among them those that never began
         return sorted(task.get_name() for task in pending)
 
 

@@ -188,6 +188,18 @@ async def test_a_dead_letter_that_does_not_fit_into_a_frame_goes_without_its_hea
     assert letter.death.error_text == "y" * 500
 
 
+def counts(server: RabbitServer, queue: str) -> tuple[int, int]:
+    """Return how many messages the broker holds ready, and how many unacknowledged."""
+    ask = """
+        [Q] = [Q || Q <- rabbit_amqqueue:list(), element(4, amqqueue:get_name(Q)) == <<"%s">>],
+        Asked = [messages_ready, messages_unacknowledged],
+        [Ready, Unacknowledged] = [Value || {_, Value} <- rabbit_amqqueue:info(Q, Asked)],
+        io:format("~w ~w~n", [Ready, Unacknowledged]).
+    """
+    ready, unacknowledged, *_ = server.ctl("--quiet", "eval", ask % queue).split()
+    return int(ready), int(unacknowledged)
+
+
 @pytest.mark.own_broker
 async def test_a_blocked_broker_is_told_waited_for_and_consumed_from(
     own_rabbitmq: str, own_rabbitmq_server: RabbitServer
@@ -208,13 +220,22 @@ async def test_a_blocked_broker_is_told_waited_for_and_consumed_from(
             await eventually(lambda: len(taker.received) == 3)
             for received in taker.received[:3]:
                 await received.ack()
-            waiting = asyncio.create_task(made.publish(made.task()), name="taker publish")
+            # They arrive too, although the broker reads nothing from whoever publishes.
+            await eventually(
+                lambda: asyncio.to_thread(counts, own_rabbitmq_server, made.queue().full),
+                lambda found: found == (0, 0),
+            )
+            task = made.task()
+            waiting = asyncio.create_task(made.publish(task), name="taker publish")
         finally:
             await asyncio.to_thread(own_rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
         await waiting
+        await eventually(lambda: taker.received[-1].envelope.id == task.id)
+        await taker.received[-1].ack()
 
         await eventually(lambda: made.adapter.health().status == "ok")
         assert len(made.heard("connection.blocked")) == 1
+        assert made.heard("connection.lost") == []
         assert len(made.heard("connection.unblocked")) == 1
 
 

@@ -17,7 +17,12 @@ from cluster_kit.testing.servers.local import local_node
 from cluster_kit.testing.waiting import eventually
 from integration.amqp_bench import Taker, bench
 
-pytestmark = [pytest.mark.broker, pytest.mark.own_broker, pytest.mark.asyncio]
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.own_broker,
+    pytest.mark.asyncio,
+    pytest.mark.timeout(180),  # a node may have to be started first
+]
 
 FILES = Path(__file__).parents[1] / "tests" / "unit" / "certificates"
 CA, SERVER, CLIENT = (str(FILES / name) for name in ("ca.pem", "server.pem", "client.pem"))
@@ -37,10 +42,10 @@ LISTEN = """
 
 
 @pytest.fixture(scope="module")
-def node(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
+def node(own_rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
     """One whose ports and files are this machine's."""
-    if Path(rabbitmq_server.origin).is_file():
-        yield rabbitmq_server
+    if Path(own_rabbitmq_server.origin).is_file():
+        yield own_rabbitmq_server
         return
     try:
         own = start_rabbitmq([local_node])

@@ -132,9 +132,9 @@ class Publishing:
 @pytest.mark.own_broker
 @pytest.mark.slow
 async def test_a_frozen_broker_is_left_within_two_heartbeats_and_nothing_runs_twice(
-    cluster_factory: ClusterFactory, rabbitmq: str, rabbitmq_server: RabbitServer
+    cluster_factory: ClusterFactory, own_rabbitmq: str, own_rabbitmq_server: RabbitServer
 ) -> None:
-    settings = EventQueueValues(url=f"{rabbitmq}?heartbeat={HEARTBEAT}", publish_timeout=40)
+    settings = EventQueueValues(url=f"{own_rabbitmq}?heartbeat={HEARTBEAT}", publish_timeout=40)
     [cluster] = await cluster_factory(event_queue=settings)
     gate = asyncio.Event()
     recorder = Recorder(until(gate))
@@ -143,7 +143,7 @@ async def test_a_frozen_broker_is_left_within_two_heartbeats_and_nothing_runs_tw
     await recorder.started(5)
     publishing = Publishing(cluster)
     publishes = asyncio.create_task(publishing.run())
-    suspending = asyncio.create_task(asyncio.to_thread(rabbitmq_server.ctl, "eval", SUSPEND))
+    suspending = asyncio.create_task(asyncio.to_thread(own_rabbitmq_server.ctl, "eval", SUSPEND))
     await eventually(lambda: len(publishing.lost_at) == 2, timeout=30)
     gate.set()  # the handlers end while nothing can be acknowledged
     await recorder.finished(5)

@@ -10,6 +10,7 @@ from integration.load.faults import open_faults
 from integration.load.marks import Marks
 from integration.load.soak import Plan, soak
 from integration.load.soak_report import Result, judged
+from integration.load.steady import Steady
 
 
 @pytest.mark.broker
@@ -26,6 +27,16 @@ async def test_closed_connections_lose_nothing_and_leave_nothing_behind(
 
     assert result.good, [row for row in result.rows() if row[2] is False]
     assert result.closed >= 5
+
+
+@pytest.mark.broker
+@pytest.mark.asyncio
+async def test_a_process_stays_as_large_as_it_was(rabbitmq: str) -> None:
+    steady = Steady(1_000)
+    await steady.run(rabbitmq)
+
+    assert steady.done == 1_000
+    assert [row for row in steady.rows() if row[2] is False] == []
 
 
 def told(tasks: int, futures: int, *memory: float) -> dict[str, Any]:

@@ -124,6 +124,10 @@ class MemcachedLocks:
         """Free the lock if it is this token's. Raises as `acquire`."""
         return await self._ask(claim.name, partial(self._change, claim, renew=False), timeout)
 
+    @property
+    def quotas(self) -> None:
+        """Nothing: there are no rate limits here."""
+
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
         item = await self._ask(name, partial(_get, _key(name)), timeout)

@@ -9,16 +9,49 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from cluster_kit_amqp.server import Server
 
 # --- values ----------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen, here and below: that triples the cost
+class Packed(Mapping[str, object]):
+    """Headers as they travel. They are read when they are first asked for, which most never are.
+
+    Args:
+        raw: the table, with its size in front.
+        unpack: reads it; what it cannot read has no headers.
+    """
+
+    __slots__ = ("_table", "_unpack", "raw")
+
+    def __init__(self, raw: bytes, unpack: Callable[[bytes], Mapping[str, object] | None]) -> None:
+        self.raw = raw
+        self._unpack = unpack
+        self._table: Mapping[str, object] | None = None
+
+    def _read(self) -> Mapping[str, object]:
+        if self._table is None:
+            self._table = self._unpack(self.raw) or {}
+        return self._table
+
+    def __getitem__(self, name: str) -> object:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+@dataclass(slots=True)  # not frozen, here and below: that triples the cost
 class Message:
     """Body and properties of a message, those this library uses. Not changed once made.
 
@@ -36,7 +69,7 @@ class Message:
     persistent: bool = True
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Incoming:
     """A delivered message. `tag` settles it, on the channel it came through.
 
@@ -56,26 +89,6 @@ class QueueCounts:
 
     ready: int
     consumers: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """What the broker says of itself."""
-
-    product: str
-    version: str
-
-    @property
-    def release(self) -> tuple[int, int]:
-        """Major and minor version; (0, 0) when unreadable.
-
-        >>> Server(product="RabbitMQ", version="4.3.0-rc.1").release
-        (4, 3)
-        """
-        major, _, rest = self.version.partition(".")
-        minor = rest.partition(".")[0]
-        digits = major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()
-        return (int(major), int(minor)) if digits else (0, 0)
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -235,6 +248,10 @@ class Channel(Protocol):
 
     async def cancel(self, tag: str) -> None:
         """End a consumer. When this returns no delivery of it comes any more."""
+        ...
+
+    async def cancel_returning(self, consumer: str, tag: int) -> None:
+        """End a consumer and, behind that, return its delivery in a way every broker counts."""
         ...
 
     def ack(self, tag: int) -> None:

@@ -21,6 +21,7 @@ from cluster_kit_amqp.link import (
     Link,
     LinkDown,
     LinkError,
+    Message,
     Nacked,
     Refused,
     Returned,
@@ -49,8 +50,7 @@ _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it w
 class _Target:
     exchange: str
     key: str
-    delayed: bool
-    wait: Wait | None = None
+    wait: Wait | None = None  # where it is delayed
 
 
 class Publisher:
@@ -90,18 +90,17 @@ class Publisher:
                 link = await self._connection.writable()
             target = self._target(envelope, delay, progress, bury=bury)
             try:
-                ready = self._ready_now(link, envelope, target)
-                channel = ready or await self._ready_channel(link, envelope, target, progress)
-                await self._send(channel, envelope, target, progress)
-            except LinkDown as exc:  # the next turn waits for another link
-                progress.trouble = exc.reason
-                progress.unknown = progress.unknown or exc.sent
-            except (ChannelDown, TopologyError) as exc:
-                await self._set_back(envelope, target, progress, exc)
-            except Returned as exc:
-                self._returned(envelope, target, progress, exc)
-            except (Nacked, Refused, Unencodable) as exc:
-                await self._not_taken(progress, exc)
+                channel = self._ready_now(link, envelope, target)
+                if channel is None:
+                    channel = await self._ready_channel(link, envelope, target, progress)
+                message = self._message(envelope, target, progress)
+                try:
+                    await channel.publish(target.exchange, target.key, message)
+                except asyncio.CancelledError as exc:
+                    progress.unknown = progress.unknown or not isinstance(exc, Unsent)
+                    raise
+            except (LinkError, TopologyError) as exc:
+                await self._went_wrong(envelope, target, progress, exc)
             else:
                 return
 
@@ -111,32 +110,25 @@ class Publisher:
         """Return where to publish now: what is left of the delay shrinks while we try."""
         queue = envelope.queue
         if bury:
-            return _Target(DEAD, queue.full, delayed=False)
-        left = delay
+            return _Target(DEAD, queue.full)
         if delay > 0:
             passed = self._context.clock.monotonic() - progress.started
             left = delay if passed < _SLACK else delay - passed
-        if left <= 0:
-            return _Target(work_exchange(queue), queue.channel, delayed=False)
-        wait = wait_for(queue, left, ladder=self._ladder)
-        return _Target(wait.exchange, wait.key, delayed=True, wait=wait)
+            if left > 0:
+                wait = wait_for(queue, left, ladder=self._ladder)
+                return _Target(wait.exchange, wait.key, wait)
+        return _Target(work_exchange(queue), queue.channel)
 
-    async def _send(
-        self, channel: Channel, envelope: Envelope, target: _Target, progress: Progress
-    ) -> None:
-        message = to_message(
+    def _message(self, envelope: Envelope, target: _Target, progress: Progress) -> Message:
+        expires_at, expiration_ms = envelope.expires_at, None
+        if expires_at is not None:
+            expiration_ms = self._expiration(envelope, target, expires_at)
+        return to_message(
             envelope,
             copy_id=progress.copy_id,
             app=self._context.app,
-            expiration_ms=None
-            if envelope.expires_at is None
-            else self._expiration(envelope, target, envelope.expires_at),
+            expiration_ms=expiration_ms,
         )
-        try:
-            await channel.publish(target.exchange, target.key, message)
-        except asyncio.CancelledError as exc:
-            progress.unknown = progress.unknown or not isinstance(exc, Unsent)
-            raise
 
     def _ready_now(self, link: Link, envelope: Envelope, target: _Target) -> Channel | None:
         """Return the channel if nothing must be looked at before it is used: the usual case."""
@@ -172,24 +164,35 @@ class Publisher:
         A waiting message must not have any: it would leave its wait queue early. One that lives
         longer than the broker can count is left to whoever takes it.
         """
-        if envelope.death is not None or target.delayed:
+        if envelope.death is not None or target.wait is not None:
             return None
         left = max(1, round((expires_at - self._context.clock.wall()) * 1000))
         return left if left <= _LONGEST_EXPIRATION_MS else None
 
     # --- what went wrong ---------------------------------------------------------------------
 
-    async def _set_back(
+    async def _went_wrong(
         self,
         envelope: Envelope,
         target: _Target,
         progress: Progress,
-        error: ChannelDown | TopologyError,
+        error: LinkError | TopologyError,
     ) -> None:
-        if isinstance(error, ChannelDown):
-            await self._channel_lost(envelope, target, progress, error)
-        else:
-            self._do_without_ladder(target, error)
+        """Make ready for another try, or raise what has become of the publish."""
+        match error:
+            case LinkDown():  # the next turn waits for another link
+                progress.trouble = error.reason
+                progress.unknown = progress.unknown or error.sent
+            case ChannelDown():
+                await self._channel_lost(envelope, target, progress, error)
+            case Returned():
+                self._returned(envelope, target, progress, error)
+            case TopologyError():
+                self._do_without_ladder(target, error)
+            case Nacked() | Refused() | Unencodable():
+                await self._not_taken(progress, error)
+            case _:
+                raise error
 
     async def _channel_lost(
         self, envelope: Envelope, target: _Target, progress: Progress, error: ChannelDown

@@ -23,7 +23,7 @@ _NACK_IS_FREE = (4, 3)
 _CANCEL_TIMEOUT = 2.0  # seconds
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, slots=True)
 class AmqpReceived:
     """A delivery of this session. Implements `cluster_kit.ports.Received`."""
 
@@ -139,13 +139,13 @@ class Session:
         redelivered = incoming.redelivered
         self._on_delivery(
             AmqpReceived(
-                envelope=to_envelope(incoming.message, self._queue),
-                copy_id=copy_id(incoming.message),
-                redeliveries=redeliveries(incoming) if redelivered else 0,
-                redelivered=redelivered,
-                give_back_counts=self._give_back_counts,
-                tag=incoming.tag,
-                session=self,
+                to_envelope(incoming.message, self._queue),
+                copy_id(incoming.message),
+                redeliveries(incoming) if redelivered else 0,
+                redelivered,
+                self._give_back_counts,
+                incoming.tag,
+                self,
             )
         )
 

@@ -15,7 +15,8 @@ from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import check_message_id, new_id
-from cluster_kit_amqp.link import Incoming, Message
+from cluster_kit_amqp.link import Incoming, Message, Packed
+from cluster_kit_amqp.plain import MAX_MS, plain_envelope, plain_headers
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
@@ -28,7 +29,6 @@ MAX_HEADERS_BYTES = 96 * 1024
 
 _MAX_TEXT_BYTES = 255
 _MAX_COUNT = 2**31 - 1
-_MAX_MS = 253_402_300_799_000  # the end of the year 9999, the last a datetime can be
 _RESERVED = ("ck-", "x-")
 _ROUTING = ("CC", "BCC")
 _REASONS = {reason.value: reason for reason in DeadReason}
@@ -53,6 +53,21 @@ def to_message(
         app: the publishing application.
         expiration_ms: for an undelayed task: when the broker is to expire it.
     """
+    headers: Mapping[str, object] | None = plain_headers(envelope)
+    if headers is None:
+        headers = _headers(envelope)
+    return Message(
+        body=envelope.body,
+        headers=headers,
+        message_id=copy_id,
+        content_type=_cut(envelope.content_type or "", _MAX_TEXT_BYTES) or None,
+        app_id=app,
+        timestamp=envelope.published_at,
+        expiration_ms=expiration_ms,
+    )
+
+
+def _headers(envelope: Envelope) -> Mapping[str, object]:
     headers = _fitting(user_headers(envelope.headers)) if envelope.headers else {}
     headers["ck-id"] = envelope.id
     headers["ck-attempt"] = envelope.attempt
@@ -70,15 +85,7 @@ def to_message(
         headers["ck-published-at"] = _ms(envelope.published_at)
     if envelope.death is not None:
         headers.update(_death_headers(envelope.death))
-    return Message(
-        body=envelope.body,
-        headers=headers,
-        message_id=copy_id,
-        content_type=_cut(envelope.content_type or "", _MAX_TEXT_BYTES) or None,
-        app_id=app,
-        timestamp=envelope.published_at,
-        expiration_ms=expiration_ms,
-    )
+    return headers
 
 
 def _death_headers(death: Death) -> dict[str, object]:
@@ -152,6 +159,9 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     >>> envelope.attempt, envelope.headers, len(envelope.id)
     (1, {'tenant': 'x'}, 32)
     """
+    headers = message.headers
+    if type(headers) is Packed and not dead and (task := plain_envelope(headers, message, queue)):
+        return task
     users: dict[str, object] = {}
     envelope = Envelope(
         queue=queue,
@@ -161,7 +171,7 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
         published_at=message.timestamp,
         headers=users,
     )
-    for name, value in message.headers.items():
+    for name, value in headers.items():
         if name in _NUMBERS:
             attribute, least, most, unit = _NUMBERS[name]
             if type(value) is int and least <= value <= most:
@@ -171,16 +181,16 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
         elif not name.startswith(_RESERVED):
             users[name] = value
     if dead:
-        envelope.death = _death(message.headers, queue)
+        envelope.death = _death(headers, queue)
     return envelope
 
 
 _NUMBERS = {
     "ck-attempt": ("attempt", 1, _MAX_COUNT, None),
-    "ck-published-at": ("published_at", 0, _MAX_MS, 1000),
+    "ck-published-at": ("published_at", 0, MAX_MS, 1000),
     "ck-max-retries": ("max_retries", 0, MAX_RETRIES, None),
     "ck-timeout-ms": ("timeout", 1, int(MAX_WAIT * 1000), 1000),
-    "ck-expires-at": ("expires_at", 0, _MAX_MS, 1000),
+    "ck-expires-at": ("expires_at", 0, MAX_MS, 1000),
     "ck-crashes": ("crashes", 0, _MAX_COUNT, None),
 }
 """What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
@@ -259,7 +269,7 @@ def _death(headers: Mapping[str, object], queue: QueueName) -> Death:
     """
     if "x-death" in headers or "x-first-death-reason" in headers:
         return _broker_death(headers, queue)
-    died_ms = _whole(headers, "ck-died-at", 0, _MAX_MS)
+    died_ms = _whole(headers, "ck-died-at", 0, MAX_MS)
     return Death(
         reason=_reason(headers),
         error_type=_text(headers, "ck-error-type", _MAX_TEXT_BYTES),

@@ -40,7 +40,7 @@ class SessionJournals:
             if session not in self._journals:
                 self._journals[session] = self._watch(session)
             journal = self._journals[session]
-        outer = _outer(session)
+        outer = outer_connection(session)
         if outer is None or journal:  # a journal that was begun is kept to, for the order
             journal.note(call)
         else:
@@ -74,7 +74,7 @@ class _Watch:
         self._committed = id(nested or session.get_transaction())
         if nested is not None:
             return
-        outer = _outer(session)
+        outer = outer_connection(session)
         for call in self.journal.take():
             if outer is None:
                 call()
@@ -90,7 +90,7 @@ class _Watch:
             self.journal.drop()
 
 
-def _outer(session: Session) -> Connection | None:
+def outer_connection(session: Session) -> Connection | None:
     """Return the connection that was given to `session`, while that is in a transaction."""
     bind = session.bind
     return bind if isinstance(bind, Connection) and bind.in_transaction() else None

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit_sqlalchemy.connections import ConnectionJournals
-from cluster_kit_sqlalchemy.sessions import SessionJournals
+from cluster_kit_sqlalchemy.sessions import SessionJournals, outer_connection
 
 if TYPE_CHECKING:
     from cluster_kit_sqlalchemy.journal import Committed
@@ -37,9 +37,13 @@ class SqlAlchemyTransactions:
                 begin by itself was not begun.
         """
         if isinstance(transaction, AsyncSession):
-            transaction = transaction.sync_session
-        if isinstance(transaction, Session):
-            _begin_session(transaction)
+            session = transaction.sync_session
+            if _begun_on_connection(session):
+                await transaction.connection()
+            self._sessions.note(session, committed)
+        elif isinstance(transaction, Session):
+            if _begun_on_connection(transaction):
+                transaction.connection()
             self._sessions.note(transaction, committed)
         elif isinstance(transaction, AsyncConnection):
             self._connections.note(await _begun(transaction), committed)
@@ -49,12 +53,18 @@ class SqlAlchemyTransactions:
             self._connections.note(transaction, committed)
 
 
-def _begin_session(session: Session) -> None:
-    if session.in_transaction():
-        return
-    if not session.autobegin:
-        raise ConfigurationError("the session of transaction= was not begun, and autobegin is off")
-    session.begin()
+def _begun_on_connection(session: Session) -> bool:
+    """Begin, and return whether the session is on a connection that is in a transaction.
+
+    It is to take its part in that then, which may be a savepoint, before anything is noted: what is
+    noted earlier would outlive a rollback of the session.
+    """
+    if not session.in_transaction():
+        if not session.autobegin:
+            text = "the session of transaction= was not begun, and autobegin is off"
+            raise ConfigurationError(text)
+        session.begin()
+    return outer_connection(session) is not None
 
 
 async def _begun(connection: AsyncConnection) -> Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
@@ -168,8 +169,11 @@ class CacheManager:
         return [trouble for cache in self._caches.values() for trouble in cache.troubles()]
 
     def health(self) -> Health | None:
-        """Return the state of the stores in use, the worst first; None when there are none."""
-        return self._stores.health()
+        """Return the state of the stores in use and of the caches; None without a store."""
+        state, troubles = self._stores.health(), self.troubles()
+        if state is None or not troubles:
+            return state
+        return replace(state, status="degraded", detail="; ".join([state.detail, *troubles]))
 
     # --- life, led by Cluster ------------------------------------------------------------
 

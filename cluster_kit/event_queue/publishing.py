@@ -64,7 +64,8 @@ class PublishOptions:
         headers: Headers | None,
     ) -> PublishOptions:
         """Return the options, or raise `ConfigurationError` or `EncodeError` naming the bad one."""
-        if (timeout, max_retries, delay, ttl, headers) == _NOTHING:
+        given = timeout, max_retries, delay, ttl, headers
+        if given == _NOTHING:
             return _NO_OPTIONS
         return cls(
             timeout=check_timeout(timeout),

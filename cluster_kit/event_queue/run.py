@@ -56,7 +56,6 @@ class Run:
         copy_key: of this copy, in the ledger.
         received: the newest delivery of this copy.
         former: earlier ones, most likely lost; settled along with it where they are not.
-        signal: the handler's abort signal.
         running: the handler has not ended; False once the outcome is being settled.
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
@@ -67,21 +66,21 @@ class Run:
     """
 
     __slots__ = (
-        *("envelope", "timeout", "copy_id", "key", "copy_key", "received", "former", "signal"),
+        *("envelope", "timeout", "copy_id", "key", "copy_key", "received", "former"),
         *("running", "stuck", "early", "settled_early", "suspect", "given_back", "at"),
-        *("_place", "_released", "_task", "_on_stuck", "_timers"),
+        *("_place", "_released", "_task", "_on_stuck", "_timers", "_signal"),
     )
 
     def __init__(self, received: Received, place: Place, *, timeout: float) -> None:
         envelope = received.envelope
         self.received = received
-        self.former: list[Received] = []
+        self.former: tuple[Received, ...] = ()
         self.copy_id = received.copy_id
         self.envelope: Envelope = envelope
         queue = envelope.queue.full
         self.key, self.copy_key = (queue, envelope.id), (queue, self.copy_id, envelope.id)
         self.timeout = timeout
-        self.signal = AbortSignal()
+        self._signal: AbortSignal | None = None
         self.running = True
         self.stuck = False
         self.early: asyncio.Task[None] | None = None
@@ -93,7 +92,14 @@ class Run:
         self._released = False
         self._task: asyncio.Task[object] | None = None
         self._on_stuck: Callable[[Run], None] | None = None
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
+
+    @property
+    def signal(self) -> AbortSignal:
+        """The handler's abort signal, made when somebody asks for it: most handlers never do."""
+        if self._signal is None:
+            self._signal = AbortSignal()
+        return self._signal
 
     @property
     def again(self) -> bool:
@@ -102,7 +108,7 @@ class Run:
 
     def adopt(self, received: Received) -> None:
         """Settle `received` instead: the same copy was delivered again."""
-        self.former.append(self.received)
+        self.former = (*self.former, self.received)
         self.received = received
 
     def release(self) -> None:
@@ -120,8 +126,9 @@ class Run:
         that ends by itself after the instance asked it to shut down keeps its result; one that
         was cut short gives `ShutDown`.
         """
-        self._task, self._on_stuck = asyncio.current_task(), on_stuck
-        self._place.deadlines.start(self, self.timeout)
+        deadlines = self._place.deadlines
+        self._task, self._on_stuck = asyncio.current_task(deadlines.loop), on_stuck
+        deadlines.start(self, self.timeout)
         error: BaseException | None = None
         try:
             await call()
@@ -135,12 +142,16 @@ class Run:
             error = exc
         finally:
             self.running = False
-            self._place.deadlines.end(self)
+            deadlines.end(self)
             for timer in self._timers:
                 timer.cancel()
-        if self._task is not None and self._task.cancelling():
-            await self._uncancel(self._task, error)
-        return self._verdict(error)
+        try:
+            if self._task is not None and self._task.cancelling():
+                await self._uncancel(self._task, error)
+            return self._verdict(error)
+        finally:
+            # Its traceback has this frame: together they would wait for the garbage collector.
+            error = None
 
     async def _uncancel(self, task: asyncio.Task[object], error: BaseException | None) -> None:
         """Forget that the task was cancelled: settling the outcome must not be cut short by it.
@@ -178,7 +189,8 @@ class Run:
         if self._task is not None:
             self._task.cancel()
             loop = asyncio.get_running_loop()
-            self._timers.append(loop.call_later(self._place.grace, self._report_stuck))
+            timer = loop.call_later(self._place.grace, self._report_stuck)
+            self._timers = (*self._timers, timer)
 
     def _report_stuck(self) -> None:
         if self.running and not self.stuck and self._on_stuck is not None:
@@ -186,7 +198,7 @@ class Run:
             self._on_stuck(self)
 
     def _verdict(self, error: BaseException | None) -> BaseException | None:
-        reason = self.signal.reason
+        reason = "" if self._signal is None else self._signal.reason
         if reason == "timeout":
             return HandlerTimeout(self.timeout)
         if reason == "shutdown" and not isinstance(error, HandlerAnswer | None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,14 @@ class Counters:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._counts: defaultdict[object, Counter[str]] = defaultdict(Counter)
+        self._counts: dict[object, dict[str, int]] = {}
 
     def report(self, event: str, /, **fields: object) -> None:
         """Count an event of a channel, such as ``task.done``, and tell whoever listens."""
-        self._counts[fields["channel"]][event] += 1
+        try:
+            self._counts[fields["channel"]][event] += 1
+        except KeyError:  # the first of its kind
+            self._counts.setdefault(fields["channel"], {})[event] = 1
         if self._telemetry.heard:
             self._telemetry.emit(event, **fields)
 
@@ -47,7 +49,7 @@ class Counters:
         """Return the counters of every channel seen so far."""
         return {
             channel: ChannelStats(
-                **{name: self._counts[channel][f"task.{name}"] for name in _COUNTED},
+                **{name: self._counts.get(channel, {}).get(f"task.{name}", 0) for name in _COUNTED},
                 running=running.get(channel, 0),
             )
             for channel in sorted({*map(str, self._counts), *running})

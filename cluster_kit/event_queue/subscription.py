@@ -219,7 +219,7 @@ class Subscription:
             run.suspect = True
             self._shared.quarantine.enter(run)
         name = f"task:{self.queue.full}:{run.envelope.id}"
-        self._shared.supervisor.spawn(self._work(run), name=name)
+        self._shared.supervisor.launch(self._work, run, name=name, loop=self._place.deadlines.loop)
 
     async def _work(self, run: Run) -> None:
         try:

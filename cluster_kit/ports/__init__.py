@@ -26,6 +26,14 @@ from cluster_kit.ports.event_queue import (
     QueueDepth,
     Received,
 )
+from cluster_kit.ports.extension import (
+    BroadcastOutlet,
+    Extensible,
+    Extension,
+    Outlets,
+    TaskOptions,
+    TaskOutlet,
+)
 from cluster_kit.ports.locks import (
     Claim,
     Contender,
@@ -34,6 +42,8 @@ from cluster_kit.ports.locks import (
     LockCapabilities,
     LockFactory,
     LockHolder,
+    Quota,
+    QuotaKeeper,
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
@@ -45,6 +55,7 @@ __all__ = [
     "AdapterHealth",
     "AdapterSpec",
     "BroadcastLimits",
+    "BroadcastOutlet",
     "CacheFactory",
     "CacheStore",
     "Claim",
@@ -55,6 +66,8 @@ __all__ = [
     "Emit",
     "EventQueueAdapter",
     "EventQueueFactory",
+    "Extensible",
+    "Extension",
     "Grant",
     "Health",
     "HealthStatus",
@@ -63,11 +76,16 @@ __all__ = [
     "LockCapabilities",
     "LockFactory",
     "LockHolder",
+    "Outlets",
     "PubSubAdapter",
     "PubSubFactory",
     "QueueDepth",
+    "Quota",
+    "QuotaKeeper",
     "Received",
     "StoreCapabilities",
+    "TaskOptions",
+    "TaskOutlet",
     "TaskSpawner",
     "TransactionAdapter",
     "TransactionSupport",

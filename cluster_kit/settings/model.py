@@ -140,7 +140,8 @@ class Settings(BaseSettings):
         """Return the server of a capability.
 
         That is its own URL; else `amqp_url` for the event queue and pub/sub, `redis_url` for
-        cache and locks; else ``memory://``, which reaches no other process.
+        cache and locks, and for locks without that `amqp_url`; else ``memory://``, which reaches
+        no other process.
 
         >>> Settings(amqp_url="amqp://mq/").url_for("event_queue")
         ServerUrl('amqp://mq/')
@@ -149,6 +150,8 @@ class Settings(BaseSettings):
             self, capability
         )
         implied = self.amqp_url if capability in {"event_queue", "pubsub"} else self.redis_url
+        if capability == "locks":
+            implied = implied or self.amqp_url
         return own.url or implied or ServerUrl(f"{MEMORY}://")
 
     def warnings(self, capabilities: Iterable[Capability] = ("event_queue",)) -> list[str]:

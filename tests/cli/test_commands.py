@@ -167,7 +167,7 @@ def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command("adapters").out.splitlines() == [
         f"adapter     {'urls':<78}capabilities",
         f"aiocache    {REDIS_URLS} memcached://  locks cache",
-        f"amqp        {'amqp:// amqps://':<78}event_queue pubsub",
+        f"amqp        {'amqp:// amqps://':<78}event_queue pubsub locks",
         f"memory      {'memory://':<78}event_queue pubsub locks cache",
         f"sqlalchemy  {'':<78}transactions",
     ]

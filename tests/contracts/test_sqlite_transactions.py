@@ -33,6 +33,7 @@ class TestSqliteTransactions(TransactionContract):
         return in_file(request.getfixturevalue("tmp_path"))
 
 
+@pytest.mark.timeout(300)  # seconds; it takes about 3
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_heard_is_what_was_committed(kind: Kind, tmp_path: Path) -> None:
     numbers = count(1)

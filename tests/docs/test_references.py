@@ -35,7 +35,12 @@ DESCRIBED = (
     "adapters/cluster_kit_sqlalchemy",
     "adapters/cluster_kit_amqp",
     "adapters/cluster_kit_amqp/broadcast",
+    "adapters/cluster_kit_amqp/locks",
     "adapters/cluster_kit_amqp/plane",
+    "adapters/cluster_kit_sqlalchemy",
+    "adapters/cluster_kit_sqlalchemy/outbox",
+    "adapters/cluster_kit_sqlalchemy/relay",
+    "adapters/cluster_kit_sqlalchemy/inbox",
 )
 FOLDERS = {
     "event_queue",
@@ -45,6 +50,9 @@ FOLDERS = {
     "after_commit",
     "broadcast",
     "plane",
+    "outbox",
+    "relay",
+    "inbox",
 }  # whose modules the architecture names, too
 
 

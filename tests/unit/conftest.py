@@ -12,7 +12,13 @@ settings.register_profile("unit", deadline=None, derandomize=True, database=None
 settings.load_profile("unit")
 
 ON_UVLOOP_TOO = frozenset(
-    {"test_plane_close", "test_plane_flow", "test_plane_hostile", "test_plane_tls"}
+    {
+        "test_plane_close",
+        "test_plane_flow",
+        "test_plane_hostile",
+        "test_plane_recovery",
+        "test_plane_tls",
+    }
 )
 """The modules in which there are sockets."""
 

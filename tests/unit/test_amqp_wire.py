@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster_kit.clock import MAX_WAIT
+from cluster_kit.errors import InvalidNameError
 from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import QueueName, check_message_id
-from cluster_kit_amqp.link import Incoming, Message
+from cluster_kit_amqp import plain
+from cluster_kit_amqp.link import Incoming, Message, Packed
+from cluster_kit_amqp.plane.fields import encode_table, read_table, unpack_table
 from cluster_kit_amqp.wire import (
     MAX_ERROR_BYTES,
     MAX_HEADERS_BYTES,
@@ -232,3 +235,59 @@ def test_the_broker_s_word_counts_more_than_a_publisher_s() -> None:
     assert death_of(ck_reason="rejected").reason is DeadReason.REJECTED
     assert death_of(ck_reason="no reason").reason is DeadReason.FAILED
     assert death_of(ck_reason=3, ck_died_at=Decimal(1)).died_at is None
+
+
+texts = st.text(min_size=1, max_size=40)
+
+
+@given(
+    st.one_of(st.just("a1" * 16), texts),
+    st.integers(1, 2**31 - 1),
+    st.one_of(st.just("instance1234"), st.just(""), texts),
+    st.one_of(st.none(), st.integers(0, 2**33)),
+    st.fixed_dictionaries({}, optional={"max_retries": st.integers(0, 9), "crashes": st.just(2)}),
+)
+def test_the_headers_most_tasks_have_say_what_a_table_says(
+    id_: str, attempt: int, origin: str, published_at: int | None, more: dict[str, Any]
+) -> None:
+    task = Envelope(
+        queue=QUEUE,
+        id=id_,
+        body=b"{}",
+        attempt=attempt,
+        origin=origin,
+        published_at=published_at,
+        **more,
+    )
+    message = to_message(task, copy_id="copy", app="shop")
+    try:
+        raw = encode_table(message.headers)
+    except UnicodeEncodeError:
+        return
+    table = read_table(raw, 0)[0]
+
+    assert dict(message.headers) == table
+    assert encode_table(table) == raw
+    packed, plainly = (
+        to_envelope(Message(b"{}", headers, message_id="copy"), QUEUE)
+        for headers in (Packed(raw, unpack_table), table)
+    )
+    try:
+        check_message_id(id_)
+    except InvalidNameError:
+        return  # a fresh id each, where it has none
+    assert packed == plainly
+
+
+@given(st.binary(max_size=160), st.integers(0, 160), st.integers(0, 255))
+def test_whatever_a_table_holds_it_is_read_as_any_other(
+    noise: bytes, place: int, octet: int
+) -> None:
+    task = Envelope(queue=QUEUE, id="a" * 32, body=b"", origin="i" * 12, published_at=1.8e9)
+    own = bytearray(encode_table(to_message(task, copy_id="c", app="shop").headers))
+    own[place % len(own)] = octet
+    for raw in (bytes(own), noise):
+        table = unpack_table(raw) or {}
+        found = plain.unpack(raw)
+
+        assert found is None or found == table

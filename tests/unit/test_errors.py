@@ -152,6 +152,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
         (CacheUnavailable("users", "refused"), "cache 'users': refused"),
         (CacheLoadTimeout("a", 0.25), "the value of 'a' was not loaded within 0.25 s"),
         (CacheRecursion("a"), "the loader of 'a' asks for the same key"),
+        (
+            UnknownTransactionError("Engine", ["a session", "a connection"]),
+            "transaction= takes a session or a connection, not Engine",
+        ),
         (HandlerTimeout(0.25), "the handler ran longer than 0.25 s"),
         (
             PluginFailedError("mails", "load", KeyError("x")),

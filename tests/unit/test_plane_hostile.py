@@ -281,19 +281,20 @@ async def test_the_end_of_the_socket_ends_every_call(how: str) -> None:
             await link.open_channel()
 
 
-async def test_a_frozen_peer_is_noticed() -> None:
+@pytest.mark.parametrize("last", [b"", struct.pack(">BHI", 1, 1, 400) + bytes(200)])
+async def test_a_peer_that_freezes_between_frames_or_in_one_is_noticed(last: bytes) -> None:
     async def server(peer: Peer) -> None:
         await peer.open(heartbeat=1)
         await peer.channel_opened()
         await peer.expect(heartbeat.Heartbeat)
+        peer.raw(last)
         await peer.until_gone()
 
     async with linked(server) as link:
         channel = await link.open_channel(confirms=True)
-        began = asyncio.get_running_loop().time()
         with pytest.raises(LinkDown, match=r"sent nothing for 1\.5 s"):
             await channel.publish("x", "k", Message(body=b"1"))
-        assert asyncio.get_running_loop().time() - began < 2.5
+        assert link.silence < 2.0 + 0.5  # for a busy machine
 
 
 async def test_the_broker_closing_the_connection_is_answered_and_told() -> None:

@@ -16,12 +16,7 @@ from pamqp import header as pamqp_header
 from cluster_kit_amqp.link import Message
 from cluster_kit_amqp.plane import properties
 from cluster_kit_amqp.plane.fields import encode_table, read_table
-from cluster_kit_amqp.plane.properties import (
-    NO_PROPERTIES,
-    body_size,
-    decode_properties,
-    encode_header,
-)
+from cluster_kit_amqp.plane.properties import body_size, decode_message, encode_header
 
 names = st.text(max_size=30).filter(lambda name: len(name.encode()) <= 128)
 moments = st.integers(0, 2**32 - 1).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
@@ -157,7 +152,7 @@ def test_a_header_written_by_pamqp_is_read_here_as_it_was(
 ) -> None:
     properties = commands.Basic.Properties(**given_properties)
     raw = pamqp_header.ContentHeader(body_size=size, properties=properties).marshal()
-    read = decode_properties(raw)
+    read = decode_message(raw)
 
     assert body_size(raw) == size
     assert read.headers == given_properties.get("headers", {})
@@ -174,7 +169,7 @@ def test_a_header_written_by_pamqp_is_read_here_as_it_was(
 def test_a_timestamp_in_milliseconds_is_recognised(timestamp: int, seconds: float | None) -> None:
     raw = struct.pack(">HHQHQ", 60, 0, 0, 1 << 6, timestamp)
 
-    assert decode_properties(raw).timestamp == seconds
+    assert decode_message(raw).timestamp == seconds
 
 
 @given(tables, st.text(min_size=1, max_size=60), st.integers(0, 2**33), st.data())
@@ -192,28 +187,28 @@ def test_own_messages_are_read_as_all_others(
     whole = encode_header(message)
     payload = whole[: data.draw(st.integers(14, len(whole)))]
 
-    read = decode_properties(payload)
+    read = decode_message(payload)
     with mock.patch.object(properties, "_OUR_FLAGS", -1):
-        assert decode_properties(payload) == read
-    assert decode_properties(whole).message_id == text
+        assert decode_message(payload) == read
+    assert decode_message(whole).message_id == text
 
 
 @given(st.binary(max_size=80), st.integers(0, 65535))
 def test_what_cannot_be_decoded_has_no_properties_and_raises_nothing(
     rest: bytes, flags: int
 ) -> None:
-    decode_properties(struct.pack(">HHQH", 60, 0, 1, flags) + rest)
+    decode_message(struct.pack(">HHQH", 60, 0, 1, flags) + rest)
 
 
 @given(tables, st.data())
 def test_a_header_cut_off_anywhere_raises_nothing(table: dict[str, object], data: Any) -> None:
     whole = encode_header(Message(body=b"x", headers=table, message_id="id", app_id="shop"))
     at = data.draw(st.integers(14, len(whole) - 1))
-    read = decode_properties(whole[:at])
+    read = decode_message(whole[:at])
 
     assert read.app_id != "shop"
     if read.headers != table:
-        assert read is NO_PROPERTIES
+        assert read == Message(b"")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from typing import Unpack
 
@@ -80,6 +82,30 @@ async def test_the_traceback_of_a_handler_stands_with_its_dead_letter(
 
     assert caplog.text.count("ValueError: boom (test_subscription.py:") == 2
     assert caplog.text.count("Traceback") == tracebacks
+
+
+async def test_what_a_failed_run_held_is_free_without_the_garbage_collector(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("ERROR")  # a record of the log would hold the error
+    made, _ = faulty("cycles")
+    held: list[weakref.ref[Recorder]] = []
+
+    async def process(_: object) -> None:
+        large = Recorder()
+        held.append(weakref.ref(large))
+        raise RuntimeError("again")
+
+    gc.disable()
+    try:
+        async with made:
+            made.event_queue.subscribe("mails", process, retry=RetryPolicy(initial_delay=60))
+            await made.event_queue.publish("mails", 1)
+            await eventually(lambda: made.event_queue.stats()["mails"].retried == 1)
+            await eventually(lambda: made.event_queue.stats()["mails"].running == 0)
+            await eventually(lambda: held[0]() is None)
+    finally:
+        gc.enable()
 
 
 async def test_a_twin_that_cannot_be_postponed_is_given_back(

@@ -28,6 +28,7 @@ from cluster_kit_amqp.plane.fields import U32
 from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, METHOD, OVERHEAD, MalformedError
 from cluster_kit_amqp.plane.properties import encode_header
 from cluster_kit_amqp.plane.queues import QueueCalls, encoded
+from cluster_kit_amqp.plane.settlements import not_ours
 
 if TYPE_CHECKING:
     from cluster_kit_amqp.plane.carrier import Carrier
@@ -51,7 +52,7 @@ class PlaneChannel(QueueCalls):
         super().__init__(number)
         self._carrier = carrier
         self._down: str | None = None
-        self._closing = False
+        self._closing, self._prefetch = False, 0
         self._gone = asyncio.Event()
         self._on_closed: list[Callable[[str], None]] = []
         self._calls = Calls()
@@ -127,7 +128,9 @@ class PlaneChannel(QueueCalls):
         """
         tag = f"ck-{uuid.uuid4().hex}"
         request = encoded(methods.consume, self.number, queue, tag, arguments)
-        await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+        if prefetch != self._prefetch:
+            await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+            self._prefetch = prefetch
         self._deliveries.add(Consumer(tag, on_message, on_cancelled, routed))
         await self.call(request, methods.BASIC_CONSUME_OK)
         return tag
@@ -136,6 +139,13 @@ class PlaneChannel(QueueCalls):
         """End a consumer."""
         await self.call(methods.cancel(self.number, tag), methods.BASIC_CANCEL_OK)
         self._deliveries.remove(tag.encode())
+
+    async def cancel_returning(self, consumer: str, tag: int) -> None:
+        """End a consumer and return a delivery of it behind that."""
+        if (returned := self._deliveries.settlements.reject(tag)) is None:
+            raise not_ours(tag)
+        await self.call(methods.cancel(self.number, consumer) + returned, methods.BASIC_CANCEL_OK)
+        self._deliveries.remove(consumer.encode())
 
     async def close(self) -> None:
         """Close the channel; what is unsettled returns to its queue."""
@@ -161,14 +171,20 @@ class PlaneChannel(QueueCalls):
         """Publish; what is returned waits for the broker's answer."""
         self._require()
         pieces, pending = self._encode(_mandatory_frame, exchange, key, message)
-        if self._carrier.room.free:
-            return self._put(pieces, pending)
-        return self._put_later(pieces, pending)
+        if not self._carrier.room.enter_if_free(pending.size):
+            return self._put_later(pieces, pending)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
 
     def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
         """Publish without waiting, for room or for the answer."""
         self._require()
-        return self._put(*self._encode(_plain_frame, exchange, key, message))
+        pieces, pending = self._encode(_plain_frame, exchange, key, message)
+        self._carrier.room.enter(pending.size)
+        self._confirms.add(pending)
+        self._carrier.send_all(pieces)
+        return pending.future
 
     def _encode(
         self, frame: Callable[[int, str, str], bytes], exchange: str, key: str, message: Message
@@ -190,13 +206,6 @@ class PlaneChannel(QueueCalls):
             pieces += (HEAD.pack(BODY, number, len(body)), body, END)
         future: asyncio.Future[None] = self._carrier.loop.create_future()
         return pieces, Pending(future, size + len(body), message.message_id, exchange, key)
-
-    def _put(self, pieces: list[bytes], pending: Pending) -> asyncio.Future[None]:
-        """Write a message, whether there is room or not."""
-        self._carrier.room.enter(pending.size)
-        self._confirms.add(pending)
-        self._carrier.send_all(pieces)
-        return pending.future
 
     async def _put_later(self, pieces: list[bytes], pending: Pending) -> None:
         """Write a message when there is room."""
@@ -224,7 +233,7 @@ class PlaneChannel(QueueCalls):
         """Settle a delivery, together with others of this turn of the event loop."""
         self._require()
         if not self._deliveries.settlements.ack(tag):
-            raise _not_ours(tag)
+            raise not_ours(tag)
         self._carrier.at_turn_end(self)
 
     def requeue(self, tag: int, *, multiple: bool = False) -> None:
@@ -232,7 +241,7 @@ class PlaneChannel(QueueCalls):
         self._require()
         frames = self._deliveries.settlements.requeue(tag, multiple=multiple)
         if frames is None:
-            raise _not_ours(tag)
+            raise not_ours(tag)
         self._carrier.send(frames)
 
     def take_acks(self) -> bytes:
@@ -241,29 +250,27 @@ class PlaneChannel(QueueCalls):
 
     # --- frames ------------------------------------------------------------------------------
 
-    def frame(self, kind: int, data: bytes, start: int, stop: int) -> None:
-        """Take a frame of this channel.
+    def frame(self, kind: int, data: bytes, start: int, stop: int) -> int:
+        """Take a frame of this channel, perhaps with what belongs to it; return where that ends.
 
         Raises:
             MalformedError: it is not one that may come now.
         """
         if kind != METHOD:
-            if self._closing:
-                return
-            if kind == HEADER:
-                self._content.header(data[start:stop])
-            else:
-                self._content.body(data[start:stop])
-            return
+            if not self._closing:
+                take = self._content.header if kind == HEADER else self._content.body
+                take(data[start:stop])
+            return stop + 1
         (index,) = U32.unpack_from(data, start)
         if self._closing:
             self._closing_method(index)
         elif self._content.arriving:
             raise MalformedError("a method came where a message was to go on")
         elif index == methods.BASIC_DELIVER:
-            self._deliveries.begin(data, start, stop)
+            return self._deliveries.take(data, start, stop, self._carrier.frame_max)
         else:
             self._method(index, data[start + 4 : stop])
+        return stop + 1
 
     def _method(self, index: int, arguments: bytes) -> None:
         match index:
@@ -274,7 +281,7 @@ class PlaneChannel(QueueCalls):
             case methods.BASIC_RETURN:
                 told = methods.read_return(arguments)
                 self._content.begin(
-                    lambda properties, _: self._confirms.returned(told, properties.message_id)
+                    lambda message: self._confirms.returned(told, message.message_id)
                 )
             case methods.BASIC_CANCEL:
                 self._cancelled(*methods.read_cancel(arguments))
@@ -306,7 +313,3 @@ class PlaneChannel(QueueCalls):
         elif index == methods.CHANNEL_CLOSE_OK:
             self._carrier.forget(self)
             self._gone.set()
-
-
-def _not_ours(tag: int) -> ChannelDown:
-    return ChannelDown(0, f"delivery {tag} is not unsettled on this channel", sent=False)

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
-from cluster_kit_amqp.plane.frames import MalformedError
-from cluster_kit_amqp.plane.properties import Properties, body_size, decode_properties
+from cluster_kit_amqp.link import Message
+from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, OVERHEAD, MalformedError
+from cluster_kit_amqp.plane.properties import body_size, decode_message
 
 MOST_BYTES = 1 << 30  # of a body; RabbitMQ takes at most half of that
 
-OnContent = Callable[[Properties, bytes], None]
-"""Called with properties and body."""
+_HEAD_SIZE = HEAD.size
+_END = END[0]
+
+OnContent = Callable[[Message], None]
+
+_HEADER_FRAME = struct.Struct(">BHIHHQ")
+"""What the frame of a header begins with: type, channel, size; class, weight, size of the body."""
+
+_LEAST = _HEADER_FRAME.size + 2 * OVERHEAD
+"""No header frame and body frame together are smaller, bytes."""
+
+
+def whole(data: bytes, at: int, channel: int, largest: int) -> tuple[Message, int] | None:
+    """Return the message whose frames begin at `at`, and where they end.
+
+    None: it is not all there, or is not one frame each of header and body as they may be, and must
+    be looked at frame by frame.
+    """
+    if at + _LEAST > len(data):
+        return None
+    kind, number, size, _, _, length = _HEADER_FRAME.unpack_from(data, at)
+    start = at + _HEAD_SIZE
+    stop = start + size
+    begin = stop + OVERHEAD
+    end = begin + length
+    if end >= len(data) or size + OVERHEAD > largest or length + OVERHEAD > largest:
+        return None
+    if kind != HEADER or number != channel or data[stop] != _END or data[end] != _END:
+        return None
+    if HEAD.unpack_from(data, stop + 1) != (BODY, channel, length):
+        return None
+    return decode_message(data[start:stop], data[begin:end]), end + 1
 
 
 class Content:
@@ -23,7 +55,7 @@ class Content:
     def __init__(self) -> None:
         self.arriving: bool = False
         self._complete: OnContent | None = None
-        self._properties: Properties | None = None
+        self._message: Message | None = None
         self._missing = 0
         self._parts: list[bytes] = []
 
@@ -38,7 +70,7 @@ class Content:
         Raises:
             MalformedError: it is not what should come now.
         """
-        if self._properties is None:
+        if self._message is None:
             raise MalformedError("the body of a message came without its header")
         if not self._parts and len(payload) == self._missing:
             self._finish(payload)
@@ -51,12 +83,12 @@ class Content:
         Raises:
             MalformedError: it is not what should come now.
         """
-        if not self.arriving or self._properties is not None:
+        if not self.arriving or self._message is not None:
             raise MalformedError("the header of a message came out of place")
         self._missing = body_size(payload)
         if self._missing > MOST_BYTES:
             raise MalformedError(f"a message of {self._missing} bytes is announced")
-        self._properties = decode_properties(payload)
+        self._message = decode_message(payload)
         if not self._missing:
             self._finish(b"")
 
@@ -69,8 +101,9 @@ class Content:
             self._finish(b"".join(self._parts))
 
     def _finish(self, body: bytes) -> None:
-        complete, properties = self._complete, self._properties
-        self.arriving, self._complete, self._properties = False, None, None
+        complete, message = self._complete, self._message
+        self.arriving, self._complete, self._message = False, None, None
         self._parts.clear()
-        if complete is not None and properties is not None:
-            complete(properties, body)
+        if complete is not None and message is not None:
+            message.body = body
+            complete(message)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 from cluster_kit_amqp.link import Incoming, Message
-from cluster_kit_amqp.plane.contents import Content
-from cluster_kit_amqp.plane.fields import U64, read_short
+from cluster_kit_amqp.plane.contents import Content, whole
+from cluster_kit_amqp.plane.fields import read_short
 from cluster_kit_amqp.plane.frames import MalformedError
-from cluster_kit_amqp.plane.properties import Properties
 from cluster_kit_amqp.plane.settlements import Settlements
+
+_TAG = struct.Struct(">QB")  # of a delivery, and bits
 
 log = logging.getLogger(__name__)
 
@@ -54,21 +56,28 @@ class Deliveries:
         """Hand over no more to anyone."""
         self._consumers.clear()
 
-    def begin(self, data: bytes, start: int, stop: int) -> None:
+    def take(self, data: bytes, start: int, stop: int, largest: int) -> int:
         """Read basic.deliver: consumer tag, delivery tag, bit "redelivered"; names follow.
+
+        Return where what was taken ends: with it, the message where all of it is there.
 
         Raises:
             MalformedError: it is cut off.
         """
         at = start + 5 + data[start + 4]  # behind the ids and the tag of the consumer
-        (tag,) = U64.unpack_from(data, at)
-        redelivered = data[at + 8] & 1 != 0
         if at + 9 >= stop:
             raise MalformedError("a basic.deliver is cut off")
+        tag, bits = _TAG.unpack_from(data, at)
+        redelivered = bits & 1 != 0
         self.settlements.delivered(tag)
         consumer = self._consumers.get(data[start + 5 : at])
         names = data[at + 9 : stop] if consumer is not None and consumer.routed else None
-        self._content.begin(partial(self._complete, consumer, tag, redelivered, names))
+        found = whole(data, stop + 1, self._channel, largest)
+        if found is None:
+            self._content.begin(partial(self._complete, consumer, tag, redelivered, names))
+            return stop + 1
+        self._complete(consumer, tag, redelivered, names, found[0])
+        return found[1]
 
     def _complete(
         self,
@@ -76,21 +85,11 @@ class Deliveries:
         tag: int,
         redelivered: bool,  # noqa: FBT001 - bound by position, once for each message
         names: bytes | None,
-        properties: Properties,
-        body: bytes,
+        message: Message,
     ) -> None:
         if consumer is None:
             return  # of one that was ended meanwhile; it returns with the channel
-        headers, message_id, content_type, app_id, timestamp = properties
-        message = Message(
-            body=body,
-            headers=headers,
-            message_id=message_id,
-            content_type=content_type,
-            app_id=app_id,
-            timestamp=timestamp,
-        )
-        incoming = Incoming(message=message, tag=tag, redelivered=redelivered)
+        incoming = Incoming(message, tag, redelivered)
         try:
             if names is not None:
                 incoming.exchange, at = read_short(names, 0)

@@ -16,6 +16,8 @@ from typing import Any
 
 from pamqp import decode, encode
 
+from cluster_kit_amqp.link import Packed
+
 U8 = struct.Struct(">B")
 U16 = struct.Struct(">H")
 U32 = struct.Struct(">I")
@@ -75,11 +77,14 @@ def _small_number(name: str, value: int) -> bytes:
 def encode_table(table: Mapping[str, object]) -> bytes:
     """Return a table: its size in bytes, then name, type and value of each field (4.2.5.5).
 
-    Values no type fits are left out; numbers too large for theirs travel as text.
+    Values no type fits are left out; numbers too large for theirs travel as text. What is packed
+    already stays as it is.
 
     Raises:
         ValueError: a name is too long, or text has no UTF-8.
     """
+    if type(table) is Packed:
+        return table.raw
     parts: list[bytes] = []
     for name, value in table.items():
         if type(value) is str:
@@ -196,6 +201,18 @@ def read_table(data: bytes, at: int) -> tuple[dict[str, object], int]:
     if end > len(data):
         raise ValueError("a table is cut off")
     return _read_fields(data, at + 4, end), end
+
+
+def unpack_table(raw: bytes) -> dict[str, object] | None:
+    """Return a whole table; None where it cannot be decoded.
+
+    One message of a careless publisher must not end the connection, or it would do so again and
+    again: it would be delivered again each time.
+    """
+    try:
+        return read_table(raw, 0)[0]
+    except Exception:  # noqa: BLE001 - whatever the decoder trips over
+        return None
 
 
 def _read_fields(data: bytes, at: int, end: int) -> dict[str, object]:

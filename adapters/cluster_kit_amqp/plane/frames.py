@@ -20,8 +20,11 @@ _END_OCTET = END[0]
 _TLS_ALERT = b"\x15\x03"  # what begins the answer to a greeting without TLS
 _TYPES = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 
-OnFrame = Callable[[int, int, bytes, int, int], None]
-"""Called with type, channel, and the payload as data, start and stop."""
+OnFrame = Callable[[int, int, bytes, int, int], int]
+"""Called with type, channel, and the payload as data, start and stop.
+
+Returns where to go on: behind this frame, or behind others it has taken along.
+"""
 
 
 class MalformedError(Exception):
@@ -99,8 +102,7 @@ class FrameReader:
                 return at
             if data[stop] != _END_OCTET:
                 raise MalformedError(f"a frame ends in {data[stop]:#04x} instead of 0xce")
-            on_frame(kind, channel, data, start, stop)
-            at = stop + 1
+            at = on_frame(kind, channel, data, start, stop)
         self._needed = _HEAD_SIZE
         return at
 

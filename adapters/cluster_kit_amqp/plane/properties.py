@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
 
+from cluster_kit_amqp.link import Message, Packed
 from cluster_kit_amqp.plane.fields import (
+    U32,
     U64,
     encode_table,
     known_short_string,
     read_short,
     read_table,
     short_string,
+    unpack_table,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cluster_kit_amqp.link import Message
 
 BASIC = 60  # class id of what carries messages
 
@@ -40,19 +37,6 @@ _MORE_FLAGS = 1  # 4.2.6.1: another word of flags follows; no property of today 
 _TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
 _LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
 _LAST_MILLISECOND = 253_402_300_799_000  # of the year 9999, the last a datetime can be
-
-
-class Properties(NamedTuple):
-    """The properties this library uses."""
-
-    headers: Mapping[str, object]
-    message_id: str | None
-    content_type: str | None
-    app_id: str | None
-    timestamp: float | None
-
-
-NO_PROPERTIES = Properties({}, None, None, None, None)
 
 
 def encode_header(message: Message) -> bytes:
@@ -95,24 +79,24 @@ def body_size(payload: bytes) -> int:
     return size
 
 
-def decode_properties(payload: bytes) -> Properties:
-    """Return the properties in a header frame; none where they cannot be decoded.
+def decode_message(payload: bytes, body: bytes = b"") -> Message:
+    """Return the message of a header frame, without properties where they cannot be decoded.
 
     One message of a careless publisher must not end the connection, or it would do so again and
     again: it would be delivered again each time.
     """
     try:
-        return _decode(payload)
+        return _decode(payload, body)
     except Exception:  # noqa: BLE001 - whatever the decoder trips over
-        return NO_PROPERTIES
+        return Message(body)
 
 
-def _decode(payload: bytes) -> Properties:
+def _decode(payload: bytes, body: bytes) -> Message:
     flags: int = _START.unpack_from(payload)[3]
     if flags & _MORE_FLAGS:
-        return NO_PROPERTIES
+        return Message(body)
     if flags == _OUR_FLAGS:
-        return _decode_ours(payload)
+        return _decode_ours(payload, body)
     at = _START_SIZE
     content_type = message_id = app_id = timestamp = None
     headers: dict[str, object] = {}
@@ -131,14 +115,16 @@ def _decode(payload: bytes) -> Properties:
     at = _skip_short(payload, at, flags & _BEFORE_APP_ID)
     if flags & _APP_ID:
         app_id, at = read_short(payload, at)
-    return Properties(headers, message_id, content_type, app_id, timestamp)
+    return Message(body, headers, message_id, content_type, app_id, timestamp)
 
 
-def _decode_ours(payload: bytes) -> Properties:
+def _decode_ours(payload: bytes, body: bytes) -> Message:
     """As `_decode`, for the properties this library sets."""
     at = _START_SIZE + 1 + payload[_START_SIZE]
     content_type = _known_text(payload[_START_SIZE + 1 : at])
-    headers, at = read_table(payload, at)
+    size: int = U32.unpack_from(payload, at)[0]
+    start, at = at, at + 4 + size
+    headers = Packed(payload[start:at], unpack_table)
     start = at + 2  # behind the delivery mode and the size of what follows
     at = start + payload[start - 1]
     message_id = payload[start:at].decode()
@@ -148,7 +134,7 @@ def _decode_ours(payload: bytes) -> Properties:
     if at > len(payload):
         raise ValueError("the properties are cut off")
     app_id = _known_text(payload[start:at])
-    return Properties(headers, message_id, content_type, app_id, _seconds(timestamp))
+    return Message(body, headers, message_id, content_type, app_id, _seconds(timestamp))
 
 
 @lru_cache(maxsize=1024)

@@ -31,6 +31,14 @@ class Room:
         within = self._messages < MOST_MESSAGES and self._bytes < MOST_BYTES
         return within and not self._shut_by
 
+    def enter_if_free(self, size: int) -> bool:
+        """As `enter`, if a publish may go on at once; return whether it may."""
+        if not self.free:
+            return False
+        self._messages += 1
+        self._bytes += size
+        return True
+
     def enter(self, size: int) -> None:
         """Note a message that is being sent, with `size` bytes."""
         self._messages += 1

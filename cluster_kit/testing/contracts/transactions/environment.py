@@ -136,7 +136,7 @@ def _leave_transactions_alone(connection: Any, _: object) -> None:  # noqa: ANN4
     # The driver of SQLite would begin transactions by itself, and not before a savepoint.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("foreign_keys = ON", "synchronous = OFF"):
+    for pragma in ("foreign_keys = ON", "synchronous = OFF", "journal_mode = MEMORY"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

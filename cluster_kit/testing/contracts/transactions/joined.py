@@ -88,6 +88,28 @@ class JoinedScenarios(Scenarios):
 
     @EACH_MODE
     @ON_EACH_CONNECTION
+    async def test_a_rollback_drops_also_what_came_before_any_statement(
+        self, bench: Bench, kind: Kind, mode: Mode
+    ) -> None:
+        connection = await bench.environment.work(kind)
+        await bench.write(connection, 1)
+        savepoint = await connection.savepoint()
+        session = session_on(connection, mode)
+        await bench.publish(session, "undone")
+        await session.rollback()
+        await bench.publish(session, "undone, too")
+        await session.write(2)
+        await session.rollback()
+        await session.close()
+        if savepoint.subject.is_active:
+            await savepoint.commit()
+        await connection.commit()
+        await connection.close()
+
+        assert await bench.heard() == bench.committed()
+
+    @EACH_MODE
+    @ON_EACH_CONNECTION
     async def test_closing_the_session_drops_what_it_undoes(
         self, bench: Bench, kind: Kind, mode: Mode
     ) -> None:
