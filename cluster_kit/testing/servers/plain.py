@@ -43,6 +43,7 @@ class Kind:
         question: bytes that make it answer.
         answer: how its answer begins.
         environment: of its container.
+        command: words that its container runs; the image's own when there are none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Kind:
     question: bytes
     answer: tuple[bytes, ...]
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    command: Sequence[str] = ()
 
     def answers(self, url: str) -> bool:
         """Whether a server of this kind answers at `url`."""
@@ -179,6 +181,8 @@ class ContainerServer:
         self._container.with_bind_ports(kind.port, port)
         for name, value in kind.environment.items():
             self._container.with_env(name, value)
+        if kind.command:
+            self._container.with_command(list(kind.command))
         self._closed = False
         self.origin = f"container {kind.image}"
         self._container.start()

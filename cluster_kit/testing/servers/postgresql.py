@@ -22,7 +22,7 @@ from cluster_kit.testing.servers.plain import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cluster_kit.testing.servers.plain import PlainServer
 
@@ -45,12 +45,20 @@ trap 'kill -INT $p' TERM
 wait $p; wait $p
 """
 
+_EVERYWHERE = {
+    "max_connections": "200",
+    "max_prepared_transactions": "20",  # none by default, and so no two-phase commits
+}
 _OPTIONS = {
+    **_EVERYWHERE,
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",  # the end of the machine is no part of any test
-    "max_connections": "200",
 }
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    return [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
 
 
 def _hello() -> bytes:
@@ -63,9 +71,8 @@ def _arguments(port: int, folder: Path) -> Sequence[str]:
     account = ""
     if os.geteuid() == 0:
         account = next(name for name in _ACCOUNTS if name in {a.pw_name for a in pwd.getpwall()})
-    options = [word for name, value in _OPTIONS.items() for word in ("-c", f"{name}={value}")]
     place = (str(_programs()), str(folder), account)
-    return ["-c", _SCRIPT, "postgresql", *place, "-p", str(port), *options]
+    return ["-c", _SCRIPT, "postgresql", *place, "-p", str(port), *_words(_OPTIONS)]
 
 
 POSTGRESQL = Kind(
@@ -78,6 +85,7 @@ POSTGRESQL = Kind(
     question=_hello(),
     answer=(b"R",),
     environment={"POSTGRES_HOST_AUTH_METHOD": "trust"},
+    command=("postgres", *_words(_EVERYWHERE)),
 )
 """How one is found, started and asked."""
 
