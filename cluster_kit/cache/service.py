@@ -283,10 +283,15 @@ class CacheManager:
         while self._around is not None:
             await self._clock.sleep(LOOK)
             for name, engine in tuple(self._engines.items()):
-                if engine.backplane is not None:
-                    await engine.backplane.attach()
-                if engine.backplane is not None and engine.backplane.look():
-                    self._caches[name].look()
-                    self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
-                if engine.invalidation.behind:
-                    await engine.invalidation.catch_up()
+                async with logged(f"looking after cache {name or self._app!r}"):
+                    await self._look(name, engine)
+
+    async def _look(self, name: str, engine: Engine) -> None:
+        backplane = engine.backplane
+        if backplane is not None:
+            await backplane.attach()
+            if backplane.look():
+                self._caches[name].look()
+                self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
+        if engine.invalidation.behind:
+            await engine.invalidation.catch_up()
