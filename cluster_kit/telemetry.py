@@ -40,6 +40,15 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "lock.released": ("key", "fence", "seconds"),
     # published with transaction=; kind is task or sync
     "commit.unpublished": ("kind", "channel", "id", "error"),
+    # outbox and inbox; kind is task, sync or pubsub, oldest and lag are seconds
+    "outbox.sent": ("kind", "channel", "id", "key", "seconds"),
+    "outbox.retried": ("kind", "channel", "id", "key", "attempt", "delay", "error"),
+    "outbox.failed": ("kind", "channel", "id", "key", "attempt", "error"),
+    "outbox.depth": ("pending", "failed", "oldest", "lag"),
+    "outbox.database_lost": ("error",),
+    "outbox.database_back": (),
+    "inbox.repeated": ("consumer", "id"),
+    "inbox.pruned": ("count",),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

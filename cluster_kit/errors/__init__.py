@@ -115,3 +115,6 @@ __all__ = [
     "UnknownTransactionError",
     "Unroutable",
 ]
+
+for _name in __all__:  # what tracebacks and logs show is what users import
+    globals()[_name].__module__ = __name__

@@ -35,6 +35,10 @@ DESCRIBED = (
     "adapters/cluster_kit_amqp/broadcast",
     "adapters/cluster_kit_amqp/locks",
     "adapters/cluster_kit_amqp/plane",
+    "adapters/cluster_kit_sqlalchemy",
+    "adapters/cluster_kit_sqlalchemy/outbox",
+    "adapters/cluster_kit_sqlalchemy/relay",
+    "adapters/cluster_kit_sqlalchemy/inbox",
 )
 UNUSED = {"memcached_url", "cache"}  # of capabilities yet to come
 FOLDERS = {
@@ -44,6 +48,9 @@ FOLDERS = {
     "after_commit",
     "broadcast",
     "plane",
+    "outbox",
+    "relay",
+    "inbox",
 }  # whose modules the architecture names, too
 
 
