@@ -195,6 +195,7 @@ async def test_a_lock_is_held_for_longer_than_the_broker_waits_for_an_acknowledg
 
 @pytest.mark.own_broker
 @pytest.mark.slow
+@pytest.mark.timeout(240)  # seconds; stopping and starting a node takes 10 to 60
 @pytest.mark.asyncio
 async def test_a_restart_of_the_node_ends_what_is_held_and_keeps_who_waits(
     place: Place, rabbitmq_server: RabbitServer
@@ -202,8 +203,8 @@ async def test_a_restart_of_the_node_ends_what_is_held_and_keeps_who_waits(
     async with place.instance() as first, place.instance() as second:
         async with asyncio.TaskGroup() as group:
             fence = await lost_by(first, group, second, rabbitmq_server)
-        await eventually(lambda: first.health()["status"] == "ok", timeout=30)
-        async with first.locks.hold(KEY, timeout=20) as lease:
+        await eventually(lambda: first.health()["status"] == "ok", timeout=60)
+        async with first.locks.hold(KEY, timeout=60) as lease:
             assert lease.fence > fence
 
 
@@ -213,10 +214,10 @@ async def lost_by(
     """Restart the node while one holds the lock and another waits; return the latter's fence."""
     lease = await first.locks.acquire(KEY)
     before = lease.fence
-    waiter = group.create_task(second.locks.acquire(KEY, timeout=60))
+    waiter = group.create_task(second.locks.acquire(KEY, timeout=180))
     await eventually(lambda: second.locks.stats().waiting)
     restart = group.create_task(asyncio.to_thread(server.restart))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         await lease.lost.wait()
     with pytest.raises(LockLost):
         lease.check()
