@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from cluster_kit.errors import ConfigurationError
 
 MAX_PREFETCH = 65_535
@@ -23,3 +25,21 @@ def whole_number(name: str, value: object, *, least: int = 0, most: int | None =
         bounds = f"{least} or more" if most is None else f"from {least} to {most}"
         raise ConfigurationError(f"{name} must be {bounds}, not {value}")
     return value
+
+
+def takes(name: str, value: object, *arguments: str) -> None:
+    """Check that `value` can be called with so many arguments.
+
+    Raises:
+        ConfigurationError: it cannot; the text names it and them.
+
+    >>> takes("on_gap", print, "channels")
+    """
+    if not callable(value):
+        raise ConfigurationError(f"{name} is a function, not {type(value).__name__}")
+    try:
+        inspect.signature(value).bind(*arguments)
+    except TypeError:
+        raise ConfigurationError(f"{name} must take ({', '.join(arguments)})") from None
+    except ValueError:  # of a builtin, which tells nobody what it takes
+        return

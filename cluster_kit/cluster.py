@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from cluster_kit.capabilities import Capabilities
+from cluster_kit.checks import takes
 from cluster_kit.clock import MAX_WAIT, Duration, SystemClock, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
 from cluster_kit.extensions import Extensions, overall
@@ -148,7 +149,11 @@ class Cluster:
         which could not be published then. Its data is in the database, and nobody was told: store
         it, or `PublishFailure.repeat` it. Hooks may be asynchronous; `stop` waits a second for
         them. After a stop they are called in the thread that commits, and only synchronous ones.
+
+        Raises:
+            ConfigurationError: `hook` cannot be called with one argument.
         """
+        takes("on_publish_failure", hook, "failure")
         return self._capabilities.after_commit.on_failure(hook)
 
     # --- life ----------------------------------------------------------------------------

@@ -49,15 +49,29 @@ def matches(pattern: str, channel: str) -> bool:
     return _matches(pattern.split("."), channel.split("."))
 
 
+def covers(one: str, other: str) -> bool:
+    """Whether `one` stands for every channel that `other` stands for, as far as words tell.
+
+    ``*.#`` and ``#.*`` stand for the same channels, and yet neither is said to cover the other.
+
+    >>> covers("orders.#", "orders.*"), covers("orders.*", "orders.#"), covers("#", "*")
+    (True, False, True)
+    """
+    return _matches(one.split("."), other.split("."))
+
+
 def _matches(pattern: list[str], words: list[str]) -> bool:
-    """Go through both once; after a mismatch, let the last ``#`` take one word more."""
+    """Go through both once; after a mismatch, let the last ``#`` take one word more.
+
+    A wildcard among `words` is matched by one that is as wide.
+    """
     at = taken = 0
     many, resume = -1, 0
     while taken < len(words):
         if at < len(pattern) and pattern[at] == MANY:
             many, resume = at, taken
             at += 1
-        elif at < len(pattern) and pattern[at] in {ONE, words[taken]}:
+        elif at < len(pattern) and words[taken] != MANY and pattern[at] in {ONE, words[taken]}:
             at += 1
             taken += 1
         elif many >= 0:

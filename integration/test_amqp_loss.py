@@ -214,14 +214,13 @@ async def test_acknowledging_while_it_closes_harms_nobody(rabbitmq: str) -> None
 async def test_the_broker_closing_every_connection_loses_nothing(
     rabbitmq: str, rabbitmq_server: RabbitServer
 ) -> None:
-    vhost = rabbitmq.rpartition("/")[2]
     async with bench(rabbitmq) as made:
         taker = Taker(acks=True)
         await made.adapter.consume(made.queue(), prefetch=50, on_delivery=taker)
         tasks = [made.task() for _ in range(1500)]
         publishing = asyncio.create_task(publish_all(made, tasks), name="taker publishing")
         for _ in range(2):
-            await asyncio.to_thread(rabbitmq_server.close_connections, vhost=vhost)
+            await asyncio.to_thread(rabbitmq_server.close_connections, rabbitmq)
         stored = await publishing
 
         await eventually(lambda: set(taker.ids) >= set(stored))

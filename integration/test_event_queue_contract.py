@@ -91,8 +91,7 @@ async def test_connections_closed_by_the_broker_are_made_again(
     ids = await cluster.event_queue.publish_many("work", range(10))
     await recorder.started(2)
 
-    vhost = rabbitmq.rpartition("/")[2]
-    await asyncio.to_thread(rabbitmq_server.close_connections, vhost=vhost)
+    await asyncio.to_thread(rabbitmq_server.close_connections, rabbitmq)
     gate.set()
 
     await recorder.finished(10)

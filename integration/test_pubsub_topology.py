@@ -14,7 +14,7 @@ from cluster_kit.errors import PublishRefused, TopologyError
 from cluster_kit.names import new_id
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.broadcast import queues
+from cluster_kit_amqp.broadcast import attachment, queues
 from integration.amqp_bench import raw_channel
 
 if TYPE_CHECKING:
@@ -192,3 +192,32 @@ async def test_a_user_that_may_not_write_is_told_and_its_other_publishes_go_on(
 async def expect_refusal(publish: object) -> None:
     with pytest.raises(PublishRefused):
         await publish  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]
+
+
+@pytest.mark.parametrize("transport", ["ephemeral", "sticky"])
+async def test_who_lost_an_exchange_hears_again_and_is_told(
+    cluster_factory: ClusterFactory,
+    rabbitmq: str,
+    monkeypatch: pytest.MonkeyPatch,
+    transport: Transport,
+) -> None:
+    monkeypatch.setattr(attachment, "_STEADY", 0.5)
+    publisher, other = await cluster_factory(2, pubsub={"url": rabbitmq, "transport": transport})
+    hearer = Hearer()
+    await other.pubsub.subscribe(CHANNEL, hearer.handle, on_gap=hearer.on_gap)
+    await publisher.pubsub.publish(CHANNEL, 0)
+    await hearer.hears()
+    async with raw_channel(rabbitmq) as channel:
+        await channel.exchange_delete(f"{cluster_factory.name}.pubsub.{transport}")
+    await publisher.pubsub.publish(CHANNEL, 1)  # makes the exchange anew, and nobody is bound to it
+
+    number = 1
+
+    async def heard() -> bool:
+        nonlocal number
+        number += 1
+        await publisher.pubsub.publish(CHANNEL, number)
+        return len(hearer.messages) > 1
+
+    await eventually(heard)
+    await hearer.is_told()

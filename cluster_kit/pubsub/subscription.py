@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from cluster_kit.checks import takes
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.pubsub.surroundings import Options
@@ -76,18 +76,6 @@ def check_options(
         raise ConfigurationError("max_wait bounds a debounce, and there is none")
     if longest is not None and longest < wait:
         raise ConfigurationError(f"max_wait ({longest:g} s) is below debounce ({wait:g} s)")
-    if on_gap is not None and not callable(on_gap):
-        raise ConfigurationError(f"on_gap is a function, not {type(on_gap).__name__}")
-    if on_gap is not None and not _takes_one(on_gap):
-        raise ConfigurationError("on_gap must take (channels)")
+    if on_gap is not None:
+        takes("on_gap", on_gap, "channels")
     return Options(debounce=wait, max_wait=longest, on_gap=on_gap)
-
-
-def _takes_one(function: Callable[[list[str]], object]) -> bool:
-    try:
-        inspect.signature(function).bind([])
-    except TypeError:
-        return False
-    except ValueError:  # of a builtin, which tells nobody what it takes
-        return True
-    return True

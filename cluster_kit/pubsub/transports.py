@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import Binding
-from cluster_kit.patterns import is_pattern, matches, overlap
+from cluster_kit.patterns import covers, is_pattern, matches, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +36,12 @@ class Transports:
         """Return what it takes to receive a channel, or all channels that a pattern stands for."""
         if not is_pattern(name):
             return {Binding(realm=realm, pattern=name, transport=self.of(name))}
-        possible: set[Transport] = {self._default}
-        possible.update(transport for other, transport in self._chosen if overlap(other, name))
+        possible: set[Transport] = set()
+        for other, transport in self._chosen:
+            if overlap(other, name):
+                possible.add(transport)
+            if covers(other, name):  # it decides for whatever is left
+                break
+        else:
+            possible.add(self._default)
         return {Binding(realm=realm, pattern=name, transport=transport) for transport in possible}

@@ -139,10 +139,7 @@ class Stage:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.publish(rate, 2 * _STORM_SECONDS))
             await asyncio.sleep(_STORM_SECONDS)
-            vhost = self.url.rpartition("/")[2]
-            closing = group.create_task(
-                asyncio.to_thread(self._server.close_connections, vhost=vhost)
-            )
+            closing = group.create_task(asyncio.to_thread(self._server.close_connections, self.url))
             await eventually(lambda: not self.is_well(), interval=0.002)
             begun = time.monotonic()
             await closing

@@ -41,7 +41,7 @@ class BrokerFaults:
         self.url = url
 
     async def close_connections(self) -> None:
-        await asyncio.to_thread(self._server.close_connections, vhost=self._vhost)
+        await asyncio.to_thread(self._server.close_connections, self.url)
 
     async def close_one(self, chance: random.Random) -> int:
         # One command: looking for a connection and closing it takes two, and each most of a second.

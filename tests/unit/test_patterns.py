@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_kit.errors import InvalidNameError
-from cluster_kit.patterns import check_pattern, is_pattern, matches, overlap
+from cluster_kit.patterns import check_pattern, covers, is_pattern, matches, overlap
 
 WORDS = st.sampled_from(["a", "b", ""])
 PATTERNS = st.lists(st.sampled_from(["a", "b", "", "*", "#"]), min_size=1, max_size=4)
@@ -48,6 +48,17 @@ def test_patterns_overlap_where_there_is_a_channel_of_both(
 
     assert overlap(".".join(one), ".".join(other)) is both
     assert overlap(".".join(other), ".".join(one)) is both
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "*", "#"]), min_size=1, max_size=3),
+    st.lists(st.sampled_from(["a", "b", "*", "#"]), min_size=1, max_size=3),
+)
+def test_a_pattern_covers_only_what_it_stands_for(one: list[str], other: list[str]) -> None:
+    if covers(".".join(one), ".".join(other)):
+        theirs = (words for words in channels() if stands_for(tuple(other), words))
+        assert all(stands_for(tuple(one), words) for words in theirs)
+    assert covers(".".join(one), ".".join(one))
 
 
 def test_many_wildcards_take_no_long_time() -> None:

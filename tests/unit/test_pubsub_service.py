@@ -38,7 +38,10 @@ def test_the_first_pattern_that_fits_decides() -> None:
     ("name", "transports"),
     [
         ("a.b", {"stream"}),
-        ("a.*", {"stream", "sticky", "ephemeral"}),
+        ("a.*", {"stream", "sticky"}),
+        ("a.#", {"stream", "sticky"}),
+        ("a.*.c", {"sticky"}),
+        ("*.b", {"stream", "sticky", "ephemeral"}),
         ("x.*", {"ephemeral"}),
         ("c", {"ephemeral"}),
         ("#", {"stream", "sticky", "ephemeral"}),

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 PASS_TIMEOUT = 10.0  # seconds for what the broker is asked at once
 CLOSE_TIMEOUT = 2.0  # seconds
-_STEADY = 30.0  # seconds without a change after which delays start over
+_STEADY = 30.0  # seconds without a change after which delays start over and bindings are renewed
 _LONGEST_REFUSAL_DELAY = 60.0  # seconds between attempts at what the broker refuses
 
 TellGap = Callable[[Collection["Binding"], float, str], None]
@@ -153,6 +153,9 @@ class Attachment:
             if not await self._woken_within(pause) and pause == _STEADY:
                 quick.reset()
                 slow.reset()
+                # Whoever deletes an exchange takes its bindings, and publishers make it anew
+                # without them. What was missed by then, the numbers of later messages tell.
+                self._source.bound.clear()
 
     async def _woken_within(self, seconds: float) -> bool:
         try:

@@ -126,6 +126,7 @@ class StickyQueue(_OwnQueue):
         if not self.name:
             await self._make(link)
             return None
+        self.bound.clear()  # meanwhile exchanges may have been deleted
         try:
             async with link.channel() as channel:
                 counts = await channel.check_queue(self.name)

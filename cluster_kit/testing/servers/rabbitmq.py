@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from cluster_kit.testing.servers.handshake import server_properties
 from cluster_kit.testing.servers.node import NodeCommandError
@@ -115,8 +115,9 @@ class RabbitServer:
         self.stop()
         self.start()
 
-    def close_connections(self, reason: str = "closed by a test", *, vhost: str = "/") -> None:
-        """Make the broker close every client connection of a virtual host."""
+    def close_connections(self, url: str, reason: str = "closed by a test") -> None:
+        """Make the broker close every client connection of the virtual host of `url`."""
+        vhost = unquote(urlsplit(url).path.removeprefix("/")) or "/"
         self.ctl("close_all_connections", "--vhost", vhost, reason)
 
     def close(self) -> None:
