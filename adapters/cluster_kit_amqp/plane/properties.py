@@ -35,6 +35,8 @@ _BEFORE_APP_ID = _TYPE | _USER_ID
 _OUR_FLAGS = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP | _APP_ID
 _MORE_FLAGS = 1  # 4.2.6.1: another word of flags follows; no property of today is there
 _TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
+_ID_SIZE = 32  # bytes, of ids this library makes
+_OUR_END = struct.Struct(">cB32sQ")  # delivery mode, message id with its size, timestamp
 _LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
 _LAST_MILLISECOND = 253_402_300_799_000  # of the year 9999, the last a datetime can be
 
@@ -46,6 +48,8 @@ def encode_header(message: Message) -> bytes:
         ValueError: a text is longer than its property may be, or has no UTF-8.
         struct.error: the timestamp lies before 1970.
     """
+    if type(message.headers) is Packed and (header := _encode_ours(message, message.headers.raw)):
+        return header
     flags = _HEADERS | _DELIVERY_MODE
     parts = [b""]
     if message.content_type:
@@ -67,6 +71,21 @@ def encode_header(message: Message) -> bytes:
         parts.append(known_short_string(message.app_id))
     parts[0] = _START.pack(BASIC, _WEIGHT, len(message.body), flags)
     return b"".join(parts)
+
+
+def _encode_ours(message: Message, table: bytes) -> bytes | None:
+    """As `encode_header`, for the properties most messages have; None where some are missing."""
+    content_type, app_id = message.content_type, message.app_id
+    id_, timestamp = message.message_id, message.timestamp
+    if not (content_type and app_id and id_ and message.persistent) or timestamp is None:
+        return None
+    if message.expiration_ms is not None or len(id_) != _ID_SIZE or not id_.isascii():
+        return None
+    start = _START.pack(BASIC, _WEIGHT, len(message.body), _OUR_FLAGS)
+    end = _OUR_END.pack(_PERSISTENT, _ID_SIZE, id_.encode(), int(timestamp))
+    return b"".join(
+        (start, known_short_string(content_type), table, end, known_short_string(app_id))
+    )
 
 
 def body_size(payload: bytes) -> int:
