@@ -202,11 +202,6 @@ _NUMBERS = {
 """What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
 
 
-def copy_id(message: Message) -> str:
-    """Return the identity of the stored copy; empty when a foreign publisher gave none."""
-    return message.message_id or ""
-
-
 def redeliveries(incoming: Incoming) -> int:
     """Return how many deliveries of this copy ended without an outcome.
 

@@ -222,9 +222,11 @@ class PlaneChannel(QueueCalls):
         """Settle a delivery, together with others of this turn of the event loop."""
         if not self.open:
             raise self._unusable()
-        if not self._deliveries.settlements.ack(tag):
+        acks = self._deliveries.settlements.ack(tag)
+        if acks == 1:  # with the first of a turn the others go
+            self._carrier.at_turn_end(self)
+        elif not acks:
             raise _not_ours(tag)
-        self._carrier.at_turn_end(self)
 
     def requeue(self, tag: int, *, multiple: bool = False) -> None:
         """Return one delivery, or all up to it."""

@@ -105,17 +105,15 @@ def decode_message(payload: bytes, body: bytes = b"") -> Message:
     again: it would be delivered again each time.
     """
     try:
-        return _decode(payload, body)
+        flags: int = _START.unpack_from(payload)[3]
+        if flags == _OUR_FLAGS:
+            return _decode_ours(payload, body)
+        return Message(body) if flags & _MORE_FLAGS else _decode(payload, body, flags)
     except Exception:  # noqa: BLE001 - whatever the decoder trips over
         return Message(body)
 
 
-def _decode(payload: bytes, body: bytes) -> Message:
-    flags: int = _START.unpack_from(payload)[3]
-    if flags & _MORE_FLAGS:
-        return Message(body)
-    if flags == _OUR_FLAGS:
-        return _decode_ours(payload, body)
+def _decode(payload: bytes, body: bytes, flags: int) -> Message:
     at = _START_SIZE
     content_type = message_id = app_id = timestamp = None
     headers: dict[str, object] = {}
@@ -153,7 +151,8 @@ def _decode_ours(payload: bytes, body: bytes) -> Message:
     if at > len(payload):
         raise ValueError("the properties are cut off")
     app_id = _known_text(payload[start:at])
-    return Message(body, headers, message_id, content_type, app_id, _seconds(timestamp))
+    sent = timestamp if timestamp <= _LAST_SECOND else _seconds(timestamp)
+    return Message(body, headers, message_id, content_type, app_id, sent)
 
 
 @lru_cache(maxsize=1024)
