@@ -21,7 +21,7 @@ demo: $(VENV)/.installed ## watch a small cluster work, without any server
 
 test: $(VENV)/.installed-dev ## tests without a server, then the same contracts and faults on real servers
 	$(BIN)/python -m pytest $(TESTS)
-	scripts/servers rabbitmq redis memcached
+	scripts/servers rabbitmq redis memcached postgresql
 	$(BIN)/python -m pytest integration $(INTEGRATION)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import directions, packaging: all that needs no running code

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cluster_kit.after_commit import PublishFailure
     from cluster_kit.broadcast import Event
+    from cluster_kit.cache import MISSING, Cache, CacheManager, loaded
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
+    "MISSING",
+    "Cache",
+    "CacheManager",
     "Cluster",
     "ClusterKitError",
     "DeadLetter",
@@ -46,9 +50,13 @@ __all__ = [
     "Subscription",
     "SyncMessageManager",
     "__version__",
+    "loaded",
 ]
 
 _HOME = {
+    "MISSING": "cache",
+    "Cache": "cache",
+    "CacheManager": "cache",
     "Cluster": "cluster",
     "ClusterKitError": "errors",
     "DeadLetter": "message",
@@ -57,6 +65,7 @@ _HOME = {
     "Event": "broadcast",
     "EventQueue": "event_queue",
     "Lease": "locks",
+    "loaded": "cache",
     "LockManager": "locks",
     "Plugin": "plugin",
     "PubSubManager": "pubsub",

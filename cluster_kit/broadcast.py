@@ -37,8 +37,9 @@ class Broadcast:
         content_type: of the body; None when a foreign publisher did not say.
         published_at: seconds since 1970; None when unknown.
         origin: instance that published it; empty when unknown.
+        sender: instance that sent it, and numbered it, where that is not `origin`.
         epoch: of the numbering; a new one begins at 1 again.
-        seq: number among what `origin` published on this channel, from 1; 0 when it has none.
+        seq: number among what that instance sent on this channel, from 1; 0 when it has none.
         audience: which instances handle it.
     """
 
@@ -49,6 +50,7 @@ class Broadcast:
     content_type: str | None = None
     published_at: float | None = None
     origin: str = ""
+    sender: str = ""
     epoch: str = ""
     seq: int = 0
     audience: Audience = Audience.ALL
@@ -71,7 +73,8 @@ class Event:
         channel: name without prefix.
         id: message id.
         origin: instance that published it; empty for a foreign publisher.
-        seq: number among what that instance published on this channel, from 1; 0 when unknown.
+        seq: number among what was sent on this channel by that instance, or by the one that
+            sent the message on its behalf, from 1; 0 when unknown.
         published_at: aware UTC time; None when a foreign publisher did not say.
     """
 

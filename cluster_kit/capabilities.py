@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit import AfterCommit
-from cluster_kit.clock import utc
+from cluster_kit.cache import CacheManager
 from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.locks import LockManager
 from cluster_kit.locks.on_demand import OnDemand as LocksOnDemand
-from cluster_kit.ports import AdapterContext, BroadcastLimits
+from cluster_kit.ports import AdapterContext, BroadcastLimits, Outlets
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.on_demand import OnDemand
 from cluster_kit.supervisor import logged
@@ -20,21 +21,13 @@ from cluster_kit.sync_messages import SyncMessageManager
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cluster_kit.ports import (
-        AdapterHealth,
-        EventQueueAdapter,
-        HealthStatus,
-        LockAdapter,
-        PubSubAdapter,
-    )
+    from cluster_kit.ports import EventQueueAdapter, Health, LockAdapter, PubSubAdapter
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-_WORST: tuple[HealthStatus, ...] = ("down", "degraded", "ok")
 
 
 class Capabilities:
@@ -54,6 +47,7 @@ class Capabilities:
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
         locks: let one at a time in, among all instances.
+        caches: keep values, here and in stores.
         after_commit: publishes what was published in transactions.
     """
 
@@ -97,6 +91,24 @@ class Capabilities:
             after_commit=self.after_commit,
         )
         self.locks: LockManager = LockManager(app, instance_id, settings.locks, telemetry=telemetry)
+        self.caches: CacheManager = CacheManager(
+            app,
+            instance_id,
+            settings,
+            registry=registry,
+            telemetry=telemetry,
+            after_commit=self.after_commit,
+        )
+
+    @property
+    def outlets(self) -> Outlets:
+        """Where messages are made now and sent later."""
+        return Outlets(
+            app=self._app,
+            tasks=self.event_queue.outlet,
+            pubsub=self.pubsub.outlet,
+            sync_messages=self.sync_messages.outlet,
+        )
 
     # --- life ----------------------------------------------------------------------------
 
@@ -108,11 +120,12 @@ class Capabilities:
             ConfigurationError: of settings or topology.
         """
         url = self._settings.url_for("event_queue").reveal()
-        self._queue_adapter = self._registry.create("event_queue", url, self._context())
+        self._queue_adapter = self._registry.create("event_queue", url, self.context())
         await self._queue_adapter.connect()
         self.event_queue.attach(self._queue_adapter, self._background)
         await self._connect_pubsub()
         await self._connect_locks()
+        await self.caches.open(self._pubsub_adapter, self._background, self.context())
         self.after_commit.open(self._background)
 
     async def _connect_pubsub(self) -> None:
@@ -122,7 +135,7 @@ class Capabilities:
         if lacking:
             return
         url = self._settings.url_for("pubsub").reveal()
-        context = self._context()
+        context = self.context()
         adapter: PubSubAdapter = self._registry.create("pubsub", url, context)
         if self._settings.pubsub.url is None:  # nobody has asked for it so far
             adapter = OnDemand(adapter, context.clock)
@@ -133,7 +146,7 @@ class Capabilities:
 
     async def _connect_locks(self) -> None:
         chosen = self._settings.url_for("locks")
-        context = self._context()
+        context = self.context()
         adapter: LockAdapter
         try:
             adapter = self._registry.create("locks", chosen.reveal(), context)
@@ -200,6 +213,8 @@ class Capabilities:
             await self.pubsub.close()
         async with logged("giving back the locks"):
             await self.locks.close()
+        async with logged("closing the caches"):
+            await self.caches.close()
         async with logged("closing the consumers"):
             await self.event_queue.close()
         adapters = (self._lock_adapter, self._pubsub_adapter, self._queue_adapter)
@@ -212,20 +227,17 @@ class Capabilities:
 
     # --- looking after it ----------------------------------------------------------------
 
-    def health(self) -> tuple[HealthStatus, dict[str, AdapterHealth]]:
-        """Return the worst status, and status, detail and since of each adapter."""
-        entries: dict[str, AdapterHealth] = {}
-        statuses: list[HealthStatus] = []
+    def health(self) -> dict[str, Health]:
+        """Return the state of each adapter, its service's troubles included."""
+        states: dict[str, Health] = {}
         for name, adapter, troubles in self._states():
             health = adapter.health()
-            status, detail = health.status, health.detail
-            if status == "ok" and (found := list(troubles)):
-                status, detail = "degraded", "; ".join(found)
-            since = utc(health.since).isoformat()
-            entries[name] = {"status": status, "detail": detail, "since": since}
-            statuses.append(status)
-        worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
-        return worst, entries
+            if health.status == "ok" and (found := list(troubles)):
+                health = replace(health, status="degraded", detail="; ".join(found))
+            states[name] = health
+        if (caches := self.caches.health()) is not None:
+            states["cache"] = caches
+        return states
 
     def _states(
         self,
@@ -238,7 +250,8 @@ class Capabilities:
         if self._lock_adapter is not None:
             yield "locks", self._lock_adapter, self.locks.troubles()
 
-    def _context(self) -> AdapterContext:
+    def context(self) -> AdapterContext:
+        """Return what adapters and extensions are given."""
         limits = self._settings.pubsub
         return AdapterContext(
             app=self._app,

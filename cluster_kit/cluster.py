@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 from cluster_kit.capabilities import Capabilities
 from cluster_kit.clock import MAX_WAIT, Duration, SystemClock, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
+from cluster_kit.extensions import Extensions, overall
 from cluster_kit.lifecycle import Lifecycle, Steps
 from cluster_kit.names import check_app, check_topic, new_id
 from cluster_kit.plugin import Plugin, hear_sync_messages, make_plugin, run_hook, start_order
-from cluster_kit.ports import ClusterHealth
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
 from cluster_kit.signals import ending_signals
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cluster_kit.after_commit.service import FailureHook
+    from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
+    from cluster_kit.ports import ClusterHealth, Extension, Outlets
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.sync_messages import SyncMessageManager
 
@@ -52,8 +54,11 @@ class Cluster:
         pubsub: sends messages to every instance.
         sync_messages: keeps what instances hold in memory equal.
         locks: let one at a time in, among all instances.
+        caches: keep values, here and in stores.
+        cache: the one that is always there.
         registry: the adapters by URL scheme; add your own before start.
         telemetry: reports what happens.
+        outlets: where extensions make messages now and send them later.
     """
 
     def __init__(
@@ -85,10 +90,14 @@ class Cluster:
             background=self._background,
             consumes=self._consumes,
         )
+        self._extensions = Extensions()
+        self.outlets: Outlets = self._capabilities.outlets
         self.event_queue: EventQueue = self._capabilities.event_queue
         self.pubsub: PubSubManager = self._capabilities.pubsub
         self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
         self.locks: LockManager = self._capabilities.locks
+        self.caches: CacheManager = self._capabilities.caches
+        self.cache: Cache = self.caches.default
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
         )
@@ -116,6 +125,17 @@ class Cluster:
             raise ConfigurationError(f"there are two plugins named {instance.name!r}")
         instance.bind(self)
         self._plugins[instance.name] = instance
+
+    def extend(self, extension: Extension) -> None:
+        """Start and stop `extension` with this cluster. Legal before start.
+
+        Raises:
+            AlreadyStartedError: the cluster runs.
+            ConfigurationError: its name is taken.
+        """
+        if self._life.started:
+            raise AlreadyStartedError("extend()")
+        self._extensions.add(extension)
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
@@ -209,8 +229,8 @@ class Cluster:
         while not running; ``ready`` says whether to send work here; ``adapters`` has status,
         detail and since (ISO 8601) of each.
         """
-        status, adapters = self._capabilities.health()
-        return {"status": status, "ready": self._life.ready, "adapters": adapters}
+        states = self._capabilities.health() | self._extensions.health()
+        return overall(states, ready=self._life.ready)
 
     # --- inside --------------------------------------------------------------------------
 
@@ -219,6 +239,7 @@ class Cluster:
         for warning in self.settings.warnings():
             log.warning(warning)
         await self._capabilities.connect()
+        await self._extensions.start(self._capabilities.context())
         if not self._worker_mode.transient:
             for plugin in order:
                 await hear_sync_messages(plugin)
@@ -253,6 +274,7 @@ class Cluster:
             plugin = self._loaded.pop()
             async with logged(f"before_stop of plugin {plugin.name!r}"):
                 await plugin.before_stop()
+        await self._extensions.stop()
         unfinished += await self._capabilities.flush(deadline - self._clock.monotonic())
         await self._capabilities.close()
         if left := await self._background.close():

@@ -12,7 +12,13 @@ from cluster_kit.urls import url_scheme
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter, LockAdapter, PubSubAdapter
+    from cluster_kit.ports import (
+        AdapterContext,
+        CacheStore,
+        EventQueueAdapter,
+        LockAdapter,
+        PubSubAdapter,
+    )
 
 GROUP = "cluster_kit.adapters"
 """Entry-point group in which a distribution names its `AdapterSpec`."""
@@ -93,12 +99,18 @@ class AdapterRegistry:
     ) -> LockAdapter: ...
     @overload
     def create(
-        self, capability: str, url: str, context: AdapterContext
-    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter: ...
+        self, capability: Literal["cache"], url: str, context: AdapterContext
+    ) -> CacheStore: ...
+    @overload
     def create(
         self, capability: str, url: str, context: AdapterContext
-    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter:
-        """Make the adapter of a capability (``event_queue``, ``pubsub`` or ``locks``) for `url`.
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter | CacheStore: ...
+    def create(
+        self, capability: str, url: str, context: AdapterContext
+    ) -> EventQueueAdapter | PubSubAdapter | LockAdapter | CacheStore:
+        """Make the adapter of a capability for `url`.
+
+        Capabilities are ``event_queue``, ``pubsub``, ``locks`` and ``cache``.
 
         Raises:
             ConfigurationError: as `find`; or the adapter lacks this capability; or an option of

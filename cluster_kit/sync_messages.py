@@ -9,7 +9,6 @@ from cluster_kit.after_commit import Parcel
 from cluster_kit.clock import SystemClock
 from cluster_kit.names import check_name
 from cluster_kit.pubsub import PubSubManager
-from cluster_kit.pubsub.publishing import check_audience
 from cluster_kit.pubsub.transports import Transports
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from cluster_kit.handler import Process
     from cluster_kit.ports import PubSubAdapter
     from cluster_kit.pubsub import BroadcastStats, Subscription
+    from cluster_kit.pubsub.outlet import Outlet
     from cluster_kit.settings import PubSubSettings, SyncMessagesSettings
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
@@ -117,16 +117,22 @@ class SyncMessageManager:
             UnknownTransactionError: nobody can tell when `transaction` is committed.
             ConfigurationError: it cannot be committed.
         """
-        made = self._manager.prepare(channel, message, check_audience(skip_self, only_self))
+        made = self.outlet.prepare(channel, message, skip_self=skip_self, only_self=only_self)
+        self.outlet.check()
         if transaction is None:
             await self._after_commit.turn()
-            return await self._manager.send(made)
+            return await self.outlet.send(made)
 
         async def send() -> str:
-            return await self._manager.send(replace(made, published_at=self._clock.wall()))
+            return await self.outlet.send(replace(made, published_at=self._clock.wall()))
 
         parcel = Parcel(kind="sync", channel=made.channel, id=made.id, body=made.body, send=send)
         return await self._after_commit.join(transaction, parcel)
+
+    @property
+    def outlet(self) -> Outlet:
+        """Publishing in two steps; see `BroadcastOutlet`."""
+        return self._manager.outlet
 
     def stats(self) -> dict[str, BroadcastStats]:
         """Return this instance's counters by channel, since it was made."""

@@ -39,8 +39,26 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "lock.suspect": ("key", "fence", "error"),
     "lock.lost": ("key", "fence", "reason"),
     "lock.released": ("key", "fence", "seconds"),
-    # published with transaction=; kind is task or sync
+    # caches; keys and tags are how many were invalidated
+    "cache.loaded": ("cache", "key", "seconds"),
+    "cache.load_failed": ("cache", "key", "error", "stale"),
+    "cache.refused": ("cache", "key"),
+    "cache.invalidated": ("cache", "keys", "tags", "everything", "stored", "told"),
+    "cache.corrupt": ("cache", "key"),
+    "cache.unavailable": ("cache", "reason"),
+    "cache.gap": ("cache", "reason"),
+    "cache.linked": ("cache", "live"),
+    # published with transaction=; kind is task, sync or cache
     "commit.unpublished": ("kind", "channel", "id", "error"),
+    # outbox and inbox; kind is task, sync or pubsub, oldest and lag are seconds
+    "outbox.sent": ("kind", "channel", "id", "key", "seconds"),
+    "outbox.retried": ("kind", "channel", "id", "key", "attempt", "delay", "error"),
+    "outbox.failed": ("kind", "channel", "id", "key", "attempt", "error"),
+    "outbox.depth": ("pending", "failed", "oldest", "lag"),
+    "outbox.database_lost": ("error",),
+    "outbox.database_back": (),
+    "inbox.repeated": ("consumer", "id"),
+    "inbox.pruned": ("count",),
     # adapters
     "connection.up": ("adapter", "purpose", "url"),
     "connection.lost": ("adapter", "purpose", "reason"),

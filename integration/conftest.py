@@ -30,10 +30,9 @@ __all__ = ["own_rabbitmq", "own_rabbitmq_server", "rabbitmq_server"]
 ON_UVLOOP_TOO = (
     "test_amqp_loss.py::",
     "test_link_cuts.py::",
-    "DeliveryScenarios.",
-    "FaultScenarios.",
+    "test_event_queue_contract.py::FaultScenarios.",
 )
-"""What the core promises and where links break: files, and groups of scenarios."""
+"""Where links break: files, and a group of scenarios."""
 
 
 def pytest_asyncio_loop_factories(

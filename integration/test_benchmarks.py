@@ -113,3 +113,16 @@ def test_every_payload_is_equally_long() -> None:
     lengths = {len(json.dumps(payload.make(n), separators=(",", ":"))) for n in (0, 7, 999_999)}
 
     assert lengths == {288}
+
+
+@pytest.mark.slow
+def test_locks_can_be_measured_beside_those_of_the_driver(redis: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.locks", redis, "--seconds", "0.1", "--json"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(done.stdout)
+    assert measured["server"] == "redis"
+    assert {"cluster-kit", "redis-py"} <= {figures["peer"] for figures in measured["figures"]}
+    assert all(figures["sections"] > 0 for figures in measured["figures"])

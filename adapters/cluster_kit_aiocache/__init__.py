@@ -1,4 +1,4 @@
-"""Locks on Redis and memcached.
+"""Locks and caches on Redis and memcached.
 
 URLs: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``rediss+sentinel://`` and
 ``memcached://``; `cluster_kit_aiocache.redis_options` and `cluster_kit_aiocache.memcached_options`
@@ -13,12 +13,22 @@ from cluster_kit.ports import AdapterSpec
 from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, LockAdapter
+    from cluster_kit.ports import AdapterContext, CacheStore, LockAdapter
 
 __all__ = ["ADAPTER"]
 
 MEMCACHED = "memcached"
 REDIS = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+
+
+def _cache(url: str, context: AdapterContext) -> CacheStore:
+    if url_scheme(url) == MEMCACHED:
+        from cluster_kit_aiocache.memcached_store import MemcachedStore
+
+        return MemcachedStore(url, context)
+    from cluster_kit_aiocache.redis_store import RedisStore
+
+    return RedisStore(url, context)
 
 
 def _locks(url: str, context: AdapterContext) -> LockAdapter:
@@ -36,6 +46,7 @@ ADAPTER = AdapterSpec(
     name="aiocache",
     schemes=(*REDIS, MEMCACHED),
     locks=_locks,
+    cache=_cache,
     install="pip install 'cluster-kit[redis]'",
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""

@@ -1,8 +1,8 @@
-"""The few commands of memcached that a lock needs, in its meta protocol (memcached 1.6 and later).
+"""The few commands of memcached that are needed, in its meta protocol (memcached 1.6 and later).
 
-Written for locks: a connection whose command did not end in order, by an error or because its
+A connection whose command did not end in order, by an error or because its
 caller was cancelled, is closed and never used again. An answer that stays in such a connection
-would be taken for that of the next command, and two would hold one lock.
+would be taken for that of the next command: two would hold one lock, or get another's value.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class ProtocolError(Exception):
 
 DRIVER_ERRORS = (ProtocolError, OSError, EOFError, TimeoutError)
 """What may come out of a call."""
+
+
+Answer = tuple[list[bytes], bytes]
+"""Words of the first line, and the value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,28 +71,28 @@ class MemcachedClient:
     async def version(self) -> str:
         """Return the version of the server."""
         answer = await self._command(b"version\r\n")
-        return _expect(answer, b"VERSION")[0].decode()
+        return expect(answer, b"VERSION")[0].decode()
 
     async def add(self, key: bytes, value: bytes, ttl: int) -> bool:
         """Store a value unless there is one; whether it was stored."""
         head = b"ms %b %d T%d ME\r\n%b\r\n" % (key, len(value), ttl, value)
-        return _stored(await self._command(head))
+        return stored(await self._command(head))
 
     async def replace(self, key: bytes, value: bytes, ttl: int, cas: int) -> bool:
         """Store a value over that of `cas`; False when it is another one or gone."""
         head = b"ms %b %d T%d C%d\r\n%b\r\n" % (key, len(value), ttl, cas, value)
-        return _stored(await self._command(head))
+        return stored(await self._command(head))
 
     async def delete(self, key: bytes, cas: int) -> bool:
         """Delete the value of `cas`; False when it is another one or gone."""
-        return _stored(await self._command(b"md %b C%d\r\n" % (key, cas)))
+        return stored(await self._command(b"md %b C%d\r\n" % (key, cas)))
 
     async def get(self, key: bytes) -> Item | None:
         """Return what is stored."""
         words, value = await self._command(b"mg %b v c t\r\n" % key)
         if words[0] == b"EN":
             return None
-        _expect((words, value), b"VA")
+        expect((words, value), b"VA")
         flags = {word[:1]: int(word[1:]) for word in words[2:]}
         left = flags[b"t"]
         return Item(value=value, cas=flags[b"c"], seconds_left=None if left < 0 else left)
@@ -96,24 +100,24 @@ class MemcachedClient:
     async def increment(self, key: bytes, first: int) -> int:
         """Add one to a counter that begins with `first` where there is none, and return it."""
         answer = await self._command(b"ma %b N0 J%d v\r\n" % (key, first))
-        _expect(answer, b"VA")
+        expect(answer, b"VA")
         return int(answer[1])
 
     # --- one command -----------------------------------------------------------------------------
 
-    async def _command(self, request: bytes) -> tuple[list[bytes], bytes]:
-        """Send a request; return the words of the answer's first line, and its value."""
+    async def ask(self, *requests: bytes) -> list[Answer]:
+        """Send requests together; return the answer of each.
+
+        Each request has one answer: none is quiet.
+        """
         async with self._connection() as connection:
-            connection.writer.write(request)
+            connection.writer.write(b"".join(requests))
             await connection.writer.drain()
-            line = await connection.reader.readuntil(b"\r\n")
-            words = line.split()
-            if not words:
-                raise ProtocolError("the server sent an empty line")
-            value = b""
-            if words[0] == b"VA":
-                value = (await connection.reader.readexactly(int(words[1]) + 2))[:-2]
-            return words, value
+            return [await _answer(connection.reader) for _ in requests]
+
+    async def _command(self, request: bytes) -> Answer:
+        [answer] = await self.ask(request)
+        return answer
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[_Connection]:
@@ -139,17 +143,39 @@ class MemcachedClient:
         return _Connection(reader, writer)
 
 
-def _expect(answer: tuple[list[bytes], bytes], wanted: bytes) -> list[bytes]:
+async def _answer(reader: asyncio.StreamReader) -> Answer:
+    words = (await reader.readuntil(b"\r\n")).split()
+    if not words:
+        raise ProtocolError("the server sent an empty line")
+    if words[0] in {b"ERROR", b"CLIENT_ERROR"}:  # who knows what it made of the rest
+        raise ProtocolError(b" ".join(words).decode(errors="replace"))
+    value = b""
+    if words[0] == b"VA":
+        value = (await reader.readexactly(int(words[1]) + 2))[:-2]
+    return words, value
+
+
+def expect(answer: Answer, wanted: bytes) -> list[bytes]:
+    """Return what follows the word `wanted`.
+
+    Raises:
+        ProtocolError: the answer is another one.
+    """
     words, _ = answer
     if words[0] != wanted:
         raise ProtocolError(b" ".join(words).decode(errors="replace"))
     return words[1:]
 
 
-def _stored(answer: tuple[list[bytes], bytes]) -> bool:
+def stored(answer: Answer) -> bool:
+    """Return whether a write was done; not, where its condition did not hold.
+
+    Raises:
+        ProtocolError: it failed.
+    """
     if answer[0][0] in {b"NS", b"EX", b"NF"}:
         return False
-    _expect(answer, b"HD")
+    expect(answer, b"HD")
     return True
 
 

@@ -57,7 +57,7 @@ class MemcachedLocks:
         self._options = parse_url(url)
         self._context = context
         self._client: MemcachedClient | None = None  # while connected
-        self._state = State(context, self._options.url, self._ping)
+        self._state = State(context, "locks", self._options.url, self._ping)
 
     @property
     def capabilities(self) -> LockCapabilities:
@@ -123,6 +123,10 @@ class MemcachedLocks:
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's. Raises as `acquire`."""
         return await self._ask(claim.name, partial(self._change, claim, renew=False), timeout)
+
+    @property
+    def quotas(self) -> None:
+        """Nothing: there are no rate limits here."""
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""

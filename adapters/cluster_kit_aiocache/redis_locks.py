@@ -13,14 +13,14 @@ from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
 from cluster_kit_aiocache.redis_backend import REDIS
 from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
 from cluster_kit_aiocache.redis_options import parse_url
-from cluster_kit_aiocache.redis_scripts import ACQUIRE, FENCE_KEEP_MS, RELEASE, RENEW
+from cluster_kit_aiocache.redis_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, RELEASE, RENEW
 from cluster_kit_aiocache.state import State
 from cluster_kit_aiocache.wakeups import Wakeups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cluster_kit.ports import AdapterContext, Claim
+    from cluster_kit.ports import AdapterContext, Claim, Quota
 
 CAPABILITIES = LockCapabilities(
     backend="redis",
@@ -40,6 +40,7 @@ _POLL_SECONDS = 1.0
 _POLL_DEAF_SECONDS = 0.1
 _SUBSCRIBE_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
+_MICROSECONDS = 1_000_000
 
 
 class RedisLocks:
@@ -58,7 +59,7 @@ class RedisLocks:
         self._context = context
         self._client: Any = None  # while connected
         self.wakeups = Wakeups(context)
-        self._state = State(context, self._options.url, self._ping)
+        self._state = State(context, "locks", self._options.url, self._ping)
         self._warnings: list[str] = []
         self._places = asyncio.Semaphore(MOST_CALLS)
 
@@ -86,7 +87,7 @@ class RedisLocks:
         try:
             async with asyncio.timeout(self._context.connect_timeout):
                 await client.ping()
-                for script in (ACQUIRE, RENEW, RELEASE):
+                for script in (ACQUIRE, RENEW, RELEASE, ADMIT):
                     await script.load(client)
                 memory: dict[str, Any] = await client.info("memory")
         except BaseException as exc:
@@ -167,6 +168,17 @@ class RedisLocks:
         seconds_left = left / 1000 if left >= 0 else None
         number = None if fence is None else int(fence)
         return LockHolder(owner=owner, fence=number, seconds_left=seconds_left)
+
+    @property
+    def quotas(self) -> RedisLocks:
+        """What counts for rate limits."""
+        return self
+
+    async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:
+        """Count a token if it is within the quota; see the port. Raises as `acquire`."""
+        values: list[str | int] = [token, quota.limit, round(quota.period * _MICROSECONDS)]
+        call = partial(ADMIT.run, keys=[f"ck:rate:{{{quota.name}}}"], values=values)
+        return int(await self._ask(quota.name, call, timeout)) / _MICROSECONDS
 
     async def _ping(self) -> None:
         await self._ask("", lambda client: client.ping(), _PROBE_SECONDS)

@@ -27,7 +27,7 @@ class Script:
         client: Any,  # noqa: ANN401 - the driver's
         *,
         keys: Sequence[str],
-        values: Sequence[str | int],
+        values: Sequence[str | int | bytes],
     ) -> Any:  # noqa: ANN401 - what the script returns
         """Run it."""
         arguments = (len(keys), *keys, *values)
@@ -86,3 +86,23 @@ return 0
 """
 )
 """Keys: lock. Arguments: value, channel of those who wait. Returns 1, or 0 as above."""
+
+# Scores are microseconds of the server, which are exact. Whoever comes too early is not noted.
+ADMIT = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local period = tonumber(ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - period))
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[2]) then
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], math.ceil(period / 1000))
+  return 0
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+return math.max(tonumber(first[2]) + period - now, 1)
+"""
+)
+"""Keys: times of a quota. Arguments: token, limit, period in microseconds. Returns 0, or after how
+many microseconds to ask again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import LockUnavailable
+from cluster_kit.errors import ClusterKitError
 from cluster_kit.ports import Health
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _PROBE_SECONDS = 1.0
 _ADAPTER = "aiocache"
-_PURPOSE = "locks"
 
 
 class State:
@@ -23,14 +22,20 @@ class State:
 
     Args:
         context: of the adapter.
+        purpose: what it serves.
         url: redacted.
-        probe: asks the server something; raises `LockUnavailable` when it does not answer.
+        probe: asks the server something; raises one of our errors when it does not answer.
     """
 
     def __init__(
-        self, context: AdapterContext, url: str, probe: Callable[[], Awaitable[object]]
+        self,
+        context: AdapterContext,
+        purpose: str,
+        url: str,
+        probe: Callable[[], Awaitable[object]],
     ) -> None:
         self._context = context
+        self._purpose = purpose
         self._url = url
         self._probe = probe
         self._trouble = "not connected"
@@ -42,14 +47,20 @@ class State:
         if self._trouble:
             self._trouble = ""
             self._since = self._context.clock.wall()
-            self._context.emit("connection.up", adapter=_ADAPTER, purpose=_PURPOSE, url=self._url)
+            self._context.emit(
+                "connection.up", adapter=_ADAPTER, purpose=self._purpose, url=self._url
+            )
 
     def ill(self, reason: str) -> None:
         """A call failed."""
         if not self._trouble:
             self._since = self._context.clock.wall()
-            self._context.emit("connection.lost", adapter=_ADAPTER, purpose=_PURPOSE, reason=reason)
-            self._prober = self._context.tasks.spawn(self._ask(), name="probe of the locks")
+            self._context.emit(
+                "connection.lost", adapter=_ADAPTER, purpose=self._purpose, reason=reason
+            )
+            self._prober = self._context.tasks.spawn(
+                self._ask(), name=f"probe of the {self._purpose}"
+            )
         self._trouble = reason
 
     async def close(self) -> None:
@@ -72,5 +83,5 @@ class State:
             await asyncio.sleep(_PROBE_SECONDS * self._context.random.uniform(0.8, 1.2))
             try:
                 await self._probe()
-            except LockUnavailable:
+            except ClusterKitError:
                 continue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.ports import AdapterContext, AdapterSpec
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import EventQueueAdapter, PubSubAdapter
+    from cluster_kit.ports import EventQueueAdapter, LockAdapter, PubSubAdapter
 
 __all__ = ["ADAPTER"]
 
@@ -29,11 +29,18 @@ def _pubsub(url: str, context: AdapterContext) -> PubSubAdapter:
     return AmqpPubSub(url, context)
 
 
+def _locks(url: str, context: AdapterContext) -> LockAdapter:
+    from cluster_kit_amqp.locks.adapter import AmqpLocks
+
+    return AmqpLocks(url, context)
+
+
 ADAPTER = AdapterSpec(
     name="amqp",
     schemes=("amqp", "amqps"),
     event_queue=_event_queue,
     pubsub=_pubsub,
+    locks=_locks,
     install="pip install cluster-kit",
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Purpose = Literal["publish", "consume", "pubsub publish", "pubsub consume"]
+Purpose = Literal[
+    "publish", "consume", "pubsub publish", "pubsub consume", "locks publish", "locks consume"
+]
 State = Literal["closed", "connecting", "blocked", "ready"]
 
 _STEADY = 10.0  # seconds a connection must have lived for the delays to start over

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.connection import Connection, Purpose
 from cluster_kit_amqp.control import Control, ControlLink
 from cluster_kit_amqp.declare import Announce, Declarer
 from cluster_kit_amqp.health import Problems
-from cluster_kit_amqp.options import Host, parse_url
+from cluster_kit_amqp.options import MAX_HEARTBEAT, Host, parse_url
 from cluster_kit_amqp.plane.link import dial
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Connections:
         context: of the port.
         publish: what the publishing connection is called.
         consume: what the consuming one is called.
+        most_heartbeat: seconds; the URL may say less.
 
     Raises:
         UnknownOptionError: the URL has an option nothing reads.
@@ -47,8 +49,11 @@ class Connections:
         *,
         publish: Purpose = "publish",
         consume: Purpose = "consume",
+        most_heartbeat: int = MAX_HEARTBEAT,
     ) -> None:
-        self._options, self._context = parse_url(url), context
+        options = parse_url(url)
+        self._options = replace(options, heartbeat=min(options.heartbeat, most_heartbeat))
+        self._context = context
         self._tls = self._options.tls_context()
         self._server = ""
         self._changing_state = asyncio.Lock()
@@ -95,6 +100,11 @@ class Connections:
             announce,
             self._context.tasks,
         )
+
+    @property
+    def heartbeat(self) -> int:
+        """Seconds asked for; the broker may want less."""
+        return self._options.heartbeat
 
     @property
     def is_open(self) -> bool:

@@ -13,7 +13,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from cluster_kit_amqp.server import Server
 
 # --- values ----------------------------------------------------------------------------------
 
@@ -86,26 +89,6 @@ class QueueCounts:
 
     ready: int
     consumers: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """What the broker says of itself."""
-
-    product: str
-    version: str
-
-    @property
-    def release(self) -> tuple[int, int]:
-        """Major and minor version; (0, 0) when unreadable.
-
-        >>> Server(product="RabbitMQ", version="4.3.0-rc.1").release
-        (4, 3)
-        """
-        major, _, rest = self.version.partition(".")
-        minor = rest.partition(".")[0]
-        digits = major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()
-        return (int(major), int(minor)) if digits else (0, 0)
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -265,6 +248,10 @@ class Channel(Protocol):
 
     async def cancel(self, tag: str) -> None:
         """End a consumer. When this returns no delivery of it comes any more."""
+        ...
+
+    async def cancel_returning(self, consumer: str, tag: int) -> None:
+        """End a consumer and, behind that, return its delivery in a way every broker counts."""
         ...
 
     def ack(self, tag: int) -> None:

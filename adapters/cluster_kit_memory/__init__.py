@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 from cluster_kit.ports import AdapterSpec
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, EventQueueAdapter, LockAdapter, PubSubAdapter
+    from cluster_kit.ports import (
+        AdapterContext,
+        CacheStore,
+        EventQueueAdapter,
+        LockAdapter,
+        PubSubAdapter,
+    )
 
 __all__ = ["ADAPTER"]
 
@@ -24,6 +30,12 @@ def _pubsub(url: str, context: AdapterContext) -> PubSubAdapter:
     return MemoryPubSub(url, context)
 
 
+def _cache(url: str, context: AdapterContext) -> CacheStore:
+    from cluster_kit_memory.cache import MemoryCacheStore
+
+    return MemoryCacheStore(url, context)
+
+
 def _locks(url: str, context: AdapterContext) -> LockAdapter:
     from cluster_kit_memory.locks import MemoryLocks
 
@@ -36,5 +48,6 @@ ADAPTER = AdapterSpec(
     event_queue=_event_queue,
     pubsub=_pubsub,
     locks=_locks,
+    cache=_cache,
 )
 """Serves ``memory://``: see `cluster_kit_memory.options` for its URLs."""

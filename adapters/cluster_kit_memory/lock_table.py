@@ -12,7 +12,7 @@ from cluster_kit.errors import ConnectError
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
-    from cluster_kit.ports import Claim
+    from cluster_kit.ports import Claim, Quota
     from cluster_kit_memory.options import MemoryOptions
 
 
@@ -59,6 +59,7 @@ class LockTable:
         self.users = 0
         self._clock = clock
         self._locks: dict[str, _Lock] = {}
+        self._counted: dict[str, dict[str, float]] = {}  # by quota: when each token was counted
         self._fences = itertools.count(1)
 
     def take(self, place: Place) -> Held | None:
@@ -113,8 +114,20 @@ class LockTable:
         held = self.find(name)
         return None if held is None else held.ends - self._clock.monotonic()
 
+    def admit(self, quota: Quota, token: str) -> float:
+        """Count a token if it is within the quota, and return 0; else the seconds to wait."""
+        now = self._clock.monotonic()
+        counted = self._counted.setdefault(quota.name, {})
+        for known in [known for known, at in counted.items() if at <= now - quota.period]:
+            del counted[known]
+        if token in counted or len(counted) < quota.limit:
+            counted.setdefault(token, now)
+            return 0.0
+        return min(counted.values()) + quota.period - now
+
     def clear(self) -> None:
-        """Forget every holder, as a server that was restarted without its data."""
+        """Forget everything, as a server that was restarted without its data."""
+        self._counted.clear()
         for lock in self._locks.values():
             lock.held = None
             self._wake(lock)

@@ -14,7 +14,7 @@ from cluster_kit_memory.options import parse_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cluster_kit.ports import AdapterContext, Claim
+    from cluster_kit.ports import AdapterContext, Claim, Quota
 
 _ADAPTER = "memory"
 _PURPOSE = "locks"
@@ -99,7 +99,7 @@ class MemoryLocks:
             )
 
     def forget(self) -> None:
-        """Forget every holder, as a server that was restarted without its data."""
+        """Forget everything, as a server that was restarted without its data."""
         if self._table is not None:
             self._table.clear()
 
@@ -140,6 +140,15 @@ class MemoryLocks:
             return None
         left = table.seconds_left(name)
         return LockHolder(owner=held.claim.owner, fence=held.fence, seconds_left=left)
+
+    @property
+    def quotas(self) -> MemoryLocks:
+        """What counts for rate limits."""
+        return self
+
+    async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:  # noqa: ARG002 - the port's
+        """Count a token if it is within the quota; see the port. Raises as `renew`."""
+        return self.table(quota.name).admit(quota, token)
 
     # --- for its contenders ----------------------------------------------------------------------
 

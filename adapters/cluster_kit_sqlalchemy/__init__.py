@@ -1,16 +1,34 @@
-"""The SQLAlchemy adapter: publishing after the commit of a session or connection."""
+"""Databases through SQLAlchemy: publishing after a commit, an outbox, an inbox.
+
+``from cluster_kit_sqlalchemy import Outbox``. SQLAlchemy is imported when a name is first used,
+so that listing adapters is cheap.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from cluster_kit.ports import AdapterSpec, TransactionSupport
 
 if TYPE_CHECKING:
     from cluster_kit.ports import TransactionAdapter
+    from cluster_kit_sqlalchemy.inbox import Inbox, InboxStats
+    from cluster_kit_sqlalchemy.outbox import FailedMessage, Outbox, OutboxStats
+    from cluster_kit_sqlalchemy.tables import create_tables, inbox_table, outbox_table
 
-__all__ = ["ADAPTER"]
+__all__ = [
+    "ADAPTER",
+    "FailedMessage",
+    "Inbox",
+    "InboxStats",
+    "Outbox",
+    "OutboxStats",
+    "create_tables",
+    "inbox_table",
+    "outbox_table",
+]
 
 
 @cache  # what is learnt of an engine serves every cluster of the process
@@ -32,3 +50,25 @@ ADAPTER = AdapterSpec(
     install="pip install 'cluster-kit[sqlalchemy]'",
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""
+
+_HOME = {
+    "FailedMessage": "outbox",
+    "Inbox": "inbox",
+    "InboxStats": "inbox",
+    "Outbox": "outbox",
+    "OutboxStats": "outbox",
+    "create_tables": "tables",
+    "inbox_table": "tables",
+    "outbox_table": "tables",
+}
+
+
+def __getattr__(name: str) -> object:
+    if (home := _HOME.get(name)) is not None:
+        return getattr(import_module(f"cluster_kit_sqlalchemy.{home}"), name)
+    text = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(text)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,8 +10,8 @@ from cluster_kit.codec import JsonCodec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-Kind = Literal["task", "sync"]
-"""What a message is: a task of the event queue, or a sync message."""
+Kind = Literal["task", "sync", "cache"]
+"""What a message is: a task of the event queue, a sync message, an invalidation of a cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,8 @@ class PublishFailure:
     """A message whose transaction was committed, and which could not be published.
 
     Attributes:
-        kind: ``task`` or ``sync``.
-        channel: name without prefix.
+        kind: ``task``, ``sync`` or ``cache``.
+        channel: name without prefix, or that of the cache.
         id: of the message, as `publish` returned it.
         body: the payload as it travels, JSON.
         error: why; with `PublishUnconfirmed` it may have arrived all the same.

@@ -122,7 +122,7 @@ class AfterCommit:
         """Tell everybody. In the event loop; after a stop, in the thread that committed."""
         log.error(
             "%s %s on channel %s was committed and could not be published: %s",
-            {"task": "task", "sync": "sync message"}[parcel.kind],
+            {"task": "task", "sync": "sync message", "cache": "invalidation"}[parcel.kind],
             parcel.id,
             parcel.channel,
             error,

@@ -26,6 +26,10 @@
     │   ├── EncodeError (ValueError)  the payload or a header cannot be encoded
     │   ├── DecodeError (ValueError)  a body cannot be decoded
     │   └── MessageTooLargeError (ValueError)  over a size limit
+    ├── CacheError
+    │   ├── CacheUnavailable          store or backplane could not be told or asked
+    │   ├── CacheLoadTimeout (TimeoutError)  a loader took too long, and there is no older value
+    │   └── CacheRecursion (RecursionError)  a loader asked for the very key it loads
     ├── LockError
     │   ├── LockTimeout (TimeoutError)  somebody else held the lock the whole time
     │   ├── LockUnavailable           the server of the locks did not answer
@@ -43,6 +47,12 @@ changed. Errors of drivers are always translated; passwords never reach a messag
 from __future__ import annotations
 
 from cluster_kit.errors.base import ClusterKitError
+from cluster_kit.errors.caches import (
+    CacheError,
+    CacheLoadTimeout,
+    CacheRecursion,
+    CacheUnavailable,
+)
 from cluster_kit.errors.configuration import (
     AdapterNotFoundError,
     AdapterUnavailableError,
@@ -85,6 +95,10 @@ __all__ = [
     "AdapterUnavailableError",
     "AlreadyStartedError",
     "AlreadySubscribedError",
+    "CacheError",
+    "CacheLoadTimeout",
+    "CacheRecursion",
+    "CacheUnavailable",
     "ClusterKitError",
     "ConfigurationError",
     "ConnectError",
@@ -115,3 +129,6 @@ __all__ = [
     "UnknownTransactionError",
     "Unroutable",
 ]
+
+for _name in __all__:  # what tracebacks and logs show is what users import
+    globals()[_name].__module__ = __name__

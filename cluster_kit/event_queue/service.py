@@ -12,6 +12,7 @@ from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Judge
+from cluster_kit.event_queue.outlet import Outlet
 from cluster_kit.event_queue.publishing import Publisher, PublishOptions
 from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.registration import Registration, check_options, check_policy
@@ -34,11 +35,7 @@ if TYPE_CHECKING:
 
 
 class EventQueue:
-    """Publishes tasks and runs them. Got from `Cluster.event_queue`.
-
-    A task runs at least once, on one instance; it is retried, delayed and dead-lettered by the
-    broker's means, so nothing depends on the life of a single process.
-    """
+    """Publishes tasks, and runs each at least once, on one instance: `Cluster.event_queue`."""
 
     def __init__(  # noqa: PLR0913 - a service names what it stands on
         self,
@@ -227,6 +224,11 @@ class EventQueue:
         envelopes = self._publisher.envelopes(queue, payloads, options)
         return await self._publisher.send_all(envelopes, options.delay, around)
 
+    @property
+    def outlet(self) -> Outlet:
+        """Publishing in two steps; see `TaskOutlet`."""
+        return Outlet(self._publisher, self._shared)
+
     # --- looking after it ----------------------------------------------------------------
 
     def dead_letters(self, channel: str, *, shared: bool = False) -> DeadLetters:
@@ -289,10 +291,7 @@ class EventQueue:
         await self._active().quiet()
 
     async def drain(self, timeout: float) -> list[str]:
-        """Wait for running tasks, cancel them after `timeout` seconds.
-
-        Returns the ids of tasks that had to be cut short, sorted; it cost them no attempt.
-        """
+        """Wait for running tasks, cancel them after `timeout` seconds; return their ids, sorted."""
         return await self._active().drain(timeout, self._settings.cancel_grace)
 
     async def close(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 
 from cluster_kit.clock import Duration
@@ -15,7 +15,7 @@ from cluster_kit.errors import (
     LockTimeout,
     NotStartedError,
 )
-from cluster_kit.locks.lease import Lease
+from cluster_kit.locks.lease import Holding, Lease
 from cluster_kit.locks.running import as_async
 from cluster_kit.locks.terms import DEFAULT_TTL, LockOptions, Terms, check_key
 
@@ -37,8 +37,7 @@ class Acquiring:
         self._hints: Sequence[str] = ()
         self._lacking = ""
 
-    @asynccontextmanager
-    async def hold(
+    def hold(
         self,
         key: str,
         *,
@@ -47,18 +46,18 @@ class Acquiring:
         renew: bool = True,
         max_hold: Duration | None = None,
         reentrant: bool = False,
-    ) -> AsyncGenerator[Lease]:
+    ) -> AbstractAsyncContextManager[Lease]:
         """Hold a lock for a body: ``async with locks.hold("schema") as lease:``.
 
         Raises:
             LockLost: the lock was lost; the body was cancelled before another may enter.
             LockTimeout, LockUnavailable, LockAlreadyHeld, NotStartedError: as `acquire`.
         """
-        lease = await self.acquire(
-            key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+        return Holding(
+            lambda: self.acquire(
+                key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+            )
         )
-        async with lease:
-            yield lease
 
     @overload
     async def run_exclusive(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
@@ -60,12 +62,13 @@ class Contention:
 
     Attributes:
         held: the locks it has, by key.
+        prefix: of all names.
     """
 
     def __init__(self, around: Surroundings, *, prefix: str, owner: str) -> None:
         self.around = around
         self.held: dict[str, Possession] = {}
-        self._prefix = prefix
+        self.prefix = prefix
         self._owner = f"{owner} pid {os.getpid()}"
         self._lines = Lines()
         self._waiting: set[asyncio.Timeout] = set()
@@ -87,26 +90,40 @@ class Contention:
         clock = self.around.clock
         begun = clock.monotonic()
         attempt = Try(key, self._claim(key, terms.ttl), terms)
-        scope = asyncio.timeout(terms.timeout or None)
-        self._waiting.add(scope)
         try:
-            async with scope:
+            async with self.within(terms.timeout):
                 possession = await self._in_turn(attempt)
         except TimeoutError as exc:
-            if self._closing:
-                raise NotStartedError("locks") from exc
             error = exc if isinstance(exc, LockTimeout) else attempt.in_vain(terms.timeout)
             self._refused(key, begun, error)
             raise error from None
         except LockUnavailable as exc:
             self._refused(key, begun, exc)
             raise
-        finally:
-            self._waiting.discard(scope)
         self.around.report(
             "lock.acquired", key=key, fence=possession.fence, seconds=clock.monotonic() - begun
         )
         return possession
+
+    @asynccontextmanager
+    async def within(self, timeout: float) -> AsyncGenerator[None]:
+        """Bound a wait by time, 0 for no bound, and by the end of the instance.
+
+        Raises:
+            TimeoutError: the time is over.
+            NotStartedError: the instance stops.
+        """
+        scope = asyncio.timeout(timeout or None)
+        self._waiting.add(scope)
+        try:
+            async with scope:
+                yield
+        except TimeoutError as exc:
+            if self._closing and scope.expired():
+                raise NotStartedError("locks") from exc
+            raise
+        finally:
+            self._waiting.discard(scope)
 
     async def close(self) -> None:
         """End what waits, end the bodies of what is held, and give everything back."""
@@ -128,7 +145,7 @@ class Contention:
     def _claim(self, key: str, ttl: float) -> Claim:
         task = asyncio.current_task()
         owner = _short(f"{self._owner} {task.get_name() if task else ''}")
-        return Claim(name=f"{self._prefix}{key}", token=new_id(), owner=owner, ttl=ttl)
+        return Claim(name=f"{self.prefix}{key}", token=new_id(), owner=owner, ttl=ttl)
 
     def _refused(self, key: str, begun: float, error: Exception) -> None:
         waited = self.around.clock.monotonic() - begun
@@ -214,5 +231,7 @@ class Contention:
 
 
 def _short(owner: str) -> str:
+    if owner.isascii() and owner.isprintable():
+        return owner[:_MOST_OWNER_BYTES]
     printable = "".join(c if c.isprintable() else "?" for c in owner)
     return printable.encode(errors="replace")[:_MOST_OWNER_BYTES].decode(errors="ignore")

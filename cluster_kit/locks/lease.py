@@ -10,11 +10,35 @@ from cluster_kit.errors import LockLost
 from cluster_kit.locks.possession import LeaseState
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from cluster_kit.locks.bond import Bond
     from cluster_kit.locks.possession import Possession
     from cluster_kit.ports import LockCapabilities
+
+
+class Holding:
+    """Acquires a lease when it is entered, and ties the body to it."""
+
+    def __init__(self, acquire: Callable[[], Awaitable[Lease]]) -> None:
+        self._acquire = acquire
+        self._lease: Lease | None = None
+
+    async def __aenter__(self) -> Lease:
+        """Wait for the lock. Raises as `LockManager.hold`."""
+        self._lease = await self._acquire()
+        return await self._lease.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give it back. Raises as `Lease`."""
+        if self._lease is not None:
+            await self._lease.__aexit__(kind, error, traceback)
 
 
 class Lease:

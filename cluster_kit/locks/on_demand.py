@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         LockAdapter,
         LockCapabilities,
         LockHolder,
+        Quota,
+        QuotaKeeper,
     )
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,12 @@ class OnDemand:
         await self.ready(name)
         return await self._adapter.inspect(name, timeout=timeout)
 
+    @property
+    def quotas(self) -> QuotaKeeper | None:
+        """What counts for rate limits, connected first; None where the backend cannot."""
+        keeper = self._adapter.quotas
+        return None if keeper is None else OnDemandQuotas(self, keeper)
+
     def health(self) -> Health:
         """Return its state; that of one never used is good."""
         if self._connected:
@@ -131,3 +139,16 @@ class OnDemandContender:
     def leave(self) -> None:
         """Wait no longer."""
         self._contender.leave()
+
+
+class OnDemandQuotas:
+    """A keeper of quotas that is connected by its first use."""
+
+    def __init__(self, locks: OnDemand, keeper: QuotaKeeper) -> None:
+        self._locks = locks
+        self._keeper = keeper
+
+    async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:
+        """Connect first, then ask. Raises as the port says."""
+        await self._locks.ready(quota.name)
+        return await self._keeper.admit(quota, token, timeout=timeout)

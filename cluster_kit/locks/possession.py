@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _RENEWALS_IN_A_TTL = 3
 _FIRST_PAUSE = 0.05  # seconds between two attempts to renew
+_LEAST_TTL = 0.01  # seconds
 _LONGEST_GRACE = 1.0
 _LONGEST_LOOK = 1.0  # seconds; timers of the loop do not count the time of a suspended machine
 
@@ -76,15 +77,21 @@ class Possession:
         self._state = LeaseState.HELD
         self._gone_at_server = False
         self._given_back = False
-        self._renews = terms.renew
+        # Where a lock dies with a connection, one that ends with its ttl must be heard of too.
+        self._leash = around.adapter.capabilities.leash
+        self._ends_with_ttl = not terms.renew
+        self._renews = terms.renew or self._leash < math.inf
         self._since = asked_at
-        self._last = math.inf if terms.max_hold is None else asked_at + terms.max_hold
+        self._most = math.inf if terms.max_hold is None else asked_at + terms.max_hold
+        self._ttl_ends = asked_at + claim.ttl
         self._bonds: list[Bond] = []
         self._renewing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._set_end(asked_at, grant.valid_for)
+        if grant.gone is not None:
+            grant.gone.add_done_callback(self._taken_away)
 
     def begin(self) -> None:
         """Start to renew and to watch. To be called in the step that hands it out."""
@@ -96,7 +103,7 @@ class Possession:
     def read(self) -> LeaseState:
         """Return the state by the clock."""
         if self.live and self._around.clock.monotonic() >= self._ends:
-            over = self._ends >= self._last
+            over = self._ends >= self._most
             self.lose("held as long as max_hold allows" if over else "its time is over")
         return self._state
 
@@ -150,6 +157,10 @@ class Possession:
         return bond.undo()
 
     # --- its end -------------------------------------------------------------------------
+
+    def _taken_away(self, gone: asyncio.Future[str]) -> None:
+        if not gone.cancelled():
+            self.lose(gone.result(), gone=True)
 
     def lose(self, reason: str, *, gone: bool = False) -> None:
         """It is lost, and `gone` when the server said so: end what it protects."""
@@ -206,7 +217,7 @@ class Possession:
             LockUnavailable: the server did not answer; it is ours as long as before.
         """
         self.check()
-        await self._renew(replace(self.claim, ttl=ttl))
+        await self._renew(ttl, extends=True)
         self.check()
         if self._keeper is not None:
             self._keeper.cancel()  # it sleeps as the former ttl wanted it
@@ -214,8 +225,8 @@ class Possession:
 
     def _set_end(self, asked_at: float, valid_for: float) -> None:
         self._interval = valid_for / _RENEWALS_IN_A_TTL
-        grace = min(valid_for / 10, _LONGEST_GRACE)
-        self._ends = min(asked_at + valid_for - grace, self._last)
+        grace = min(self.claim.ttl / 10, self._leash / 10, _LONGEST_GRACE)
+        self._ends = min(asked_at + valid_for - grace, self._most)
 
     def _look(self) -> None:
         if self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
@@ -239,7 +250,7 @@ class Possession:
         pause = _FIRST_PAUSE
         while self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
             try:
-                await self._renew(self.claim)
+                await self._renew(self._ttl())
             except LockUnavailable as exc:
                 self._doubt(exc)
                 await asyncio.sleep(pause * self._around.random.uniform(0.8, 1.2))
@@ -248,11 +259,18 @@ class Possession:
                 pause = _FIRST_PAUSE
                 await asyncio.sleep(self._interval)
 
-    async def _renew(self, claim: Claim) -> None:
+    def _ttl(self) -> float:
+        """Return for how long it is to live on: anew, or as long as it was to in the beginning."""
+        if not self._ends_with_ttl:
+            return self.claim.ttl
+        return max(self._ttl_ends - self._around.clock.monotonic(), _LEAST_TTL)
+
+    async def _renew(self, ttl: float, *, extends: bool = False) -> None:
         async with self._renewing:  # two at once could leave the shorter ttl at the server
             asked_at = self._around.clock.monotonic()
             left = max(self._ends - asked_at, 0.01)
-            timeout = min(answer_timeout(claim.ttl), left)
+            claim = replace(self.claim, ttl=ttl)
+            timeout = min(answer_timeout(self.claim.ttl), left)
             try:
                 valid_for = await self._around.adapter.renew(claim, timeout=timeout)
             except LockUnavailable as exc:
@@ -260,7 +278,9 @@ class Possession:
             if valid_for is None:
                 self.lose("the server does not know it as ours any more", gone=True)
             elif self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
-                self.claim, self._state = claim, LeaseState.HELD
+                self._state = LeaseState.HELD
+                self._ttl_ends = asked_at + ttl
+                self.claim = claim if extends else self.claim
                 self._set_end(asked_at, valid_for)
                 if self._watch is not None:
                     self._watch.cancel()

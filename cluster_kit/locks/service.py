@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from cluster_kit.checks import whole_number
-from cluster_kit.clock import BootClock, Duration, seconds
+from cluster_kit.clock import MAX_WAIT, BootClock, Duration, seconds
 from cluster_kit.errors import ConfigurationError, LockUnavailable
 from cluster_kit.locks.acquiring import Acquiring
 from cluster_kit.locks.contention import Contention
@@ -18,6 +19,7 @@ from cluster_kit.locks.leading import lead
 from cluster_kit.locks.lease import Lease
 from cluster_kit.locks.multi import MultiLease, hold_all
 from cluster_kit.locks.possession import LeaseState
+from cluster_kit.locks.rates import RateLimit
 from cluster_kit.locks.semaphore import Semaphore
 from cluster_kit.locks.stats import Counters, LockStats
 from cluster_kit.locks.surroundings import Surroundings
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from cluster_kit.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+MOST_IN_A_PERIOD = 10_000
+"""Of a rate limit: the server keeps the time of each."""
 
 MOST_PERMITS = 100
 """Of a semaphore: whoever waits for one asks for each of them."""
@@ -64,6 +69,7 @@ class LockManager(Acquiring):
         self._telemetry = telemetry
         self._clock = clock or BootClock()
         self._counters = Counters()
+        self._rates: WeakValueDictionary[tuple[str, int, float], RateLimit] = WeakValueDictionary()
 
     # --- acquiring -----------------------------------------------------------------------
 
@@ -114,6 +120,20 @@ class LockManager(Acquiring):
         """Return what lets `permits` in at a time, from 1 to 100; all must say the same number."""
         number = whole_number("permits", permits, least=1, most=MOST_PERMITS)
         return Semaphore(check_key(key), number, self._active, self._terms)
+
+    def rate_limit(self, key: str, limit: int, period: Duration) -> RateLimit:
+        """Return what admits `limit`, from 1 to 10,000, in any `period` seconds.
+
+        All who use the key must say the same numbers. In memory and on Redis only.
+        """
+        number = whole_number("limit", limit, least=1, most=MOST_IN_A_PERIOD)
+        length = seconds("period", period, zero=False, limit=MAX_WAIT)
+        name = check_key(key)
+        found = self._rates.get((name, number, length))
+        if found is None:
+            found = RateLimit(name, number, length, self._active, self._settings.timeout)
+            self._rates[name, number, length] = found
+        return found
 
     # --- looking after it ----------------------------------------------------------------
 

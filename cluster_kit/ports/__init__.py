@@ -7,6 +7,7 @@ each capability, and an adapter may have any of them.
 
 from __future__ import annotations
 
+from cluster_kit.ports.cache import HEAD_BYTES, CacheFactory, CacheStore, StoreCapabilities
 from cluster_kit.ports.context import (
     AdapterContext,
     AdapterHealth,
@@ -25,6 +26,14 @@ from cluster_kit.ports.event_queue import (
     QueueDepth,
     Received,
 )
+from cluster_kit.ports.extension import (
+    BroadcastOutlet,
+    Extensible,
+    Extension,
+    Outlets,
+    TaskOptions,
+    TaskOutlet,
+)
 from cluster_kit.ports.locks import (
     Claim,
     Contender,
@@ -33,16 +42,22 @@ from cluster_kit.ports.locks import (
     LockCapabilities,
     LockFactory,
     LockHolder,
+    Quota,
+    QuotaKeeper,
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec
 from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
 
 __all__ = [
+    "HEAD_BYTES",
     "AdapterContext",
     "AdapterHealth",
     "AdapterSpec",
     "BroadcastLimits",
+    "BroadcastOutlet",
+    "CacheFactory",
+    "CacheStore",
     "Claim",
     "ClusterHealth",
     "Consumer",
@@ -51,6 +66,8 @@ __all__ = [
     "Emit",
     "EventQueueAdapter",
     "EventQueueFactory",
+    "Extensible",
+    "Extension",
     "Grant",
     "Health",
     "HealthStatus",
@@ -59,10 +76,16 @@ __all__ = [
     "LockCapabilities",
     "LockFactory",
     "LockHolder",
+    "Outlets",
     "PubSubAdapter",
     "PubSubFactory",
     "QueueDepth",
+    "Quota",
+    "QuotaKeeper",
     "Received",
+    "StoreCapabilities",
+    "TaskOptions",
+    "TaskOutlet",
     "TaskSpawner",
     "TransactionAdapter",
     "TransactionSupport",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from cluster_kit.ports.context import AdapterContext
 
 if TYPE_CHECKING:
+    import asyncio
+
     from cluster_kit.ports.context import Health
 
 FenceKind = Literal["strict", "weak", "none"]
@@ -30,6 +32,9 @@ class LockCapabilities:
         wake_up: whether a waiter is told of a release, or asks now and then.
         fair: whether waiters of all instances are served in their order; within an instance
             they are on every backend.
+        leash: seconds for which a lock is a holder's of whom the server hears nothing, whatever
+            its ttl; infinite where a lock lives for its ttl, and short where it lives and dies
+            with a connection.
     """
 
     backend: str
@@ -40,6 +45,7 @@ class LockCapabilities:
     fence: FenceKind
     wake_up: WakeUp
     fair: bool
+    leash: float = math.inf
 
     def effective_ttl(self, ttl: float) -> float:
         """Return the ttl a lock has that was asked for `ttl` seconds.
@@ -80,10 +86,13 @@ class Grant:
             `LockCapabilities.fence` promises.
         valid_for: seconds, counted from before the request was sent, in which nobody else can be
             granted the lock; the margin for clocks that run differently is taken off.
+        gone: set, with the reason, when the lock is known to be ours no more; None where a backend
+            learns that by asking alone.
     """
 
     fence: int
     valid_for: float
+    gone: asyncio.Future[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +102,38 @@ class LockHolder:
     owner: str
     fence: int | None
     seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How often something may be done.
+
+    Attributes:
+        name: with the prefix of the application.
+        limit: most times in any `period` seconds.
+        period: seconds.
+    """
+
+    name: str
+    limit: int
+    period: float
+
+
+class QuotaKeeper(Protocol):
+    """Counts what was admitted, by the server's clock alone."""
+
+    async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:
+        """Count one more time if that is within the quota.
+
+        Idempotent: a token that was counted in the last `period` seconds is admitted again.
+
+        Returns:
+            0 when it was admitted, else the seconds after which asking is worth while.
+
+        Raises:
+            LockUnavailable: no answer within `timeout` seconds, or an error; it may be counted.
+        """
+        ...
 
 
 class Contender(Protocol):
@@ -168,6 +209,11 @@ class LockAdapter(Protocol):
         Raises:
             LockUnavailable: no answer within `timeout` seconds, or an error.
         """
+        ...
+
+    @property
+    def quotas(self) -> QuotaKeeper | None:
+        """What counts for rate limits; None where the backend cannot."""
         ...
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:

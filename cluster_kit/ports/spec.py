@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster_kit.ports.cache import CacheFactory
     from cluster_kit.ports.event_queue import EventQueueFactory
     from cluster_kit.ports.locks import LockFactory
     from cluster_kit.ports.pubsub import PubSubFactory
@@ -25,6 +26,7 @@ class AdapterSpec:
         event_queue: makes an event queue adapter; None when it has none.
         pubsub: makes a publish-subscribe adapter; None when it has none.
         locks: makes a lock adapter; None when it has none.
+        cache: makes a cache store; None when it has none.
         transactions: of a database library, for publishing after a commit; None when it has none.
         install: what to type when the driver is missing.
     """
@@ -34,12 +36,20 @@ class AdapterSpec:
     event_queue: EventQueueFactory | None = None
     pubsub: PubSubFactory | None = None
     locks: LockFactory | None = None
+    cache: CacheFactory | None = None
     transactions: TransactionSupport | None = None
     install: str = ""
 
-    def capabilities(self) -> Mapping[str, EventQueueFactory | PubSubFactory | LockFactory | None]:
+    def capabilities(
+        self,
+    ) -> Mapping[str, EventQueueFactory | PubSubFactory | LockFactory | CacheFactory | None]:
         """Return capability name to factory, of what is made by URL."""
-        return {"event_queue": self.event_queue, "pubsub": self.pubsub, "locks": self.locks}
+        return {
+            "event_queue": self.event_queue,
+            "pubsub": self.pubsub,
+            "locks": self.locks,
+            "cache": self.cache,
+        }
 
     def offers(self) -> list[str]:
         """Return the names of what it has."""

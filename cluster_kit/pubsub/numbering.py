@@ -81,7 +81,7 @@ class Follower:
         """
         if not message.seq:
             return 0
-        key = (message.origin, message.channel)
+        key = (message.sender or message.origin, message.channel)
         line = self._lines.get(key)
         if line is None:
             self._lines[key] = _Line(message.epoch, message.seq)

@@ -79,7 +79,8 @@ class Publisher:
         """
         transport = self._transports.of(message.channel)
         epoch, seq = self._numbering.next(message.channel)
-        numbered = replace(message, epoch=epoch, seq=seq)
+        sender = "" if message.origin == self._instance_id else self._instance_id
+        numbered = replace(message, sender=sender, epoch=epoch, seq=seq)
         timeout = self._settings.publish_timeout
         try:
             await adapter.publish(numbered, transport=transport, timeout=timeout)

@@ -70,7 +70,8 @@ class Reception:
             self._report_repeated(message, lanes)
             return
         if missing:
-            reason = f"{missing} of the messages of instance {message.origin} did not arrive"
+            sender = message.sender or message.origin
+            reason = f"{missing} of the messages of instance {sender} did not arrive"
             for lane in lanes:
                 lane.note_gap([message.channel], reason)
         if self._is_for_us(message):

@@ -12,7 +12,8 @@ from cluster_kit.handler import Handler, Process
 from cluster_kit.patterns import check_pattern
 from cluster_kit.pubsub.bindings import Bindings
 from cluster_kit.pubsub.lane import Lane
-from cluster_kit.pubsub.publishing import Publisher, check_audience
+from cluster_kit.pubsub.outlet import Outlet
+from cluster_kit.pubsub.publishing import Publisher
 from cluster_kit.pubsub.reception import Reception
 from cluster_kit.pubsub.stats import BroadcastStats, Counters
 from cluster_kit.pubsub.subscription import Registration, Subscription, check_options
@@ -22,7 +23,7 @@ from cluster_kit.pubsub.transports import Transports
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cluster_kit.broadcast import Audience, Binding, Broadcast
+    from cluster_kit.broadcast import Binding
     from cluster_kit.clock import Clock, Duration
     from cluster_kit.ports import PubSubAdapter
     from cluster_kit.settings import PubSubSettings
@@ -35,6 +36,9 @@ class PubSubManager:
 
     A subscription hears every message of its channel, in each publisher's order. What it could
     not be given, it is told of: see `on_gap` of `subscribe`.
+
+    Attributes:
+        outlet: publishing in two steps; see `BroadcastOutlet`.
     """
 
     def __init__(
@@ -54,9 +58,10 @@ class PubSubManager:
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._transports = transports or Transports(settings.transport, settings.transports)
-        self._publisher = Publisher(
+        publisher = Publisher(
             realm, instance_id, settings, self._transports, self._codec, self._report
         )
+        self.outlet: Outlet = Outlet(publisher, self._connected, self._clock)
         self._counters = Counters()
         self._registrations: list[Registration] = []
         self._reception: Reception | None = None
@@ -151,19 +156,8 @@ class PubSubManager:
             ConnectionLost: no connection in time; nothing was sent.
             PublishUnconfirmed: sent, but not confirmed in time; it may arrive.
         """
-        made = self.prepare(channel, message, check_audience(skip_self, only_self))
-        return await self.send(made)
-
-    def prepare(self, channel: str, message: object, audience: Audience) -> Broadcast:
-        """Check and encode what is to be published by `send`. Raises as `publish`."""
-        made = self._publisher.message(channel, message, audience, self._clock)
-        self._connected()
-        return made
-
-    async def send(self, made: Broadcast) -> str:
-        """Send what `prepare` made, now or later, and return its id. Raises as `publish`."""
-        await self._publisher.send(made, self._connected())
-        return made.id
+        made = self.outlet.prepare(channel, message, skip_self=skip_self, only_self=only_self)
+        return await self.outlet.send(made)
 
     # --- looking after it ----------------------------------------------------------------
 

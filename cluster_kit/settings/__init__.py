@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster_kit.settings.groups import (
-    CapabilitySettings,
+    CacheSettings,
     EventQueueSettings,
     LockSettings,
     PubSubSettings,
@@ -15,7 +15,7 @@ from cluster_kit.settings.values import ServerUrl
 from cluster_kit.settings.worker_mode import WorkerMode
 
 __all__ = [
-    "CapabilitySettings",
+    "CacheSettings",
     "EventQueueSettings",
     "LockSettings",
     "PubSubSettings",

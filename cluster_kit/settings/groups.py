@@ -18,6 +18,7 @@ from cluster_kit.settings.values import (
     Factor,
     Grace,
     InFlight,
+    OptionalTimeout,
     SegmentBytes,
     ServerUrl,
     Share,
@@ -90,21 +91,57 @@ class RetrySettings(_Group):
 
 
 class CapabilityValues(TypedDict, total=False):
-    """`CapabilitySettings` as a dict."""
+    """What every capability's settings have."""
 
     url: str | ServerUrl | None
 
 
-class CapabilitySettings(_Group):
-    """Settings of a capability of which only the server can be chosen.
+class CacheSettingsValues(CapabilityValues, total=False):
+    """`CacheSettings` as a dict."""
+
+    ttl: Duration | None
+    timeout: Duration
+    max_value_bytes: int
+    l1_max_bytes: int
+    l1_ttl: Duration
+    degraded_ttl: Duration
+    promise_ttl: Duration
+    publish_timeout: Duration
+    transport: Transport
+
+
+class CacheSettings(_Group):
+    """Settings of the caches. Durations are seconds.
 
     Attributes:
-        url: of its server; None leaves it to `Settings.url_for`.
+        url: of the default store; None leaves it to `Settings.url_for`.
+        ttl: of values whose call and cache name none. Defaults to none: they do not expire.
+        timeout: for each call of a store. Defaults to 0.5.
+        max_value_bytes: largest encoded value. Defaults to 8 MiB.
+        l1_max_bytes: of what one cache holds in this process, about. Defaults to 64 MiB.
+        l1_ttl: how long a value of a store is held in this process at most, unless the cache says
+            otherwise. Defaults to 30.
+        degraded_ttl: the same while invalidations of other instances may be missed. Defaults to
+            2.
+        promise_ttl: after which others load a value whose loading instance is gone. Defaults to
+            10.
+        publish_timeout: until an invalidation that other instances could not be told is put off.
+            Defaults to 2.
+        transport: of invalidations, the same in all instances. Defaults to ``ephemeral``.
     """
 
     url: ServerUrl | None = None
+    ttl: OptionalTimeout = None
+    timeout: Timeout = 0.5
+    max_value_bytes: SizeBytes = 8 * _MEBIBYTE
+    l1_max_bytes: SizeBytes = 64 * _MEBIBYTE
+    l1_ttl: Timeout = 30.0
+    degraded_ttl: Timeout = 2.0
+    promise_ttl: Timeout = 10.0
+    publish_timeout: Timeout = 2.0
+    transport: TransportName = "ephemeral"
 
-    def __init__(self, **values: Unpack[CapabilityValues]) -> None:
+    def __init__(self, **values: Unpack[CacheSettingsValues]) -> None:
         super().__init__(**values)
 
 

@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cluster_kit.clock import Duration
 from cluster_kit.settings.groups import (
-    CapabilitySettings,
-    CapabilityValues,
+    CacheSettings,
+    CacheSettingsValues,
     EventQueueSettings,
     EventQueueValues,
     LockSettings,
@@ -58,7 +58,7 @@ class SettingsValues(TypedDict, total=False):
     event_queue: EventQueueSettings | EventQueueValues
     pubsub: PubSubSettings | PubSubValues
     sync_messages: SyncMessagesSettings | SyncMessagesValues
-    cache: CapabilitySettings | CapabilityValues
+    cache: CacheSettings | CacheSettingsValues
     locks: LockSettings | LockValues
     worker_mode: str
     drain_timeout: Duration
@@ -71,9 +71,7 @@ class Settings(BaseSettings):
 
     An argument wins over its variable, which wins over the ``.env`` file of the working
     directory. Variables have the arguments' names in upper case after ``CLUSTER_KIT_``, groups
-    joined by two underscores: ``CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY=60``. One environment
-    serves every release: `memcached_url` and `cache` are read by the cache
-    where the release has it, and are otherwise checked and left alone.
+    joined by two underscores: ``CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY=60``.
 
     Attributes:
         app: name of the application, 1 to 40 bytes without a dot; `Cluster` has its own argument
@@ -111,7 +109,7 @@ class Settings(BaseSettings):
     event_queue: EventQueueSettings = EventQueueSettings()
     pubsub: PubSubSettings = PubSubSettings()
     sync_messages: SyncMessagesSettings = SyncMessagesSettings()
-    cache: CapabilitySettings = CapabilitySettings()
+    cache: CacheSettings = CacheSettings()
     locks: LockSettings = LockSettings()
     worker_mode: WorkerModeText = ""
     drain_timeout: Grace = 30.0
@@ -142,15 +140,18 @@ class Settings(BaseSettings):
         """Return the server of a capability.
 
         That is its own URL; else `amqp_url` for the event queue and pub/sub, `redis_url` for
-        cache and locks; else ``memory://``, which reaches no other process.
+        cache and locks, and for locks without that `amqp_url`; else ``memory://``, which reaches
+        no other process.
 
         >>> Settings(amqp_url="amqp://mq/").url_for("event_queue")
         ServerUrl('amqp://mq/')
         """
-        own: CapabilitySettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
+        own: CacheSettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
             self, capability
         )
         implied = self.amqp_url if capability in {"event_queue", "pubsub"} else self.redis_url
+        if capability == "locks":
+            implied = implied or self.amqp_url
         return own.url or implied or ServerUrl(f"{MEMORY}://")
 
     def warnings(self, capabilities: Iterable[Capability] = ("event_queue",)) -> list[str]:

@@ -151,6 +151,13 @@ def _duration(*, zero: bool, limit: float) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _optional_timeout(value: Duration | str | None) -> float | None:
+    if value is None:
+        return None
+    given = _number(value) if isinstance(value, str) else value
+    return seconds("the duration", given, zero=False, limit=MAX_WAIT)
+
+
 def _expiry(value: Duration | str) -> float:
     """Check how long a broker is to keep something; it counts in seconds."""
     given = _number(value) if isinstance(value, str) else value
@@ -216,6 +223,7 @@ InstanceId = Annotated[str | None, BeforeValidator(_instance_id)]
 WorkerModeText = Annotated[str, BeforeValidator(_worker_mode)]
 Wait = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Timeout = Annotated[float, _duration(zero=False, limit=MAX_WAIT)]
+OptionalTimeout = Annotated[float | None, BeforeValidator(_optional_timeout)]
 Expiry = Annotated[float, BeforeValidator(_expiry)]
 Grace = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Factor = Annotated[float, _number_within(1, math.inf)]

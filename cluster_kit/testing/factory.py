@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Unpack
 from cluster_kit.cluster import Cluster
 from cluster_kit.settings import ServerUrl, Settings
 from cluster_kit.settings.groups import (
+    CacheSettings,
+    CacheSettingsValues,
     EventQueueSettings,
     EventQueueValues,
     LockSettings,
@@ -83,6 +85,9 @@ class ClusterFactory:
         locks = settings.get("locks", LockValues())
         if not isinstance(locks, LockSettings):
             settings["locks"] = {"url": self._hub, **locks}
+        cache = settings.get("cache", CacheSettingsValues())
+        if not isinstance(cache, CacheSettings):
+            settings["cache"] = {"url": self._hub, **cache}
         made: list[Cluster] = []
         for _ in range(n):
             cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))

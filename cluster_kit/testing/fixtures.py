@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from cluster_kit.testing.clock import FakeClock
     from cluster_kit.testing.factory import ClusterFactory
     from cluster_kit.testing.proxy import FaultProxy
-    from cluster_kit.testing.servers import PlainServer, RabbitServer
+    from cluster_kit.testing.servers import PlainServer, PostgresServer, RabbitServer
     from cluster_kit.testing.servers.plain import Kind
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=_Closable)
 
 
 @pytest.fixture(scope="session")
@@ -73,11 +80,33 @@ def memcached(memcached_server: PlainServer) -> str:
     return memcached_server.url
 
 
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL for the whole run, found as `rabbitmq_server` is."""
+    from cluster_kit.testing.servers import start_postgresql
+
+    yield from _kept(start_postgresql)
+
+
+@pytest.fixture
+def postgresql(postgresql_server: PostgresServer) -> Iterator[str]:
+    """URL of a database of this test's own: ``postgresql://…``, to which you add a driver."""
+    url = postgresql_server.new_url()
+    yield url
+    postgresql_server.drop(url)
+
+
 def _serve(kind: Kind) -> Iterator[PlainServer]:
-    from cluster_kit.testing.servers import NodeUnavailableError, start_plain
+    from cluster_kit.testing.servers import start_plain
+
+    yield from _kept(lambda: start_plain(kind))
+
+
+def _kept(start: Callable[[], S]) -> Iterator[S]:
+    from cluster_kit.testing.servers import NodeUnavailableError
 
     try:
-        server = start_plain(kind)
+        server = start()
     except NodeUnavailableError as exc:
         if os.environ.get("CI"):
             pytest.fail(str(exc), pytrace=False)

@@ -22,7 +22,7 @@ import tempfile
 import uuid
 from asyncio.subprocess import Process
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,13 +30,21 @@ from rich.console import Console
 
 from cluster_kit import Cluster, Settings
 from cluster_kit.testing.proxy import FaultProxy
-from cluster_kit.testing.servers import MEMCACHED, REDIS, NodeUnavailableError, start_plain
+from cluster_kit.testing.servers import (
+    MEMCACHED,
+    REDIS,
+    NodeUnavailableError,
+    PlainServer,
+    RabbitServer,
+    start_plain,
+    start_rabbitmq,
+)
 from cluster_kit.testing.waiting import eventually
 from integration.load.locks_recorder import Book, Recorder
 from integration.load.locks_worker import work
 
-TTL = {"redis": 1.0, "memcached": 3.0, "memory": 1.0}
-"""Seconds, by backend."""
+TTL = {"redis": 1.0, "memcached": 3.0, "memory": 1.0, "amqp": 2.5}
+"""Seconds, by backend. On RabbitMQ a stopped process is taken for dead by then."""
 
 HARM = ("stopped", "killed", "cut")
 _LONGEST_SECONDS = 1800.0
@@ -157,6 +165,7 @@ async def run_processes(plan: Plan, url: str, folder: Path) -> Outcome:
     ttl, chance, faults = TTL[plan.backend], random.Random(plan.seed), Counter[str]()
     loop = asyncio.get_running_loop()
     begun = loop.time()
+    quick = "?heartbeat=1" if plan.backend == "amqp" else ""  # who is dead is known in 3 s
 
     def enough() -> bool:
         return not plan.faults or all(faults[what] >= plan.rounds for what in HARM)
@@ -166,7 +175,7 @@ async def run_processes(plan: Plan, url: str, folder: Path) -> Outcome:
         FaultProxy(url) as proxy,
         AsyncExitStack() as stack,
     ):
-        workers = Workers(recorder.port, proxy.url, ttl, folder)
+        workers = Workers(recorder.port, f"{proxy.url}{quick}", ttl, folder)
         stack.push_async_callback(workers.close)
         for slot in range(plan.processes):
             await workers.start(slot)
@@ -213,11 +222,16 @@ def run(plan: Plan, url: str | None, folder: Path) -> Outcome:
         return asyncio.run(run_in_memory(plan))
     if url is not None:
         return asyncio.run(run_processes(plan, url, folder))
-    server = start_plain(REDIS if plan.backend == "redis" else MEMCACHED)
-    try:
-        return asyncio.run(run_processes(plan, server.url, folder))
-    finally:
-        server.close()
+    with closing(start(plan.backend)) as server:
+        url = server.new_url() if isinstance(server, RabbitServer) else server.url
+        return asyncio.run(run_processes(plan, url, folder))
+
+
+def start(backend: str) -> RabbitServer | PlainServer:
+    """Return a server as the tests would use it."""
+    if backend == "amqp":
+        return start_rabbitmq()
+    return start_plain(REDIS if backend == "redis" else MEMCACHED)
 
 
 def main() -> int:

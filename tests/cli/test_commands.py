@@ -166,15 +166,15 @@ REDIS_URLS = "redis:// rediss:// unix:// redis+sentinel:// rediss+sentinel://"
 def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command("adapters").out.splitlines() == [
         f"adapter     {'urls':<78}capabilities",
-        f"aiocache    {REDIS_URLS} memcached://  locks",
-        f"amqp        {'amqp:// amqps://':<78}event_queue pubsub",
-        f"memory      {'memory://':<78}event_queue pubsub locks",
+        f"aiocache    {REDIS_URLS} memcached://  locks cache",
+        f"amqp        {'amqp:// amqps://':<78}event_queue pubsub locks",
+        f"memory      {'memory://':<78}event_queue pubsub locks cache",
         f"sqlalchemy  {'':<78}transactions",
     ]
     assert run_command("adapters", "--json").json[2] == {
         "name": "memory",
         "schemes": ["memory"],
-        "capabilities": ["event_queue", "pubsub", "locks"],
+        "capabilities": ["event_queue", "pubsub", "locks", "cache"],
         "problem": None,
     }
 

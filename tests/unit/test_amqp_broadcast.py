@@ -57,9 +57,10 @@ def arrived(key: str = "prices.changed", **fields: Any) -> Incoming:
 # --- wire ---
 
 
+@pytest.mark.parametrize("sender", ["", "instance-2"])
 @pytest.mark.parametrize("audience", Audience)
-def test_a_broadcast_arrives_as_it_was_sent(audience: Audience) -> None:
-    sent = Broadcast(**{**_fields(BROADCAST), "audience": audience})
+def test_a_broadcast_arrives_as_it_was_sent(audience: Audience, sender: str) -> None:
+    sent = Broadcast(**{**_fields(BROADCAST), "audience": audience, "sender": sender})
     message = to_message(sent, "sticky", copy_id="copy", app="shop")
 
     incoming = Incoming(message=message, tag=1, redelivered=False, key=sent.channel)

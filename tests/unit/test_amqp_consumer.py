@@ -18,7 +18,8 @@ from cluster_kit_amqp.connection import Connection
 from cluster_kit_amqp.consumer import AmqpConsumer, Surroundings
 from cluster_kit_amqp.declare import Declarer
 from cluster_kit_amqp.health import Problems
-from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message, QueueCounts, Server
+from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message, QueueCounts
+from cluster_kit_amqp.server import Server
 
 pytestmark = pytest.mark.asyncio
 

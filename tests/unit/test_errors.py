@@ -15,6 +15,10 @@ from cluster_kit.errors import (
     AdapterUnavailableError,
     AlreadyStartedError,
     AlreadySubscribedError,
+    CacheError,
+    CacheLoadTimeout,
+    CacheRecursion,
+    CacheUnavailable,
     ClusterKitError,
     ConfigurationError,
     ConnectError,
@@ -75,8 +79,8 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
     kind = CLASSES[name]
 
     assert inspect.getdoc(kind)
-    passing = issubclass(kind, TransportError | HandlerTimeout | LockError)
-    assert kind.retryable is (passing and kind is not LockAlreadyHeld)
+    passing = issubclass(kind, TransportError | HandlerTimeout | LockError | CacheError)
+    assert kind.retryable is (passing and kind not in {LockAlreadyHeld, CacheRecursion})
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,9 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             LockAlreadyHeld("a"),
             "lock 'a': this task holds it; ask with reentrant=True to share it",
         ),
+        (CacheUnavailable("users", "refused"), "cache 'users': refused"),
+        (CacheLoadTimeout("a", 0.25), "the value of 'a' was not loaded within 0.25 s"),
+        (CacheRecursion("a"), "the loader of 'a' asks for the same key"),
         (
             UnknownTransactionError("Engine", ["a session", "a connection"]),
             "transaction= takes a session or a connection, not Engine",
@@ -174,6 +181,9 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         PublishUnconfirmed: ("m1", "no answer within 10 s"),
         PublishManyError: (["a"], {"b": ConnectionLost("gone")}),
         MessageTooLargeError: ("the payload", 12, 10),
+        CacheUnavailable: ("users", "why"),
+        CacheLoadTimeout: ("a", 0.25),
+        CacheRecursion: ("a",),
         LockError: ("a", "why"),
         LockTimeout: ("a", 0.25),
         LockUnavailable: ("a", "why"),

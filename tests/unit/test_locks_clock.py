@@ -33,6 +33,8 @@ class OrderedAdapter:
         fair=False,
     )
 
+    quotas = None
+
     def __init__(self) -> None:
         self.log: list[str] = []
         self.before_answer: Callable[[str], object] = lambda what: None

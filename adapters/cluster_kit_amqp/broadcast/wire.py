@@ -36,6 +36,8 @@ def to_message(broadcast: Broadcast, transport: Transport, *, copy_id: str, app:
         "ck-epoch": broadcast.epoch,
         "ck-seq": broadcast.seq,
     }
+    if broadcast.sender:
+        headers["ck-sender"] = broadcast.sender
     if broadcast.audience is not Audience.ALL:
         headers["ck-to"] = broadcast.audience.value
     if broadcast.published_at is not None:
@@ -70,6 +72,7 @@ def to_broadcast(incoming: Incoming, realm: str) -> Broadcast:
         content_type=message.content_type or None,
         published_at=message.timestamp if published is None else published / 1000,
         origin=origin,
+        sender=_text(headers, "ck-sender"),
         epoch=epoch,
         seq=seq or 0,
         audience=_AUDIENCES.get(_text(headers, "ck-to"), Audience.ALL),

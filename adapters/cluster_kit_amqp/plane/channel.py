@@ -28,6 +28,7 @@ from cluster_kit_amqp.plane.fields import U32
 from cluster_kit_amqp.plane.frames import BODY, END, HEAD, HEADER, METHOD, OVERHEAD, MalformedError
 from cluster_kit_amqp.plane.properties import encode_header
 from cluster_kit_amqp.plane.queues import QueueCalls, encoded
+from cluster_kit_amqp.plane.settlements import not_ours
 
 if TYPE_CHECKING:
     from cluster_kit_amqp.plane.carrier import Carrier
@@ -55,7 +56,7 @@ class PlaneChannel(QueueCalls):
         self._carrier = carrier
         self.open: bool = True
         self._down = ""
-        self._closing = False
+        self._closing, self._prefetch = False, 0
         self._gone = asyncio.Event()
         self._on_closed: list[Callable[[str], None]] = []
         self._calls = Calls()
@@ -126,7 +127,9 @@ class PlaneChannel(QueueCalls):
         """
         tag = f"ck-{uuid.uuid4().hex}"
         request = encoded(methods.consume, self.number, queue, tag, arguments)
-        await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+        if prefetch != self._prefetch:
+            await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+            self._prefetch = prefetch
         self._deliveries.add(Consumer(tag, on_message, on_cancelled, routed))
         await self.call(request, methods.BASIC_CONSUME_OK)
         return tag
@@ -135,6 +138,13 @@ class PlaneChannel(QueueCalls):
         """End a consumer."""
         await self.call(methods.cancel(self.number, tag), methods.BASIC_CANCEL_OK)
         self._deliveries.remove(tag.encode())
+
+    async def cancel_returning(self, consumer: str, tag: int) -> None:
+        """End a consumer and return a delivery of it behind that."""
+        if (returned := self._deliveries.settlements.reject(tag)) is None:
+            raise not_ours(tag)
+        await self.call(methods.cancel(self.number, consumer) + returned, methods.BASIC_CANCEL_OK)
+        self._deliveries.remove(consumer.encode())
 
     async def close(self) -> None:
         """Close the channel; what is unsettled returns to its queue."""
@@ -226,7 +236,7 @@ class PlaneChannel(QueueCalls):
         if acks == 1:  # with the first of a turn the others go
             self._carrier.at_turn_end(self)
         elif not acks:
-            raise _not_ours(tag)
+            raise not_ours(tag)
 
     def requeue(self, tag: int, *, multiple: bool = False) -> None:
         """Return one delivery, or all up to it."""
@@ -234,7 +244,7 @@ class PlaneChannel(QueueCalls):
             raise self._unusable()
         frames = self._deliveries.settlements.requeue(tag, multiple=multiple)
         if frames is None:
-            raise _not_ours(tag)
+            raise not_ours(tag)
         self._carrier.send(frames)
 
     def take_acks(self) -> bytes:
@@ -306,7 +316,3 @@ class PlaneChannel(QueueCalls):
         elif index == methods.CHANNEL_CLOSE_OK:
             self._carrier.forget(self)
             self._gone.set()
-
-
-def _not_ours(tag: int) -> ChannelDown:
-    return ChannelDown(0, f"delivery {tag} is not unsettled on this channel", sent=False)

@@ -23,12 +23,16 @@ class Heartbeat:
         interval: seconds, as agreed with the peer.
         send: sends a frame.
         lost: called once with the reason when the peer is gone.
+
+    Attributes:
+        interval: seconds.
     """
 
     def __init__(
         self, interval: int, send: Callable[[bytes], None], lost: Callable[[str], None]
     ) -> None:
-        self._interval, self._send, self._lost = interval, send, lost
+        self._send, self._lost = send, lost
+        self.interval: int = interval
         self._loop = asyncio.get_running_loop()
         self._heard = self._spoke = True
         self._silent = 0
@@ -49,9 +53,9 @@ class Heartbeat:
     def _look(self) -> None:
         self._silent = 0 if self._heard else self._silent + 1
         if self._silent >= _MOST_SILENT_LOOKS:
-            self._lost(f"the peer sent nothing for {self._silent * self._interval / 2:g} s")
+            self._lost(f"the peer sent nothing for {self._silent * self.interval / 2:g} s")
             return
         if not self._spoke:
             self._send(BEAT)
         self._heard = self._spoke = False
-        self._timer = self._loop.call_later(self._interval / 2, self._look)
+        self._timer = self._loop.call_later(self.interval / 2, self._look)

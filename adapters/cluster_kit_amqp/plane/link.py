@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cluster_kit_amqp.link import DialFailed, Link, LinkDown, Server
+from cluster_kit_amqp.link import DialFailed, Link, LinkDown
 from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.calls import tell
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.handshake import Handshake, Introduction
 from cluster_kit_amqp.plane.protocol import AmqpProtocol
+from cluster_kit_amqp.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,11 @@ class PlaneLink:
         self._protocol = protocol
         self._callbacks: list[Callable[[], None]] = []
         protocol.on_change = self._changed
+        heartbeat = protocol.heartbeat
         self.server: Server = Server(
-            product=str(server.get("product", "")), version=str(server.get("version", ""))
+            product=str(server.get("product", "")),
+            version=str(server.get("version", "")),
+            heartbeat=0 if heartbeat is None else heartbeat.interval,
         )
 
     @property

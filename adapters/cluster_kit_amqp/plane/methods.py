@@ -62,6 +62,7 @@ BASIC_PUBLISH: Final = _index(60, 40)
 BASIC_RETURN: Final = _index(60, 50)
 BASIC_DELIVER: Final = _index(60, 60)
 BASIC_ACK: Final = _index(60, 80)
+BASIC_REJECT: Final = _index(60, 90)
 BASIC_NACK: Final = _index(60, 120)  # RabbitMQ's own
 CONFIRM_SELECT: Final = _index(85, 10)  # RabbitMQ's own
 CONFIRM_SELECT_OK: Final = _index(85, 11)  # RabbitMQ's own
@@ -69,7 +70,7 @@ CONFIRM_SELECT_OK: Final = _index(85, 11)  # RabbitMQ's own
 _RESERVED_SHORT = b"\x00\x00"  # "ticket" of 0-8, reserved
 _RESERVED_STRING = b"\x00"
 _NO_ARGUMENTS = b"\x00\x00\x00\x00"
-_SETTLING = struct.Struct(">BHIIQBc")  # a whole frame of basic.ack or basic.nack
+_SETTLING = struct.Struct(">BHIIQBc")  # a whole frame of basic.ack, basic.nack or basic.reject
 _SETTLING_SIZE = 13  # ids, delivery tag, octet of bits
 
 
@@ -260,6 +261,11 @@ def requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Return basic.nack with its bit 1, requeue."""
     bits = 2 | multiple
     return _SETTLING.pack(METHOD, channel, _SETTLING_SIZE, BASIC_NACK, tag, bits, b"\xce")
+
+
+def reject(channel: int, tag: int) -> bytes:
+    """Return basic.reject with its bit, requeue."""
+    return _SETTLING.pack(METHOD, channel, _SETTLING_SIZE, BASIC_REJECT, tag, 1, b"\xce")
 
 
 def read_confirm(arguments: bytes) -> tuple[int, bool]:

@@ -54,6 +54,7 @@ class AmqpProtocol(asyncio.Protocol):
         on_change: called when `lost` or `blocked` changed.
         room: for what is published and not confirmed.
         frame_max: bytes of the largest frame that may be sent.
+        heartbeat: keeps it alive; None where none was agreed on.
     """
 
     def __init__(
@@ -69,12 +70,11 @@ class AmqpProtocol(asyncio.Protocol):
         self._on_method = on_method
         self._reader = FrameReader(self._frame, largest_frame)
         self._transport: asyncio.Transport | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._channel_max = 0
+        self.heartbeat: Heartbeat | None = None
         self._channels: dict[int, PlaneChannel] = {}
         self._out: list[bytes] = []
         self._acking: set[Member] = set()
-        self._turn_ends = False
+        self._turn_ends, self._channel_max = False, 0
         self._refusals = Refusals(self.room)
         self._closing = False
         self._closed = asyncio.Event()
@@ -94,8 +94,8 @@ class AmqpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
         self._heard = self.loop.time()
-        if self._heartbeat is not None:
-            self._heartbeat.heard()
+        if self.heartbeat is not None:
+            self.heartbeat.heard()
         if self.lost is not None and not self._closing:
             return
         try:
@@ -163,8 +163,8 @@ class AmqpProtocol(asyncio.Protocol):
         self._out.clear()
         if self.lost is None and self._transport is not None and data:
             self._transport.write(data)
-            if self._heartbeat is not None:
-                self._heartbeat.spoke()
+            if self.heartbeat is not None:
+                self.heartbeat.spoke()
 
     # --- channels ----------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class AmqpProtocol(asyncio.Protocol):
         self.frame_max = self._reader.largest = tuning.frame_max
         self._channel_max = tuning.channel_max
         if tuning.heartbeat:
-            self._heartbeat = Heartbeat(tuning.heartbeat, self.send, self.fail)
+            self.heartbeat = Heartbeat(tuning.heartbeat, self.send, self.fail)
 
     def opened(self) -> None:
         """The connection is open; methods of channel 0 are taken here from now on."""
@@ -268,8 +268,8 @@ class AmqpProtocol(asyncio.Protocol):
             return
         self.lost = reason
         self._ended = self.loop.time()
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         self._out.clear()
         channels, self._channels = self._channels, {}
         for channel in channels.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster_kit_amqp.link import ChannelDown
 from cluster_kit_amqp.plane import methods
 
 
@@ -48,6 +49,14 @@ class Settlements:
             return acks or None
         return acks + methods.requeue(self._channel, max(given), multiple=multiple)
 
+    def reject(self, tag: int) -> bytes | None:
+        """Return what gives one delivery back so that every broker counts it; as `requeue`."""
+        if tag not in self.unsettled:
+            return None
+        acks = self.take()
+        del self.unsettled[tag]
+        return acks + methods.reject(self._channel, tag)
+
     def take(self) -> bytes:
         """Return the frames of the acknowledgements since the last call."""
         acked = self._acked
@@ -69,3 +78,8 @@ class Settlements:
         for tag in acked:
             del self.unsettled[tag]
         return b"".join(frames)
+
+
+def not_ours(tag: int) -> ChannelDown:
+    """Return the error for a delivery that cannot be settled."""
+    return ChannelDown(0, f"delivery {tag} is not unsettled on this channel", sent=False)

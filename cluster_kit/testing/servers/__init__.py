@@ -9,6 +9,7 @@ from cluster_kit.testing.servers.given import given_node
 from cluster_kit.testing.servers.local import local_node
 from cluster_kit.testing.servers.node import NodeUnavailableError, Provider
 from cluster_kit.testing.servers.plain import MEMCACHED, REDIS, PlainServer, start_plain
+from cluster_kit.testing.servers.postgresql import PostgresServer, start_postgresql
 from cluster_kit.testing.servers.rabbitmq import RabbitServer
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ __all__ = [
     "REDIS",
     "NodeUnavailableError",
     "PlainServer",
+    "PostgresServer",
     "RabbitServer",
     "start_plain",
+    "start_postgresql",
     "start_rabbitmq",
 ]
 

@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +42,8 @@ class Kind:
         port: on which it listens by default.
         question: bytes that make it answer.
         answer: how its answer begins.
+        environment: of its container.
+        command: words that its container runs; the image's own when there are none.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Kind:
     port: int
     question: bytes
     answer: tuple[bytes, ...]
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    command: Sequence[str] = ()
 
     def answers(self, url: str) -> bool:
         """Whether a server of this kind answers at `url`."""
@@ -175,6 +179,10 @@ class ContainerServer:
         port = free_port()
         self._container: DockerContainer = DockerContainer(kind.image)
         self._container.with_bind_ports(kind.port, port)
+        for name, value in kind.environment.items():
+            self._container.with_env(name, value)
+        if kind.command:
+            self._container.with_command(list(kind.command))
         self._closed = False
         self.origin = f"container {kind.image}"
         self._container.start()
@@ -272,14 +280,16 @@ PROVIDERS: Sequence[Callable[[Kind], PlainServer]] = (GivenServer, ContainerServ
 """Tried in this order."""
 
 
-def start_plain(kind: Kind) -> PlainServer:
+def start_plain(
+    kind: Kind, providers: Sequence[Callable[[Kind], PlainServer]] = PROVIDERS
+) -> PlainServer:
     """Return a server of a kind to test against; `close` ends it.
 
     Raises:
         NodeUnavailableError: there is none; the text says why, provider by provider.
     """
     reasons: list[str] = []
-    for provider in PROVIDERS:
+    for provider in providers:
         try:
             return provider(kind)
         except NodeUnavailableError as exc:

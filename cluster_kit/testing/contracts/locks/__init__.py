@@ -24,6 +24,7 @@ from cluster_kit.testing.contracts.locks.faults import FaultScenarios
 from cluster_kit.testing.contracts.locks.leading import LeadingScenarios
 from cluster_kit.testing.contracts.locks.leases import LeaseScenarios
 from cluster_kit.testing.contracts.locks.lifecycle import LifecycleScenarios
+from cluster_kit.testing.contracts.locks.rates import RateScenarios
 from cluster_kit.testing.contracts.locks.semaphores import SemaphoreScenarios
 
 __all__ = ["Bench", "Environment", "Features", "LockContract", "Room", "Scenarios"]
@@ -36,6 +37,7 @@ class LockContract(
     BodyScenarios,
     LeadingScenarios,
     SemaphoreScenarios,
+    RateScenarios,
     FaultScenarios,
     LifecycleScenarios,
 ):

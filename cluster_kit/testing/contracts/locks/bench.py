@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Unpack
 
+from cluster_kit.errors import LockUnavailable
 from cluster_kit.testing.contracts.common import BaseBench
 from cluster_kit.testing.contracts.locks.environment import Environment
 from cluster_kit.testing.waiting import eventually
@@ -33,7 +34,10 @@ class Bench(BaseBench[Environment]):
         """Wait until nobody holds a lock."""
 
         async def is_free() -> bool:
-            return await cluster.locks.inspect(key) is None
+            try:
+                return await cluster.locks.inspect(key) is None
+            except LockUnavailable:  # a link that was cut is not back yet
+                return False
 
         await eventually(is_free, timeout=timeout)
 

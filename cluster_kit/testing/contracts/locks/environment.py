@@ -34,6 +34,15 @@ class Features(BaseFeatures):
     short_ttl: bool = True
     """A ttl may be half a second."""
 
+    unheard: bool = True
+    """A lock is its holder's for its ttl although the server hears nothing of the holder."""
+
+    rate_limits: bool = True
+    """The backend counts for rate limits."""
+
+    holder_named: bool = True
+    """The server tells every instance who holds a lock."""
+
 
 class Environment(BaseEnvironment):
     """A server, and an author's hands on it, for the time of one scenario.

@@ -62,6 +62,7 @@ class LeaseScenarios(Scenarios):
         async with asyncio.timeout(3 * self.ttl + 5), second.locks.hold(KEY):
             assert lease.state is LeaseState.LOST
 
+    @pytest.mark.needs("unheard")
     async def test_validity_shrinks_and_is_extended(self, bench: Bench) -> None:
         first, second = await bench.clusters(2)
         lease = await first.locks.acquire(KEY, ttl=self.ttl, renew=False)

@@ -1,0 +1,271 @@
+"""Values of caches on memcached."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from math import ceil
+from typing import TYPE_CHECKING, TypeVar
+
+from cluster_kit.errors import (
+    CacheUnavailable,
+    ConfigurationError,
+    ConnectError,
+    MessageTooLargeError,
+)
+from cluster_kit.ports import Health, StoreCapabilities
+from cluster_kit_aiocache.memcached_client import (
+    DRIVER_ERRORS,
+    MEMCACHED,
+    MOST_KEY_BYTES,
+    MemcachedClient,
+    ProtocolError,
+    expect,
+    stored,
+)
+from cluster_kit_aiocache.memcached_options import parse_url
+from cluster_kit_aiocache.redis_client import say
+from cluster_kit_aiocache.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from cluster_kit.ports import AdapterContext
+    from cluster_kit_aiocache.memcached_client import Answer
+
+T = TypeVar("T")
+
+MOST_VALUE_BYTES = 1_000_000
+"""Of a server that was not told to take more, with room for key and head."""
+
+CAPABILITIES = StoreCapabilities(
+    backend="memcached",
+    scope="server",
+    ttl_grain=2.0,
+    lists_keys=False,
+    max_value_bytes=MOST_VALUE_BYTES,
+)
+
+_PROBE_SECONDS = 2.0
+_LONGEST_RELATIVE = 30 * 24 * 3600  # seconds; more is taken for a time since 1970
+
+
+class MemcachedStore:
+    """A `CacheStore` on one memcached.
+
+    Args:
+        url: see `cluster_kit_aiocache.memcached_options`.
+        context: of the instance.
+
+    Raises:
+        ConfigurationError: the URL is wrong.
+    """
+
+    def __init__(self, url: str, context: AdapterContext) -> None:
+        self._options = parse_url(url)
+        self._context = context
+        self._client: MemcachedClient | None = None  # while connected
+        self._state = State(context, "cache", self._options.url, self._ping)
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What it promises."""
+        return CAPABILITIES
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Ask the server for its version, within the context's `connect_timeout`.
+
+        Raises:
+            ConnectError: unreachable, or no memcached.
+        """
+        if self._client is not None:
+            return
+        client = MEMCACHED.borrow(self._options, self._context)
+        try:
+            async with asyncio.timeout(self._context.connect_timeout):
+                await client.version()
+        except BaseException as exc:
+            await MEMCACHED.give_back(self._options, self._context)
+            if not isinstance(exc, DRIVER_ERRORS):
+                raise
+            raise ConnectError(self._options.url, say(exc)) from exc
+        self._client = client
+        self._state.well()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._state.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await MEMCACHED.give_back(self._options, self._context)
+
+    def health(self) -> Health:
+        """Return how the last call went."""
+        return self._state.health()
+
+    # --- values ----------------------------------------------------------------------------------
+
+    async def read(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        """Return values."""
+        if not keys:
+            return []
+
+        async def call(client: MemcachedClient) -> list[bytes | None]:
+            requests = [_look(key) for key in keys]
+            try:
+                answers = await client.ask(*requests)
+            except (OSError, EOFError):  # a connection the server had closed meanwhile
+                answers = await client.ask(*requests)
+            return [_value(answer) for answer in answers]
+
+        return await self._ask(call, timeout)
+
+    async def write(
+        self,
+        items: Mapping[str, bytes],
+        *,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+        timeout: float,
+    ) -> list[bytes | None]:
+        """Store values, then read."""
+        end = self._expiry(ttl)
+
+        async def call(client: MemcachedClient) -> list[bytes | None]:
+            sets = [_store(key, body, b"T%d" % end) for key, body in items.items()]
+            answers = await client.ask(*sets, *map(_look, then_read))
+            for body, answer in zip(items.values(), answers, strict=False):
+                _done(answer, body)
+            return [_value(answer) for answer in answers[len(sets) :]]
+
+        return await self._ask(call, timeout)
+
+    async def swap(
+        self,
+        key: str,
+        body: bytes | None,
+        *,
+        expected: bytes | None,
+        ttl: float | None,
+        timeout: float,
+    ) -> bool:
+        """Store a value over what is expected: over the very version that was looked at."""
+        end = self._expiry(ttl)
+
+        async def call(client: MemcachedClient) -> bool:
+            if expected is None:
+                if body is None:
+                    return _value((await client.ask(_look(key)))[0]) is None
+                return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
+            item = await client.get(_key(key))
+            if item is None or not item.value.startswith(expected):
+                return False
+            if body is None:
+                return await client.delete(_key(key), item.cas)
+            request = _store(key, body, b"T%d C%d" % (end, item.cas))
+            return _done((await client.ask(request))[0], body)
+
+        return await self._ask(call, timeout)
+
+    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        """Remove values."""
+
+        async def call(client: MemcachedClient) -> list[bytes | None]:
+            deletes = [b"md %b\r\n" % _key(key) for key in keys]
+            answers = await client.ask(*map(_look, keys), *deletes)
+            for answer in answers[len(keys) :]:
+                stored(answer)
+            return [_value(answer) for answer in answers[: len(keys)]]
+
+        return await self._ask(call, timeout)
+
+    async def increment(
+        self,
+        key: str,
+        amount: int,
+        *,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+        timeout: float,
+    ) -> tuple[int, list[bytes | None]]:
+        """Add to a counter, then read."""
+        end = self._expiry(ttl)
+
+        async def call(client: MemcachedClient) -> tuple[int, list[bytes | None]]:
+            request = b"ma %b N%d J%d D%d v\r\n" % (_key(key), end, amount, amount)
+            count, *answers = await client.ask(request, *map(_look, then_read))
+            expect(count, b"VA")
+            return int(count[1]), [_value(answer) for answer in answers]
+
+        return await self._ask(call, timeout)
+
+    async def keys(self, prefix: str, *, timeout: float) -> list[str]:
+        """Refuse: memcached cannot tell.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        del prefix, timeout
+        raise ConfigurationError("memcached cannot tell which keys there are")
+
+    async def _ping(self) -> None:
+        await self._ask(MemcachedClient.version, _PROBE_SECONDS)
+
+    async def _ask(self, call: Callable[[MemcachedClient], Awaitable[T]], timeout: float) -> T:
+        client = self._client
+        if client is None:
+            raise CacheUnavailable("", "the store is not connected")
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await call(client)
+        except DRIVER_ERRORS as exc:
+            self._state.ill(say(exc))
+            raise CacheUnavailable("", say(exc)) from exc
+        self._state.well()
+        return answer
+
+    def _expiry(self, ttl: float | None) -> int:
+        """Return whole seconds, one more than asked: the last one may be cut short."""
+        if ttl is None:
+            return 0
+        whole = ceil(ttl) + 1
+        return whole if whole <= _LONGEST_RELATIVE else whole + int(self._context.clock.wall())
+
+
+def _key(key: str) -> bytes:
+    encoded = key.encode()
+    if len(encoded) <= MOST_KEY_BYTES:
+        return encoded
+    return b"ck.long." + hashlib.sha256(encoded).hexdigest().encode()
+
+
+def _look(key: str) -> bytes:
+    return b"mg %b v\r\n" % _key(key)
+
+
+def _store(key: str, body: bytes, flags: bytes) -> bytes:
+    return b"ms %b %d %b\r\n%b\r\n" % (_key(key), len(body), flags, body)
+
+
+def _value(answer: Answer) -> bytes | None:
+    if answer[0][0] == b"EN":
+        return None
+    expect(answer, b"VA")
+    return answer[1]
+
+
+def _done(answer: Answer, body: bytes) -> bool:
+    """Return whether a value was stored.
+
+    Raises:
+        MessageTooLargeError: it is more than the server takes.
+        ProtocolError: it failed for another reason.
+    """
+    try:
+        return stored(answer)
+    except ProtocolError as exc:
+        if "too large" in str(exc):
+            raise MessageTooLargeError("the value", len(body), MOST_VALUE_BYTES) from exc
+        raise

@@ -1,0 +1,192 @@
+"""Values of caches on Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from cluster_kit.errors import CacheUnavailable, ConnectError
+from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
+from cluster_kit_aiocache.redis_backend import REDIS
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
+from cluster_kit_aiocache.redis_lines import Lines
+from cluster_kit_aiocache.redis_options import parse_url
+from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, SWAP, WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cluster_kit.ports import AdapterContext
+
+CAPABILITIES = StoreCapabilities(backend="redis", scope="server")
+
+_Call = Callable[[Lines], Awaitable[Any]]
+
+_PROBE_SECONDS = 2.0
+_SCAN_COUNT = 1000
+
+
+class RedisStore:
+    """A `CacheStore` on one Redis server, or on the primary that sentinels name.
+
+    Its commands are repeated once after a lost connection, so a counter may count twice then.
+
+    Args:
+        url: see `cluster_kit_aiocache.redis_options`.
+        context: of the instance.
+
+    Raises:
+        ConfigurationError: the URL is wrong.
+    """
+
+    def __init__(self, url: str, context: AdapterContext) -> None:
+        self._options = parse_url(url)
+        self._context = context
+        self._client: Any = None  # while connected
+        self._lines: Lines | None = None
+        self._state = State(context, "cache", self._options.url, self._ping)
+        self._places = asyncio.Semaphore(MOST_CALLS)
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What it promises."""
+        return CAPABILITIES
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Tell the server the scripts, within the context's `connect_timeout`.
+
+        Raises:
+            ConnectError: unreachable or refused.
+        """
+        if self._client is not None:
+            return
+        client = REDIS.borrow(self._options, self._context).client
+        try:
+            async with asyncio.timeout(self._context.connect_timeout):
+                for script in (WRITE, SWAP, REMOVE, INCREMENT):
+                    await script.load(client)
+        except BaseException as exc:
+            await REDIS.give_back(self._options, self._context)
+            if not isinstance(exc, DRIVER_ERRORS):
+                raise
+            retryable = not lasting(exc)
+            raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
+        self._client = client
+        self._lines = Lines(client.connection_pool)
+        self._state.well()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._state.close()
+        client, self._client = self._client, None
+        lines, self._lines = self._lines, None
+        if client is not None and lines is not None:
+            await lines.close()
+            await REDIS.give_back(self._options, self._context)
+
+    def health(self) -> Health:
+        """Return how the last call went."""
+        return self._state.health()
+
+    # --- values ----------------------------------------------------------------------------------
+
+    async def read(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        """Return values."""
+        if not keys:
+            return []
+        found: list[bytes | None] = await self._ask(
+            lambda lines: lines.execute_command("MGET", *keys), timeout
+        )
+        return found
+
+    async def write(
+        self,
+        items: Mapping[str, bytes],
+        *,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+        timeout: float,
+    ) -> list[bytes | None]:
+        """Store values, then read."""
+        values: list[str | int | bytes] = [_milliseconds(ttl), len(items), *items.values()]
+        call = partial(WRITE.run, keys=[*items, *then_read], values=values)
+        found: list[bytes | None] = await self._ask(call, timeout)
+        return found
+
+    async def swap(
+        self,
+        key: str,
+        body: bytes | None,
+        *,
+        expected: bytes | None,
+        ttl: float | None,
+        timeout: float,
+    ) -> bool:
+        """Store a value over what is expected."""
+        is_expected = int(expected is not None)
+        millis, old, new = _milliseconds(ttl), expected or b"", body or b""
+        values: list[str | int | bytes] = [is_expected, old, new, millis, HEAD_BYTES]
+        return bool(await self._ask(partial(SWAP.run, keys=[key], values=values), timeout))
+
+    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        """Remove values."""
+        heads = await self._ask(partial(REMOVE.run, keys=list(keys), values=[]), timeout)
+        return [head or None for head in heads]
+
+    async def increment(
+        self,
+        key: str,
+        amount: int,
+        *,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+        timeout: float,
+    ) -> tuple[int, list[bytes | None]]:
+        """Add to a counter, then read."""
+        values = [amount, _milliseconds(ttl)]
+        call = partial(INCREMENT.run, keys=[key, *then_read], values=values)
+        count, found = await self._ask(call, timeout)
+        return int(count), found
+
+    async def keys(self, prefix: str, *, timeout: float) -> list[str]:
+        """Return keys, some thousand at a time."""
+        keys: list[str] = await self._ask(partial(_scan, prefix), timeout)
+        return keys
+
+    async def _ping(self) -> None:
+        await self._ask(lambda lines: lines.execute_command("PING"), _PROBE_SECONDS)
+
+    async def _ask(self, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
+        lines = self._lines
+        if lines is None:
+            raise CacheUnavailable("", "the store is not connected")
+        try:
+            async with asyncio.timeout(timeout), self._places:
+                answer = await call(lines)
+        except DRIVER_ERRORS as exc:
+            self._state.ill(say(exc))
+            raise CacheUnavailable("", say(exc)) from exc
+        self._state.well()
+        return answer
+
+
+async def _scan(prefix: str, lines: Lines) -> list[str]:
+    pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in prefix) + "*"
+    found: set[str] = set()
+    cursor: bytes | int = 0
+    while True:
+        words = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+        cursor, keys = await lines.execute_command(*words)
+        found.update(key.decode(errors="replace") for key in keys)
+        if not int(cursor):
+            return sorted(found)
+
+
+def _milliseconds(ttl: float | None) -> int:
+    return 0 if ttl is None else max(1, ceil(ttl * 1000))

@@ -1,0 +1,100 @@
+"""What runs in Redis for caches: one round trip each, as one atomic step.
+
+A key that holds something else than text, which nobody here has written, counts as missing.
+"""
+
+from __future__ import annotations
+
+from cluster_kit_aiocache.redis_scripts import Script
+
+WRITE = Script(
+    """
+local items = tonumber(ARGV[2])
+for i = 1, items do
+  if ARGV[1] == '0' then
+    redis.call('SET', KEYS[i], ARGV[i + 2])
+  else
+    redis.call('SET', KEYS[i], ARGV[i + 2], 'PX', ARGV[1])
+  end
+end
+if #KEYS > items then
+  return redis.call('MGET', unpack(KEYS, items + 1))
+end
+return {}
+"""
+)
+"""Keys: items, then those to read. Arguments: milliseconds or 0, number of items, their values.
+Returns what was read."""
+
+SWAP = Script(
+    """
+local present = redis.call('EXISTS', KEYS[1]) == 1
+local head = ''
+if present then
+  head = redis.pcall('GETRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
+  if type(head) == 'table' then
+    redis.call('DEL', KEYS[1])
+    present = false
+  end
+end
+local fits
+if ARGV[1] == '0' then
+  fits = not present
+else
+  fits = present and string.sub(head, 1, #ARGV[2]) == ARGV[2]
+end
+if not fits then
+  if present and ARGV[3] ~= '' and head == string.sub(ARGV[3], 1, tonumber(ARGV[5])) then
+    return 1
+  end
+  return 0
+end
+if ARGV[3] == '' then
+  redis.call('DEL', KEYS[1])
+elseif ARGV[4] == '0' then
+  redis.call('SET', KEYS[1], ARGV[3])
+else
+  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+end
+return 1
+"""
+)
+"""Keys: one. Arguments: whether something is expected, how it begins, the new value or nothing to
+remove it, milliseconds or 0, length of a head. Returns 1 when it was done, now or by an earlier
+run whose answer was lost."""
+
+REMOVE = Script(
+    """
+local heads = {}
+for i = 1, #KEYS do
+  local head = redis.pcall('GETRANGE', KEYS[i], 0, 63)
+  if type(head) == 'table' then
+    head = ''
+  end
+  heads[i] = head
+  redis.call('DEL', KEYS[i])
+end
+return heads
+"""
+)
+"""Keys: all. Returns how each value began, nothing where was none."""
+
+INCREMENT = Script(
+    """
+local count = redis.pcall('INCRBY', KEYS[1], ARGV[1])
+if type(count) == 'table' then
+  redis.call('SET', KEYS[1], ARGV[1])
+  count = tonumber(ARGV[1])
+end
+if count == tonumber(ARGV[1]) and ARGV[2] ~= '0' then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+local found = {}
+if #KEYS > 1 then
+  found = redis.call('MGET', unpack(KEYS, 2))
+end
+return {count, found}
+"""
+)
+"""Keys: the counter, then those to read. Arguments: amount, milliseconds or 0. Returns the counter
+and what was read."""

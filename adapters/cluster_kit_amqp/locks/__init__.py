@@ -1,0 +1,3 @@
+"""Locks on RabbitMQ: `adapter` puts the parts together."""
+
+from __future__ import annotations

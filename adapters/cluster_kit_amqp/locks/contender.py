@@ -1,0 +1,148 @@
+"""A claim while it waits for its token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import LockUnavailable, TopologyError
+from cluster_kit.ports import Grant
+from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.link import ChannelDown, LinkError, QueueCounts
+from cluster_kit_amqp.locks.names import lock_queue
+from cluster_kit_amqp.locks.session import Session
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext, Claim
+    from cluster_kit_amqp.locks.desk import Desk
+
+Take = Callable[[Session, float], float]
+"""Called with a session that has the token and the time before it was asked for."""
+
+_SEED_SECONDS = 10.0
+"""After which somebody in line seeds again: the one who was to may have died before."""
+
+_SEEDING_SECONDS = 2.0
+_RIVAL_SECONDS = 1.0
+_MOST_AGE = 0.5  # of what is certain of a connection; an older word of the broker is asked anew
+
+
+class AmqpContender:
+    """Implements `cluster_kit.ports.Contender`.
+
+    Each attempt is a place in the broker's line, which hands over in the order of coming; who does
+    not wait leaves it at once.
+    """
+
+    def __init__(self, claim: Claim, desk: Desk, context: AdapterContext, take: Take) -> None:
+        self._claim = claim
+        self._desk = desk
+        self._context = context
+        self._take = take
+        self._session: Session | None = None
+
+    async def attempt(self, *, timeout: float) -> Grant | None:
+        """Ask once; see the port.
+
+        Raises:
+            LockUnavailable: no answer within `timeout` seconds, or an error.
+        """
+        name = self._claim.name
+        since = self._desk.clock.monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                session = await self._attempt()
+                if session is None:
+                    return None
+                await self._prove(session)
+        except TimeoutError as exc:
+            raise LockUnavailable(name, "no answer in time") from exc
+        except (LinkError, TopologyError) as exc:
+            raise LockUnavailable(name, str(exc)) from exc
+        if not session.granted:
+            raise LockUnavailable(name, session.lost or "the token is gone")
+        self._session = None
+        valid_for = self._take(session, since)
+        return Grant(fence=session.fence, valid_for=valid_for, gone=session.gone)
+
+    async def _attempt(self) -> Session | None:
+        """Return a session that has the token; None when somebody else has it."""
+        session = self._session
+        if session is None or session.lost is not None:
+            session, counts = await self._open()
+            await session.stand()
+            if counts.consumers:
+                await self._look(session)
+            else:
+                if not counts.ready:
+                    await self._desk.seed(self._claim.name)
+                await self._expect(session)
+        return session if session.granted else None
+
+    async def _open(self) -> tuple[Session, QueueCounts]:
+        """Return a session on a lock, and the counts of its queue."""
+        try:
+            return await self._sit()
+        except ChannelDown as exc:
+            if exc.code != NOT_FOUND:
+                raise
+            self._desk.doubt(self._claim.name)  # it expired since it was made
+            return await self._sit()
+
+    async def _sit(self) -> tuple[Session, QueueCounts]:
+        seat = await self._desk.seat()
+        try:
+            await self._desk.prepare(self._claim.name, seat)
+            counts = await self._desk.counts(seat, lock_queue(self._claim.name))
+        except BaseException:
+            self._desk.drop(seat)
+            raise
+        self._session = Session(self._desk, self._claim, seat)
+        return self._session, counts
+
+    async def _look(self, session: Session) -> None:
+        """Let a token come that was there when we got in line.
+
+        The counts may be those before a release whose end its holder has seen. Whatever the
+        broker does for a new consumer it has done before it answers the next question.
+        """
+        if not session.granted:
+            await self._desk.counts(session.seat, lock_queue(self._claim.name))
+
+    async def _expect(self, session: Session) -> None:
+        """Wait for a token that must be there, unless somebody else was a little faster."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RIVAL_SECONDS):
+                await session.came.wait()
+
+    async def _prove(self, session: Session) -> None:
+        """Make sure that the token is not one the broker has given to somebody else since.
+
+        An instance that was stopped reads what had come before, when it goes on.
+        """
+        link = session.seat.link
+        left = self._desk.certain_until(link) - self._desk.clock.monotonic()
+        if left < _MOST_AGE * self._desk.leash:
+            await self._desk.counts(session.seat, lock_queue(self._claim.name))
+
+    async def changed(self) -> None:
+        """Return when the token has come, or the place in line is lost."""
+        session = self._session
+        if session is None or session.lost is not None:
+            return
+        while not session.came.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SEED_SECONDS * self._context.random.uniform(0.5, 1.5)):
+                    await session.came.wait()
+                    return
+            with suppress(LinkError, TimeoutError):
+                async with asyncio.timeout(_SEEDING_SECONDS):
+                    await self._desk.seed(self._claim.name)
+
+    def leave(self) -> None:
+        """Get out of the line; see the port."""
+        session, self._session = self._session, None
+        if session is not None and session.lost is None:
+            session.leave()

@@ -1,0 +1,200 @@
+"""The connection of an instance's locks: its channels, its tokens, and when the broker heard us."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from cluster_kit.clock import BootClock
+from cluster_kit_amqp.connections import Connections
+from cluster_kit_amqp.link import Channel, Incoming, Link, QueueCounts
+from cluster_kit_amqp.locks.names import EXCHANGE, lock_queue, lock_steps, make_token
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext
+
+T = TypeVar("T")
+
+HEARTBEAT = 5
+"""Seconds at most: the shorter, the earlier a holder that vanished is noticed."""
+
+_MARGIN = 0.5  # seconds; clocks of two machines
+_FREE_CHANNELS = 20
+_MICROSECONDS = 1_000_000
+
+
+def leash(heartbeat: int) -> float:
+    """Return for how long the broker leaves a silent connection alone, seconds.
+
+    It looks at every interval and ends a connection at the second look in a row that finds
+    nothing new, so never before two intervals.
+    """
+    return max(2 * heartbeat - _MARGIN, _MARGIN)
+
+
+class Seat:
+    """A channel, used for one claim after another. `lost` says why it is of no use any more."""
+
+    def __init__(self, link: Link, channel: Channel) -> None:
+        self.link = link
+        self.channel = channel
+        self.lost: str | None = None
+        self.on_lost: Callable[[str], None] | None = None
+        channel.on_closed(self._closed)
+
+    def _closed(self, reason: str) -> None:
+        self.lost = reason
+        if self.on_lost is not None:
+            self.on_lost(reason)
+
+
+class Desk:
+    """What the locks of an instance share.
+
+    Tokens are published on a connection of their own: one that publishes is not read from while
+    the broker is short of memory, and no lock could be given back.
+
+    Args:
+        url: see `cluster_kit_amqp.options`.
+        context: of the instance.
+
+    Attributes:
+        connections: of the locks.
+        clock: by which a connection is known to be alive.
+    """
+
+    def __init__(self, url: str, context: AdapterContext) -> None:
+        self.connections: Connections = Connections(
+            url,
+            context,
+            publish="locks publish",
+            consume="locks consume",
+            most_heartbeat=HEARTBEAT,
+        )
+        self.clock: BootClock = BootClock()
+        self._declarer = self.connections.declarer()
+        self._context = context
+        self._free: list[Seat] = []
+        self._asking: Seat | None = None
+        self._opening = asyncio.Lock()
+        self._seeding: Channel | None = None
+        self._proof: tuple[Link | None, float] = (None, 0.0)
+
+    @property
+    def leash(self) -> float:
+        """For how long the broker leaves a silent connection alone, seconds."""
+        return leash(self.connections.heartbeat)
+
+    # --- channels ----------------------------------------------------------------------------
+
+    async def seat(self) -> Seat:
+        """Return a channel nobody uses. Raises `LinkError`."""
+        while self._free:
+            seat = self._free.pop()
+            if seat.lost is None:
+                return seat
+        link = await self.connections.consuming.ready()
+        return Seat(link, await self._proving(link, link.open_channel()))
+
+    def put_back(self, seat: Seat) -> None:
+        """Nobody uses this channel any more, and nothing on it is unsettled."""
+        seat.on_lost = None
+        if seat.lost is None and len(self._free) < _FREE_CHANNELS:
+            self._free.append(seat)
+        else:
+            self.drop(seat)
+
+    def drop(self, seat: Seat) -> None:
+        """Close a channel, which returns what is unsettled on it."""
+        seat.on_lost = None
+        if seat.lost is None:
+            self._context.tasks.spawn(seat.channel.close(), name="amqp lock channel closes")
+
+    async def ask(self, queue: str) -> QueueCounts:
+        """Return the counts of a queue; `ChannelDown` with 404 when there is none.
+
+        Asked on a channel of its own, for a question that is refused or given up ends its channel.
+        """
+        async with self._opening:
+            link = await self.connections.consuming.ready()
+            seat = self._asking
+            if seat is None or seat.lost is not None or seat.link is not link:
+                seat = Seat(link, await self._proving(link, link.open_channel()))
+                self._asking = seat
+        return await self.counts(seat, queue)
+
+    async def counts(self, seat: Seat, queue: str) -> QueueCounts:
+        """As `ask`, on a channel of the caller's."""
+        return await self._proving(seat.link, seat.channel.check_queue(queue))
+
+    async def consume(
+        self,
+        seat: Seat,
+        queue: str,
+        on_message: Callable[[str, Incoming], None],
+        on_cancelled: Callable[[str], None],
+        *,
+        prefetch: int,
+    ) -> str:
+        """Start a consumer; see `cluster_kit_amqp.link.Channel.consume`."""
+        starting = seat.channel.consume(
+            queue, prefetch=prefetch, on_message=on_message, on_cancelled=on_cancelled
+        )
+        return await self._proving(seat.link, starting)
+
+    # --- the topology ------------------------------------------------------------------------
+
+    async def prepare(self, name: str, seat: Seat) -> None:
+        """Make sure of a lock's queue. Raises `LinkError` or `TopologyError`."""
+        queue = lock_queue(name)
+        if not self._declarer.is_settled(seat.link, queue):
+            await self._declarer.ensure(seat.link, queue, lock_steps(queue))
+
+    def doubt(self, name: str) -> None:
+        """The queue of a lock may be gone: look again."""
+        self._declarer.forget(lock_queue(name))
+
+    async def seed(self, name: str, *, base: int | None = None, renews: str = "") -> None:
+        """Put a token into a lock's queue; one too many does no harm. Raises `LinkError`.
+
+        Args:
+            name: of the lock.
+            base: of its fences; default the clock, in microseconds.
+            renews: the acquisition it is for.
+        """
+        if base is None:
+            base = round(self._context.clock.wall() * _MICROSECONDS)
+        link = await self.connections.publishing.writable()
+        channel = self._seeding
+        if channel is None or not channel.open:
+            channel = self._seeding = await link.open_channel(confirms=True)
+        await channel.publish(EXCHANGE, lock_queue(name), make_token(base, renews))
+
+    # --- being heard -------------------------------------------------------------------------
+
+    async def _proving(self, link: Link, call: Awaitable[T]) -> T:
+        """Await an answer of the broker, which has then heard us since the question was sent."""
+        asked_at = self.clock.monotonic()
+        answer = await call
+        self.heard(link, asked_at)
+        return answer
+
+    def heard(self, link: Link, at: float) -> None:
+        """The broker has heard of this link at or after `at`."""
+        known, since = self._proof
+        if known is not link or at > since:
+            self._proof = (link, at)
+
+    def certain_until(self, link: Link) -> float:
+        """Return the reading of the clock until which the broker takes a link to be alive."""
+        known, since = self._proof
+        if known is not link or link.lost is not None:
+            return 0.0
+        return since + leash(link.server.heartbeat)
+
+    async def close(self) -> None:
+        """Close the connections, and with them every channel."""
+        self._free.clear()
+        self._asking = self._seeding = None
+        await self.connections.close()

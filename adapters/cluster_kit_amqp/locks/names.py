@@ -1,0 +1,70 @@
+"""What locks have on the broker, as data.
+
+::
+
+    seed --> [ck.v1.locks direct] -- name of the queue --> (ck.v1.lock.<app>.<key>)
+
+A lock is a queue with one token. Its first consumer alone is active and gets the token, and is the
+holder until it goes; the token then comes to the next in line. The broker's count of deliveries
+grows with that, and so does the fence.
+"""
+
+from __future__ import annotations
+
+from cluster_kit_amqp.link import Incoming, Message
+from cluster_kit_amqp.topology import NO_LIMIT, PREFIX, Binding, Exchange, Queue, Steps, quorum
+
+EXCHANGE = f"{PREFIX}locks"
+BASE = "ck-base"
+"""Header: what the deliveries of a token are counted from."""
+
+RENEWS = "ck-renews"
+"""Header: the acquisition whose holder wants to have this token instead of the one it has."""
+
+IDLE_SECONDS = 600
+"""After which a lock that nobody has or wants is forgotten, with its count."""
+
+_MOST_TOKENS = 8
+
+
+def lock_queue(name: str) -> str:
+    """Return the queue of a lock, whose name has the application's before it."""
+    return f"{PREFIX}lock.{name}"
+
+
+def lock_steps(queue: str) -> Steps:
+    """Return what a lock needs, the limit on deliveries included that keeps a token in front."""
+    arguments = {
+        **quorum(limit=NO_LIMIT, expires=IDLE_SECONDS * 1000, max_length=_MOST_TOKENS),
+        "x-single-active-consumer": True,
+    }
+    return (
+        Exchange(EXCHANGE, "direct"),
+        Queue(queue, arguments),
+        Binding("queue", queue, EXCHANGE, queue),
+    )
+
+
+def make_token(base: int, renews: str) -> Message:
+    """Return a token; `renews` is empty for one that anybody may have."""
+    headers: dict[str, object] = {BASE: base}
+    if renews:
+        headers[RENEWS] = renews
+    return Message(body=b"", headers=headers)
+
+
+def fence_of(incoming: Incoming) -> int:
+    """Return the fence a delivered token is worth; 0 for a message that is no token.
+
+    >>> token = make_token(1000, "")
+    >>> fence_of(Incoming(message=token, tag=1, redelivered=False))
+    1000
+    >>> again = Message(body=b"", headers={**token.headers, "x-delivery-count": 3})
+    >>> fence_of(Incoming(message=again, tag=1, redelivered=True))
+    1003
+    """
+    headers = incoming.message.headers
+    base, count = headers.get(BASE), headers.get("x-delivery-count", 0)
+    if not isinstance(base, int) or not isinstance(count, int):
+        return 0
+    return base + (count if incoming.redelivered else 0)

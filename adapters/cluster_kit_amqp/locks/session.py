@@ -1,0 +1,133 @@
+"""One claim: a consumer in the line of a lock's queue, and the token once it has come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from cluster_kit_amqp.link import Incoming, LinkError
+from cluster_kit_amqp.locks.names import RENEWS, fence_of, lock_queue
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import Claim
+    from cluster_kit_amqp.locks.desk import Desk, Seat
+
+log = logging.getLogger(__name__)
+
+TOKEN_SECONDS = 300.0
+"""After which a holder takes a fresh token: brokers take back what stays unacknowledged."""
+
+_PREFETCH = 16
+
+
+class Session:
+    """A claim at the broker, on a channel of its own.
+
+    Attributes:
+        seat: its channel.
+        came: set when the token has come, or never will.
+        gone: done, with the reason, when a token that had come is ours no more.
+        ends: reading of the desk's clock at which the holder's ttl is over; None while nobody
+            has been told of the token.
+    """
+
+    def __init__(self, desk: Desk, claim: Claim, seat: Seat) -> None:
+        self.claim = claim
+        self.seat = seat
+        self.came = asyncio.Event()
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.ends: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self._desk = desk
+        self._queue = lock_queue(claim.name)
+        self._consumer = ""
+        self._token: Incoming | None = None
+        self._since = 0.0
+        seat.on_lost = self._lost
+
+    # --- in line -----------------------------------------------------------------------------
+
+    @property
+    def lost(self) -> str | None:
+        """Why it is of no use any more."""
+        return self.gone.result() if self.gone.done() else None
+
+    @property
+    def granted(self) -> bool:
+        """Whether the token is ours."""
+        return self._token is not None and not self.gone.done()
+
+    @property
+    def fence(self) -> int:
+        """Of the token."""
+        return 0 if self._token is None else fence_of(self._token)
+
+    async def stand(self) -> None:
+        """Get in line. Raises `LinkError`."""
+        self._consumer = await self._desk.consume(
+            self.seat, self._queue, self._received, self._cancelled, prefetch=_PREFETCH
+        )
+
+    def _received(self, _: str, incoming: Incoming) -> None:
+        channel = self.seat.channel
+        fence = fence_of(incoming)
+        held = self._token
+        wanted = incoming.message.headers.get(RENEWS)
+        if held is None and fence:
+            self._token, self._since = incoming, self._desk.clock.monotonic()
+            self.came.set()
+        elif held is not None and wanted == self.claim.token and fence > fence_of(held):
+            self._token, self._since = incoming, self._desk.clock.monotonic()
+            channel.ack(held.tag)
+        else:  # a token too many, or no token at all
+            channel.ack(incoming.tag)
+
+    def _cancelled(self, _: str) -> None:
+        self._lost("the broker took the lock back: its queue was deleted, moved or timed out")
+        self._desk.drop(self.seat)
+
+    def _lost(self, reason: str) -> None:
+        if not self.gone.done():
+            self.gone.set_result(reason)
+        self.came.set()
+
+    # --- holding -----------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """Ask for a fresh token where ours is old. What fails is tried at the next renewal."""
+        if self._desk.clock.monotonic() - self._since < TOKEN_SECONDS:
+            return
+        try:
+            base = self.fence + 1
+            await self._desk.seed(self.claim.name, base=base, renews=self.claim.token)
+        except LinkError as exc:
+            log.warning("lock %r keeps its old token: %s", self.claim.name, exc.reason)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    async def give_back(self) -> None:
+        """Let the next in line have the token. It has it, whatever is raised. Raises `LinkError`.
+
+        A caller that gives up waiting for the broker's word closes the channel by that, which
+        returns the token too.
+        """
+        token, self._token = self._token, None
+        self._end()
+        if token is None:
+            self._desk.drop(self.seat)
+            return
+        await self.seat.channel.cancel_returning(self._consumer, token.tag)
+        self._desk.put_back(self.seat)
+
+    def leave(self) -> None:
+        """Get out of the line, whether the token has come or not."""
+        self._end()
+        self._desk.drop(self.seat)
+
+    def _end(self) -> None:
+        self.seat.on_lost = None
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.gone.done():
+            self.gone.cancel()

@@ -1,0 +1,239 @@
+"""The front of the inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from cluster_kit.clock import SystemClock, seconds
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.names import check_name
+from cluster_kit.ports import Health
+from cluster_kit_sqlalchemy.inbox.handling import Message, Once
+from cluster_kit_sqlalchemy.inbox.records import PRUNE_BATCH, Records
+from cluster_kit_sqlalchemy.tables import inbox_table
+from cluster_kit_sqlalchemy.transactional import check_engine, within, within_blocking
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from sqlalchemy import Connection, Table
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from cluster_kit.clock import Duration
+    from cluster_kit.ports import AdapterContext, Extensible
+    from cluster_kit_sqlalchemy.inbox.handling import Effect
+    from cluster_kit_sqlalchemy.transactional import AsyncTransaction, BlockingTransaction
+
+log = logging.getLogger(__name__)
+
+_JITTER = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxStats:
+    """What an inbox of this instance has done since it was made.
+
+    Attributes:
+        first: messages it met for the first time; some may have been rolled back.
+        repeated: messages it had met before.
+        pruned: rows it has deleted.
+    """
+
+    first: int
+    repeated: int
+    pruned: int
+
+
+class Inbox:
+    """Makes the effects of a message in your database happen once for each consumer.
+
+    That a message was handled is a row of the transaction that has its effects: both are
+    committed, or neither. Messages come at least once; one that comes again finds the row.
+
+    Args:
+        cluster: with it pruning starts and stops.
+        engine: of the database that has the effects: PostgreSQL or SQLite.
+        table: as `inbox_table` makes it; by default under its default name.
+        sessions: makes the sessions of `handler`; by default plain ones of `engine`.
+        retention: seconds, or a timedelta, for which a message is remembered. Longer than it may
+            take to come again, also from the dead letters. Defaults to 7 days.
+        prune_interval: seconds between two rounds of deleting what is older.
+
+    Raises:
+        ConfigurationError: an option is wrong, the cluster runs already or has an inbox, or the
+            database is none of these.
+
+    Attributes:
+        table: where it is noted.
+    """
+
+    def __init__(
+        self,
+        cluster: Extensible,
+        engine: AsyncEngine,
+        *,
+        table: Table | None = None,
+        sessions: Callable[[], AsyncSession] | None = None,
+        retention: Duration = timedelta(days=7),
+        prune_interval: Duration = 600.0,
+    ) -> None:
+        check_engine(engine)
+        self.table: Table = inbox_table(MetaData()) if table is None else table
+        self._records = Records(self.table)
+        self._records.check(engine.dialect)
+        self._engine = engine
+        self._sessions = sessions or async_sessionmaker(engine, expire_on_commit=False)
+        self._retention = seconds("retention", retention, zero=False)
+        self._interval = seconds("prune_interval", prune_interval, zero=False)
+        self._clock = SystemClock()
+        self._consumers: set[str] = set()
+        self._context: AdapterContext | None = None
+        self._pruning: asyncio.Task[None] | None = None
+        self._trouble: Health | None = None
+        self._first = self._repeated = self._pruned = 0
+        cluster.extend(self)
+
+    # --- handling ------------------------------------------------------------------------
+
+    def handler(self, consumer: str) -> Callable[[Effect], Callable[[Any, Any], Awaitable[None]]]:
+        """Make a handler of ``effect(payload, session)`` or ``effect(payload, session, about)``.
+
+        It opens a session, notes the message, calls the effect, and commits. Of a message that was
+        handled before, the effect is not called; one that is being handled elsewhere is waited
+        for. When the effect raises, all is rolled back and the error is the handler's. Subscribe
+        it to the event queue, to sync messages or to publish and subscribe; `about` is their
+        `Delivery` or `Event`. The effect must not commit; what it does elsewhere happens as often
+        as it is tried.
+
+        Args:
+            consumer: what remembers: 1 to 200 bytes, kept for good. Two handlers of one message
+                need two names.
+
+        Raises:
+            ConfigurationError: the name is malformed or taken, or the effect cannot be called.
+        """
+        name = self._consumer(consumer)
+        if name in self._consumers:
+            raise ConfigurationError(f"there are two handlers for consumer {name!r}")
+        self._consumers.add(name)
+
+        async def first(session: AsyncSession, message: Message) -> bool:
+            return await self.first(session, message, consumer=name)
+
+        def decorate(effect: Effect) -> Callable[[Any, Any], Awaitable[None]]:
+            return Once(effect, self._sessions, first).handler()
+
+        return decorate
+
+    async def first(
+        self, transaction: AsyncTransaction, message: Message, *, consumer: str
+    ) -> bool:
+        """Note a message in your transaction; return whether it was not handled before.
+
+        For transactions of your own: where it is false, do nothing. Call it before anything else
+        in them. It waits while another transaction is about to note the same.
+
+        Args:
+            transaction: an `AsyncSession` or `AsyncConnection`.
+            message: a `Delivery`, an `Event`, or anything that has an `id`.
+            consumer: as of `handler`.
+
+        Raises:
+            TypeError: `transaction` is of no such kind.
+            ConfigurationError: the name is malformed; or the connection is in autocommit.
+            SQLAlchemyError: of the database; at REPEATABLE READ and SERIALIZABLE also when another
+                transaction has noted the same meanwhile: begin anew then.
+        """
+        return await within(transaction, self.table, self._note(message, consumer))
+
+    def first_blocking(
+        self, transaction: BlockingTransaction, message: Message, *, consumer: str
+    ) -> bool:
+        """As `first`, for a `Session` or `Connection`."""
+        return within_blocking(transaction, self.table, self._note(message, consumer))
+
+    # --- looking after it ----------------------------------------------------------------
+
+    async def prune(self) -> int:
+        """Delete what is older than `retention`, batch by batch; return how many rows."""
+        before = self._clock.wall() - self._retention
+        total, count = 0, PRUNE_BATCH
+        while count == PRUNE_BATCH:
+            count = await self._records.prune(self._engine, before)
+            total += count
+        self._pruned += total
+        self._emit("inbox.pruned", count=total)
+        return total
+
+    def stats(self) -> InboxStats:
+        """Return what this instance has done."""
+        return InboxStats(first=self._first, repeated=self._repeated, pruned=self._pruned)
+
+    # --- life, led by Cluster ------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What `Cluster.health` calls it."""
+        return "inbox"
+
+    async def start(self, context: AdapterContext) -> None:
+        """Begin to prune."""
+        self._context = context
+        self._pruning = context.tasks.spawn(self._prune_for_ever(context), name="inbox pruning")
+
+    async def stop(self) -> None:
+        """End pruning. Messages can still be noted."""
+        pruning, self._pruning = self._pruning, None
+        if pruning is not None:
+            pruning.cancel()
+            await asyncio.wait([pruning])
+
+    def health(self) -> Health:
+        """Return the state as known now."""
+        return self._trouble or Health(status="ok", detail="", since=self._clock.wall())
+
+    # --- inside --------------------------------------------------------------------------
+
+    @staticmethod
+    def _consumer(name: object) -> str:
+        return check_name("consumer", name)
+
+    def _note(self, message: Message, consumer: str) -> Callable[[Connection], bool]:
+        name, message_id = self._consumer(consumer), message.id
+
+        def note(connection: Connection) -> bool:
+            first = self._records.note(connection, name, message_id, self._clock.wall())
+            if first:
+                self._first += 1
+            else:
+                self._repeated += 1
+                self._emit("inbox.repeated", consumer=name, id=message_id)
+            return first
+
+        return note
+
+    async def _prune_for_ever(self, context: AdapterContext) -> None:
+        while True:
+            # Not all instances at once, and not at every start.
+            varied = self._interval * (1 + _JITTER * context.random.uniform(-1, 1))
+            await context.clock.sleep(varied)
+            try:
+                await self.prune()
+                self._trouble = None
+            except Exception as exc:  # noqa: BLE001 - the next round may do better
+                text = f"pruning failed: {exc}"
+                log.warning("inbox: %s", text)
+                since = self._trouble.since if self._trouble else context.clock.wall()
+                self._trouble = Health(status="degraded", detail=text, since=since)
+
+    def _emit(self, event: str, **fields: object) -> None:
+        if self._context is not None:
+            self._context.emit(event, **fields)

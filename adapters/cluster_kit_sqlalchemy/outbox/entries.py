@@ -1,0 +1,144 @@
+"""Messages as rows, and rows as messages."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from cluster_kit.broadcast import Audience, Broadcast
+from cluster_kit.errors import DecodeError
+from cluster_kit.message import Envelope
+from cluster_kit.names import QueueName, check_name
+from cluster_kit_sqlalchemy.tables import LANES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Kind = Literal["task", "sync", "pubsub"]
+"""What a message is: a task of the event queue, or a broadcast of one of two realms."""
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A message in the outbox.
+
+    Attributes:
+        position: of its row, by which messages of a key are ordered.
+        key: what it is ordered with.
+        kind: what it is.
+        channel: name without prefix.
+        id: message id.
+        created_at: seconds since 1970.
+        attempts: to send it that failed.
+        columns: of its row.
+    """
+
+    position: int
+    key: str
+    kind: Kind
+    channel: str
+    id: str
+    created_at: float
+    attempts: int
+    columns: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Any]) -> Entry:
+        """Return the entry of a row."""
+        named = (name for name in cls.__dataclass_fields__ if name != "columns")
+        shown = {name: columns[name] for name in named}
+        return cls(**shown, columns=columns)
+
+    def task(self, app: str, now: float) -> tuple[Envelope, float]:
+        """Return the task and the seconds it is still to be delayed.
+
+        Raises:
+            DecodeError: somebody else wrote the row.
+        """
+        columns, options = self.columns, self._options()
+        envelope = Envelope(
+            queue=QueueName(None if options.get("shared") else app, self.channel),
+            id=self.id,
+            body=bytes(columns["body"]),
+            content_type=columns["content_type"],
+            published_at=self.created_at,
+            max_retries=options.get("max_retries"),
+            timeout=options.get("timeout"),
+            expires_at=options.get("expires_at"),
+            origin=columns["origin"],
+            headers=options.get("headers") or {},
+        )
+        due_at = columns["due_at"]
+        return envelope, 0.0 if due_at is None else max(0.0, due_at - now)
+
+    def broadcast(self) -> Broadcast:
+        """Return the broadcast. Raises as `task`."""
+        columns = self.columns
+        try:
+            audience = Audience(self._options().get("audience", Audience.OTHERS))
+        except ValueError as exc:
+            raise DecodeError(f"outbox row {self.position}: {exc}") from exc
+        return Broadcast(
+            realm=self.kind,
+            channel=self.channel,
+            id=self.id,
+            body=bytes(columns["body"]),
+            content_type=columns["content_type"],
+            published_at=self.created_at,
+            origin=columns["origin"],
+            audience=audience,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        options: object = self.columns["options"]
+        if not isinstance(options, dict):
+            raise DecodeError(f"outbox row {self.position}: options are no object")
+        return cast("dict[str, Any]", options)
+
+
+def task_row(app: str, envelope: Envelope, delay: float, key: str | None) -> Row:
+    """Return the row of a task."""
+    options = {
+        "shared": envelope.queue.app is None or None,
+        "max_retries": envelope.max_retries,
+        "timeout": envelope.timeout,
+        "expires_at": envelope.expires_at,
+        "headers": dict(envelope.headers) or None,
+    }
+    created = envelope.published_at or 0.0
+    return {
+        **_common(app, "task", envelope, envelope.queue.channel, key),
+        "due_at": created + delay if delay else None,
+        "options": {name: value for name, value in options.items() if value is not None},
+    }
+
+
+def broadcast_row(app: str, kind: Kind, broadcast: Broadcast, key: str | None) -> Row:
+    """Return the row of a broadcast."""
+    return {
+        **_common(app, kind, broadcast, broadcast.channel, key),
+        "due_at": None,
+        "options": {"audience": broadcast.audience.value},
+    }
+
+
+def _common(
+    app: str, kind: Kind, message: Envelope | Broadcast, channel: str, key: str | None
+) -> Row:
+    # No key of a caller's has a space in it.
+    ordered_with = f"{kind} {channel}" if key is None else check_name("key", key)
+    return {
+        "app": app,
+        "lane": zlib.crc32(ordered_with.encode()) % LANES,
+        "key": ordered_with,
+        "id": message.id,
+        "kind": kind,
+        "channel": channel,
+        "body": message.body,
+        "content_type": message.content_type,
+        "origin": message.origin,
+        "created_at": message.published_at,
+    }

@@ -1,0 +1,263 @@
+"""The front of the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Unpack
+
+from sqlalchemy import MetaData
+
+from cluster_kit.checks import whole_number
+from cluster_kit.clock import MAX_WAIT, SystemClock, seconds
+from cluster_kit.ports import Health
+from cluster_kit.retry import RetryPolicy
+from cluster_kit_sqlalchemy.outbox.blocking import BlockingOutbox
+from cluster_kit_sqlalchemy.outbox.reports import FailedMessage, OutboxStats
+from cluster_kit_sqlalchemy.outbox.store import Store
+from cluster_kit_sqlalchemy.outbox.writing import Writer
+from cluster_kit_sqlalchemy.relay.loop import Relay, Terms
+from cluster_kit_sqlalchemy.relay.turns import turns_for
+from cluster_kit_sqlalchemy.tables import outbox_table
+from cluster_kit_sqlalchemy.transactional import check_engine, within
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from cluster_kit.clock import Duration
+    from cluster_kit.ports import AdapterContext, Extensible, TaskOptions
+    from cluster_kit_sqlalchemy.outbox.writing import Audience
+    from cluster_kit_sqlalchemy.transactional import AsyncTransaction
+
+_RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
+_MAX_BATCH = 1_000
+
+
+class Outbox:
+    """Messages as rows of your transaction: sent if, and only if, it is committed.
+
+    What is committed is sent at least once, under the message id that was known at the call, and
+    in order as far as the key is the same; by this instance or any other that has a relay.
+
+    Args:
+        cluster: whose messages these are. The relay starts and stops with it.
+        engine: of the database, for the relay: PostgreSQL, or SQLite in a file.
+        table: as `outbox_table` makes it; by default under its default name.
+        relay: whether this instance sends; at least one has to.
+        batch_size: most messages of one turn, and so most repeats after a crash. Up to 1,000.
+        poll_interval: seconds between two looks when nothing wakes the relay.
+        retry: when a message that was refused is tried again, its key waiting. Defaults to
+            delays from 1 s to 60 s.
+        max_retries: after the first attempt, before a message is given up and kept as failed.
+            While there is no connection, nothing counts as an attempt.
+        listen: have PostgreSQL tell relays of what processes without a relay have stored. It
+            costs a connection for each relay, and needs asyncpg; else polling has to do.
+        stop_grace: seconds a turn under way has to end when the cluster stops.
+
+    Raises:
+        ConfigurationError: an option is wrong, the cluster runs already or has an outbox, or the
+            database is none of these.
+
+    Attributes:
+        table: where the messages are.
+        blocking: the same methods for sessions and connections that block.
+    """
+
+    def __init__(  # noqa: PLR0913 - the options are the interface
+        self,
+        cluster: Extensible,
+        engine: AsyncEngine,
+        *,
+        table: Table | None = None,
+        relay: bool = True,
+        batch_size: int = 100,
+        poll_interval: Duration = 1.0,
+        retry: RetryPolicy = _RETRY,
+        max_retries: int = 10,
+        listen: bool = True,
+        stop_grace: Duration = 10.0,
+    ) -> None:
+        check_engine(engine)
+        self.table: Table = outbox_table(MetaData()) if table is None else table
+        self._terms = Terms(
+            batch_size=whole_number("batch_size", batch_size, least=1, most=_MAX_BATCH),
+            poll_interval=seconds("poll_interval", poll_interval, zero=False, limit=MAX_WAIT),
+            retry=retry,
+            max_retries=whole_number("max_retries", max_retries),
+            listen=listen,
+            stop_grace=seconds("stop_grace", stop_grace, limit=MAX_WAIT),
+        )
+        self._engine = engine
+        self._outlets = cluster.outlets
+        self._relays = relay
+        self._relay: Relay | None = None
+        self._clock = SystemClock()
+        self._store = Store(self.table, self._outlets.app)
+        if relay:
+            turns_for(engine, self._store)
+        self._writer = Writer(self._outlets, self._store, self._wake, self._tells)
+        self.blocking: BlockingOutbox = BlockingOutbox(self._writer, self.table)
+        cluster.extend(self)
+
+    # --- publishing ----------------------------------------------------------------------
+
+    async def publish(
+        self,
+        transaction: AsyncTransaction,
+        channel: str,
+        payload: object,
+        *,
+        key: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> str:
+        """Store a task with your transaction, and return its id. Legal before start.
+
+        Args:
+            transaction: an `AsyncSession` or `AsyncConnection`; its transaction begins where it
+                has not. For others see `blocking`.
+            channel: name without the app's prefix.
+            payload: anything JSON has, or a pydantic model.
+            key: what is published under one key is sent in order, one after the other; by
+                default that is all tasks of the channel. Syntax as of channels.
+            options: as of `EventQueue.publish`. `ttl` and `delay` count from this call.
+
+        Raises:
+            TypeError: `transaction` is of no such kind.
+            ConfigurationError: a name or an option is wrong; or the connection is in autocommit.
+            EncodeError: payload or headers cannot travel.
+            MessageTooLargeError: over a limit of the event queue.
+            SQLAlchemyError: of the database.
+        """
+        row = self._writer.task(channel, payload, key, **options)
+        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+
+    async def publish_many(
+        self,
+        transaction: AsyncTransaction,
+        channel: str,
+        payloads: Iterable[object],
+        *,
+        key: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> list[str]:
+        """Store many tasks with your transaction, and return their ids in order.
+
+        As `publish`; there is no `message_id` among the options. All are checked before one is
+        stored.
+        """
+        rows = self._writer.tasks(channel, payloads, key, **options)
+        return await within(transaction, self.table, self._writer.insert(rows))
+
+    async def send_sync_message(
+        self,
+        transaction: AsyncTransaction,
+        channel: str,
+        message: object,
+        *,
+        key: str | None = None,
+        **to: Unpack[Audience],
+    ) -> str:
+        """Store a sync message with your transaction, and return its id. Legal before start.
+
+        Args:
+            transaction: as of `publish`.
+            channel: that of `SyncMessageManager.publish`; a plugin's is its name.
+            message: anything JSON has, null included, or a pydantic model.
+            key: as of `publish`; by default that is all sync messages of the channel.
+            to: `skip_self` and `only_self`, as of `SyncMessageManager.publish`; `self` is this
+                instance, whichever sends it.
+
+        Raises:
+            Exception: as `publish`.
+        """
+        row = self._writer.broadcast("sync", channel, message, key, **to)
+        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+
+    async def broadcast(
+        self,
+        transaction: AsyncTransaction,
+        channel: str,
+        message: object,
+        *,
+        key: str | None = None,
+        **to: Unpack[Audience],
+    ) -> str:
+        """Store a message of publish and subscribe with your transaction; return its id.
+
+        As `send_sync_message`, for subscriptions of `PubSubManager`.
+        """
+        row = self._writer.broadcast("pubsub", channel, message, key, **to)
+        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+
+    # --- looking after it ----------------------------------------------------------------
+
+    async def stats(self) -> OutboxStats:
+        """Count what is there, in the database, and what this instance has done."""
+        async with self._engine.connect() as connection:
+            depth = await self._store.depth(connection)
+        oldest = None if depth.oldest is None else max(0.0, self._clock.wall() - depth.oldest)
+        relay = self._relay
+        return OutboxStats(
+            pending=depth.pending,
+            failed=depth.failed,
+            oldest=oldest,
+            sent=relay.sent if relay else 0,
+            refused=relay.refused if relay else 0,
+            lag=relay.lag if relay else None,
+        )
+
+    async def failed(self, limit: int = 100) -> list[FailedMessage]:
+        """Return messages that were given up, oldest first."""
+        most = whole_number("limit", limit, least=1)
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(self._store.failed(most))
+            return [FailedMessage.of(row) for row in rows.mappings()]
+
+    async def replay(self, ids: Sequence[str] | None = None) -> int:
+        """Have messages that were given up tried again, by default all; return how many.
+
+        Where their keys have gone on meanwhile, they come late.
+        """
+        async with self._engine.begin() as connection:
+            count = await self._store.replay(connection, ids)
+        self._wake()
+        return count
+
+    async def discard(self, ids: Sequence[str] | None = None) -> int:
+        """Delete messages that were given up, by default all; return how many."""
+        async with self._engine.begin() as connection:
+            return await self._store.discard(connection, ids)
+
+    # --- life, led by Cluster ------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What `Cluster.health` calls it."""
+        return "outbox"
+
+    async def start(self, context: AdapterContext) -> None:
+        """Begin to relay. A database that is away or lacks the table is waited for."""
+        if self._relays:
+            self._relay = Relay(self._engine, self._store, self._outlets, self._terms, context)
+            self._relay.start()
+
+    async def stop(self) -> None:
+        """End relaying; the turn under way may end well. Messages can still be stored."""
+        if self._relay is not None:
+            await self._relay.stop()
+
+    def health(self) -> Health:
+        """Return the state as known now."""
+        if self._relay is None:
+            return Health(status="ok", detail="no relay here", since=self._clock.wall())
+        return self._relay.health()
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self._relay is not None:
+            self._relay.wake()
+
+    def _tells(self) -> bool:
+        """Whether nobody here hears of a commit: a notification makes commits wait in line."""
+        return self._terms.listen and (self._relay is None or not self._relay.running)

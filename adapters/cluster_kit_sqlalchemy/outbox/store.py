@@ -1,0 +1,174 @@
+"""What is asked of, and done to, the rows of one application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, insert, select, update
+
+from cluster_kit_sqlalchemy.outbox.entries import Entry
+from cluster_kit_sqlalchemy.tables import LANES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from cluster_kit_sqlalchemy.outbox.entries import Row
+
+MAX_ERROR = 2_000
+"""Longest error text that is kept, characters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How much there is.
+
+    Attributes:
+        pending: messages to be sent.
+        failed: messages given up.
+        oldest: when the oldest pending one was published, seconds since 1970; None without any.
+    """
+
+    pending: int
+    failed: int
+    oldest: float | None
+
+
+class Store:
+    """The rows of one application in one table.
+
+    Args:
+        table: as `outbox_table` makes it.
+        app: name of the application.
+    """
+
+    def __init__(self, table: Table, app: str) -> None:
+        self.table = table
+        self.app = app
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Add messages, in their order."""
+        connection.execute(insert(self.table), rows)
+
+    # --- for relays ----------------------------------------------------------------------
+
+    async def heads(self, connection: AsyncConnection, now: float) -> list[int]:
+        """Return the lanes that have something to be sent, that with the oldest first."""
+        # One look into the index for each: to search for distinct lanes would read all rows.
+        looks = [self._head(lane, now).label(f"lane_{lane}") for lane in range(LANES)]
+        [heads] = (await connection.execute(select(*looks))).all()
+        found = [(head, lane) for lane, head in enumerate(heads) if head is not None]
+        return [lane for _, lane in sorted(found)]
+
+    def _head(self, lane: int, now: float) -> ScalarSelect[Any]:
+        position = self.table.c.position
+        due = select(position).where(*self._due(lane, now)).order_by(position).limit(1)
+        return due.scalar_subquery()
+
+    async def batch(
+        self, connection: AsyncConnection, lanes: Iterable[int], limit: int, now: float
+    ) -> list[Entry]:
+        """Return at most `limit` messages of each lane, in order, but for keys that wait."""
+        found: list[Entry] = []
+        for lane in lanes:
+            due = select(self.table).where(*self._due(lane, now))
+            rows = await connection.execute(due.order_by(self.table.c.position).limit(limit))
+            found += [Entry.of(dict(row)) for row in rows.mappings()]
+        return found
+
+    async def remove(self, connection: AsyncConnection, positions: Sequence[int]) -> None:
+        """Forget what was sent."""
+        if positions:
+            gone = self.table.c.position.in_(positions)
+            await connection.execute(delete(self.table).where(gone))
+
+    async def postpone(
+        self, connection: AsyncConnection, entry: Entry, retry_at: float, error: str
+    ) -> None:
+        """Note a failed attempt; its key waits until `retry_at`."""
+        await self._change(
+            connection,
+            [entry.position],
+            attempts=entry.attempts + 1,
+            retry_at=retry_at,
+            error=error[:MAX_ERROR],
+        )
+
+    async def give_up(
+        self, connection: AsyncConnection, entry: Entry, now: float, error: str
+    ) -> None:
+        """Note the last attempt: its key waits no more, the message stays as failed."""
+        await self._change(
+            connection,
+            [entry.position],
+            attempts=entry.attempts + 1,
+            retry_at=None,
+            failed=True,
+            failed_at=now,
+            error=error[:MAX_ERROR],
+        )
+
+    async def depth(self, connection: AsyncConnection) -> Depth:
+        """Count. Reads the index of all that is pending."""
+        c = self.table.c
+        pending = await self._count(connection, failed=False)
+        failed = await self._count(connection, failed=True)
+        # By position, not by time: positions are indexed.
+        first = [self._due(lane, None) for lane in range(LANES)]
+        looks = [
+            select(c.created_at).where(*due).order_by(c.position).limit(1).scalar_subquery()
+            for due in first
+        ]
+        [times] = (await connection.execute(select(*looks))).all() if pending else [()]
+        oldest = min((time for time in times if time is not None), default=None)
+        return Depth(pending=pending, failed=failed, oldest=oldest)
+
+    # --- for people ----------------------------------------------------------------------
+
+    def failed(self, limit: int) -> Select[Any]:
+        """Select the oldest messages that were given up."""
+        c = self.table.c
+        return select(self.table).where(*self._failed()).order_by(c.position).limit(limit)
+
+    async def replay(self, connection: AsyncConnection, ids: Sequence[str] | None) -> int:
+        """Have messages that were given up tried again; return how many."""
+        statement = update(self.table).where(*self._failed(ids))
+        fresh = statement.values(failed=False, failed_at=None, attempts=0, retry_at=None)
+        return (await connection.execute(fresh)).rowcount
+
+    async def discard(self, connection: AsyncConnection, ids: Sequence[str] | None) -> int:
+        """Forget messages that were given up; return how many."""
+        return (await connection.execute(delete(self.table).where(*self._failed(ids)))).rowcount
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _due(self, lane: int, now: float | None) -> list[ColumnElement[bool]]:
+        """Return what makes a row of a lane due; without `now`, whatever its key waits for."""
+        c = self.table.c
+        own = [c.app == self.app, c.lane == lane, c.failed.is_(False)]
+        if now is None:
+            return own
+        other = self.table.alias()
+        waits = select(other.c.key).where(
+            other.c.app == self.app, other.c.lane == lane, other.c.retry_at > now
+        )
+        return [*own, c.key.not_in(waits)]
+
+    def _failed(self, ids: Sequence[str] | None = None) -> list[ColumnElement[bool]]:
+        c = self.table.c
+        own = [c.app == self.app, c.failed.is_(True)]
+        return own if ids is None else [*own, c.id.in_(ids)]
+
+    async def _count(self, connection: AsyncConnection, *, failed: bool) -> int:
+        c = self.table.c
+        counted = select(func.count()).where(c.app == self.app, c.failed.is_(failed))
+        return (await connection.execute(counted)).scalar_one()
+
+    async def _change(
+        self, connection: AsyncConnection, positions: Sequence[int], **values: object
+    ) -> None:
+        found = self.table.c.position.in_(positions)
+        await connection.execute(update(self.table).where(found).values(**values))

@@ -1,0 +1,97 @@
+"""Puts messages into the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from cluster_kit.errors import ConfigurationError, EncodeError
+from cluster_kit_sqlalchemy.outbox.entries import broadcast_row, task_row
+from cluster_kit_sqlalchemy.relay.bell import Commits
+from cluster_kit_sqlalchemy.relay.listening import notify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from cluster_kit.ports import Outlets, TaskOptions
+    from cluster_kit_sqlalchemy.outbox.entries import Row
+    from cluster_kit_sqlalchemy.outbox.store import Store
+
+Realm = Literal["sync", "pubsub"]
+"""Which of the two a broadcast belongs to."""
+
+
+class Audience(TypedDict, total=False):
+    """Whom a broadcast is for; see `PubSubManager.publish`."""
+
+    skip_self: bool | None
+    only_self: bool
+
+
+class Writer:
+    """Makes rows of messages, and inserts them.
+
+    Args:
+        outlets: makes the messages.
+        store: takes them.
+        wake: called when what was inserted is being committed.
+        tells: whether the database is to tell other processes.
+    """
+
+    def __init__(
+        self, outlets: Outlets, store: Store, wake: Callable[[], None], tells: Callable[[], bool]
+    ) -> None:
+        self._outlets = outlets
+        self._store = store
+        self._commits = Commits(wake)
+        self._tells = tells
+
+    def task(
+        self, channel: str, payload: object, key: str | None, **options: Unpack[TaskOptions]
+    ) -> Row:
+        """Return the row of a task. Raises as `TaskOutlet.prepare`."""
+        envelope, delay = self._outlets.tasks.prepare(channel, payload, **options)
+        return task_row(self._outlets.app, envelope, delay, key)
+
+    def tasks(
+        self,
+        channel: str,
+        payloads: Iterable[object],
+        key: str | None,
+        **options: Unpack[TaskOptions],
+    ) -> list[Row]:
+        """Return the rows of many tasks; the error says which one it is about."""
+        if isinstance(payloads, str | bytes | Mapping):
+            kind = "mapping" if isinstance(payloads, Mapping) else "text"
+            raise ConfigurationError(f"payloads must be a list of payloads, not one {kind}")
+        if options.get("message_id") is not None:
+            raise ConfigurationError("message_id names one message; many have one each")
+        rows: list[Row] = []
+        for index, payload in enumerate(payloads):
+            try:
+                rows.append(self.task(channel, payload, key, **options))
+            except EncodeError as exc:
+                raise EncodeError(f"payloads[{index}]: {exc}") from exc
+        return rows
+
+    def broadcast(
+        self, kind: Realm, channel: str, message: object, key: str | None, **to: Unpack[Audience]
+    ) -> Row:
+        """Return the row of a broadcast. Raises as `BroadcastOutlet.prepare`."""
+        realm = self._outlets.sync_messages if kind == "sync" else self._outlets.pubsub
+        return broadcast_row(self._outlets.app, kind, realm.prepare(channel, message, **to), key)
+
+    def insert(self, rows: Sequence[Row]) -> Callable[[Connection], list[str]]:
+        """Return what inserts rows through a connection and returns their message ids."""
+
+        def work(connection: Connection) -> list[str]:
+            if rows:
+                self._store.insert(connection, rows)
+                self._commits.expect(connection)
+                if self._tells():
+                    notify(connection, self._store)
+            return [str(row["id"]) for row in rows]
+
+        return work

@@ -1,0 +1,98 @@
+"""Sends messages: those of a key one after the other, keys side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import ConnectError, ConnectionLost, NotStartedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from cluster_kit.ports import AdapterContext, Outlets
+    from cluster_kit_sqlalchemy.outbox.entries import Entry
+
+_OUTAGES = (ConnectionLost, ConnectError, NotStartedError)
+"""Errors that say nothing about the message."""
+
+
+@dataclass(slots=True)
+class Results:
+    """What became of messages. Of those in none of these, none was tried.
+
+    Attributes:
+        sent: confirmed, in their order.
+        refused: each with its error; what its key has behind it was not tried.
+        outage: why nothing can be sent now.
+    """
+
+    sent: list[Entry] = field(default_factory=list["Entry"])
+    refused: list[tuple[Entry, Exception]] = field(default_factory=list[tuple["Entry", Exception]])
+    outage: Exception | None = None
+
+
+class Delivery:
+    """Sends through the outlets of an instance.
+
+    Args:
+        outlets: of the instance.
+        context: of the instance.
+        ending: whether nothing new is to be begun.
+    """
+
+    def __init__(
+        self, outlets: Outlets, context: AdapterContext, ending: Callable[[], bool]
+    ) -> None:
+        self._outlets = outlets
+        self._context = context
+        self._ending = ending
+
+    async def deliver(self, entries: Iterable[Entry]) -> Results:
+        """Send, in the order given as far as the key is the same.
+
+        The next of a key is sent when the one before it is confirmed: were both under way, a
+        refusal of the first would change their order.
+        """
+        chains: dict[str, list[Entry]] = {}
+        for entry in entries:
+            chains.setdefault(entry.key, []).append(entry)
+        results = Results()
+        tasks = [
+            self._context.tasks.spawn(self._send_all(chain, results), name=f"outbox of {key}")
+            for key, chain in chains.items()
+        ]
+        if not tasks:
+            return results
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            raise
+        return results
+
+    async def _send_all(self, chain: Sequence[Entry], results: Results) -> None:
+        for entry in chain:
+            if self._ending() or results.outage is not None:
+                return
+            try:
+                await self._send(entry)
+            except _OUTAGES as exc:
+                results.outage = exc
+                return
+            except Exception as exc:  # noqa: BLE001 - kept with the message, which is not lost
+                results.refused.append((entry, exc))
+                return
+            results.sent.append(entry)
+
+    async def _send(self, entry: Entry) -> None:
+        outlets = self._outlets
+        if entry.kind == "task":
+            envelope, delay = entry.task(outlets.app, self._context.clock.wall())
+            await outlets.tasks.send(envelope, delay)
+            return
+        realm = outlets.sync_messages if entry.kind == "sync" else outlets.pubsub
+        await realm.send(entry.broadcast())

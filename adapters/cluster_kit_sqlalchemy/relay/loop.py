@@ -1,0 +1,237 @@
+"""The relay of one instance: turn after turn, through losses of database and broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from cluster_kit.ports import Health
+from cluster_kit_sqlalchemy.relay.bell import Bell
+from cluster_kit_sqlalchemy.relay.delivery import Delivery
+from cluster_kit_sqlalchemy.relay.listening import listen
+from cluster_kit_sqlalchemy.relay.settling import Settler
+from cluster_kit_sqlalchemy.relay.turns import DATABASE_SECONDS, Work, turns_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from cluster_kit.ports import AdapterContext, HealthStatus, Outlets
+    from cluster_kit.retry import RetryPolicy
+    from cluster_kit_sqlalchemy.outbox.store import Depth, Store
+    from cluster_kit_sqlalchemy.relay.delivery import Results
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY = 15.0
+"""Seconds between two counts of what is in the outbox."""
+
+_SOON = 1.0
+_LOOK_AGAIN = (0.005, 0.02, 0.1, 0.3)  # after a bell, which may come before the commit is done
+_BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_JITTER = 0.2
+_EXPECTED = (SQLAlchemyError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a relay works. Durations are seconds.
+
+    Attributes:
+        batch_size: most messages of one turn.
+        poll_interval: between two looks when nothing wakes it.
+        retry: when a refused message is tried again.
+        max_retries: after the first attempt, before it is given up.
+        listen: whether it is woken by other processes, where the database can.
+        stop_grace: what a turn under way may take when the cluster stops.
+    """
+
+    batch_size: int
+    poll_interval: float
+    retry: RetryPolicy
+    max_retries: int
+    listen: bool
+    stop_grace: float
+
+
+class Relay:
+    """Sends what is in an outbox, as long as it runs.
+
+    Args:
+        engine: of the database.
+        store: has the messages.
+        outlets: sends them.
+        terms: how.
+        context: of the instance.
+
+    Attributes:
+        sent: messages sent since it was made.
+        refused: attempts that failed since it was made.
+        lag: seconds from the publishing to the sending of the last message; None before it.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        store: Store,
+        outlets: Outlets,
+        terms: Terms,
+        context: AdapterContext,
+    ) -> None:
+        self.sent: int = 0
+        self.refused: int = 0
+        self.lag: float | None = None
+        self._engine = engine
+        self._store = store
+        self._terms = terms
+        self._context = context
+        self._turns = turns_for(engine, store)
+        self._bell = Bell()
+        self._ending = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._troubles = 0
+        self._counted_at: float | None = None
+        self._count_soon = False
+        self._health: dict[str, Health] = {}
+        self._since = context.clock.wall()
+        self._work = Work(
+            engine=engine,
+            store=store,
+            batch_size=terms.batch_size,
+            context=context,
+            settler=Settler(store, terms.retry, terms.max_retries, context),
+            deliver=Delivery(outlets, context, lambda: self._ending).deliver,
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        spawn = self._context.tasks.spawn
+        self._tasks = [spawn(self._run(), name="outbox relay")]
+        if self._terms.listen:
+            listening = listen(self._engine, self._store, self._bell.ring, self._context.clock)
+            self._tasks.append(spawn(listening, name="outbox listener"))
+
+    async def stop(self) -> None:
+        """End: what is under way may end well for `stop_grace` seconds."""
+        self._ending = True
+        self._bell.ring()
+        tasks, self._tasks = self._tasks, []
+        for listener in tasks[1:]:
+            listener.cancel()
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self._terms.stop_grace)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    @property
+    def running(self) -> bool:
+        """Whether it sends what is stored from now on."""
+        return bool(self._tasks) and not self._ending
+
+    def wake(self) -> None:
+        """Have it look soon. From any thread."""
+        self._bell.ring()
+
+    def health(self) -> Health:
+        """Return the state as known now: the worst there is."""
+        for part in ("database", "broker", "failed"):
+            if (found := self._health.get(part)) is not None:
+                return found
+        return Health(status="ok", detail="relaying", since=self._since)
+
+    # --- inside --------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        waits = self._idle_waits()
+        while not self._ending:
+            try:
+                results = await self._turns.take(self._work)
+                self._note(results)
+                await self._count_when_due()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, what is stored must be sent
+                await self._bear(exc)
+                continue
+            self._troubles = 0 if results.outage is None else self._troubles
+            self._set("database", "")
+            if results.outage is not None:
+                await self._pause()
+            elif results.sent:
+                waits = self._idle_waits()
+            elif await self._bell.wait(next(waits)):
+                waits = self._idle_waits(woken=True)
+
+    def _idle_waits(self, *, woken: bool = False) -> Iterator[float]:
+        """Yield how long to wait while there is nothing to be sent."""
+        return chain(_LOOK_AGAIN if woken else (), (self._poll() for _ in repeat(None)))
+
+    def _poll(self) -> float:
+        return self._terms.poll_interval * (1 + _JITTER * self._context.random.uniform(-1, 1))
+
+    def _note(self, results: Results) -> None:
+        self.sent += len(results.sent)
+        self.refused += len(results.refused)
+        if results.sent:
+            self.lag = self._context.clock.wall() - results.sent[-1].created_at
+        outage = results.outage
+        self._set("broker", "" if outage is None else f"nothing can be sent: {outage}")
+        self._count_soon = self._count_soon or bool(results.refused)  # some may be given up
+
+    async def _bear(self, error: Exception) -> None:
+        """Report what went wrong in the database, and wait."""
+        first = "database" not in self._health
+        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        self._set("database", f"the database failed: {text}", "down")
+        if first:
+            unexpected = None if isinstance(error, _EXPECTED) else error
+            log.warning("outbox relay: %s; trying again", text, exc_info=unexpected)
+            self._context.emit("outbox.database_lost", error=text)
+        await self._pause()
+
+    async def _pause(self) -> None:
+        delay = _BACKOFF[min(self._troubles, len(_BACKOFF) - 1)]
+        self._troubles += 1
+        varied = delay * (1 + _JITTER * self._context.random.uniform(-1, 1))
+        until = self._context.clock.monotonic() + varied
+        # Messages go on being stored meanwhile; only a stop ends the wait.
+        while not self._ending and (left := until - self._context.clock.monotonic()) > 0:
+            await self._bell.wait(left)
+
+    def _set(self, part: str, detail: str, status: HealthStatus = "degraded") -> None:
+        if not detail:
+            if self._health.pop(part, None) is not None and part == "database":
+                self._context.emit("outbox.database_back")
+            return
+        known = self._health.get(part)
+        since = self._context.clock.wall() if known is None else known.since
+        self._health[part] = Health(status=status, detail=detail, since=since)
+
+    async def _count_when_due(self) -> None:
+        now = self._context.clock.monotonic()
+        wait = _SOON if self._count_soon else REPORT_EVERY
+        if self._counted_at is not None and now < self._counted_at + wait:
+            return
+        # Also where it fails: sending matters more.
+        self._counted_at, self._count_soon = now, False
+        async with asyncio.timeout(DATABASE_SECONDS), self._engine.connect() as connection:
+            depth = await self._store.depth(connection)
+        self._report(depth)
+
+    def _report(self, depth: Depth) -> None:
+        wall = self._context.clock.wall()
+        self._set("failed", f"{depth.failed} messages are given up" if depth.failed else "")
+        self._context.emit(
+            "outbox.depth",
+            pending=depth.pending,
+            failed=depth.failed,
+            oldest=None if depth.oldest is None else max(0.0, wall - depth.oldest),
+            lag=self.lag,
+        )

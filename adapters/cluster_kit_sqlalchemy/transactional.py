@@ -1,0 +1,83 @@
+"""Work within the caller's transaction, of whatever kind its session or connection is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from cluster_kit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Table
+
+AsyncTransaction = AsyncSession | AsyncConnection
+"""Where a caller on the event loop has its transaction."""
+
+BlockingTransaction = Session | Connection
+"""Where a caller in a thread, or in `AsyncSession.run_sync`, has its transaction."""
+
+T = TypeVar("T")
+
+
+def check_engine(engine: object) -> None:
+    """Raise `ConfigurationError` for what is no `AsyncEngine`."""
+    if not isinstance(engine, AsyncEngine):
+        kind = type(engine).__name__
+        raise ConfigurationError(f"engine must be an AsyncEngine, not {kind}")
+
+
+async def within(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
+    """Return what `work` returns, given the connection on which the transaction is.
+
+    Args:
+        transaction: an `AsyncTransaction`; one that has not begun begins.
+        table: by which a session with several databases chooses.
+        work: blocks.
+
+    Raises:
+        TypeError: `transaction` cannot be awaited.
+        ConfigurationError: it commits each statement by itself.
+    """
+    if isinstance(transaction, AsyncSession):
+        return await transaction.run_sync(within_blocking, table, work)
+    if isinstance(transaction, AsyncConnection):
+        return await transaction.run_sync(within_blocking, table, work)
+    raise TypeError(_wrong(transaction, "an AsyncSession or AsyncConnection"))
+
+
+def within_blocking(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
+    """As `within`, for a `BlockingTransaction`."""
+    if isinstance(transaction, Session):
+        connection = transaction.connection(bind_arguments={"clause": table})
+    elif isinstance(transaction, Connection):
+        connection = transaction
+    else:
+        raise TypeError(_wrong(transaction, "a Session or Connection"))
+    if _commits_by_itself(connection):
+        text = "the connection is in AUTOCOMMIT mode: there is no transaction to be part of"
+        raise ConfigurationError(text)
+    return work(connection)
+
+
+def _commits_by_itself(connection: Connection) -> bool:
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return True
+    detect = getattr(connection.dialect, "detect_autocommit_setting", None)
+    # Not on SQLite: there, who begins transactions by an event of the pool looks the same.
+    if detect is None or connection.dialect.name == "sqlite":
+        return False
+    return bool(detect(connection.connection.dbapi_connection))
+
+
+def _wrong(transaction: object, wanted: str) -> str:
+    hint = ""
+    if isinstance(transaction, AsyncTransaction):
+        hint = "; without .blocking there is a method for it"
+    elif isinstance(transaction, BlockingTransaction):
+        hint = "; outbox.blocking has a method for it"
+    return f"the transaction must be that of {wanted}, not {type(transaction).__name__}{hint}"

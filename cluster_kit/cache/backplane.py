@@ -1,0 +1,146 @@
+"""How instances tell each other what they invalidated."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from cluster_kit.cache.changes import Change, Unsent, from_message
+from cluster_kit.errors import ClusterKitError, ConnectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cluster_kit.pubsub import PubSubManager
+
+log = logging.getLogger(__name__)
+
+RECOVERY = 2.5
+"""Seconds after the link is back within which missed messages are told, see `on_gap`."""
+
+
+class Hearing(Protocol):
+    """The cache, as its backplane sees it."""
+
+    def heard(self, change: Change) -> None:
+        """Another instance has invalidated something."""
+        ...
+
+    def missed(self, reason: str) -> None:
+        """Others may have invalidated anything."""
+        ...
+
+
+class Backplane:
+    """Carries the changes of one cache to other instances, and theirs to it.
+
+    It is live as long as the link to the broker is known to work. What could not be told is kept
+    and told when it is live again.
+
+    Args:
+        pubsub: of the caches.
+        channel: of this cache.
+        linked: whether the link to the broker works now, as far as known.
+        monotonic: the time.
+
+    Attributes:
+        live: whether invalidations of others arrive, as far as known.
+        unsent: what others are still to be told.
+    """
+
+    def __init__(
+        self,
+        pubsub: PubSubManager,
+        channel: str,
+        linked: Callable[[], bool],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._pubsub = pubsub
+        self._channel = channel
+        self._linked = linked
+        self._monotonic = monotonic
+        self._hearing: Hearing | None = None
+        self._linked_since: float | None = None
+        self._attached = False
+        self._doubted = False
+        self.live: bool = False
+        self.unsent: Unsent = Unsent()
+
+    async def open(self, hearing: Hearing) -> None:
+        """Begin to hear, as soon as the broker lets us.
+
+        Raises:
+            TopologyError: as `PubSubManager.subscribe`.
+        """
+        self._hearing = hearing
+        await self.attach()
+
+    async def attach(self) -> None:
+        """Begin to hear, unless that is done; without a connection it is to be tried again."""
+        if self._attached or self._hearing is None:
+            return
+        try:
+            await self._pubsub.subscribe(self._channel, self._receive, on_gap=self._gap)
+        except ConnectError as exc:
+            log.warning("invalidations on %s are not heard yet: %s", self._channel, exc)
+            self._doubted = True
+            return
+        self._attached = True
+        if self._doubted:  # what was held meanwhile may have been invalidated unheard
+            self._hearing.missed("invalidations are heard from now on")
+        self.live = self._linked()
+
+    async def close(self) -> None:
+        """Hear nothing more."""
+        self._hearing = None
+        self.live = self._attached = False
+        await self._pubsub.unsubscribe(self._channel, self._receive)
+
+    async def tell(self, change: Change) -> bool:
+        """Tell other instances, or keep it for later; return whether they were told."""
+        if self.live:
+            try:
+                await self._pubsub.publish(self._channel, change.message())
+            except ClusterKitError as exc:
+                log.warning("invalidations on %s are put off: %s", self._channel, exc)
+            else:
+                return True
+        self.unsent.add(change)
+        return False
+
+    async def flush(self) -> None:
+        """Tell what was kept, as far as it goes."""
+        for change in tuple(self.unsent.parts(stored=True)):
+            if not self.live:
+                return
+            self.unsent.done(change)
+            if not await self.tell(change):
+                return
+
+    def look(self) -> bool:
+        """Find out whether the link works; return whether `live` changed.
+
+        After a loss it is live again once everything that was missed has been told, which takes
+        at most `RECOVERY` seconds.
+        """
+        if not self._attached or not self._linked():
+            self._linked_since = None
+            changed, self.live = self.live, False
+            return changed
+        if self.live:
+            return False
+        now = self._monotonic()
+        if self._linked_since is None:
+            self._linked_since = now
+        self.live = now - self._linked_since >= RECOVERY
+        return self.live
+
+    async def _receive(self, message: object) -> None:
+        if self._hearing is not None:
+            self._hearing.heard(from_message(message))
+
+    async def _gap(self, channels: list[str]) -> None:
+        del channels  # there is but one
+        if self._hearing is not None:
+            self._hearing.missed("broadcasts were missed")
+        self._linked_since = self._monotonic() - RECOVERY

@@ -1,0 +1,249 @@
+"""A cache, as its users see it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from cluster_kit.cache.changes import Change
+from cluster_kit.cache.objects import Objects
+from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl
+from cluster_kit.cache.values import MISSING
+from cluster_kit.cache.wrapping import Wrapping
+from cluster_kit.errors import CacheUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cluster_kit.cache.engine import Engine
+    from cluster_kit.cache.stats import CacheStats
+    from cluster_kit.clock import Duration
+
+T = TypeVar("T")
+
+
+class Cache(Wrapping):
+    """Values by key, kept in this process, in a store, or both. Got from `Cluster.caches`.
+
+    None, 0, "", False and [] are values as any other; a miss is a miss. A value is what its JSON
+    says, unless the cache was made with ``copy="none"``. A `ttl` is in seconds, above 0; None
+    leaves it to the cache. Keys are 1 to 200 bytes of UTF-8 without spaces, control characters,
+    ``*`` and ``#``. What is wrong of these is a `ConfigurationError`, which is a `ValueError`, on
+    every store alike. A store that does not answer is a miss to who reads, and a
+    `CacheUnavailable` to who writes.
+    """
+
+    # --- single values -------------------------------------------------------------------
+
+    async def get(self, key: str, default: object = None) -> object:
+        """Return a value, or `default` when there is none; `MISSING` tells a miss from None."""
+        entry = self._hot.get(key) if type(key) is str else None
+        if entry is not None and entry.until > self._monotonic():
+            entry.used = True
+            self._quick_hits += 1
+            return entry.value if entry.copier is None else entry.copier()
+        return (await self.mget(key, default=default))[0]
+
+    async def set(
+        self, key: str, value: object, ttl: Duration | None = None, *, tags: Iterable[str] = ()
+    ) -> None:
+        """Store a value, whatever there was.
+
+        Raises:
+            EncodeError: it has no JSON form.
+            MessageTooLargeError: it is larger than the settings or the store allow.
+            CacheUnavailable: the store did not answer; it may be stored.
+        """
+        await self.mset({check_key(key): value}, ttl, tags=tags)
+
+    async def delete(self, key: str) -> bool:
+        """Invalidate a key: no value from before this call is served any more, nor stored.
+
+        Loads that began before are not stored, here or elsewhere. The documentation has a table
+        of how long another instance may still see the old value.
+
+        Returns:
+            Whether there was a value, as far as known.
+
+        Raises:
+            CacheUnavailable: neither the store nor other instances could be told; they will be.
+        """
+        return await self.mdel(key) > 0
+
+    async def ttl(self, key: str) -> float | None:
+        """Return the seconds a value still counts, None for ever.
+
+        Raises:
+            KeyError: there is no value.
+            CacheUnavailable: the store did not answer.
+        """
+        engine = await self._open()
+        return await engine.objects.ttl(check_key(key))
+
+    # --- several values ------------------------------------------------------------------
+
+    async def mget(self, *keys: str, default: object = None) -> list[object]:
+        """Return the values of `keys` in order, `default` for each that is missing."""
+        checked = [check_key(key) for key in keys]
+        engine = await self._open()
+        values = await engine.shelf.fetch(checked) if checked else {}
+        return [values.get(key, default) for key in checked]
+
+    async def mset(
+        self,
+        values: Mapping[str, object],
+        ttl: Duration | None = None,
+        *,
+        tags: Iterable[str] = (),
+    ) -> None:
+        """Store several values, each as `set` does. Raises as it does."""
+        checked = {check_key(key): value for key, value in values.items()}
+        life, names = check_ttl("ttl", ttl), check_tags(tags)
+        engine = await self._open()
+        if not checked:
+            return
+        change = Change(keys=tuple(checked))
+        try:
+            hold = await engine.shelf.put(checked, life, names)
+        except CacheUnavailable:
+            engine.invalidation.forget(change)  # the store may have it, and nobody knows
+            await engine.invalidation.broadcast(change)
+            raise
+        engine.invalidation.forget(change)
+        hold()
+        await engine.invalidation.broadcast(change)
+
+    async def mdel(self, *keys: str) -> int:
+        """Invalidate several keys, each as `delete` does, and return how many had a value."""
+        checked = tuple(dict.fromkeys(check_key(key) for key in keys))
+        engine = await self._open()
+        return await engine.invalidation.apply(Change(keys=checked)) if checked else 0
+
+    async def keys(self) -> list[str]:
+        """Return the keys that have a value, sorted. For people: it looks at every key.
+
+        Raises:
+            ConfigurationError: the store cannot tell.
+            CacheUnavailable: it did not answer.
+        """
+        return await (await self._open()).objects.keys()
+
+    # --- many at once --------------------------------------------------------------------
+
+    async def reset(self) -> None:
+        """Invalidate everything in this cache, counters included, and nothing else.
+
+        It takes one write, however much there is. Raises as `delete`.
+        """
+        await (await self._open()).invalidation.apply(Change(everything=True))
+
+    async def invalidate_tags(self, *tags: str) -> None:
+        """Invalidate all values with any of these tags, as `delete` does. Raises as it does."""
+        names = check_tags(tags)
+        engine = await self._open()
+        if names:
+            await engine.invalidation.apply(Change(tags=names))
+
+    async def invalidate_after_commit(
+        self, transaction: object, *keys: str, tags: Iterable[str] = ()
+    ) -> None:
+        """Invalidate keys and tags once `transaction` is committed; after a rollback never.
+
+        Returns at once. What goes wrong after the commit is told to `Cluster.on_publish_failure`,
+        and is made up for as with `delete`.
+
+        Args:
+            transaction: a session or connection of SQLAlchemy, or an object with
+                ``on_commit(callable)`` or ``after_commit(callable)``.
+            keys: to invalidate.
+            tags: whose values to invalidate.
+
+        Raises:
+            UnknownTransactionError: nobody can tell when `transaction` is committed.
+            ConfigurationError: it cannot be committed, or a name is wrong.
+        """
+        checked = tuple(dict.fromkeys(check_key(key) for key in keys))
+        change = Change(keys=checked, tags=check_tags(tags))
+        await (await self._open()).apply_after_commit(transaction, change)
+
+    # --- values in objects ---------------------------------------------------------------
+
+    async def get_value_in_object(
+        self, key: str, object_key: str, default: object = None
+    ) -> object:
+        """Return what an object that is the value of `key` has under `object_key`.
+
+        Raises:
+            ConfigurationError: the value is no object.
+        """
+        return Objects.look_up(await self.get(check_key(key), MISSING), key, object_key, default)
+
+    async def set_value_in_object(self, key: str, object_key: str, value: object) -> None:
+        """Change one field of an object in one atomic step; its ttl goes on. Makes a missing one.
+
+        Raises:
+            ConfigurationError: the value is no object.
+            CacheUnavailable: the store did not answer; it may be changed.
+        """
+        engine = await self._open()
+        await engine.objects.change(check_key(key), object_key, value)
+
+    async def delete_value_in_object(self, key: str, object_key: str) -> bool:
+        """Remove one field of an object in one atomic step; return whether it was there.
+
+        Raises as `set_value_in_object`.
+        """
+        engine = await self._open()
+        return await engine.objects.change(check_key(key), object_key, MISSING)
+
+    # --- counters ------------------------------------------------------------------------
+
+    async def incr(self, key: str, amount: int = 1, *, ttl: Duration | None = None) -> int:
+        """Add to a counter in one atomic step and return it. Counters are no values: see `count`.
+
+        Args:
+            key: of the counter.
+            amount: from 1 to 2**31.
+            ttl: seconds after its beginning, in which it is not prolonged, that it ends.
+
+        Raises:
+            CacheUnavailable: the store did not answer; it may be counted.
+        """
+        life, checked = check_ttl("ttl", ttl), check_key(key)
+        more = check_amount(amount)
+        return await (await self._open()).counters.increment(checked, more, life)
+
+    async def count(self, key: str) -> int:
+        """Return a counter, 0 where there is none. Raises as `incr`."""
+        return await (await self._open()).counters.count(check_key(key), clear=False)
+
+    async def clear_count(self, key: str) -> int:
+        """Let a counter begin anew, and return what it was. Raises as `incr`."""
+        return await (await self._open()).counters.count(check_key(key), clear=True)
+
+    # --- looking after it ----------------------------------------------------------------
+
+    def stats(self) -> CacheStats:
+        """Return this instance's counters, since the cache was made."""
+        now = replace(self._stats, local_hits=self._stats.local_hits + self._quick_hits)
+        engine = self._engine
+        if engine is not None:
+            now.entries, now.bytes = len(engine.local.entries), engine.local.bytes
+            now.unsent = engine.invalidation.behind
+        return now
+
+    def troubles(self) -> list[str]:
+        """Return what is wrong; empty when all is well."""
+        return [] if self._engine is None else self._engine.troubles()
+
+    # --- life, led by its manager --------------------------------------------------------
+
+    def use(self, engine: Engine | None) -> None:
+        """Work with `engine`, or without one, for the cluster does not run."""
+        self._engine = engine
+        self.look()
+
+    def look(self) -> None:
+        """Let what is held here be handed out at once only as long as it need not be doubted."""
+        engine = self._engine
+        self._hot = engine.local.entries if engine is not None and engine.live else {}

@@ -1,0 +1,68 @@
+"""A store that is connected by its first use, and used by several caches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import ConnectError
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import CacheStore
+    from cluster_kit.supervisor import Supervisor
+
+
+class Connector:
+    """Connects a store once, however many ask; after a failure whoever asks next tries again.
+
+    Args:
+        store: not connected.
+        supervisor: starts the connecting.
+
+    Attributes:
+        store: see there.
+        connected: whether it was connected; from then on it keeps itself so.
+        refused: why it could not be connected the last time; empty when it was not tried.
+    """
+
+    def __init__(self, store: CacheStore, supervisor: Supervisor) -> None:
+        self.store: CacheStore = store
+        self._supervisor = supervisor
+        self._connecting: asyncio.Task[None] | None = None
+        self._error: ConnectError | None = None
+        self.connected: bool = False
+        self.refused: str = ""
+
+    async def connect(self) -> None:
+        """Connect, unless that is done.
+
+        Raises:
+            ConnectError: it cannot be connected.
+        """
+        while not self.connected:
+            if self._connecting is None:
+                work = self._connect()
+                self._connecting = self._supervisor.spawn(work, name="connect a cache's store")
+            await asyncio.wait({self._connecting})
+            if self._error is not None:
+                raise self._error
+
+    async def close(self) -> None:
+        """Close the store."""
+        self.connected = False
+        connecting = self._connecting
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait({connecting})
+        await self.store.close()
+
+    async def _connect(self) -> None:
+        self._error = None
+        try:
+            await self.store.connect()
+        except ConnectError as exc:
+            self._error, self.refused = exc, str(exc)
+        else:
+            self.connected, self.refused = True, ""
+        finally:
+            self._connecting = None

@@ -1,0 +1,80 @@
+"""One load of one key, and those who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cluster_kit.errors import CacheLoadTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cluster_kit.cache.local import Entry
+
+
+class Flight:
+    """A load that is under way.
+
+    It belongs to the cache: one caller who goes away does not end it, unless it was the last and
+    nobody went on with an older value.
+
+    Attributes:
+        key: that is loaded.
+        outcome: gets what was loaded, or the error.
+        stale: what may stand in for it; None for nothing.
+        cancel: ends it.
+    """
+
+    def __init__(self, key: str, stale: Entry | None) -> None:
+        self.key: str = key
+        self.outcome: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+        self.stale: Entry | None = stale
+        self.cancel: Callable[[], object] = self.outcome.cancel
+        self._waiting = 0
+        self._wanted = False
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody waits for it."""
+        return self._waiting > 0
+
+    async def join(self, soft: float | None, hard: float, used_stale: Callable[[], None]) -> Entry:
+        """Wait for the value.
+
+        Args:
+            soft: seconds after which an older value is taken where there is one.
+            hard: seconds after which there must be an answer.
+            used_stale: called when an older value is returned.
+
+        Raises:
+            CacheLoadTimeout: no value in time, and no older one; the load goes on.
+            Exception: the loader's.
+        """
+        self._waiting += 1
+        try:
+            if soft is not None and soft < hard:
+                await asyncio.wait({self.outcome}, timeout=soft)
+                if not self.outcome.done() and self.stale is not None:
+                    return self._in_place(self.stale, used_stale)
+            rest = hard - min(soft or 0.0, hard)
+            await asyncio.wait({self.outcome}, timeout=rest)
+            if self.outcome.done():
+                return self.outcome.result()
+            if self.stale is not None:
+                return self._in_place(self.stale, used_stale)
+            self._wanted = True
+            raise CacheLoadTimeout(self.key, hard)
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not self._wanted and not self.outcome.done():
+                self.cancel()
+
+    def background(self) -> None:
+        """Let it go on although nobody waits."""
+        self._wanted = True
+
+    def _in_place(self, stale: Entry, used_stale: Callable[[], None]) -> Entry:
+        self._wanted = True
+        used_stale()
+        return stale

@@ -1,0 +1,154 @@
+"""From an invalidation to everybody who must know: the store, this process, other instances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.cache.changes import Change
+from cluster_kit.errors import CacheUnavailable
+
+if TYPE_CHECKING:
+    from cluster_kit.cache.backplane import Backplane
+    from cluster_kit.cache.counters import LocalCounters
+    from cluster_kit.cache.loading import Loading
+    from cluster_kit.cache.remote import Remote
+    from cluster_kit.cache.shelf import Shelf
+    from cluster_kit.cache.tools import Tools
+
+
+class Invalidation:
+    """Carries out what one cache is told to forget.
+
+    Args:
+        shelf: what is held in this process, and what the store has.
+        loading: the loads under way.
+        counters: of this process.
+        backplane: to other instances; None for none.
+        tools: what it needs.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        loading: Loading,
+        counters: LocalCounters,
+        backplane: Backplane | None,
+        tools: Tools,
+    ) -> None:
+        self._name = tools.options.name
+        self._local = shelf.local
+        self._remote = shelf.remote
+        self._owed = shelf.owed
+        self._loading = loading
+        self._counters = counters
+        self._backplane = backplane
+        self._stats = tools.stats
+        self._report = tools.report
+
+    async def apply(self, change: Change) -> int:
+        """Carry out a change; return how many values were there, as far as known.
+
+        The store first: what is read from it from then on is right. Then this process, and with
+        it whoever read before. Then the others.
+
+        Raises:
+            CacheUnavailable: neither the store nor other instances could be told. Both will be.
+        """
+        self._stats.invalidations += 1
+        held = self.forget(change)
+        count, error = await self._tell_store(change)
+        held = max(held, self.forget(change))
+        stored = error is None
+        told = await self.broadcast(change if stored else _not_stored(change))
+        self._report(
+            "cache.invalidated",
+            cache=self._name,
+            keys=len(change.keys),
+            tags=len(change.tags),
+            everything=change.everything,
+            stored=stored,
+            told=told,
+        )
+        if self._remote is not None and error is None:
+            return max(held, count)
+        if self._backplane is None and error is not None:
+            raise error
+        if not told:
+            raise CacheUnavailable(self._name, "other instances could not be told; they will be")
+        return max(held, count)
+
+    async def broadcast(self, change: Change) -> bool:
+        """Tell other instances, now or later; return whether they know now."""
+        if self._backplane is None:
+            return True
+        return await self._backplane.tell(change)
+
+    def heard(self, change: Change) -> None:
+        """Forget what another instance has invalidated."""
+        self.forget(change)
+        if not change.stored and self._remote is not None:
+            self._owed.add(change)  # whoever reaches the store first tells it
+
+    def missed(self, reason: str) -> None:
+        """Forget all that is held here: it may have been invalidated unheard."""
+        self._local.clear()
+        self._loading.forget()
+        self._stats.gaps += 1
+        self._report("cache.gap", cache=self._name, reason=reason)
+
+    def forget(self, change: Change) -> int:
+        """Hold nothing of it in this process any more; return how many values were held."""
+        if change.everything:
+            self._local.clear()
+            self._loading.forget()
+            self._counters.reset()
+        elif change.tags:
+            self._local.drop_tags(change.tags)
+            self._loading.forget()  # what is loaded now may turn out to have one of them
+        self._loading.forget(change.keys)
+        return self._local.drop(change.keys)
+
+    async def catch_up(self) -> None:
+        """Tell what could not be told, as far as it goes."""
+        for change in tuple(self._owed.parts(stored=True)):
+            if await self._pay(change):
+                self._owed.done(change)
+                self.forget(change)
+                await self.broadcast(change)  # others may have read the store meanwhile
+        if self._backplane is not None:
+            await self._backplane.flush()
+
+    @property
+    def behind(self) -> int:
+        """How much is still to be told."""
+        return len(self._owed) + (len(self._backplane.unsent) if self._backplane else 0)
+
+    async def _tell_store(self, change: Change) -> tuple[int, CacheUnavailable | None]:
+        if self._remote is None:
+            return 0, None
+        try:
+            return await self._write(self._remote, change), None
+        except CacheUnavailable as exc:
+            self._owed.add(change)
+            return 0, exc
+
+    async def _pay(self, change: Change) -> bool:
+        if self._remote is None:
+            return True
+        try:
+            await self._write(self._remote, change)
+        except CacheUnavailable:
+            return False
+        return True
+
+    @staticmethod
+    async def _write(remote: Remote, change: Change) -> int:
+        if change.everything:
+            await remote.reset()
+        if change.tags:
+            await remote.bump(change.tags)
+        return await remote.remove(change.keys) if change.keys else 0
+
+
+def _not_stored(change: Change) -> Change:
+    return Change(keys=change.keys, tags=change.tags, everything=change.everything, stored=False)

@@ -1,0 +1,258 @@
+"""One load: look again, promise, load, keep what is still wanted."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster_kit.cache.loaders import Loaded, call
+from cluster_kit.cache.remote import fresh, usable
+from cluster_kit.errors import CacheUnavailable
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from cluster_kit.cache.flight import Flight
+    from cluster_kit.cache.local import Entry, Ticket
+    from cluster_kit.cache.remote import Found, Remote
+    from cluster_kit.cache.tools import Tools
+
+log = logging.getLogger(__name__)
+
+THROTTLE = 10.0
+"""Seconds for which a value that could not be loaded anew is not tried again."""
+
+_FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a caller wants loaded.
+
+    Attributes:
+        load: gives the value.
+        ttl: of the value; None leaves it to the cache.
+        tags: that will invalidate it.
+        condition: whether a value is to be kept; None keeps all.
+        renew: load it although there is one.
+    """
+
+    load: Callable[[], object]
+    ttl: float | None = None
+    tags: Sequence[str] = ()
+    condition: Callable[[object], object] | None = None
+    renew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """The right to store what is loaded: a promise in the store, and what it was made over."""
+
+    remote: Remote
+    found: Found
+    promise: bytes
+
+
+class Load:
+    """The load of one flight.
+
+    Args:
+        tools: what it needs.
+        flight: it is for.
+        ticket: to hold the value in this process.
+        request: what is wanted.
+        renew: loads the value anew in the background.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        flight: Flight,
+        ticket: Ticket,
+        request: Request,
+        renew: Callable[[str, Request], None],
+    ) -> None:
+        self._tools = tools
+        self._shelf = tools.shelf
+        self._flight = flight
+        self._key = flight.key
+        self._ticket = ticket
+        self._request = request
+        self._renew = renew
+        self._right: _Right | None = None
+        self._alone = False  # the store did not answer
+
+    async def run(self) -> Entry:
+        """Return the value. Raises what the loader does, unless an older value stands in."""
+        found = await self._look()
+        if found is not None:
+            return found
+        self._tools.stats.misses += not self._request.renew
+        keeper = self._keep_promise()
+        try:
+            return await self._load()
+        except BaseException as exc:  # noqa: BLE001 - the promise is withdrawn in any case
+            return await self._fail(exc)
+        finally:
+            if keeper is not None:
+                keeper.cancel()
+
+    # --- the store -------------------------------------------------------------------------------
+
+    async def _look(self) -> Entry | None:
+        """Look into the store until there is a value, or the right to store one, or no time."""
+        shelf, tools = self._shelf, self._tools
+        end = tools.clock.monotonic() + tools.options.hard_timeout
+        pause = _FIRST_POLL
+        while shelf.remote is not None and tools.clock.monotonic() < end:
+            [found] = await shelf.found([self._key], self._request.tags)
+            if found is None:
+                self._alone = True
+                return None
+            promised = found.promised > tools.clock.wall()
+            entry = self._usable(found, promised=promised)
+            if entry is not None:
+                return entry
+            if not promised and await self._promise(shelf.remote, found):
+                return None
+            await tools.clock.sleep(pause * tools.random.uniform(0.5, 1.5))
+            pause = min(2 * pause, _LONGEST_POLL)
+        return None
+
+    def _usable(self, found: Found, *, promised: bool) -> Entry | None:
+        """Return what was found if it will do."""
+        record = found.record
+        if record is None:
+            return None
+        now = self._tools.clock.wall()
+        old = self._is_old(found)
+        if fresh(record, now) and not (self._request.renew and old):
+            entry = self._shelf.adopt(self._key, record, self._ticket)
+            if entry is not None:
+                self._tools.stats.store_hits += 1
+                if old and not promised:
+                    self._renew(self._key, self._request)
+            return entry
+        if usable(record, now):
+            stale = self._shelf.adopt(self._key, record, None)
+            self._flight.stale = stale or self._flight.stale
+        if promised and self._flight.stale is not None:
+            self._tools.stats.stale += not self._request.renew
+            return self._flight.stale
+        return None
+
+    def _is_old(self, found: Found) -> bool:
+        record, share = found.record, self._tools.options.eager
+        if record is None or record.ttl is None or share is None:
+            return False
+        left = record.left(self._tools.clock.wall())
+        return left is not None and left <= record.ttl * (1 - share)
+
+    async def _promise(self, remote: Remote, found: Found) -> bool:
+        """Become the one who loads it; False when somebody else did, or the key changed."""
+        until = self._tools.clock.wall() + self._tools.promise_ttl
+        try:
+            promise = await remote.promise(self._key, found, until)
+        except CacheUnavailable:
+            self._alone = True
+            return True
+        if promise is not None:
+            self._right = _Right(remote, found, promise)
+        return promise is not None
+
+    def _keep_promise(self) -> asyncio.Task[None] | None:
+        """Let the promise count while this process lives, and somebody may wait for the value."""
+        if self._right is None:
+            return None
+        work = self._prolong(self._right)
+        return self._tools.supervisor.spawn(work, name=f"promise:{self._key}")
+
+    async def _prolong(self, right: _Right) -> None:
+        clock, ttl = self._tools.clock, self._tools.promise_ttl
+        end = clock.monotonic() + self._tools.options.hard_timeout
+        while clock.monotonic() < end:
+            await clock.sleep(ttl / 3)
+            with suppress(CacheUnavailable):
+                until = clock.wall() + ttl
+                await right.remote.prolong(self._key, right.promise, right.found, until)
+
+    # --- the value -------------------------------------------------------------------------------
+
+    async def _load(self) -> Entry:
+        tools, request = self._tools, self._request
+        tools.stats.loads += 1
+        start = tools.clock.monotonic()
+        name = f"cache:{tools.options.name}:{self._key}"
+        value, ttl, keep = await call(request.load, tools.supervisor, name), request.ttl, True
+        if isinstance(value, Loaded):
+            ttl, keep, value = value.ttl or ttl, value.keep, value.value
+        if value is None and tools.options.negative_ttl is not None:
+            ttl = tools.options.negative_ttl
+        if keep and request.condition is not None:
+            keep = bool(await call(request.condition, tools.supervisor, name, value))
+        taken = tools.clock.monotonic() - start
+        tools.report("cache.loaded", cache=tools.options.name, key=self._key, seconds=taken)
+        if keep:
+            return await self._keep(value, self._shelf.lifetime(ttl))
+        await self._withdraw()
+        return self._shelf.passing(value)
+
+    async def _keep(self, value: object, ttl: float | None) -> Entry:
+        """Keep what was loaded, unless it was invalidated meanwhile; return it in any case."""
+        shelf, tags = self._shelf, self._request.tags
+        payload = shelf.encode(value)
+        entry = shelf.entry(value, payload, ttl, tags)
+        kept = shelf.remote is None
+        if self._right is not None:
+            kept = await self._store(self._right, payload, ttl)
+        elif self._alone:
+            kept = shelf.shorten(entry)
+        if not (kept and shelf.local.redeem(self._ticket, entry)):
+            self._tools.stats.refused += 1
+            self._tools.report("cache.refused", cache=self._tools.options.name, key=self._key)
+        return entry
+
+    async def _store(self, right: _Right, payload: bytes, ttl: float | None) -> bool:
+        record = right.remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
+        try:
+            return await right.remote.fill(self._key, right.promise, payload, record)
+        except CacheUnavailable:
+            return False
+
+    # --- no value --------------------------------------------------------------------------------
+
+    async def _fail(self, error: BaseException) -> Entry:
+        """Let an older value stand in, or raise."""
+        stale = self._flight.stale
+        if not isinstance(error, Exception) or stale is None or self._ticket.void:
+            await self._withdraw()
+            self._note(error, stale=False)
+            raise error
+        if self._right is not None:  # others use it too meanwhile
+            right, until = self._right, self._tools.clock.wall() + THROTTLE
+            with suppress(CacheUnavailable):
+                await right.remote.prolong(self._key, right.promise, right.found, until)
+        self._note(error, stale=True)
+        self._shelf.prolong(self._key, THROTTLE)
+        self._tools.stats.stale += 1
+        return stale
+
+    def _note(self, error: BaseException, *, stale: bool) -> None:
+        if not isinstance(error, Exception):
+            return
+        name, what = self._tools.options.name, type(error).__name__
+        self._tools.stats.failures += 1
+        self._tools.report("cache.load_failed", cache=name, key=self._key, error=what, stale=stale)
+        if stale:
+            text = "cache %s: an old value stands in for %s, which could not be loaded: %r"
+            log.warning(text, name, self._key, error)
+
+    async def _withdraw(self) -> None:
+        """Let others load it at once."""
+        if self._right is not None:
+            right = self._right
+            with suppress(CacheUnavailable):
+                await right.remote.withdraw(self._key, right.promise, right.found)

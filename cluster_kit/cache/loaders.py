@@ -1,0 +1,63 @@
+"""What a user gives to have values loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from cluster_kit.cache.options import check_ttl
+from cluster_kit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cluster_kit.clock import Duration
+    from cluster_kit.supervisor import Supervisor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What `loaded` makes."""
+
+    value: object
+    ttl: float | None
+    keep: bool
+
+
+def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
+    """Return `value` from a loader, and say more about it. To callers it is the value alone.
+
+    Args:
+        value: that was loaded.
+        ttl: how long it counts, seconds; None leaves it to the call and the cache.
+        keep: False returns the value to the callers and keeps it nowhere.
+
+    Raises:
+        ConfigurationError: the ttl is wrong.
+    """
+    return cast("T", Loaded(value, check_ttl("ttl", ttl), keep))
+
+
+def check_callable(fn: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not callable(fn):
+        raise ConfigurationError(f"fn must be a function, not {type(fn).__name__}")
+
+
+async def call(
+    fn: Callable[..., object], supervisor: Supervisor, name: str, *args: object
+) -> object:
+    """Call a user's function: async here, any other in a thread."""
+    result = (
+        fn(*args)
+        if inspect.iscoroutinefunction(fn)
+        else await supervisor.run_in_thread(partial(fn, *args), name=name)
+    )
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,156 @@
+"""Objects that are changed field by field, and what there is to say about values."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, cast
+
+from cluster_kit.cache.changes import Change
+from cluster_kit.cache.remote import fresh
+from cluster_kit.cache.values import MISSING
+from cluster_kit.errors import CacheUnavailable, ConfigurationError
+
+if TYPE_CHECKING:
+    from cluster_kit.cache.invalidation import Invalidation
+    from cluster_kit.cache.remote import Found, Remote
+    from cluster_kit.cache.tools import Tools
+    from cluster_kit.cache.values import Values
+
+ATTEMPTS = 1_000
+"""To change an object that others change, too."""
+
+_PAUSE = 0.002
+
+Fields = dict[str, object]
+
+
+class Objects:
+    """Changes the objects of one cache.
+
+    Args:
+        values: how they are kept.
+        invalidation: tells others of changes.
+        tools: what it needs.
+    """
+
+    def __init__(self, values: Values, invalidation: Invalidation, tools: Tools) -> None:
+        self._name = tools.options.name
+        self._shelf = tools.shelf
+        self._values = values
+        self._invalidation = invalidation
+        self._clock = tools.clock
+        self._random = tools.random
+
+    @staticmethod
+    def look_up(value: object, key: str, field: str, default: object) -> object:
+        """Return a field of an object.
+
+        Raises:
+            ConfigurationError: it is no object.
+        """
+        return default if value is MISSING else _fields(value, key).get(field, default)
+
+    async def change(self, key: str, field: str, value: object) -> bool:
+        """Set a field, or with `MISSING` remove it; return whether it was there.
+
+        Raises:
+            ConfigurationError: the value of `key` is no object.
+            CacheUnavailable: the store did not answer, or others changed it all the time.
+        """
+        check_field(field)
+        was_there = (
+            self._change_here(key, field, value)
+            if self._shelf.remote is None
+            else await self._change_there(self._shelf.remote, key, field, value)
+        )
+        if was_there or value is not MISSING:
+            change = Change(keys=(key,))
+            if self._shelf.remote is not None:
+                self._invalidation.forget(change)
+            await self._invalidation.broadcast(change)
+        return was_there
+
+    def _change_here(self, key: str, field: str, value: object) -> bool:
+        entry = self._shelf.held(key)
+        fields = {} if entry is None else dict(_fields(entry.value, key))
+        was_there = field in fields
+        if value is MISSING and not was_there:
+            return False
+        changed = _changed(fields, field, value)
+        now = self._clock.monotonic()
+        ttl = self._shelf.lifetime(None)
+        if entry is not None:
+            ttl = None if entry.expires == inf else entry.expires - now
+        tags = () if entry is None else tuple(entry.tags)
+        made = self._shelf.entry(changed, self._values.encode(changed), ttl, tags)
+        self._invalidation.forget(Change(keys=(key,)))
+        self._shelf.local.put(key, made)
+        return was_there
+
+    async def _change_there(self, remote: Remote, key: str, field: str, value: object) -> bool:
+        for _ in range(ATTEMPTS):
+            [found] = await remote.read([key])
+            fields, ttl = self._read(found, key)
+            was_there = field in fields
+            if value is MISSING and not was_there:
+                return False
+            payload = self._values.encode(_changed(fields, field, value))
+            if await remote.replace(key, found, payload, ttl):
+                return was_there
+            await self._clock.sleep(self._random.uniform(0, _PAUSE))
+        raise CacheUnavailable(self._name, f"others change {key!r} all the time")
+
+    def _read(self, found: Found, key: str) -> tuple[Fields, float | None]:
+        now = self._clock.wall()
+        if found.record is None or not fresh(found.record, now):
+            return {}, self._shelf.lifetime(None)
+        fields = _fields(self._values.decode(found.record.payload), key)
+        return fields, found.record.left(now)
+
+    # --- about values ----------------------------------------------------------------------------
+
+    async def ttl(self, key: str) -> float | None:
+        """Return the seconds a value still counts, None for ever.
+
+        Raises:
+            KeyError: there is none.
+            CacheUnavailable: the store did not answer.
+        """
+        remote = self._shelf.remote
+        if remote is None:
+            entry = self._shelf.held(key)
+            if entry is None:
+                raise KeyError(key)
+            return None if entry.expires == inf else entry.expires - self._clock.monotonic()
+        [found] = await remote.read([key])
+        now = self._clock.wall()
+        if found.record is None or not fresh(found.record, now):
+            raise KeyError(key)
+        return found.record.left(now)
+
+    async def keys(self) -> list[str]:
+        """Return the keys that have a value, sorted. Raises as `ttl`, but for `KeyError`."""
+        remote = self._shelf.remote
+        return sorted(self._shelf.local.fresh()) if remote is None else await remote.keys()
+
+
+def check_field(field: object) -> None:
+    """Refuse what is no name of a field.
+
+    Raises:
+        ConfigurationError: it is not text.
+    """
+    if not isinstance(field, str):
+        raise ConfigurationError(f"object_key must be text, not {type(field).__name__}")
+
+
+def _fields(value: object, key: str) -> Fields:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"the value of {key!r} is no object but {type(value).__name__}")
+    return cast("Fields", value)
+
+
+def _changed(fields: Fields, field: str, value: object) -> Fields:
+    if value is MISSING:
+        return {name: kept for name, kept in fields.items() if name != field}
+    return {**fields, field: value}

@@ -1,0 +1,291 @@
+"""What instances share: the entries of one cache in its store, and the versions they stand on.
+
+An entry counts as long as the cache's epoch and the versions of its tags are those it was made
+under. So all of them, or all with a tag, are invalidated by one write, without looking for them.
+
+A value that was loaded is only stored over the promise its loader left there before it began to
+load. Whatever invalidates the key meanwhile takes the promise away, and with it the right to store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cluster_kit.cache.envelope import (
+    CorruptEntryError,
+    Kind,
+    Record,
+    head_of,
+    new_stamp,
+    pack,
+    removed_value,
+    unpack,
+)
+from cluster_kit.cache.versions import VersionBook, Versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cluster_kit.cache.guard import Guard
+    from cluster_kit.cache.names import Names
+    from cluster_kit.clock import Clock
+
+_WRITES = 5  # of one value, while others change its versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the store has for a key.
+
+    Attributes:
+        record: a value that counts, be it over; None for none.
+        expected: how what is stored there begins; None when there is nothing.
+        promised: until when somebody loads it, seconds since 1970.
+        versions: epoch and tags as they were at that time.
+    """
+
+    record: Record | None
+    expected: bytes | None
+    promised: float
+    versions: Versions
+
+
+class Remote:
+    """The entries of one cache in its store.
+
+    Every method that asks the store raises `CacheUnavailable` when it does not answer.
+
+    Args:
+        guard: the store.
+        names: of its keys.
+        clock: tells the time.
+        corrupt: called with a key whose bytes are no entry.
+    """
+
+    def __init__(
+        self, guard: Guard, names: Names, clock: Clock, corrupt: Callable[[str], None]
+    ) -> None:
+        self._guard = guard
+        self._names = names
+        self._clock = clock
+        self._corrupt = corrupt
+        self._versions = VersionBook(guard, names)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def read(self, keys: Sequence[str], tags: Sequence[str] = ()) -> list[Found]:
+        """Return what there is for each key, in one round trip unless entries have tags."""
+        names = self._names
+        asked = [*map(names.entry, keys), names.epoch, *map(names.tag, tags)]
+        answers = await self._guard.read(asked)
+        bodies, marks = answers[: len(keys)], answers[len(keys) :]
+        versions = await self._versions.complete(tags, marks)
+        records = [
+            self._unpack(key, body, versions) for key, body in zip(keys, bodies, strict=True)
+        ]
+        others = {tag for record in records if record for tag in record.tags} - {*tags}
+        current: dict[str, bytes | None] = dict(versions.tags)
+        if others:
+            order = sorted(others)
+            current.update(zip(order, await self._guard.read(map(names.tag, order)), strict=True))
+        return [
+            _found(record, body, versions, current)
+            for record, body in zip(records, bodies, strict=True)
+        ]
+
+    def _unpack(self, key: str, body: bytes | None, versions: Versions) -> Record | None:
+        if body is None:
+            return None
+        try:
+            record = unpack(body)
+        except CorruptEntryError:
+            self._corrupt(key)
+            return None
+        return record if record.epoch == versions.epoch else None
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    async def write(
+        self, payloads: Mapping[str, bytes], *, ttl: float | None, grace: float, tags: Sequence[str]
+    ) -> None:
+        """Store values, whatever there was."""
+        versions = self._versions.remembered(tags) or await self._versions.current(tags)
+        marks = [self._names.epoch, *map(self._names.tag, tags)]
+        for _ in range(_WRITES):
+            bodies = {
+                self._names.entry(key): pack(self._value(versions, ttl, grace, payload))
+                for key, payload in payloads.items()
+            }
+            life = None if ttl is None else ttl + grace
+            answers = await self._guard.write(bodies, life, marks)
+            if answers == [versions.epoch, *versions.tags.values()]:
+                return
+            versions = await self._versions.complete(tags, answers)
+
+    async def promise(self, key: str, found: Found, until: float) -> bytes | None:
+        """Promise to load a key, as the only one; return what `fill` needs, or None.
+
+        A value that is there stays for others to use meanwhile.
+        """
+        stale = found.record
+        if stale is None:
+            made = replace(
+                self._value(found.versions, until - self._clock.wall(), 0.0), kind=Kind.PROMISE
+            )
+        else:
+            made = replace(stale, stamp=new_stamp())
+        body = pack(replace(made, promised=until))
+        life = made.life if stale is None else self._left(stale)
+        done = await self._guard.swap(self._names.entry(key), body, found.expected, life)
+        return head_of(body) if done else None
+
+    async def prolong(self, key: str, expected: bytes, found: Found, until: float) -> None:
+        """Let a promise count for longer; no effect where it is not there any more."""
+        stamp = expected[4:]
+        if found.record is None:
+            ttl = until - self._clock.wall()
+            made = replace(self._value(found.versions, ttl, 0.0), kind=Kind.PROMISE, stamp=stamp)
+            life = made.life
+        else:
+            made, life = replace(found.record, stamp=stamp), self._left(found.record)
+        body = pack(replace(made, promised=until))
+        await self._guard.swap(self._names.entry(key), body, expected, life)
+
+    async def fill(self, key: str, expected: bytes, payload: bytes, record: Record) -> bool:
+        """Store what was loaded, unless the promise is not there any more."""
+        body = pack(replace(record, payload=payload))
+        return await self._guard.swap(self._names.entry(key), body, expected, record.life)
+
+    async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
+        """Take a promise back; what it stood in front of stays."""
+        body, life = None, None
+        if found.record is not None:
+            body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
+        await self._guard.swap(self._names.entry(key), body, expected, life)
+
+    async def replace(self, key: str, found: Found, payload: bytes, ttl: float | None) -> bool:
+        """Store another value over what was found, and only over that."""
+        tags: Mapping[str, bytes] = found.record.tags if found.record else {}
+        grace = found.record.grace if found.record else 0.0
+        base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
+        body = pack(replace(base, payload=payload))
+        return await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
+
+    def value(self, found: Found, ttl: float | None, grace: float, tags: Sequence[str]) -> Record:
+        """Return a record of a value that is loaded on what was found."""
+        versions = found.versions
+        chosen = {tag: versions.tags[tag] for tag in tags}
+        return self._value(Versions(versions.epoch, chosen), ttl, grace)
+
+    # --- invalidating ----------------------------------------------------------------------------
+
+    async def remove(self, keys: Sequence[str]) -> int:
+        """Remove entries and whatever promises there are; return how many were values."""
+        heads = await self._guard.remove([self._names.entry(key) for key in keys])
+        now = self._clock.wall()
+        return sum(removed_value(head, self._versions.epoch, now) for head in heads)
+
+    async def bump(self, tags: Sequence[str]) -> None:
+        """Let no entry with any of these tags count any more."""
+        marks = {tag: new_stamp() for tag in tags}
+        await self._guard.write({self._names.tag(t): v for t, v in marks.items()}, None, ())
+        self._versions.remember(marks)
+
+    async def reset(self) -> None:
+        """Let no entry and no counter count any more."""
+        epoch = new_stamp()
+        await self._guard.write({self._names.epoch: epoch}, None, ())
+        self._versions.epoch = epoch
+
+    # --- counting --------------------------------------------------------------------------------
+
+    async def increment(self, key: str, amount: int, ttl: float | None) -> int:
+        """Add to a counter and return it."""
+        epoch = self._versions.epoch or (await self._versions.current(())).epoch
+        while True:
+            name = self._names.counter(key, epoch)
+            count, [current] = await self._guard.increment(name, amount, ttl, [self._names.epoch])
+            if current == epoch:
+                return count
+            epoch = (await self._versions.complete((), [current])).epoch
+
+    async def count(self, key: str, *, clear: bool = False) -> int:
+        """Return a counter, 0 where there is none; with `clear` remove it."""
+        name = self._names.counter(key, (await self._versions.current(())).epoch)
+        answer = self._guard.remove([name]) if clear else self._guard.read([name])
+        [digits] = await answer
+        try:
+            return int(digits or b"0")
+        except ValueError:
+            self._corrupt(key)
+            return 0
+
+    async def keys(self) -> list[str]:
+        """Return the keys of all values that count."""
+        names = await self._guard.keys(self._names.entries)
+        keys = [name.removeprefix(self._names.entries) for name in names]
+        now = self._clock.wall()
+        found: list[str] = []
+        for at in range(0, len(keys), _KEYS_AT_ONCE):
+            some = keys[at : at + _KEYS_AT_ONCE]
+            states = await self.read(some)
+            found += [
+                key
+                for key, state in zip(some, states, strict=True)
+                if state.record is not None and fresh(state.record, now)
+            ]
+        return sorted(found)
+
+    # --- records ---------------------------------------------------------------------------------
+
+    def _value(
+        self, versions: Versions, ttl: float | None, grace: float, payload: bytes = b""
+    ) -> Record:
+        return Record(
+            kind=Kind.VALUE,
+            epoch=versions.epoch,
+            created=self._clock.wall(),
+            ttl=ttl,
+            grace=grace,
+            promised=0.0,
+            tags=versions.tags,
+            payload=payload,
+            stamp=new_stamp(),
+        )
+
+    def _left(self, record: Record) -> float | None:
+        left = record.left(self._clock.wall())
+        return None if left is None else max(0.001, left + record.grace)
+
+
+_KEYS_AT_ONCE = 500
+
+
+def fresh(record: Record, now: float) -> bool:
+    """Whether the value of a record is not over."""
+    left = record.left(now)
+    return left is None or left > 0
+
+
+def usable(record: Record, now: float) -> bool:
+    """Whether it may stand in for a value that cannot be loaded."""
+    left = record.left(now)
+    return left is None or left + record.grace > 0
+
+
+def _found(
+    record: Record | None,
+    body: bytes | None,
+    versions: Versions,
+    current: Mapping[str, bytes | None],
+) -> Found:
+    counts = record is not None and all(
+        current[tag] == version for tag, version in record.tags.items()
+    )
+    return Found(
+        record=record if counts and record is not None and record.kind == Kind.VALUE else None,
+        expected=None if body is None else head_of(body),
+        promised=record.promised if counts and record is not None else 0.0,
+        versions=versions,
+    )

@@ -1,0 +1,297 @@
+"""The caches of an instance."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Unpack
+
+from cluster_kit.cache.backplane import Backplane
+from cluster_kit.cache.cache import Cache
+from cluster_kit.cache.engine import Engine, Surroundings
+from cluster_kit.cache.options import CacheOptions, CacheValues, make_options
+from cluster_kit.cache.stats import CacheStats
+from cluster_kit.cache.stores import Stores
+from cluster_kit.clock import SystemClock
+from cluster_kit.errors import ConfigurationError, NotStartedError
+from cluster_kit.pubsub import PubSubManager
+from cluster_kit.pubsub.transports import Transports
+from cluster_kit.supervisor import logged
+from cluster_kit.wording import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cluster_kit.after_commit import AfterCommit
+    from cluster_kit.clock import Clock
+    from cluster_kit.ports import AdapterContext, CacheStore, Health, PubSubAdapter
+    from cluster_kit.registry import AdapterRegistry
+    from cluster_kit.settings import Settings
+    from cluster_kit.supervisor import Supervisor
+    from cluster_kit.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+REALM = "cache"
+"""What keeps invalidations apart from the messages of others."""
+
+_DEFAULT = ""  # no name, so that a cache may be called what the application is called
+_OF_DEFAULT: CacheValues = {"prefix": "ck-default"}
+
+LOOK = 0.2
+"""Seconds between two looks at the link to other instances, and at what is still to be told."""
+
+
+class CacheManager:
+    """Makes caches and finds them again. Got from `Cluster.caches`."""
+
+    def __init__(  # noqa: PLR0913 - what an instance's caches stand on
+        self,
+        app: str,
+        instance_id: str,
+        settings: Settings,
+        *,
+        registry: AdapterRegistry,
+        telemetry: Telemetry,
+        after_commit: AfterCommit,
+        clock: Clock | None = None,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._telemetry = telemetry
+        self._after_commit = after_commit
+        self._clock = clock or SystemClock()
+        self._stores = Stores(settings, registry)
+        pubsub = settings.pubsub.model_copy(
+            update={"publish_timeout": settings.cache.publish_timeout}
+        )
+        self._pubsub = PubSubManager(
+            instance_id,
+            pubsub,
+            telemetry=telemetry,
+            realm=REALM,
+            transports=Transports(settings.cache.transport),
+            clock=clock,
+        )
+        self._caches: dict[str, Cache] = {}
+        self._engines: dict[str, Engine] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._around: Surroundings | None = None
+        self._linked: Callable[[], bool] | None = None
+        self.default: Cache = self._add(
+            _DEFAULT, make_options(app, settings.cache.ttl, _OF_DEFAULT)
+        )
+
+    # --- caches --------------------------------------------------------------------------
+
+    async def create_cache(self, name: str, **options: Unpack[CacheValues]) -> Cache:
+        """Return a new cache, or the one that was made by the same call. Legal before start.
+
+        Args:
+            name: of the cache, by which `get_cache` finds it.
+            options: see below; durations are seconds or a timedelta.
+
+        Options:
+            prefix: of its keys in the store; the name by default. Caches with one prefix and
+                one store would be one cache, which is refused.
+            store: ``memory``, ``redis``, ``memcached`` or one of `register_store`; by default
+                that of the setting ``cache.url``.
+            ttl: of values that name none; by default that of the setting ``cache.ttl``: none.
+            l1_size: most values held in this process, 10,000 by default. 0 asks the store always.
+            l1_ttl: how long a value of a store is held here at most. By default 30; without a
+                backplane nothing of a store is held, unless this is given.
+            backplane: whether instances tell each other what they invalidate; by default where
+                publish and subscribe reaches them.
+            fail_safe: how long a value that is over stands in for one that cannot be loaded.
+            soft_timeout: how long a caller waits for a load when there is such a value.
+            hard_timeout: how long a caller waits for a load at most, 30 by default.
+            eager: share of its ttl, such as 0.8, after which a value that is wrapped is loaded
+                anew in the background.
+            jitter: share by which each ttl is shortened at random at most.
+            negative_ttl: of a None that was loaded.
+            copy: ``deep`` gives every caller a value of its own, ``none`` the very object.
+
+        Raises:
+            ConfigurationError: an option is wrong, or the name or prefix is taken.
+            AdapterUnavailableError: the store's driver is not installed.
+            ConnectError: the store cannot be connected.
+        """
+        made = make_options(name, self._settings.cache.ttl, options)
+        known = self._caches.get(made.name)
+        if known is None:
+            self._check(made)
+            known = self._add(made.name, made)
+        elif known.options != made:
+            raise ConfigurationError(f"there is a cache {name!r} with other options")
+        if self._around is not None:
+            await self._connect(known.name, known)
+        return known
+
+    def get_cache(self, name: str) -> Cache:
+        """Return a cache that was made.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+        """
+        found = self._caches.get(name)
+        if found is None and name == self._app:
+            return self.default
+        if found is None or name == _DEFAULT:
+            raise ConfigurationError(
+                f"there is no cache {name!r}{suggestion(str(name), filter(None, self._caches))}"
+            )
+        return found
+
+    def register_store(self, name: str, factory: Callable[[str], CacheStore]) -> None:
+        """Add a kind of store for `create_cache`.
+
+        Args:
+            name: by which it is chosen.
+            factory: ``factory(url)``, given the URL of the default store, returns a store as in
+                `cluster_kit.ports.CacheStore`.
+
+        Raises:
+            ConfigurationError: the name is malformed, or a cache uses a store of this name.
+        """
+        self._stores.register(name, factory)
+
+    # --- looking after it ----------------------------------------------------------------
+
+    def stats(self) -> dict[str, CacheStats]:
+        """Return this instance's counters by cache, since each was made."""
+        return {name or self._app: cache.stats() for name, cache in self._caches.items()}
+
+    def troubles(self) -> list[str]:
+        """Return what is wrong with which cache; empty when all is well."""
+        return [trouble for cache in self._caches.values() for trouble in cache.troubles()]
+
+    def health(self) -> Health | None:
+        """Return the state of the stores in use and of the caches; None without a store."""
+        state, troubles = self._stores.health(), self.troubles()
+        if state is None or not troubles:
+            return state
+        return replace(state, status="degraded", detail="; ".join([state.detail, *troubles]))
+
+    # --- life, led by Cluster ------------------------------------------------------------
+
+    async def open(
+        self, adapter: PubSubAdapter | None, supervisor: Supervisor, context: AdapterContext
+    ) -> None:
+        """Let the caches work. Stores are connected for those that were made.
+
+        Args:
+            adapter: of publish and subscribe, connected; None where there is none.
+            supervisor: starts what runs in the background.
+            context: of stores.
+
+        Raises:
+            ConnectError: a store cannot be connected.
+            ConfigurationError: there is no such store.
+        """
+        self._stores.open(context, supervisor)
+        if adapter is not None:
+            await self._pubsub.open(adapter, supervisor)
+            self._pubsub.start()
+            self._linked = lambda: adapter.health().status == "ok"
+        self._around = Surroundings(
+            app=self._app,
+            settings=self._settings.cache,
+            supervisor=supervisor,
+            clock=self._clock,
+            random=random.Random(),
+            report=self._telemetry.emit,
+            after_commit=self._after_commit,
+        )
+        supervisor.spawn(self._look_after(), name="caches")
+        for name, cache in self._caches.items():
+            if name != _DEFAULT:  # which is connected by its first use
+                await self._connect(name, cache)
+
+    async def close(self) -> None:
+        """Let the caches rest; what they hold here is gone."""
+        self._around = self._linked = None
+        engines, self._engines = self._engines, {}
+        for cache in self._caches.values():
+            cache.use(None)
+        for engine in engines.values():
+            engine.loading.forget()
+            if engine.backplane is not None:
+                async with logged("leaving a cache's backplane"):
+                    await engine.backplane.close()
+        await self._pubsub.close()
+        await self._stores.close()
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _add(self, name: str, options: CacheOptions) -> Cache:
+        cache = Cache(options, self._clock, CacheStats(), partial(self._engine_of, name))
+        self._caches[name] = cache
+        return cache
+
+    def _check(self, made: CacheOptions) -> None:
+        for other in self._caches.values():
+            if other.options.prefix == made.prefix and self._stores.same(
+                other.options.store, made.store
+            ):
+                text = f"prefix {made.prefix!r} belongs to cache {other.name!r}"
+                raise ConfigurationError(text)
+        self._stores.check(made.store)
+        if made.l1_size == 0 and self._stores.is_private(made.store):
+            raise ConfigurationError("l1_size=0 needs a store: there is no other place")
+
+    async def _connect(self, name: str, cache: Cache) -> None:
+        await self._engine_of(name)
+        await self._stores.connect(cache.options.store)
+
+    async def _engine_of(self, name: str) -> Engine:
+        """Return what makes a cache work, made when it is first used."""
+        cache = self._caches[name]
+        async with self._opening.setdefault(name, asyncio.Lock()):
+            engine = self._engines.get(name)
+            if engine is not None:
+                return engine
+            around = self._around
+            if around is None:
+                raise NotStartedError(f"cache {cache.name!r}")
+            connector = self._stores.connector(cache.options.store)
+            backplane = self._backplane(cache.options)
+            engine = Engine(cache.options, around, connector, backplane, cache.counted)
+            if backplane is not None:
+                await backplane.open(engine.invalidation)
+            self._engines[name] = engine
+            cache.use(engine)
+            return engine
+
+    def _backplane(self, options: CacheOptions) -> Backplane | None:
+        linked = self._linked
+        wanted = options.backplane
+        if wanted and linked is None:
+            raise ConfigurationError(
+                f"cache {options.name!r}: a backplane needs publish and subscribe; set "
+                "CLUSTER_KIT_PUBSUB__URL"
+            )
+        if wanted is None:
+            wanted = self._stores.reaches(options.store)
+        if linked is None or not wanted:
+            return None
+        return Backplane(self._pubsub, options.prefix, linked, self._clock.monotonic)
+
+    async def _look_after(self) -> None:
+        while self._around is not None:
+            await self._clock.sleep(LOOK)
+            for name, engine in tuple(self._engines.items()):
+                async with logged(f"looking after cache {name or self._app!r}"):
+                    await self._look(name, engine)
+
+    async def _look(self, name: str, engine: Engine) -> None:
+        backplane = engine.backplane
+        if backplane is not None:
+            await backplane.attach()
+            if backplane.look():
+                self._caches[name].look()
+                self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
+        if engine.invalidation.behind:
+            await engine.invalidation.catch_up()

@@ -1,0 +1,243 @@
+"""The two levels of one cache: what is held in this process, and what the store has."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from cluster_kit.cache.changes import Unsent
+from cluster_kit.cache.local import Entry, Local, Ticket, moment
+from cluster_kit.cache.remote import fresh
+from cluster_kit.errors import CacheUnavailable, DecodeError
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cluster_kit.cache.envelope import Record
+    from cluster_kit.cache.options import CacheOptions
+    from cluster_kit.cache.remote import Found, Remote
+    from cluster_kit.cache.stats import CacheStats
+    from cluster_kit.cache.values import Values
+    from cluster_kit.clock import Clock
+
+
+class Shelf:
+    """Looks values up and puts them, in this process and in the store.
+
+    Attributes:
+        local: what is held in this process.
+        remote: what the store has; None without one.
+        owed: what the store was not told to invalidate yet: there it does not count.
+
+    Args:
+        options: of the cache.
+        values: how it keeps values.
+        local: see there.
+        remote: see there.
+        l1_ttl: how long an entry is held here at most; None for its ttl.
+        degraded_ttl: the same while invalidations may be missed.
+        clock: tells the time.
+        random: for jitter.
+        stats: counts.
+        live: whether invalidations of others arrive.
+        corrupt: called with a key whose value cannot be decoded.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a cache
+        self,
+        options: CacheOptions,
+        values: Values,
+        local: Local,
+        remote: Remote | None,
+        *,
+        l1_ttl: float | None,
+        degraded_ttl: float,
+        clock: Clock,
+        random: random.Random,
+        stats: CacheStats,
+        live: Callable[[], bool],
+        corrupt: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._values = values
+        self.local: Local = local
+        self.remote: Remote | None = remote
+        self.owed: Unsent = Unsent()
+        self._l1_ttl = l1_ttl
+        self._degraded_ttl = degraded_ttl
+        self._clock = clock
+        self._random = random
+        self._stats = stats
+        self._live = live
+        self._corrupt = corrupt
+        self._grace = options.fail_safe or 0.0
+
+    @property
+    def grace(self) -> float:
+        """Seconds after its ttl that a value may stand in for one that cannot be loaded."""
+        return self._grace
+
+    # --- looking up ------------------------------------------------------------------------------
+
+    def held(self, key: str) -> Entry | None:
+        """Return what is held here and can be trusted now."""
+        entry = self.local.find(key)
+        if entry is None:
+            return None
+        now = self._clock.monotonic()
+        if now >= entry.until or (not self._live() and now - entry.born >= self._degraded_ttl):
+            return None
+        entry.used = True
+        return entry
+
+    def stale(self, key: str) -> Entry | None:
+        """Return what is held here and may stand in for a value that cannot be loaded."""
+        return self.local.find(key) if self._grace else None
+
+    async def found(self, keys: Sequence[str], tags: Sequence[str] = ()) -> list[Found | None]:
+        """Ask the store; None for what it must not be believed, or when it does not answer."""
+        if self.remote is None:
+            return [None] * len(keys)
+        try:
+            answers = await self.remote.read(keys, tags)
+        except CacheUnavailable:
+            return [None] * len(keys)
+        return [
+            None if self._is_owed(key, answer) else answer
+            for key, answer in zip(keys, answers, strict=True)
+        ]
+
+    def _is_owed(self, key: str, found: Found) -> bool:
+        owed = self.owed
+        if not owed:
+            return False
+        tags = found.record.tags if found.record is not None else ()
+        return owed.concerns(key) or any(tag in owed.tags for tag in tags)
+
+    async def fetch(self, keys: Sequence[str]) -> dict[str, object]:
+        """Return the values that count, from here or from the store, which are then held here."""
+        values: dict[str, object] = {}
+        lacking: list[str] = []
+        for key in dict.fromkeys(keys):
+            if (entry := self.held(key)) is None:
+                lacking.append(key)
+            else:
+                values[key] = entry.copy()
+        self._stats.local_hits += len(values)
+        if lacking and self.remote is not None:
+            tickets = [self.local.open(key) for key in lacking]
+            try:
+                for ticket, found in zip(tickets, await self.found(lacking), strict=True):
+                    entry = self._take(ticket, found)
+                    if entry is not None:
+                        held = self.local.entries.get(ticket.key) is entry
+                        values[ticket.key] = entry.copy() if held else entry.value
+                        self._stats.store_hits += 1
+            finally:
+                for ticket in tickets:
+                    self.local.close(ticket)
+        self._stats.misses += len(set(keys)) - len(values)
+        return values
+
+    def _take(self, ticket: Ticket, found: Found | None) -> Entry | None:
+        if found is None or found.record is None or not fresh(found.record, self._clock.wall()):
+            return None
+        return self.adopt(ticket.key, found.record, ticket)
+
+    def adopt(self, key: str, record: Record, ticket: Ticket | None) -> Entry | None:
+        """Return what a record says, and with a ticket hold it here; None for a bad one."""
+        try:
+            value = self._values.decode(record.payload)
+        except DecodeError:
+            self._corrupt(key)
+            return None
+        left = record.left(self._clock.wall())
+        tags = frozenset(record.tags)
+        entry = self._made(value, record.payload, record.ttl, left, tags)
+        if ticket is not None:
+            self.local.redeem(ticket, entry)
+        return entry
+
+    # --- putting ---------------------------------------------------------------------------------
+
+    def encode(self, value: object) -> bytes:
+        """Return the bytes of a value. Raises as `Values.encode`."""
+        return self._values.encode(value)
+
+    def lifetime(self, ttl: float | None) -> float | None:
+        """Return how long a value is to count that is stored now."""
+        life = self._options.ttl if ttl is None else ttl
+        if life is None or not self._options.jitter:
+            return life
+        return life * (1 - self._random.uniform(0.0, self._options.jitter))
+
+    async def put(
+        self, values: Mapping[str, object], ttl: float | None, tags: Sequence[str]
+    ) -> Callable[[], None]:
+        """Store values; return what holds them here, to be called at once.
+
+        Raises:
+            CacheUnavailable: the store did not answer; they may be stored.
+        """
+        payloads = {key: self.encode(value) for key, value in values.items()}
+        life = self.lifetime(ttl)
+        tickets = [self.local.open(key) for key in values]
+        try:
+            if self.remote is not None:
+                await self.remote.write(payloads, ttl=life, grace=self._grace, tags=tags)
+        finally:
+            for ticket in tickets:
+                self.local.close(ticket)
+        intact = [t.key for t in tickets if not t.void and not t.tags.intersection(tags)]
+
+        def hold() -> None:
+            for key in intact:
+                self.local.put(key, self.entry(values[key], payloads[key], life, tags))
+
+        return hold
+
+    def entry(self, value: object, payload: bytes, ttl: float | None, tags: Sequence[str]) -> Entry:
+        """Return what holds a value that a caller gave, which counts from now on."""
+        own = self._values.own(value, payload)
+        return self._made(own, payload, ttl, ttl, frozenset(tags))
+
+    def passing(self, value: object) -> Entry:
+        """Return what holds a value that is kept nowhere."""
+        return Entry(value, None, 0.0, inf, 0.0, 0.0, 0.0, frozenset(), 0)
+
+    def shorten(self, entry: Entry) -> bool:
+        """Let an entry that is not in the store count for a moment only; return that it does."""
+        now = self._clock.monotonic()
+        entry.until = entry.usable = min(entry.until, now + self._degraded_ttl)
+        return True
+
+    def prolong(self, key: str, seconds: float) -> None:
+        """Hand out for a while what is over, for it could not be loaded."""
+        entry = self.local.find(key)
+        if entry is not None:
+            entry.until = min(entry.usable, self._clock.monotonic() + seconds)
+
+    def _made(
+        self,
+        value: object,
+        payload: bytes,
+        ttl: float | None,
+        left: float | None,
+        tags: frozenset[str],
+    ) -> Entry:
+        now = self._clock.monotonic()
+        expires = moment(now, left)
+        until = min(expires, moment(now, self._l1_ttl))
+        share = self._options.eager
+        return Entry(
+            value=value,
+            copier=self._values.copier(value),
+            until=until,
+            eager=inf if share is None or ttl is None else expires - ttl * (1 - share),
+            expires=expires,
+            usable=expires + self._grace if self._grace or self.remote is None else until,
+            born=now,
+            tags=tags,
+            size=self._values.size(value, payload),
+        )

@@ -1,0 +1,44 @@
+"""Counters of a cache in this instance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, kw_only=True)
+class CacheStats:
+    """What one cache did in this instance since it was made; the last three are now.
+
+    Attributes:
+        local_hits: values found in this process.
+        store_hits: values found in the store.
+        misses: look-ups that found none.
+        loads: runs of loaders, failed ones included.
+        failures: loaders that failed.
+        joined: callers that waited for a load another had begun.
+        refused: values that were loaded, but not kept, for they were invalidated meanwhile.
+        stale: times a value that was over stood in for one that could not be loaded.
+        corrupt: times the store held bytes that were no entry.
+        unavailable: calls of the store that failed.
+        gaps: times invalidations may have been missed, so that all held here was dropped.
+        invalidations: those of this instance.
+        entries: held in this process.
+        bytes: they take about.
+        unsent: invalidations that store or other instances have not been told of yet.
+    """
+
+    local_hits: int = 0
+    store_hits: int = 0
+    misses: int = 0
+    loads: int = 0
+    failures: int = 0
+    joined: int = 0
+    refused: int = 0
+    stale: int = 0
+    corrupt: int = 0
+    unavailable: int = 0
+    gaps: int = 0
+    invalidations: int = 0
+    entries: int = 0
+    bytes: int = 0
+    unsent: int = 0

@@ -1,0 +1,160 @@
+"""Which stores there are, by name, and those in use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.cache.connector import Connector
+from cluster_kit.cache.loaders import check_callable
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.names import check_name
+from cluster_kit.ports import Health
+from cluster_kit.supervisor import logged
+from cluster_kit.urls import url_scheme
+from cluster_kit.wording import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cluster_kit.ports import AdapterContext, CacheStore, HealthStatus
+    from cluster_kit.registry import AdapterRegistry
+    from cluster_kit.settings import Settings
+    from cluster_kit.supervisor import Supervisor
+
+MEMORY = "memory"
+"""Name of the store that is in this process."""
+
+_REDIS = "redis"
+_MEMCACHED = "memcached"
+_PRIVATE = {"memory://", "memory:///"}
+
+
+class Stores:
+    """The stores of an instance.
+
+    Args:
+        settings: say where they are.
+        registry: finds what makes them.
+    """
+
+    def __init__(self, settings: Settings, registry: AdapterRegistry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._factories: dict[str, Callable[[str], CacheStore]] = {}
+        self._connectors: dict[str, Connector] = {}
+        self._context: AdapterContext | None = None
+        self._supervisor: Supervisor | None = None
+
+    def register(self, name: str, factory: Callable[[str], CacheStore]) -> None:
+        """Add a kind of store. Raises as `CacheManager.register_store`."""
+        checked = check_name("cache store", name)
+        if f"{checked}:" in self._connectors:
+            raise ConfigurationError(f"store {name!r} is in use")
+        check_callable(factory)
+        self._factories[checked] = factory
+
+    def check(self, name: str | None) -> None:
+        """Refuse a store there is not.
+
+        Raises:
+            ConfigurationError: nothing of this name, or its URL is not set.
+        """
+        if name not in self._factories:
+            self._url(name)
+
+    def is_private(self, name: str | None) -> bool:
+        """Whether values are kept by the cache itself, in this process."""
+        return name not in self._factories and self._url(name) in _PRIVATE
+
+    def same(self, one: str | None, other: str | None) -> bool:
+        """Whether two names stand for one store."""
+        return self._key(one) == self._key(other)
+
+    def reaches(self, name: str | None) -> bool:
+        """Whether other instances should be told what is invalidated, and can be."""
+        if self._settings.url_for("pubsub").scheme != MEMORY:
+            return True
+        shared = not self.is_private(name) and name not in self._factories
+        return shared and url_scheme(self._url(name)) == MEMORY
+
+    def connector(self, name: str | None) -> Connector | None:
+        """Return the store of a name; None where the cache itself keeps the values.
+
+        Raises:
+            ConfigurationError: as `check`; or no adapter makes such stores.
+        """
+        if self.is_private(name):
+            return None
+        key = self._key(name)
+        if key not in self._connectors:
+            if self._supervisor is None or self._context is None:
+                raise ConfigurationError("stores are made while the cluster runs")
+            self._connectors[key] = Connector(self._make(name), self._supervisor)
+        return self._connectors[key]
+
+    async def connect(self, name: str | None) -> None:
+        """Connect a store. Raises as `connector`, or `ConnectError`."""
+        connector = self.connector(name)
+        if connector is not None:
+            await connector.connect()
+
+    def open(self, context: AdapterContext, supervisor: Supervisor) -> None:
+        """Make stores from now on."""
+        self._context, self._supervisor = context, supervisor
+
+    async def close(self) -> None:
+        """Close every store."""
+        connectors, self._connectors = self._connectors, {}
+        self._context = self._supervisor = None
+        for connector in connectors.values():
+            async with logged("closing a cache's store"):
+                await connector.close()
+
+    def health(self) -> Health | None:
+        """Return the state of those in use, the worst; None when there are none.
+
+        A store that is down makes what runs on it slower, not wrong: it is `degraded`.
+        """
+        states = [self._health(connector) for connector in self._connectors.values()]
+        if not states:
+            return None
+        return max(states, key=lambda state: state.status != "ok")
+
+    def _health(self, connector: Connector) -> Health:
+        health = connector.store.health()
+        if connector.connected:
+            status: HealthStatus = "ok" if health.status == "ok" else "degraded"
+            return Health(status=status, detail=health.detail, since=health.since)
+        if connector.refused:
+            return Health(status="degraded", detail=connector.refused, since=health.since)
+        return Health(status="ok", detail="not used yet", since=health.since)
+
+    def _make(self, name: str | None) -> CacheStore:
+        if name in self._factories:
+            return self._factories[name](self._settings.url_for("cache").reveal())
+        assert self._context is not None  # noqa: S101 - checked by the caller
+        return self._registry.create("cache", self._url(name), self._context)
+
+    def _key(self, name: str | None) -> str:
+        return f"{name}:" if name in self._factories else f":{self._url(name)}"
+
+    def _url(self, name: str | None) -> str:
+        default = self._settings.url_for("cache")
+        if name is None:
+            return default.reveal()
+        if name == MEMORY:
+            return default.reveal() if default.scheme == MEMORY else "memory://"
+        if name == _REDIS:
+            own = self._settings.redis_url
+            fits = default.scheme.startswith(("redis", "unix"))
+        elif name == _MEMCACHED:
+            own, fits = self._settings.memcached_url, default.scheme == _MEMCACHED
+        else:
+            known = [MEMORY, _REDIS, _MEMCACHED, *self._factories]
+            text = f"there is no store {name!r}{suggestion(name, known)}; there are: "
+            raise ConfigurationError(text + ", ".join(known))
+        if own is not None:
+            return own.reveal()
+        if fits:
+            return default.reveal()
+        raise ConfigurationError(f"store {name!r}: set CLUSTER_KIT_{name.upper()}_URL")

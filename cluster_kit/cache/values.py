@@ -1,0 +1,119 @@
+"""Values as callers see them, and as they are kept: encoded in a store, copied in and out here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+from cluster_kit.codec import JsonCodec
+from cluster_kit.errors import MessageTooLargeError
+
+if TYPE_CHECKING:
+    from cluster_kit.codec import Codec
+
+CopyMode = Literal["deep", "none"]
+"""Whether callers get copies of what is held here, or the very objects."""
+
+Copier = Callable[[], object]
+"""Makes a copy of a value that is held."""
+
+Container = dict[str, object] | list[object]
+
+_CONTAINERS = frozenset({dict, list})
+
+
+class Missing:
+    """What `MISSING` is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = Missing()
+"""Says that there is no value, where None may be one."""
+
+
+class Values:
+    """How one cache turns values into what it keeps.
+
+    With ``copy="deep"`` a value is what its JSON says, in every store alike. With ``copy="none"``
+    the very object is kept and handed out; it is encoded only where a store needs its bytes.
+
+    Args:
+        mode: of copying.
+        encoded: whether there is a store that needs bytes.
+        limit: largest encoded value, bytes.
+    """
+
+    def __init__(self, mode: CopyMode, *, encoded: bool, limit: int) -> None:
+        self._shared = mode == "none"
+        self._encoded = encoded or not self._shared
+        self._limit = limit
+        self._codec: Codec = JsonCodec()
+
+    def encode(self, value: object) -> bytes:
+        """Return the bytes of a value; none where no store needs them.
+
+        Raises:
+            EncodeError: it has no JSON form.
+            MessageTooLargeError: over the limit.
+        """
+        if not self._encoded:
+            return b""
+        body = self._codec.encode(value)
+        if len(body) > self._limit:
+            raise MessageTooLargeError("the value", len(body), self._limit)
+        return body
+
+    def decode(self, body: bytes) -> object:
+        """Return the value of these bytes.
+
+        Raises:
+            DecodeError: they are no JSON.
+        """
+        return self._codec.decode(body)
+
+    def own(self, value: object, body: bytes) -> object:
+        """Return what is to be kept here of a value a caller gave."""
+        if self._shared or type(value) in _SCALARS:
+            return value
+        return self._codec.decode(body)
+
+    def copier(self, value: object) -> Copier | None:
+        """Return what makes copies of a value that is kept; None where it can be handed out."""
+        if self._shared or type(value) not in _CONTAINERS:
+            return None
+        return _copier(cast("Container", value))
+
+    def size(self, value: object, body: bytes) -> int:
+        """Return about how many bytes it takes to keep a value here."""
+        return len(body) or sys.getsizeof(value)
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def _copier(value: Container) -> Copier:
+    """Return what copies this very value; where what it has in it is, is found out once."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    inner = [
+        (place, _copier(cast("Container", item)))
+        for place, item in pairs
+        if type(item) in _CONTAINERS
+    ]
+    if not inner:
+        return value.copy
+
+    def copy() -> object:
+        copied = cast("dict[object, object]", value.copy())
+        for place, copy_inner in inner:
+            copied[place] = copy_inner()
+        return copied
+
+    return copy

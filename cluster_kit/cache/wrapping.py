@@ -1,0 +1,183 @@
+"""Values that are loaded when there is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from cluster_kit.cache.load import Request
+from cluster_kit.cache.loaders import call, check_callable
+from cluster_kit.cache.options import check_key, check_tags, check_ttl
+from cluster_kit.cache.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from cluster_kit.cache.engine import Engine
+    from cluster_kit.cache.local import Entry
+    from cluster_kit.cache.options import CacheOptions
+    from cluster_kit.cache.stats import CacheStats
+    from cluster_kit.clock import Clock, Duration
+
+T = TypeVar("T")
+
+
+class Wrapping:
+    """What `Cache` has around functions; base of it."""
+
+    def __init__(
+        self,
+        options: CacheOptions,
+        clock: Clock,
+        stats: CacheStats,
+        ready: Callable[[], Awaitable[Engine]],
+    ) -> None:
+        self._options = options
+        self._monotonic = clock.monotonic
+        self._ready = ready
+        self._engine: Engine | None = None
+        self._hot: Mapping[str, Entry] = {}  # empty while what is held here has to be doubted
+        self._quick_hits: int = 0
+        self._stats = stats
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._options.name
+
+    @property
+    def counted(self) -> CacheStats:
+        """What its parts count in."""
+        return self._stats
+
+    @property
+    def options(self) -> CacheOptions:
+        """What it was made with."""
+        return self._options
+
+    # --- loading -------------------------------------------------------------------------
+
+    @overload
+    async def wrap(
+        self,
+        key: str,
+        fn: Callable[[], Awaitable[T]],
+        *,
+        ttl: Duration | None = ...,
+        tags: Iterable[str] = ...,
+    ) -> T: ...
+    @overload
+    async def wrap(
+        self,
+        key: str,
+        fn: Callable[[], T],
+        *,
+        ttl: Duration | None = ...,
+        tags: Iterable[str] = ...,
+    ) -> T: ...
+    async def wrap(
+        self,
+        key: str,
+        fn: Callable[[], object],
+        *,
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+    ) -> object:
+        """Return the value of a key; when there is none, the one that `fn()` returns.
+
+        However many ask, here and in other instances with the same store, it is loaded once.
+        What was invalidated while it was loaded is returned to those who had asked before, and
+        not kept.
+
+        Args:
+            key: of the value.
+            fn: loads it: async, or sync, then in a thread. What it returns by `loaded` says more.
+            ttl: of the value; None leaves it to the cache.
+            tags: that will invalidate it.
+
+        Raises:
+            CacheLoadTimeout: it took longer than the cache's `hard_timeout`; `fn` goes on.
+            CacheRecursion: it is `fn` itself that asks.
+            EncodeError, MessageTooLargeError: what was loaded cannot be kept.
+            Exception: what `fn` raised, to all who wait for it.
+        """
+        if ttl is None and tags == ():
+            entry = self._hot.get(key) if type(key) is str else None
+            if entry is not None and min(entry.until, entry.eager) > self._monotonic():
+                entry.used = True
+                self._quick_hits += 1
+                return entry.copy()
+        check_callable(fn)
+        request = Request(load=fn, ttl=check_ttl("ttl", ttl), tags=check_tags(tags))
+        checked = check_key(key)
+        return await (await self._open()).loading.get(checked, request)
+
+    @overload
+    async def wrap_with_condition(
+        self,
+        key: str,
+        fn: Callable[[], Awaitable[T]],
+        *,
+        use_cache: bool | None = ...,
+        is_cacheable: Callable[[T], object] | None = ...,
+        ttl: Duration | None = ...,
+    ) -> T: ...
+    @overload
+    async def wrap_with_condition(
+        self,
+        key: str,
+        fn: Callable[[], T],
+        *,
+        use_cache: bool | None = ...,
+        is_cacheable: Callable[[T], object] | None = ...,
+        ttl: Duration | None = ...,
+    ) -> T: ...
+    async def wrap_with_condition(
+        self,
+        key: str,
+        fn: Callable[[], object],
+        *,
+        use_cache: bool | None = None,
+        is_cacheable: Callable[[Any], object] | None = None,
+        ttl: Duration | None = None,
+    ) -> object:
+        """Return the value of a key as `wrap` does, and keep it under a condition.
+
+        Args:
+            key: of the value.
+            fn: loads it.
+            use_cache: False calls `fn` alone, and looks for and keeps nothing.
+            is_cacheable: of a loaded value: whether to keep it; async, or sync, then in a thread.
+            ttl: of the value.
+
+        Raises:
+            Exception: as `wrap`, and what `is_cacheable` raised.
+        """
+        check_callable(fn)
+        if is_cacheable is not None:
+            check_callable(is_cacheable)
+        life, checked = check_ttl("ttl", ttl), check_key(key)
+        engine = await self._open()
+        if use_cache is False:
+            return await call(fn, engine.supervisor, f"cache:{self.name}:{checked}")
+        request = Request(load=fn, ttl=life, condition=is_cacheable)
+        return await engine.loading.get(checked, request)
+
+    def cached(
+        self,
+        *,
+        key: str | Callable[..., str],
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+    ) -> Recipe:
+        """Return a decorator that keeps what an async function returns.
+
+        Args:
+            key: a template such as ``"user:{user_id}"`` of the function's parameters, or a
+                function of the same arguments.
+            ttl: of the values.
+            tags: that invalidate them; templates, too.
+        """
+        return Recipe(self.wrap, key, check_ttl("ttl", ttl), tags)
+
+    async def _open(self) -> Engine:
+        return self._engine or await self._ready()

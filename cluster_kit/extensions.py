@@ -1,0 +1,69 @@
+"""What is started and stopped with a cluster beside its services and plugins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster_kit.clock import utc
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.supervisor import logged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cluster_kit.ports import (
+        AdapterContext,
+        AdapterHealth,
+        ClusterHealth,
+        Extension,
+        Health,
+        HealthStatus,
+    )
+
+_WORST: tuple[HealthStatus, ...] = ("down", "degraded", "ok")
+
+
+class Extensions:
+    """Those of one cluster, in the order they were added."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Extension] = {}
+        self._started: list[Extension] = []
+
+    def add(self, extension: Extension) -> None:
+        """Add one; `ConfigurationError` where its name is taken."""
+        if extension.name in self._all:
+            raise ConfigurationError(f"there are two extensions named {extension.name!r}")
+        self._all[extension.name] = extension
+
+    async def start(self, context: AdapterContext) -> None:
+        """Start all, or raise what one of them raised."""
+        for extension in self._all.values():
+            self._started.append(extension)
+            await extension.start(context)
+
+    async def stop(self) -> None:
+        """Stop in reverse what was started; no failure keeps the rest back."""
+        while self._started:
+            extension = self._started.pop()
+            async with logged(f"stopping {extension.name}"):
+                await extension.stop()
+
+    def health(self) -> dict[str, Health]:
+        """Return the state of each that runs."""
+        return {extension.name: extension.health() for extension in self._started}
+
+
+def overall(states: Mapping[str, Health], *, ready: bool) -> ClusterHealth:
+    """Return the worst status, and each state as it is shown."""
+    shown: dict[str, AdapterHealth] = {
+        name: {
+            "status": health.status,
+            "detail": health.detail,
+            "since": utc(health.since).isoformat(),
+        }
+        for name, health in states.items()
+    }
+    statuses: list[HealthStatus] = [health.status for health in states.values()]
+    worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
+    return {"status": worst, "ready": ready, "adapters": shown}

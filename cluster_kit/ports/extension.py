@@ -1,0 +1,134 @@
+"""What lives and ends with a cluster without being an adapter of one of its services."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    from cluster_kit.broadcast import Broadcast
+    from cluster_kit.clock import Duration
+    from cluster_kit.message import Envelope, Headers
+    from cluster_kit.ports.context import AdapterContext, Health
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of `EventQueue.publish`."""
+
+    timeout: Duration | None
+    max_retries: int | None
+    delay: Duration | None
+    ttl: Duration | None
+    message_id: str | None
+    headers: Headers | None
+    shared: bool
+
+
+class TaskOutlet(Protocol):
+    """Publishing a task in two steps: made now, sent later, perhaps by another instance."""
+
+    def prepare(  # noqa: PLR0913 - the options of a publish
+        self,
+        channel: str,
+        payload: object,
+        *,
+        timeout: Duration | None = None,
+        max_retries: int | None = None,
+        delay: Duration | None = None,
+        ttl: Duration | None = None,
+        message_id: str | None = None,
+        headers: Headers | None = None,
+        shared: bool = False,
+    ) -> tuple[Envelope, float]:
+        """Return a task and the seconds it is to be delayed. Legal before start.
+
+        Raises:
+            ConfigurationError: a name or an option is wrong.
+            EncodeError: payload or headers cannot travel.
+            MessageTooLargeError: over a limit.
+        """
+        ...
+
+    async def send(self, envelope: Envelope, delay: float) -> str:
+        """Store a task and return its id. Raises as `EventQueue.publish`."""
+        ...
+
+
+class BroadcastOutlet(Protocol):
+    """Publishing a broadcast in two steps: made now, sent later, perhaps by another instance."""
+
+    def prepare(
+        self,
+        channel: str,
+        message: object,
+        *,
+        skip_self: bool | None = None,
+        only_self: bool = False,
+    ) -> Broadcast:
+        """Return a message of this instance, without a number. Legal before start.
+
+        Raises:
+            ConfigurationError: a name or an option is wrong.
+            EncodeError: the message cannot travel.
+            MessageTooLargeError: over a limit.
+        """
+        ...
+
+    async def send(self, broadcast: Broadcast) -> str:
+        """Send a message and return its id. Raises as `PubSubManager.publish`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlets:
+    """Where an instance makes messages now and sends them later.
+
+    Attributes:
+        app: name of the application, which prefixes its queues.
+        tasks: of the event queue.
+        pubsub: of publish and subscribe.
+        sync_messages: of what keeps plugins equal.
+    """
+
+    app: str
+    tasks: TaskOutlet
+    pubsub: BroadcastOutlet
+    sync_messages: BroadcastOutlet
+
+
+class Extension(Protocol):
+    """Something that is started with a cluster and stopped with it.
+
+    It starts when the adapters are connected and before any plugin does, and stops after the last
+    plugin has; so publishing works all its life.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `Cluster.health` calls it; unique in a cluster."""
+        ...
+
+    async def start(self, context: AdapterContext) -> None:
+        """Begin. What it raises ends the start of the cluster; it is stopped then, too."""
+        ...
+
+    async def stop(self) -> None:
+        """End what `start` began, in bounded time. Legal before `start`, and twice."""
+        ...
+
+    def health(self) -> Health:
+        """Return the state as known now."""
+        ...
+
+
+class Extensible(Protocol):
+    """A cluster, as its extensions see it."""
+
+    @property
+    def outlets(self) -> Outlets:
+        """Where messages are made now and sent later."""
+        ...
+
+    def extend(self, extension: Extension) -> None:
+        """Start and stop `extension` with this cluster. Legal before start."""
+        ...

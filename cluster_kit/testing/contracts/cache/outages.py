@@ -1,0 +1,135 @@
+"""Scenarios: a store that is away, a store that lies, a cache that rests."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster_kit.cache import MISSING
+from cluster_kit.cache.envelope import Kind, Record, new_stamp, pack
+from cluster_kit.errors import CacheUnavailable, ConfigurationError, NotStartedError
+from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
+from cluster_kit.testing.contracts.cache.bench import Row
+from cluster_kit.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from cluster_kit.testing.contracts.cache.bench import Bench
+
+_GOOD = pack(
+    Record(
+        kind=Kind.VALUE,
+        epoch=new_stamp(),
+        created=1.0,
+        ttl=None,
+        grace=0.0,
+        promised=0.0,
+        tags={"t": new_stamp()},
+        payload=b'{"a": 1}',
+        stamp=new_stamp(),
+    )
+)
+HOSTILE: tuple[bytes, ...] = (
+    b"",
+    b"x",
+    b"cposix\nsystem\n(S'true'\ntR.",
+    b'{"plain": "json"}',
+    _GOOD[:40],
+    _GOOD[:-1],
+    _GOOD[:-3] + b"\xff\xff\xff",
+    bytes(4096),
+    os.urandom(300),
+)
+
+
+@pytest.mark.asyncio
+class OutageScenarios(Scenarios):
+    """What holds when something does not."""
+
+    @pytest.mark.needs("raw")
+    async def test_bytes_that_are_no_entry_are_misses_and_replaced(self, bench: Bench) -> None:
+        cache, row = await bench.cache(), Row()
+        await cache.set("warm", 1)
+        for number, body in enumerate(HOSTILE):
+            key = f"k{number}"
+            await bench.environment.put(bench.place(key), body)
+            assert await cache.get(key, MISSING) is MISSING
+            with pytest.raises(KeyError):
+                await cache.ttl(key)
+            assert await cache.wrap(key, row.loads()) == {"row": 1}
+            assert await cache.get(key) == {"row": 1}
+        assert cache.stats().corrupt >= len(HOSTILE)
+        assert bench.reports("cache.corrupt", key="k1")
+
+    @pytest.mark.needs("link_faults")
+    async def test_an_absent_store_is_a_miss_to_readers(self, bench: Bench) -> None:
+        cluster = await bench.cluster(timeout=0.3)
+        cache, row = await bench.cache(cluster, l1_size=0), Row()
+        await cache.set(KEY, "kept")
+        async with bench.outage(cluster):
+            assert await cache.get(KEY, "default") == "default"
+            assert await cache.mget(KEY, "other") == [None, None]
+            assert await cache.wrap(KEY, row.loads()) == {"row": 1}
+            with pytest.raises(CacheUnavailable):
+                await cache.set("other", 1)
+            with pytest.raises(CacheUnavailable):
+                await cache.incr("count")
+            with pytest.raises(CacheUnavailable):
+                await cache.ttl(KEY)
+            assert cluster.health()["adapters"]["cache"]["status"] != "ok"
+        await bench.sees(cache, KEY, "kept")
+        await eventually(lambda: cluster.health()["adapters"]["cache"]["status"] == "ok")
+        assert cache.stats().unavailable > 0
+
+    @pytest.mark.needs("link_faults", "shared")
+    async def test_what_an_absent_store_was_not_told_it_is_told_later(self, bench: Bench) -> None:
+        cluster = await bench.cluster(timeout=0.3)
+        away, other = await bench.cache(cluster), await bench.cache()
+        await other.set(KEY, "old", tags=["t"])
+        await other.set("tagged", "old", tags=["t"])
+        await bench.sees(away, KEY, "old")
+        async with bench.outage(cluster):
+            for invalidate in (away.delete(KEY), away.invalidate_tags("t")):
+                try:
+                    await invalidate
+                except CacheUnavailable:
+                    assert not bench.environment.options.get("backplane")
+            assert away.stats().unsent > 0
+            assert await away.mget(KEY, "tagged") == [None, None]
+        for cache in (away, other):
+            await bench.sees(cache, KEY, None)
+            await bench.sees(cache, "tagged", None)
+        await eventually(lambda: away.stats().unsent == 0)
+
+    async def test_a_cache_rests_with_its_cluster(self, bench: Bench) -> None:
+        cluster = await bench.cluster(start=False)
+        cache = await bench.cache(cluster)
+        for _ in range(2):
+            with pytest.raises(NotStartedError):
+                await cache.get(KEY)
+            await cluster.start()
+            await cache.set(KEY, 1)
+            assert await cache.get(KEY) == 1
+            await cluster.stop()
+        with pytest.raises(NotStartedError):
+            await cache.wrap(KEY, Row().loads())
+
+    async def test_a_cache_is_made_once(self, bench: Bench) -> None:
+        cluster = await bench.cluster()
+        cache = await bench.cache(cluster, ttl=60)
+        assert await bench.cache(cluster, ttl=60) is cache
+        assert cluster.caches.get_cache("contract") is cache
+        assert cluster.caches.get_cache(cluster.name) is cluster.cache
+        namesake = await cluster.caches.create_cache(cluster.name, ttl=60)
+        assert cluster.caches.get_cache(cluster.name) is namesake
+        await namesake.set(KEY, 1)
+        assert await cluster.cache.get(KEY) is None
+        with pytest.raises(ConfigurationError):
+            await bench.cache(cluster, ttl=61)
+        with pytest.raises(ConfigurationError):
+            await cluster.caches.create_cache("more", prefix="contract")
+        with pytest.raises(ConfigurationError, match="did you mean"):
+            cluster.caches.get_cache("contracts")
+        with pytest.raises(ConfigurationError):
+            await cluster.caches.create_cache("else", store="redes")

@@ -1,0 +1,135 @@
+"""A store whose calls can be held, before they reach it or before their answer is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping, Sequence
+
+    from cluster_kit.ports import CacheStore, Health, StoreCapabilities
+
+T = TypeVar("T")
+
+
+class Pauses:
+    """Holds the call with a number, counted from `arm` on.
+
+    Attributes:
+        reached: set when it is held.
+        calls: so many since `arm`.
+    """
+
+    def __init__(self) -> None:
+        self.reached: asyncio.Event = asyncio.Event()
+        self.calls: int = 0
+        self._go = asyncio.Event()
+        self._number: int | None = None
+        self._after = False
+
+    def arm(self, number: int, *, after: bool) -> None:
+        """Hold call `number`, from 0: before it reaches the store, or before its answer is seen."""
+        self.reached.clear()
+        self._go.clear()
+        self.calls, self._number, self._after = 0, number, after
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._number = None
+        self._go.set()
+
+    async def hold(self, call: Awaitable[T]) -> T:
+        """Make a call."""
+        number, self.calls = self.calls, self.calls + 1
+        mine = number == self._number
+        if mine and not self._after:
+            await self._wait()
+        answer = await call
+        if mine and self._after:
+            await self._wait()
+        return answer
+
+    async def _wait(self) -> None:
+        self.reached.set()
+        await self._go.wait()
+
+
+class PausingStore:
+    """A `CacheStore` around another one.
+
+    Args:
+        store: see there.
+        pauses: of its calls.
+    """
+
+    def __init__(self, store: CacheStore, pauses: Pauses) -> None:
+        self._store = store
+        self._pauses = pauses
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What it promises."""
+        return self._store.capabilities
+
+    async def connect(self) -> None:
+        """Connect."""
+        await self._store.connect()
+
+    async def close(self) -> None:
+        """Close."""
+        await self._store.close()
+
+    def health(self) -> Health:
+        """Return its state."""
+        return self._store.health()
+
+    async def read(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        """Return values."""
+        return await self._pauses.hold(self._store.read(keys, timeout=timeout))
+
+    async def write(
+        self,
+        items: Mapping[str, bytes],
+        *,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+        timeout: float,
+    ) -> list[bytes | None]:
+        """Store values, then read."""
+        call = self._store.write(items, ttl=ttl, then_read=then_read, timeout=timeout)
+        return await self._pauses.hold(call)
+
+    async def swap(
+        self,
+        key: str,
+        body: bytes | None,
+        *,
+        expected: bytes | None,
+        ttl: float | None,
+        timeout: float,
+    ) -> bool:
+        """Store a value over what is expected."""
+        call = self._store.swap(key, body, expected=expected, ttl=ttl, timeout=timeout)
+        return await self._pauses.hold(call)
+
+    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        """Remove values."""
+        return await self._pauses.hold(self._store.remove(keys, timeout=timeout))
+
+    async def increment(
+        self,
+        key: str,
+        amount: int,
+        *,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+        timeout: float,
+    ) -> tuple[int, list[bytes | None]]:
+        """Add to a counter, then read."""
+        call = self._store.increment(key, amount, ttl=ttl, then_read=then_read, timeout=timeout)
+        return await self._pauses.hold(call)
+
+    async def keys(self, prefix: str, *, timeout: float) -> list[str]:
+        """Return keys."""
+        return await self._pauses.hold(self._store.keys(prefix, timeout=timeout))

@@ -1,0 +1,138 @@
+"""Scenarios: what cannot be right is refused at the call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from cluster_kit.errors import (
+    AlreadyStartedError,
+    ConfigurationError,
+    EncodeError,
+    InvalidNameError,
+    MessageTooLargeError,
+)
+from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
+from cluster_kit_sqlalchemy import Inbox, Outbox
+
+if TYPE_CHECKING:
+    from cluster_kit.testing.contracts.outbox.bench import Bench
+
+
+@pytest.mark.asyncio
+class BadInputScenarios(Scenarios):
+    """Nothing is stored then."""
+
+    @pytest.mark.parametrize(
+        ("channel", "payload", "options", "error"),
+        [
+            ("two words", 1, {}, InvalidNameError),
+            ("a.dead", 1, {}, InvalidNameError),
+            (CHANNEL, {1: 2}, {}, EncodeError),
+            (CHANNEL, "x" * 9_000_000, {}, MessageTooLargeError),
+            (CHANNEL, 1, {"key": "two words"}, InvalidNameError),
+            (CHANNEL, 1, {"key": "x" * 201}, InvalidNameError),
+            (CHANNEL, 1, {"ttl": -1}, ConfigurationError),
+            (CHANNEL, 1, {"message_id": ""}, ConfigurationError),
+            (CHANNEL, 1, {"headers": {"x-a": 1}}, EncodeError),
+            (CHANNEL, 1, {"dealy": 1}, TypeError),
+        ],
+    )
+    async def test_a_bad_task_is_refused(
+        self,
+        bench: Bench,
+        channel: str,
+        payload: object,
+        options: dict[str, Any],
+        error: type[Exception],
+    ) -> None:
+        outbox = (await bench.instance(start=False)).outbox
+        async with AsyncSession(bench.engine) as session, session.begin():
+            with pytest.raises(error):
+                await outbox.publish(session, channel, payload, **options)
+            with pytest.raises(error):
+                await outbox.publish_many(session, channel, [payload], **options)
+        assert (await outbox.stats()).pending == 0
+
+    async def test_a_bad_broadcast_is_refused(self, bench: Bench) -> None:
+        outbox = (await bench.instance(start=False)).outbox
+        async with AsyncSession(bench.engine) as session, session.begin():
+            with pytest.raises(ConfigurationError, match="reach nobody"):
+                await outbox.broadcast(session, CHANNEL, 1, skip_self=True, only_self=True)
+            with pytest.raises(InvalidNameError, match="wildcards"):
+                await outbox.send_sync_message(session, "a.*", 1)
+            with pytest.raises(ConfigurationError, match="not one text"):
+                await outbox.publish_many(session, CHANNEL, "abc")
+        assert (await outbox.stats()).pending == 0
+
+    async def test_a_transaction_of_the_wrong_kind_is_refused(self, bench: Bench) -> None:
+        outbox = (await bench.instance(start=False)).outbox
+        wrong: Any
+        with (
+            Session(bench.blocking) as wrong,
+            pytest.raises(TypeError, match=r"AsyncSession .* not Session; outbox.blocking"),
+        ):
+            await outbox.publish(wrong, CHANNEL, 1)
+        async with AsyncSession(bench.engine) as wrong:
+            with pytest.raises(TypeError, match=r"not AsyncSession; without .blocking"):
+                outbox.blocking.publish(wrong, CHANNEL, 1)
+        for wrong in (None, bench.engine):
+            with pytest.raises(TypeError, match="the transaction must be that of"):
+                await outbox.publish(wrong, CHANNEL, 1)
+
+    async def test_autocommit_is_no_transaction(self, bench: Bench) -> None:
+        outbox = (await bench.instance(start=False)).outbox
+        engine = bench.engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+                await outbox.publish(connection, CHANNEL, 1)
+        async with AsyncSession(engine) as session:
+            with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+                await outbox.publish(session, CHANNEL, 1)
+        assert (await outbox.stats()).pending == 0
+
+    async def test_a_bad_outbox_or_inbox_is_refused(self, bench: Bench) -> None:
+        running = (await bench.instance()).cluster
+        cluster = (await bench.instance(start=False)).cluster
+        wrong: Any = create_engine(bench.environment.blocking_url())
+        for kind in (Outbox, Inbox):
+            with pytest.raises(ConfigurationError, match="must be an AsyncEngine, not Engine"):
+                kind(cluster, wrong)
+            with pytest.raises(ConfigurationError, match="two extensions named"):
+                kind(cluster, bench.engine)
+            with pytest.raises(AlreadyStartedError):
+                kind(running, bench.engine)
+        with pytest.raises(ConfigurationError, match="batch_size"):
+            Outbox(cluster, bench.engine, batch_size=0)
+        with pytest.raises(ConfigurationError, match="poll_interval"):
+            Outbox(cluster, bench.engine, poll_interval=0)
+        with pytest.raises(ConfigurationError, match="retention"):
+            Inbox(cluster, bench.engine, retention=-1)
+        memory = create_async_engine("sqlite+aiosqlite://")
+        with pytest.raises(ConfigurationError, match="needs a SQLite file"):
+            Outbox(cluster, memory)
+        await memory.dispose()
+        wrong.dispose()
+
+    async def test_a_bad_handler_is_refused(self, bench: Bench) -> None:
+        inbox = (await bench.instance()).inbox
+
+        async def effect(_payload: object, _session: AsyncSession) -> None: ...
+
+        async def short(_payload: object) -> None: ...
+
+        def blocking(_payload: object, _session: Session) -> None: ...
+
+        wrong: Any
+        for wrong, text in ((short, "must take"), (blocking, "async def"), (None, "async def")):
+            with pytest.raises(ConfigurationError, match=text):
+                inbox.handler(f"of-{text.split()[0]}-{wrong}".replace(" ", ""))(wrong)
+        with pytest.raises(InvalidNameError):
+            inbox.handler("")
+        inbox.handler("billing")(effect)
+        with pytest.raises(ConfigurationError, match="two handlers for consumer 'billing'"):
+            inbox.handler("billing")

@@ -1,0 +1,215 @@
+"""Scenarios: a message that comes again has no effects again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+
+from cluster_kit.clock import SystemClock
+from cluster_kit.message import Delivery
+from cluster_kit.testing.contracts.outbox.base import CHANNEL, EACH_KIND, Scenarios
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_sqlalchemy import Inbox
+
+if TYPE_CHECKING:
+    from cluster_kit.testing.contracts.outbox.bench import Bench, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What an inbox needs to know of one."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A payload that is validated."""
+
+    number: int
+
+
+@pytest.mark.asyncio
+class InboxScenarios(Scenarios):
+    """Once for each consumer, whatever comes twice, fails, or comes at the same time."""
+
+    async def test_a_message_that_comes_again_has_no_effect_again(self, bench: Bench) -> None:
+        instance = await bench.instance()
+
+        @instance.inbox.handler("billing")
+        async def bill(_payload: object, session: AsyncSession) -> None:
+            await session.execute(bench.effect("billed"))
+
+        @instance.inbox.handler("mails")
+        async def mail(_payload: object, session: AsyncSession, about: _Message) -> None:
+            await session.execute(bench.effect(f"mailed {about.id}"))
+
+        for _ in range(3):
+            await bill(None, _Message("1"))
+            await mail(None, _Message("1"))
+
+        assert await bench.effects_of("billed") == 1
+        assert await bench.effects_of("mailed 1") == 1
+        assert [event["consumer"] for event in bench.reports("inbox.repeated")] == [
+            *("billing", "mails") * 2
+        ]
+        assert (instance.inbox.stats().first, instance.inbox.stats().repeated) == (2, 4)
+
+    async def test_a_handler_that_fails_has_no_effect_and_may_try_again(self, bench: Bench) -> None:
+        instance = await bench.instance()
+        errors: list[Exception] = [ValueError("first"), ValueError("second")]
+
+        @instance.inbox.handler("billing")
+        async def bill(_payload: object, session: AsyncSession) -> None:
+            await session.execute(bench.effect("billed"))
+            if errors:
+                raise errors.pop(0)
+
+        for text in ("first", "second"):
+            with pytest.raises(ValueError, match=text):
+                await bill(None, _Message("1"))
+            assert await bench.effects_of("billed") == 0
+        await bill(None, _Message("1"))
+        await bill(None, _Message("1"))
+
+        assert await bench.effects_of("billed") == 1
+
+    @pytest.mark.parametrize(
+        "level",
+        [
+            pytest.param(None),
+            *(
+                pytest.param(level, marks=pytest.mark.needs("isolation"))
+                for level in ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+            ),
+        ],
+    )
+    async def test_of_copies_handled_at_the_same_time_one_has_effects(
+        self, bench: Bench, level: str | None
+    ) -> None:
+        options = {} if level is None else {"isolation_level": level}
+        engine = create_async_engine(bench.environment.url(), **options)
+        instance = await bench.instance(engine=engine)
+
+        @instance.inbox.handler("billing")
+        async def bill(_payload: object, session: AsyncSession) -> None:
+            await session.execute(bench.effect("billed"))
+            await asyncio.sleep(0.01)
+
+        for number in range(5):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(4):
+                    group.create_task(_awaited(bill(None, _Message(f"{number}"))))
+
+        assert await bench.effects_of("billed") == 5
+        await instance.cluster.stop()
+        await engine.dispose()
+
+    async def test_a_handler_of_the_event_queue_is_validated_and_called_once(
+        self, bench: Bench
+    ) -> None:
+        instances = [await bench.instance() for _ in range(2)]
+        for instance in instances:
+
+            @instance.inbox.handler("billing")
+            async def bill(order: Order, session: AsyncSession, delivery: Delivery) -> None:
+                assert delivery.channel == CHANNEL
+                await session.execute(bench.effect(f"order {order.number}"))
+
+            instance.cluster.event_queue.subscribe(CHANNEL, bill)
+
+        queue = instances[0].cluster.event_queue
+        for _ in range(3):  # an instance that finished it knows its id, the other does not
+            for number in range(10):
+                await queue.publish(CHANNEL, Order(number), message_id=f"id-{number}")
+        await queue.publish(CHANNEL, "no order", max_retries=0)
+
+        await eventually(
+            lambda: sum(i.inbox.stats().first for i in instances), lambda first: first == 10
+        )
+        letters = queue.dead_letters(CHANNEL)
+        [letter] = await eventually(letters.browse)
+        assert letter.reason == "undecodable"
+        for number in range(10):
+            assert await bench.effects_of(f"order {number}") == 1
+
+    async def test_a_sync_message_has_its_effect_on_one_instance(self, bench: Bench) -> None:
+        sender, *others = [await bench.instance() for _ in range(4)]
+        for instance in others:
+
+            @instance.inbox.handler("sources")
+            async def note(_message: object, session: AsyncSession) -> None:
+                await session.execute(bench.effect("source"))
+
+            await instance.cluster.sync_messages.subscribe("sources", note)
+
+        async with AsyncSession(bench.engine) as session, session.begin():
+            await sender.outbox.send_sync_message(session, "sources", 1)
+
+        await eventually(lambda: len(bench.reports("inbox.repeated")) == 2)
+        assert await bench.effects_of("source") == 1
+
+    async def test_effects_and_messages_that_follow_are_one_transaction(self, bench: Bench) -> None:
+        instance = await bench.instance()
+        failing = [ValueError("after it was published")]
+
+        @instance.inbox.handler("billing")
+        async def bill(_payload: object, session: AsyncSession) -> None:
+            await session.execute(bench.effect("billed"))
+            await instance.outbox.publish(session, "mails", "billed", message_id="mail")
+            if failing:
+                raise failing.pop()
+
+        instance.cluster.event_queue.subscribe(CHANNEL, bill)
+        await instance.cluster.event_queue.publish(CHANNEL, None)
+
+        await eventually(lambda: bench.reports("outbox.sent"))
+        assert [event["id"] for event in bench.reports("outbox.sent")] == ["mail"]
+        assert await bench.effects_of("billed") == 1
+
+    @EACH_KIND
+    async def test_transactions_of_ones_own_are_asked(self, bench: Bench, kind: Kind) -> None:
+        inbox = (await bench.instance()).inbox
+        answers: list[bool] = []
+        for consumer in ("a", "a", "b"):
+            async with bench.transaction(kind) as transaction:
+                message = _Message("1")
+                if isinstance(transaction, AsyncSession | AsyncConnection):
+                    first = await inbox.first(transaction, message, consumer=consumer)
+                else:
+                    first = inbox.first_blocking(transaction, message, consumer=consumer)
+                answers.append(first)
+        assert answers == [True, False, True]
+
+    async def test_what_is_older_than_the_retention_is_forgotten(self, bench: Bench) -> None:
+        instance = await bench.instance()
+        inbox = Inbox(
+            (await bench.instance(start=False, inbox=False)).cluster,
+            bench.engine,
+            table=instance.inbox.table,
+            retention=timedelta(days=1),
+        )
+        now = SystemClock().wall()
+        rows = [
+            {"consumer": "a", "message_id": str(number), "handled_at": now - 90_000 * (number % 2)}
+            for number in range(2_400)
+        ]
+        await bench.run(lambda connection: connection.execute(insert(inbox.table), rows))
+
+        assert await inbox.prune() == 1_200
+        assert await inbox.prune() == 0
+
+        async with AsyncSession(bench.engine) as session, session.begin():
+            assert not await inbox.first(session, _Message("2"), consumer="a")
+            assert await inbox.first(session, _Message("1"), consumer="a")
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

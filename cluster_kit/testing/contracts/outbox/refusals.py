@@ -1,0 +1,146 @@
+"""Scenarios: messages that cannot be sent, and a broker that is away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from cluster_kit.errors import (
+    ConnectionLost,
+    MessageTooLargeError,
+    PublishRefused,
+    PublishUnconfirmed,
+)
+from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
+from cluster_kit.testing.contracts.outbox.relaying import status
+from cluster_kit.testing.recorder import Recorder
+from cluster_kit.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from cluster_kit.testing.contracts.outbox.bench import Bench, Instance
+
+OTHER = "orders.paid"
+
+
+async def _subscribed(bench: Bench, recorder: Recorder, **options: Any) -> Instance:  # noqa: ANN401
+    instance = await bench.instance(**options)
+    for channel in (CHANNEL, OTHER):
+        instance.cluster.event_queue.subscribe(channel, recorder.handle)
+    return instance
+
+
+async def _publish(bench: Bench, instance: Instance, *messages: tuple[str, object]) -> list[str]:
+    async with AsyncSession(bench.engine) as session, session.begin():
+        return [
+            await instance.outbox.publish(session, channel, payload)
+            for channel, payload in messages
+        ]
+
+
+@pytest.mark.asyncio
+class RefusalScenarios(Scenarios):
+    """What cannot be sent waits, or is kept as failed; it keeps nobody else waiting."""
+
+    async def test_what_is_refused_holds_up_its_own_key_alone(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(bench, recorder, max_retries=1000)
+        instance.faults.of[CHANNEL] = PublishRefused("full")
+
+        await _publish(
+            bench, instance, *((channel, n) for n in range(3) for channel in (CHANNEL, OTHER))
+        )
+        await recorder.finished(3)
+        assert [run.delivery.channel for run in recorder.runs] == [OTHER] * 3
+        await eventually(lambda: len(bench.reports("outbox.retried")) >= 2)
+        instance.faults.of.clear()
+
+        await recorder.finished(6)
+        assert recorder.payloads == [0, 1, 2, 0, 1, 2]
+        first = bench.reports("outbox.retried")[0]
+        assert (first["channel"], first["attempt"]) == (CHANNEL, 1)
+        assert "PublishRefused: full" in str(first["error"])
+
+    async def test_what_stays_refused_is_kept_as_failed_and_can_be_replayed(
+        self, bench: Bench
+    ) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(bench, recorder, max_retries=2)
+        instance.faults.of[CHANNEL] = PublishRefused("full")
+
+        ids = await _publish(bench, instance, (CHANNEL, "first"))
+        [failed] = await eventually(instance.outbox.failed)
+        assert (failed.id, failed.channel, failed.attempts) == (ids[0], CHANNEL, 3)
+        assert (failed.error, failed.body) == ("PublishRefused: full", b'"first"')
+        assert instance.faults.tried == ids * 3
+        await eventually(lambda: status(instance) == ("degraded", "1 messages are given up"))
+
+        instance.faults.of.clear()
+        await _publish(bench, instance, (CHANNEL, "second"))
+        await recorder.finished(1)
+        assert await instance.outbox.replay([]) == 0
+        assert await instance.outbox.replay(ids) == 1
+
+        await recorder.finished(2)
+        assert recorder.payloads == ["second", "first"]
+        assert recorder.ids[1] == ids[0]
+        assert await instance.outbox.failed() == []
+
+    async def test_what_can_never_be_sent_is_given_up_at_once(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(bench, recorder, max_retries=1000)
+        instance.faults.of[CHANNEL] = MessageTooLargeError("the payload", 2, 1)
+
+        ids = await _publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
+
+        failed = await eventually(instance.outbox.failed, lambda found: len(found) == 2)
+        assert [message.id for message in failed] == ids
+        assert instance.faults.tried == ids
+        assert await instance.outbox.discard(ids[:1]) == 1
+        assert await instance.outbox.discard() == 1
+        assert await instance.outbox.failed() == []
+
+    async def test_what_may_have_been_stored_is_never_given_up(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(bench, recorder, max_retries=0)
+        instance.faults.of[CHANNEL] = PublishUnconfirmed("id", "no answer")
+
+        ids = await _publish(bench, instance, (CHANNEL, 1))
+        await eventually(lambda: len(instance.faults.tried) >= 3)
+        assert await instance.outbox.failed() == []
+        instance.faults.of.clear()
+
+        await recorder.finished()
+        assert recorder.ids == ids
+
+    async def test_a_broker_that_is_away_costs_no_attempt(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(bench, recorder, max_retries=0)
+        instance.faults.of |= dict.fromkeys((CHANNEL, OTHER), ConnectionLost("away"))
+
+        ids = await _publish(bench, instance, (CHANNEL, 1), (OTHER, 2))
+        await eventually(lambda: len(instance.faults.tried) >= 2)
+        await eventually(lambda: status(instance) == ("degraded", "nothing can be sent: away"))
+        instance.faults.of.clear()
+
+        await recorder.finished(2)
+        assert sorted(recorder.ids) == sorted(ids)
+        assert bench.reports("outbox.retried") == []
+        await eventually(lambda: status(instance) == ("ok", "relaying"))
+
+    async def test_a_row_that_makes_no_sense_is_given_up(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(bench, recorder, start=False)
+        table = instance.outbox.table
+        await _publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
+        spoil = update(table).where(table.c.position == 1).values(options=[])
+        await bench.run(lambda connection: connection.execute(spoil))
+
+        await instance.cluster.start()
+
+        await recorder.finished()
+        assert recorder.payloads == [2]
+        [failed] = await instance.outbox.failed()
+        assert "DecodeError" in failed.error

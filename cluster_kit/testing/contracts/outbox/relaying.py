@@ -1,0 +1,165 @@
+"""Scenarios: several relays, their starts and stops, and a database that is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
+from cluster_kit.testing.contracts.outbox.bench import publish
+from cluster_kit.testing.recorder import Recorder
+from cluster_kit.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from cluster_kit.cluster import Cluster
+    from cluster_kit.testing.contracts.outbox.bench import Bench, Instance
+
+
+def status(instance: Instance) -> tuple[str, str]:
+    """Return what `instance` says of its outbox."""
+    shown = instance.cluster.health()["adapters"]["outbox"]
+    return shown["status"], shown["detail"]
+
+
+@pytest.mark.asyncio
+class RelayingScenarios(Scenarios):
+    """Whoever relays, nothing is lost, and the messages of a key stay in order."""
+
+    async def test_several_relays_keep_the_order_of_each_key(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instances = [await bench.instance(batch_size=7) for _ in range(3)]
+        instances[0].cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        for number in range(20):
+            async with AsyncSession(bench.engine) as session, session.begin():
+                for key in ("a", "b", "c", "d", "e", "f"):
+                    await instances[number % 3].outbox.publish(
+                        session, CHANNEL, [key, number], key=key
+                    )
+
+        await recorder.finished(120)
+        seen: defaultdict[str, list[int]] = defaultdict(list)
+        payloads: list[Any] = recorder.payloads
+        for key, number in payloads:
+            seen[key].append(number)
+        assert dict(seen) == {key: list(range(20)) for key in "abcdef"}
+        assert sum(len(instance.faults.tried) for instance in instances) == 120
+
+    async def test_what_was_stored_while_nobody_relayed_is_sent(self, bench: Bench) -> None:
+        recorder = Recorder()
+        writer = await bench.instance(relay=False)
+        for number in range(3):
+            async with AsyncSession(bench.engine) as session, session.begin():
+                await writer.outbox.publish(session, CHANNEL, number)
+        stats = await writer.outbox.stats()
+        assert (stats.pending, stats.sent, stats.lag) == (3, 0, None)
+        assert stats.oldest is not None
+        assert status(writer) == ("ok", "no relay here")
+
+        relaying = await bench.instance()
+        relaying.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        await recorder.finished(3)
+        assert recorder.payloads == [0, 1, 2]
+        stats = await eventually(relaying.outbox.stats, lambda found: found.pending == 0)
+        assert (stats.sent, stats.oldest) == (3, None)
+        assert stats.lag is not None
+        assert len(bench.reports("outbox.sent")) == 3
+
+    @pytest.mark.needs("tells")
+    async def test_a_relay_hears_of_what_other_processes_store(self, bench: Bench) -> None:
+        recorder = Recorder()
+        writer = await bench.instance(relay=False)
+        relaying = await bench.instance(poll_interval=3600)
+        relaying.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        for number in range(1, 4):
+            async with AsyncSession(bench.engine) as session, session.begin():
+                await writer.outbox.publish(session, CHANNEL, number)
+            await recorder.finished(number)
+
+    async def test_a_relay_hears_of_what_its_own_process_stores(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await bench.instance(poll_interval=3600, listen=False)
+        instance.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        for number in range(1, 6):
+            async with bench.transaction("async_session") as transaction:
+                await publish(instance.outbox, transaction, CHANNEL, number)
+            await recorder.finished(number)
+        async with bench.transaction("connection") as transaction:
+            await publish(instance.outbox, transaction, CHANNEL, 6)
+
+        await recorder.finished(6)
+
+    async def test_a_stop_lets_the_message_under_way_end(self, bench: Bench) -> None:
+        recorder = Recorder()
+
+        def subscribe(cluster: Cluster) -> None:
+            cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        other = await bench.instance(relay=False, subscribe=subscribe)
+        first = await bench.instance()
+        async with AsyncSession(bench.engine) as session, session.begin():
+            await first.outbox.publish_many(session, CHANNEL, range(200))
+        await recorder.started(5)
+
+        await first.cluster.stop()
+
+        stats = await other.outbox.stats()
+        assert stats.pending + len(first.faults.tried) == 200
+        await first.cluster.start()
+        await recorder.finished(200)
+        assert recorder.payloads == list(range(200))
+        assert first.faults.tried == recorder.ids
+
+    async def test_a_start_and_a_stop_leave_nothing_behind(self, bench: Bench) -> None:
+        instance = await bench.instance(start=False)
+        before = asyncio.all_tasks()
+        for _ in range(5):
+            await instance.cluster.start()
+            await instance.cluster.stop()
+        assert asyncio.all_tasks() <= before
+
+    async def test_a_missing_table_is_told_and_waited_for(self, bench: Bench) -> None:
+        recorder = Recorder()
+        table = (await bench.instance(start=False)).outbox.table
+        await bench.run(table.drop)
+        instance = await bench.instance()
+        instance.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        _, detail = await eventually(lambda: status(instance), lambda found: found[0] == "down")
+        assert "my_outbox" in detail
+
+        await bench.run(table.create)
+        await eventually(lambda: status(instance) == ("ok", "relaying"))
+        async with bench.transaction("async_session") as transaction:
+            await publish(instance.outbox, transaction, CHANNEL, 1)
+        await recorder.finished()
+        assert len(bench.reports("outbox.database_lost")) == 1
+        assert len(bench.reports("outbox.database_back")) == 1
+
+    @pytest.mark.needs("outage")
+    async def test_a_database_that_goes_away_is_survived(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await bench.instance()
+        instance.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+        async with AsyncSession(bench.engine) as session, session.begin():
+            await instance.outbox.publish_many(session, CHANNEL, range(100))
+        await recorder.started(1)
+
+        await bench.environment.stop_database()
+        await eventually(lambda: status(instance), lambda found: found[0] == "down")
+        await bench.environment.start_database()
+
+        await eventually(lambda: status(instance), lambda found: found[0] == "ok")
+        await bench.engine.dispose()
+        async with AsyncSession(bench.engine) as session, session.begin():
+            await instance.outbox.publish(session, CHANNEL, 100)
+        await eventually(instance.outbox.stats, lambda stats: stats.pending == 0)
+        await eventually(lambda: 100 in recorder.payloads)
+        assert list(dict.fromkeys(recorder.payloads)) == list(range(101))

@@ -1,0 +1,201 @@
+"""Caches on real servers: what they send, and what becomes of loads whose process is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from cluster_kit import Cache, Cluster
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.waiting import eventually
+from integration.load.cache import run
+
+LOADER = """
+import asyncio, os, sys
+from pathlib import Path
+from cluster_kit import Cluster
+
+runs = Path(sys.argv[1])
+
+async def load():
+    with runs.open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    await asyncio.sleep(float(sys.argv[2]))
+    return os.getpid()
+
+async def main():
+    async with Cluster() as cluster:
+        cache = await cluster.caches.create_cache("rows", ttl=60)
+        values = await asyncio.gather(*(cache.wrap("cold", load) for _ in range(50)))
+        print(*set(values))
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def monitored(url: str) -> AsyncIterator[list[str]]:
+    """What the server is told by anybody meanwhile."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(b"MONITOR\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    lines: list[str] = []
+
+    async def read() -> None:
+        while line := await reader.readline():
+            lines.append(line.decode())
+
+    task = asyncio.get_running_loop().create_task(read())
+    yield lines
+    marker = uuid.uuid4().hex
+    writer.write(f"ECHO {marker}\r\n".encode())
+    other, out = await asyncio.open_connection(parts.hostname, parts.port)
+    out.write(f"ECHO {marker}\r\n".encode())
+    await other.readline()
+    await eventually(lambda: any(marker in line for line in lines))
+    task.cancel()
+    for stream in (writer, out):
+        stream.close()
+
+
+async def redis(url: str, *words: str) -> bytes:
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(" ".join(words).encode() + b"\r\n")
+    answer = await reader.readline()
+    writer.close()
+    return answer
+
+
+@asynccontextmanager
+async def on(url: str, **options: object) -> AsyncIterator[tuple[Cluster, Cache]]:
+    factory = ClusterFactory()
+    [cluster] = await factory(cache={"url": url})
+    yield cluster, await cluster.caches.create_cache("rows", **options)  # type: ignore[arg-type]
+    await factory.close()
+
+
+@pytest.mark.asyncio
+async def test_a_reset_touches_its_own_cache_alone_and_looks_for_nothing(
+    request: pytest.FixtureRequest,
+) -> None:
+    url = request.getfixturevalue("redis")
+    foreign = f"foreign-{uuid.uuid4().hex}"
+    await redis(url, "SET", foreign, "theirs")
+    async with on(url) as (cluster, cache):
+        other = await cluster.caches.create_cache("rows2")
+        await other.set("key", 1)
+        await cache.mset({f"k{number}": number for number in range(2000)}, tags=["all"])
+        async with monitored(url) as lines:
+            await cache.reset()
+            await cache.invalidate_tags("all")
+            await cache.delete("k1")
+        assert await cache.mget("k0", "k1999") == [None, None]
+        assert await other.get("key") == 1
+    assert await redis(url, "GET", foreign) == b"$6\r\n"
+    told = [line.split('"')[1].upper() for line in lines if '"' in line]
+    assert told
+    assert not {"KEYS", "SCAN", "FLUSHDB", "FLUSHALL", "UNLINK"} & set(told)
+    assert len(told) < 40  # however many keys there are
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("backend", ["redis", "memcached"])
+async def test_a_call_that_was_given_up_leaves_no_answer_behind(
+    backend: str, request: pytest.FixtureRequest
+) -> None:
+    async with (
+        FaultProxy(request.getfixturevalue(backend)) as proxy,
+        on(proxy.url) as (_, cache),
+    ):
+        await cache.mset({f"k{number}": number for number in range(50)}, 60)
+        loop = asyncio.get_running_loop()
+        for _ in range(20):
+            given_up = [loop.create_task(cache.get(f"k{number}")) for number in range(10)]
+            await asyncio.sleep(0)
+            for task in given_up[::2]:
+                task.cancel()
+            await asyncio.wait(given_up)
+            answers = [task.result() for task in given_up[1::2]]
+            assert answers == [1, 3, 5, 7, 9]
+        assert await cache.mget(*(f"k{number}" for number in range(50))) == list(range(50))
+
+
+@pytest.mark.asyncio
+async def test_more_callers_than_connections_wait_their_turn(
+    request: pytest.FixtureRequest,
+) -> None:
+    for backend in ("redis", "memcached"):
+        async with on(request.getfixturevalue(backend)) as (_, cache):
+            await cache.set("key", 1)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(cache.get("key")) for _ in range(500)]
+            assert {task.result() for task in tasks} == {1}
+            assert cache.stats().unavailable == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True], ids=["all live", "the loading one is killed"])
+async def test_four_processes_load_once(
+    killed: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    environment = {
+        **os.environ,
+        "CLUSTER_KIT_APP": f"load-{uuid.uuid4().hex[:8]}",
+        "CLUSTER_KIT_CACHE__URL": request.getfixturevalue("redis"),
+        "CLUSTER_KIT_CACHE__PROMISE_TTL": "2",
+        "CLUSTER_KIT_CACHE__TIMEOUT": "5",
+        "CLUSTER_KIT_EVENT_QUEUE__URL": "memory://",
+    }
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LOADER, str(runs), "2.0"),
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    if killed:
+
+        def who() -> list[str]:
+            return runs.read_text().split() if runs.exists() else []
+
+        [first] = await eventually(who, timeout=30)
+        os.kill(int(first), signal.SIGKILL)
+    answers = [
+        (process, (await process.communicate())[0].decode().split()) for process in processes
+    ]
+    loaded = runs.read_text().split()
+    alive = [answer for process, answer in answers if process.returncode == 0]
+    assert len(alive) == (3 if killed else 4)
+    assert len(loaded) == (2 if killed else 1)
+    assert alive == [[loaded[-1]]] * len(alive)
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_nobody_reads_what_was_invalidated_for_longer_than_is_said(
+    rabbitmq: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    store = request.getfixturevalue("redis")
+
+    outcome = asyncio.run(run(rabbitmq, store, processes=3, seconds=20.0, folder=tmp_path))
+
+    assert outcome.good, str(outcome)
+    assert outcome.counts["delete"] > 20
+    assert outcome.stats["refused"] > 0
+    assert outcome.stats["gaps"] > 0

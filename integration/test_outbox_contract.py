@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from cluster_kit.testing.contracts.outbox import Environment, Features, OutboxContract
+
+if TYPE_CHECKING:
+    from cluster_kit.testing.servers import PostgresServer, RabbitServer
+
+pytestmark = pytest.mark.broker
+
+
+class PostgresEnvironment(Environment):
+    """A database of its own, and a virtual host for all."""
+
+    def __init__(self, server: PostgresServer, url: str, driver: str, broker: str) -> None:
+        self._server, self._url, self._driver, self._broker = server, url, driver, broker
+
+    def url(self) -> str:
+        return self._url.replace("postgresql:", f"postgresql+{self._driver}:", 1)
+
+    def blocking_url(self) -> str:
+        return self._url.replace("postgresql:", "postgresql+psycopg:", 1)
+
+    def broker(self) -> str:
+        return self._broker
+
+    async def stop_database(self) -> None:
+        await asyncio.to_thread(self._server.stop)
+
+    async def start_database(self) -> None:
+        await asyncio.to_thread(self._server.start)
+
+    async def close(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()  # as below, while it is known whose connections these are
+
+
+@pytest.fixture(scope="module")
+def virtual_host(rabbitmq_server: RabbitServer) -> str:
+    # One for all scenarios: they keep apart by the names of their applications.
+    return rabbitmq_server.new_url()
+
+
+@pytest.fixture(scope="module")
+def server_of_our_own(postgresql_server: PostgresServer) -> PostgresServer:
+    if not postgresql_server.can_control:
+        pytest.skip(f"{postgresql_server.origin} is not ours to stop")
+    return postgresql_server
+
+
+class _OnPostgres(OutboxContract):
+    driver: ClassVar[str]
+
+    async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
+        return PostgresEnvironment(
+            request.getfixturevalue("server_of_our_own"),
+            request.getfixturevalue("postgresql"),
+            self.driver,
+            request.getfixturevalue("virtual_host"),
+        )
+
+
+@pytest.mark.slow
+class TestThroughAsyncpg(_OnPostgres):
+    driver: ClassVar[str] = "asyncpg"
+
+
+# SQLAlchemy lets go of the connections of a pool that it invalidates without closing them.
+@pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
+@pytest.mark.slow
+class TestThroughPsycopg(_OnPostgres):
+    driver: ClassVar[str] = "psycopg"
+    features: ClassVar[Features] = Features(tells=False)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster_kit.cache.changes import MOST_UNSENT, Change, Unsent, from_message
+from cluster_kit.cache.envelope import (
+    STAMP_BYTES,
+    CorruptEntryError,
+    Kind,
+    Record,
+    head_of,
+    pack,
+    removed_value,
+    unpack,
+)
+from cluster_kit.cache.local import ENTRY_BYTES, Entry, Local
+from cluster_kit.cache.names import Names
+
+STAMPS = st.binary(min_size=STAMP_BYTES, max_size=STAMP_BYTES)
+TIMES = st.integers(0, 10**12).map(lambda ms: ms / 1000)
+RECORDS = st.builds(
+    Record,
+    kind=st.sampled_from(Kind),
+    epoch=STAMPS,
+    created=TIMES,
+    ttl=st.none() | st.integers(1, 10**10).map(lambda ms: ms / 1000),
+    grace=TIMES,
+    promised=TIMES,
+    tags=st.dictionaries(st.text(min_size=1, max_size=40), STAMPS, max_size=4),
+    payload=st.binary(max_size=200),
+    stamp=STAMPS,
+)
+
+
+@given(RECORDS)
+def test_an_entry_comes_back_as_it_was(record: Record) -> None:
+    assert unpack(pack(record)) == record
+
+
+@given(RECORDS, st.data())
+def test_an_entry_that_was_changed_or_cut_is_none(record: Record, data: st.DataObject) -> None:
+    body = bytearray(pack(record))
+    place = data.draw(st.integers(0, len(body) - 1))
+    if data.draw(st.booleans()):
+        body[place] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del body[place:]
+
+    with pytest.raises(CorruptEntryError):
+        unpack(bytes(body))
+
+
+@given(st.binary(max_size=300))
+def test_other_bytes_are_none(body: bytes) -> None:
+    with pytest.raises(CorruptEntryError):
+        unpack(body)
+    assert removed_value(body, None, 0.0) is False
+
+
+def test_two_entries_of_a_key_begin_differently() -> None:
+    record = unpack(pack(made()))
+    other = unpack(pack(made(stamp=b"otherone")))
+
+    assert head_of(pack(record)) != head_of(pack(other))
+
+
+def made(**fields: object) -> Record:
+    known: dict[str, object] = {
+        "kind": Kind.VALUE,
+        "epoch": b"epoch-01",
+        "created": 100.0,
+        "ttl": 10.0,
+        "grace": 5.0,
+        "promised": 0.0,
+        "tags": {},
+        "payload": b"1",
+        "stamp": b"stamp-01",
+        **fields,
+    }
+    return Record(**known)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "epoch", "now", "counts"),
+    [
+        (pack(made()), b"epoch-01", 105.0, True),
+        (pack(made()), None, 105.0, True),
+        (pack(made()), b"epoch-02", 105.0, False),
+        (pack(made()), b"epoch-01", 110.0, False),
+        (pack(made(ttl=None)), b"epoch-01", 10**9, True),
+        (pack(made(kind=Kind.PROMISE)), b"epoch-01", 105.0, False),
+        (None, None, 105.0, False),
+    ],
+)
+def test_what_was_removed_counted_or_not(
+    body: bytes | None, epoch: bytes | None, now: float, counts: bool
+) -> None:
+    assert removed_value(body and body[:64], epoch, now) is counts
+
+
+def test_a_clock_that_is_behind_prolongs_nothing() -> None:
+    assert made().left(50.0) == 10.0
+    assert made().left(104.0) == 6.0
+    assert made(ttl=None).left(1e9) is None
+
+
+def test_prefixes_with_dots_are_kept_apart() -> None:
+    assert Names("shop", "a.b").entry("c") != Names("shop", "a").entry("b.c")
+    assert Names("shop", "a").epoch != Names("shop", "b").epoch
+
+
+class Now:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def entry(value: object = 1, *, end: float = 100.0, tags: str = "", size: int = 0) -> Entry:
+    return Entry(value, None, end, 1e9, end, end, 0.0, frozenset(tags), size)
+
+
+def test_at_most_so_many_entries_are_held_and_used_ones_are_spared() -> None:
+    local = Local(3, 10**6, Now())
+    for key in "abc":
+        local.put(key, entry())
+    local.entries["a"].used = True
+
+    local.put("d", entry())
+    local.put("e", entry())
+
+    assert set(local.entries) == {"a", "d", "e"}
+
+
+def test_at_most_so_many_bytes_are_held() -> None:
+    each = ENTRY_BYTES + 1 + 100
+    local = Local(1000, 5 * each, Now())
+    for number in range(50):
+        local.put(chr(97 + number % 26), entry(size=100))
+
+    assert len(local.entries) == 5
+    assert local.bytes == 5 * each
+    local.put("huge", entry(size=6 * each))
+    assert "huge" not in local.entries
+    local.clear()
+    assert local.bytes == 0
+
+
+def test_an_entry_that_is_over_is_not_found() -> None:
+    now = Now()
+    local = Local(3, 10**6, now)
+    local.put("a", entry(end=5.0))
+    now.seconds = 5.0
+
+    assert local.find("a") is None
+    assert not local.entries
+
+
+def test_dropping_tags_drops_their_entries_alone() -> None:
+    local = Local(10, 10**6, Now())
+    for key, tags in (("a", "x"), ("b", "xy"), ("c", "y"), ("d", "")):
+        local.put(key, entry(tags=tags))
+    local.put("b", entry(tags="y"))  # it has not that tag any more
+
+    local.drop_tags(["x"])
+
+    assert set(local.entries) == {"b", "c", "d"}
+
+
+@pytest.mark.parametrize("how", ["key", "tag", "all", "other key", "other tag"])
+def test_a_ticket_is_void_after_an_invalidation(how: str) -> None:
+    local = Local(10, 10**6, Now())
+    ticket = local.open("a")
+    if "key" in how:
+        local.drop(["b" if "other" in how else "a"])
+    elif "tag" in how:
+        local.drop_tags(["y" if "other" in how else "x"])
+    else:
+        local.clear()
+
+    held = local.redeem(ticket, entry(tags="x"))
+    local.close(ticket)
+
+    assert held is ("other" in how)
+    assert ("a" in local.entries) is held
+    local.drop(["a"])  # of a ticket that was closed nothing is left
+
+
+def test_what_is_unsent_is_kept_once_and_collapses() -> None:
+    unsent = Unsent()
+    for _ in range(2):
+        unsent.add(Change(keys=("a", "b"), tags=("t",)))
+    assert len(unsent) == 3
+    unsent.done(Change(keys=("a",)))
+    assert not unsent.concerns("a")
+    assert [c.keys or c.tags for c in unsent.parts(stored=True)] == [("b",), ("t",)]
+
+    unsent.add(Change(keys=tuple(str(number) for number in range(MOST_UNSENT + 1))))
+
+    assert len(unsent) == 1
+    assert unsent.concerns("anything")
+    assert [change.everything for change in unsent.parts(stored=True)] == [True]
+
+
+def test_a_change_travels_by_name() -> None:
+    change = Change(keys=("a",), tags=("t",), stored=False)
+    message = {**change.message(), "k": ["a"], "t": ["t"]}  # as JSON gives it back
+
+    assert from_message(message) == change
+
+
+@pytest.mark.parametrize("message", [None, [], {}, {"k": "a"}, {"k": [1], "t": [], "all": False}])
+def test_what_another_release_may_say_is_taken_for_all(message: object) -> None:
+    assert from_message(message).everything

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from cluster_kit import MISSING, Cluster
+from cluster_kit.cache.service import LOOK
+from cluster_kit.errors import CacheUnavailable, ConfigurationError
+from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory import ADAPTER
+from cluster_kit_memory.cache import MemoryCacheStore
+from cluster_kit_memory.pubsub import MemoryPubSub
+
+DEGRADED_TTL = 0.3
+
+
+async def instances(
+    factory: ClusterFactory, n: int, **cache: str
+) -> list[tuple[Cluster, MemoryPubSub]]:
+    """Each with the adapter that carries its invalidations."""
+    made: list[MemoryPubSub] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        made.append(MemoryPubSub(url, context))
+        return made[-1]
+
+    settings = {"degraded_ttl": DEGRADED_TTL, **cache}
+    clusters = await factory(n, start=False, cache=settings)  # type: ignore[arg-type]
+    for cluster in clusters:
+        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+        await cluster.start()
+    return list(zip(clusters, made, strict=True))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("store", ["own", "shared"])
+async def test_who_is_off_the_broker_soon_doubts_what_it_holds(
+    store: str, cluster_factory: ClusterFactory
+) -> None:
+    url = {"url": "memory://"} if store == "own" else {}
+    [(one, _), (two, link)] = await instances(cluster_factory, 2, **url)
+    here, there = [
+        await c.caches.create_cache("rows", backplane=True, l1_ttl=60) for c in (one, two)
+    ]
+    await there.set("row", "old")
+    assert await there.get("row") == "old"
+
+    link.disconnect()
+    await here.set("row", "new")
+    await eventually(lambda: there.troubles() != [])
+    seen = await eventually(lambda: there.get("row"), lambda value: value != "old")
+
+    assert seen == ("new" if store == "shared" else None)
+    link.reconnect()
+    await eventually(lambda: there.troubles() == [])
+    assert there.stats().gaps >= 1
+    assert await there.get("row") in {"new", None}
+
+
+@pytest.mark.asyncio
+async def test_what_could_not_be_told_is_told_when_the_link_is_back(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [(one, link), (two, _)] = await instances(cluster_factory, 2, url="memory://")
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.mset({f"k{number}": number for number in range(1200)}, tags=["t"])
+    link.disconnect()
+    await asyncio.sleep(2 * LOOK)
+
+    with pytest.raises(CacheUnavailable, match="other instances"):
+        await here.mdel(*(f"k{number}" for number in range(600)))
+    with pytest.raises(CacheUnavailable):
+        await here.delete("k0")
+    await here.set("k700", "new")
+    assert here.stats().unsent == 601
+    assert await there.get("k0") == 0
+
+    link.reconnect()
+    await eventually(lambda: here.stats().unsent == 0)
+    await eventually(lambda: there.get("k599"), lambda value: value is None)
+    assert await there.mget("k0", "k700", "k1199") == [None, None, 1199]
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_could_not_be_told_is_mistrusted_by_all_who_hear_of_it(
+    cluster_factory: ClusterFactory,
+) -> None:
+    stores: list[MemoryCacheStore] = []
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(MemoryCacheStore(url, context))
+        return stores[-1]
+
+    caches = []
+    for _ in range(2):
+        [cluster] = await cluster_factory(start=False)
+        cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
+        await cluster.start()
+        caches.append(await cluster.caches.create_cache("rows", backplane=True))
+    here, there = caches
+    await here.set("row", "old", tags=["t"])
+    assert await there.get("row") == "old"
+
+    stores[0].disconnect()
+    assert await here.delete("row") is True  # others know, and it was held here
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+
+    stores[0].reconnect()
+    await eventually(lambda: here.stats().unsent + there.stats().unsent == 0)
+    assert await here.get("row", MISSING) is await there.get("row", MISSING) is MISSING
+
+
+@pytest.mark.asyncio
+async def test_a_private_cache_is_seen_by_nobody_else(cluster_factory: ClusterFactory) -> None:
+    one, two = await cluster_factory(2, cache={"url": "memory://"})
+    await one.cache.set("key", 1)
+    await two.cache.set("key", 2)
+
+    assert await one.cache.get("key") == 1
+    assert await two.cache.get("key") == 2
+    assert await one.cache.keys() == ["key"]
+
+
+@pytest.mark.asyncio
+async def test_stores_are_chosen_by_name(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory(start=False)
+    made: list[str] = []
+
+    def factory(url: str) -> CacheStore:
+        made.append(url)
+        context = AdapterContext(
+            app="a", instance_id="b", tasks=cluster._background, emit=cluster.telemetry.emit
+        )
+        return MemoryCacheStore("memory://of-its-own", context)
+
+    cluster.caches.register_store("files", factory)
+    await cluster.start()
+    cache = await cluster.caches.create_cache("rows", store="files")
+    await cache.set("key", 1)
+
+    assert await cache.get("key") == 1
+    assert made == [cluster.settings.url_for("cache").reveal()]
+    for name, text in (("redis", "REDIS_URL"), ("memcached", "MEMCACHED_URL"), ("filez", "files")):
+        with pytest.raises(ConfigurationError, match=text):
+            await cluster.caches.create_cache("more", store=name)
+    with pytest.raises(ConfigurationError):
+        cluster.caches.register_store("files", factory)
+    with pytest.raises(ConfigurationError, match="l1_size"):
+        await cluster.caches.create_cache("more", store="memory", l1_sise=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "a b"},
+        {"prefix": ""},
+        {"ttl": 0},
+        {"l1_size": -1},
+        {"l1_size": True},
+        {"backplane": 1},
+        {"fail_safe": "1"},
+        {"soft_timeout": 1},
+        {"hard_timeout": 0},
+        {"eager": 1},
+        {"jitter": -0.1},
+        {"negative_ttl": 0},
+        {"copy": "shallow"},
+        {"store": ""},
+    ],
+    ids=str,
+)
+async def test_wrong_options_are_refused(
+    options: dict[str, object], cluster_factory: ClusterFactory
+) -> None:
+    [cluster] = await cluster_factory()
+    given = {"name": "rows", **options}
+
+    with pytest.raises(ConfigurationError):
+        await cluster.caches.create_cache(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_objects_without_a_json_form_are_shared_in_process(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory(cache={"url": "memory://"})
+    cache = await cluster.caches.create_cache("objects", copy="none")
+    value = object()
+
+    assert await cache.wrap("key", lambda: value) is value
+    assert await cache.get("key") is value
+
+
+@pytest.mark.asyncio
+async def test_a_cluster_that_was_started_again_hears_once(
+    cluster_factory: ClusterFactory,
+) -> None:
+    one, two = await cluster_factory(2, cache={"url": "memory://"})
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    for _ in range(3):
+        await two.stop()
+        await two.start()
+    await there.set("row", 1)
+
+    await here.delete("row")
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert len(two.caches._pubsub._registrations) == 1

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import MetaData, create_engine, event, text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
+
+from cluster_kit import Cluster
+from cluster_kit.errors import LockLost
+from cluster_kit_sqlalchemy.fencing import Fences, fence_table
+
+METADATA = MetaData()
+FENCES = Fences(fence_table(METADATA))
+
+
+@dataclass
+class Lease:
+    """Of somebody who thinks that it is his."""
+
+    fence: int
+    key: str = "account"
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = create_engine(f"sqlite:///{tmp_path}/fences.db")
+    METADATA.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def write(engine: Engine, lease: Lease) -> None:
+    with Session(engine) as session, session.begin():
+        FENCES.guard_now(session, lease)
+
+
+def seen(engine: Engine) -> dict[str, int]:
+    with Session(engine) as session:
+        rows = session.execute(text("SELECT key, fence FROM cluster_kit_fences"))
+        return {row.key: row.fence for row in rows}
+
+
+def test_an_older_fence_is_refused_and_a_newer_one_is_not(engine: Engine) -> None:
+    for fence in (5, 5, 7):
+        write(engine, Lease(fence))
+
+    with pytest.raises(LockLost, match="fence 6 is older than 7") as refused:
+        write(engine, Lease(6))
+
+    assert refused.value.key == "account"
+    assert seen(engine) == {"account": 7}
+
+
+def test_locks_do_not_meet_and_fences_may_be_large(engine: Engine) -> None:
+    write(engine, Lease(2**62, "a"))
+    write(engine, Lease(1, "b"))
+
+    assert seen(engine) == {"a": 2**62, "b": 1}
+
+
+def test_what_is_rolled_back_was_not_seen(engine: Engine) -> None:
+    with Session(engine) as session:
+        FENCES.guard_now(session, Lease(9))
+        session.rollback()
+
+    write(engine, Lease(3))
+    assert seen(engine) == {"account": 3}
+
+
+def test_a_refusal_ends_the_transaction_it_was_in(engine: Engine) -> None:
+    write(engine, Lease(9))
+
+    def both() -> None:
+        with Session(engine) as session, session.begin():
+            FENCES.guard_now(session, Lease(10, "other"))
+            FENCES.guard_now(session, Lease(8))
+
+    with pytest.raises(LockLost):
+        both()
+
+    assert seen(engine) == {"account": 9}
+
+
+@pytest.mark.parametrize("other", [4, 6])
+def test_somebody_who_adds_the_row_at_the_same_time_is_seen(engine: Engine, other: int) -> None:
+    meanwhile = [other]
+
+    def before(connection: Connection, _: str) -> None:
+        if meanwhile:
+            fence = meanwhile.pop()
+            statement = f"INSERT INTO cluster_kit_fences VALUES ('account', {fence})"
+            connection.exec_driver_sql(statement)
+
+    with engine.connect() as inserting:
+        event.listen(inserting, "savepoint", before)
+        with Session(inserting) as session:
+            if other > 5:
+                with pytest.raises(LockLost):
+                    FENCES.guard_now(session, Lease(5))
+            else:
+                FENCES.guard_now(session, Lease(5))
+                session.commit()
+                assert seen(engine) == {"account": 5}
+
+
+@pytest_asyncio.fixture
+async def sessions(tmp_path: Path) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/fences.db")
+    async with engine.begin() as connection:
+        await connection.run_sync(METADATA.create_all)
+    yield async_sessionmaker(engine)
+    await engine.dispose()
+
+
+@pytest.mark.asyncio
+async def test_a_lease_guards_a_transaction(sessions: async_sessionmaker[AsyncSession]) -> None:
+    async with Cluster("shop") as first, Cluster("shop") as second:
+        stale = await first.locks.acquire("account", ttl=0.1, renew=False)
+        old = Lease(stale.fence)
+        async with second.locks.hold("account") as lease, sessions.begin() as session:
+            await FENCES.guard(session, lease)
+
+        with pytest.raises(LockLost, match="its time is over"):
+            async with sessions.begin() as session:
+                await FENCES.guard(session, stale)
+        with pytest.raises(LockLost, match="older"):
+            async with sessions.begin() as session:
+                await FENCES.guard(session, old)
