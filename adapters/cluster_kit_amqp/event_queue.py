@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import ConnectionLost, PublishRefused, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
@@ -100,9 +100,7 @@ class AmqpEventQueue:
 
     # --- messages ----------------------------------------------------------------------------
 
-    def publish(
-        self, envelope: Envelope, *, delay: float = 0.0, timeout: float
-    ) -> Coroutine[Any, Any, None]:
+    async def publish(self, envelope: Envelope, *, delay: float = 0.0, timeout: float) -> None:
         """Store a task; return when the broker has it on a majority.
 
         Raises:
@@ -113,7 +111,7 @@ class AmqpEventQueue:
             TopologyError: the queue is there with other arguments, or missing where this adapter
                 may not make it.
         """
-        return self._publisher.publish(envelope, delay, timeout)
+        await self._publisher.publish(envelope, delay, timeout)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
         """Store a dead letter, in need without its headers. Raises as `publish`."""

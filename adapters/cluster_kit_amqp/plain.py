@@ -31,8 +31,8 @@ _ATTEMPT = b"\x0ack-attemptI"
 _ORIGIN = b"\x09ck-originS"
 _PUBLISHED_AT = b"\x0fck-published-atl"
 _U32 = struct.Struct(">I")
-_SIZE_WITHOUT_ORIGIN = 4 + len(_ID) + _ID_SIZE + len(_ATTEMPT) + 4 + len(_ORIGIN) + 4
-_SIZE_WITHOUT_ORIGIN += len(_PUBLISHED_AT) + 8
+_NAMES_SIZE = len(_ID) + len(_ATTEMPT) + len(_ORIGIN) + len(_PUBLISHED_AT)
+_SIZE_WITHOUT_ORIGIN = 4 + _NAMES_SIZE + _ID_SIZE + 4 + 4 + 8  # sizes and numbers beside
 
 
 Plain = tuple[str, int, str, int]
