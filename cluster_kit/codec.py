@@ -48,7 +48,7 @@ class JsonCodec:
             EncodeError: a value has no JSON form, a key is not a string, or NaN is inside.
         """
         try:
-            text = _to_text(payload)
+            text = "".join(_pieces(payload, 0))
             if _KEY_NOT_TEXT.search(text):
                 _check_keys(payload)
             return text.encode()
@@ -120,7 +120,7 @@ def _inside(value: object) -> Iterator[tuple[object, object]]:
 def _can_encode(value: object) -> bool:
     try:
         _check_keys(value)
-        _to_text(value)
+        "".join(_pieces(value, 0))
     except (TypeError, ValueError, RecursionError):
         return False
     return True
@@ -154,22 +154,26 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(text)
 
 
-def _make_encoder() -> Callable[[object], str]:
-    """Return what turns a payload into text: json's encoder in C, which it makes at every call."""
+def _make_encoder() -> Callable[[object, int], Iterable[str]]:
+    """Return what turns a payload into pieces of text, from indentation 0 on.
+
+    It is json's encoder in C, which json makes anew at every call.
+    """
     whole = json.JSONEncoder(
         ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
     )
     make: Callable[..., Callable[[object, int], Iterable[str]]] | None
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # an interpreter without it
-        return whole.encode
+        return lambda payload, _: (whole.encode(payload),)
     # No markers: what is inside itself ends in a RecursionError. Then as above.
     quote = json.encoder.encode_basestring
+    pieces: Callable[[object, int], Iterable[str]]
     pieces = make(None, _plain, quote, None, ":", ",", False, False, False)  # noqa: FBT003 - C
-    return lambda payload: "".join(pieces(payload, 0))
+    return pieces
 
 
-_to_text = _make_encoder()
+_pieces = _make_encoder()
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 _WHITESPACE = " \t\n\r"  # RFC 8259, 2
 _KEY_NOT_TEXT = re.compile(r'"(?=[-0-9tfn])(?:-?[0-9][^"]*|true|false|null)":')

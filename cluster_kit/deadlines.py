@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 
@@ -29,40 +31,29 @@ _READING = 0.1  # seconds for what came meanwhile
 
 
 class Deadlines:
-    """Tells each of its items once when its deadline has passed. On the event loop only."""
+    """Tells each of its items once when its deadline has passed. On the event loop only.
+
+    Attributes:
+        end: forgets the deadline of an item; idempotent.
+    """
 
     def __init__(self) -> None:
         self._open: set[Expiring] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next = math.inf
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.end: Callable[[Expiring], None] = self._open.discard
 
-    @property
+    @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop they belong to: the one that runs at the first use."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+        return asyncio.get_running_loop()
 
     def start(self, item: Expiring, seconds: float) -> None:
         """Call `item.expire()` in so many seconds, unless `end` comes first."""
-        loop = self._loop or self.loop
-        item.at = loop.time() + seconds
+        item.at = at = self.loop.time() + seconds
         self._open.add(item)
-        if item.at < self._next:
-            self._arm(item.at)
-
-    def end(self, item: Expiring) -> None:
-        """Forget the deadline of `item`. Idempotent."""
-        self._open.discard(item)
-
-    def within(self, seconds: float) -> Within:
-        """Bound a block as `asyncio.timeout` does, for use as ``with deadlines.within(10):``.
-
-        Raises:
-            TimeoutError: when the block is left, if it was cut short.
-        """
-        return Within(self, seconds)
+        if at < self._next:
+            self._arm(at)
 
     def close(self) -> None:
         """Forget all of them."""
@@ -93,7 +84,17 @@ class Deadlines:
 
 
 class Within:
-    """A block of the current task with a deadline; see `Deadlines.within`."""
+    """Bounds a block of the current task, as `asyncio.timeout` does.
+
+    To be used as ``with Within(deadlines, 10):``.
+
+    Args:
+        deadlines: has the timer.
+        seconds: the block may take.
+
+    Raises:
+        TimeoutError: when the block is left, if it was cut short.
+    """
 
     __slots__ = ("_cancelling", "_deadlines", "_expired", "_seconds", "_task", "at")
 

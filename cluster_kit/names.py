@@ -139,19 +139,15 @@ class QueueName:
 
     app: str | None
     channel: str
-    _full: str = field(init=False, compare=False, repr=False)
+    full: str = field(init=False, compare=False, repr=False)
+    """The name of the queue on the broker."""
 
     def __post_init__(self) -> None:
         full = self.channel if self.app is None else f"{self.app}.{self.channel}"
-        object.__setattr__(self, "_full", full)  # once: it is asked for with every message
+        object.__setattr__(self, "full", full)  # once: it is asked for with every message
 
     def __hash__(self) -> int:
-        return hash(self._full)
-
-    @property
-    def full(self) -> str:
-        """The name of the queue on the broker."""
-        return self._full
+        return hash(self.full)
 
     @property
     def dead(self) -> str:

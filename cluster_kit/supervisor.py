@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._launched: dict[object, asyncio.Task[None]] = {}
 
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Start `work` as a task called `name`."""
@@ -43,23 +44,18 @@ class Supervisor:
     ) -> None:
         """Start ``work(about)`` as `spawn` does: for what is begun with every message.
 
-        Nobody can wait for it, and `loop` is the running one, so it costs half as much.
+        Nobody can wait for it, there is never another `about` the same, and `loop` is the running
+        one, so it costs half as much.
         """
-        self._tasks.add(loop.create_task(self._run(work, about, loop), name=name))
+        self._launched[about] = loop.create_task(self._run(work, about), name=name)
 
-    async def _run(
-        self,
-        work: Callable[[U], Coroutine[Any, Any, None]],
-        about: U,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        task = asyncio.current_task(loop)
+    async def _run(self, work: Callable[[U], Coroutine[Any, Any, None]], about: U) -> None:
         try:
             await work(about)
         except Exception:
-            log.exception("background task %s failed", task.get_name() if task else "")
+            log.exception("background task %s failed", self._launched[about].get_name())
         finally:
-            self._tasks.discard(cast("asyncio.Task[Any]", task))
+            del self._launched[about]
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -125,13 +121,15 @@ class Supervisor:
 
     async def close(self, timeout: float = 1.0) -> list[str]:
         """Cancel everything, wait at most `timeout` seconds, return the names of what remains."""
-        tasks = {task for task in self._tasks if task is not asyncio.current_task()}
+        tasks = {*self._tasks, *self._launched.values()} - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if not tasks:
             return []
         done, pending = await asyncio.wait(tasks, timeout=timeout)
-        self._tasks -= done  # among them those that never began
+        # Among them those that never began.
+        self._tasks -= done
+        self._launched = {key: task for key, task in self._launched.items() if task not in done}
         return sorted(task.get_name() for task in pending)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 log = logging.getLogger(__name__)
 
@@ -73,20 +74,26 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
 
 
 class Telemetry:
-    """Hands events to observers."""
+    """Hands events to observers.
+
+    Attributes:
+        heard: whether anybody listens.
+    """
 
     def __init__(self) -> None:
         self._observers: list[Observer] = []
-
-    @property
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._observers)
+        self.heard: bool = False
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer(event, fields)` for every event; return what undoes it."""
         self._observers.append(observer)
-        return lambda: self._observers.remove(observer) if observer in self._observers else None
+        self.heard = True
+        return partial(self._forget, observer)
+
+    def _forget(self, observer: Observer) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
+        self.heard = bool(self._observers)
 
     def emit(self, event: str, /, **fields: object) -> None:
         """Report `event`. An observer that raises is logged and the others still hear of it."""

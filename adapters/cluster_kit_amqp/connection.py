@@ -43,6 +43,7 @@ class Connection:
     Attributes:
         generation: number of links there have been; what was declared or sent on an earlier one
             belongs to the past.
+        writable_now: the link while it is up and the broker takes publishes; as `writable`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Connection:
         self._listeners: list[Callable[[], None]] = []
         self._blocked = False
         self.generation: int = 0
+        self.writable_now: Link | None = None
 
     @property
     def link(self) -> Link | None:
@@ -118,6 +120,7 @@ class Connection:
             task.cancel()
             await asyncio.wait({task})
         link, self._link = self._link, None
+        self.writable_now = None
         if link is not None:
             await link.close()
         self._problems.clear(self._part)
@@ -220,6 +223,7 @@ class Connection:
         """The link was lost, blocked or unblocked, or is new."""
         link = self.link
         blocked = link is not None and link.blocked is not None
+        self.writable_now = None if blocked else link
         part = f"{self._part} blocked"
         if link is not None and blocked and not self._blocked:
             self._context.emit(

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SHORT_TEXT = 500  # characters of an error, where there is room for little
-_REMEMBERED = 300.0  # seconds a publish that failed shows in health
 
 
 class AmqpEventQueue:
@@ -59,11 +58,13 @@ class AmqpEventQueue:
             problems=self._problems,
         )
         self._publisher = Publisher(
-            self._publishing, self._connections.declarer(self._announce), context
+            self._publishing,
+            self._connections.declarer(self._announce),
+            context,
+            self._problems,
         )
         self._consumers: list[AmqpConsumer] = []
-        self._used: set[QueueName] = set()
-        self._latest: QueueName | None = None  # of those published to
+        self._consumed: set[QueueName] = set()
         self._turns = Turns()
 
     async def _announce(self, queue: QueueName) -> None:
@@ -110,31 +111,17 @@ class AmqpEventQueue:
             TopologyError: the queue is there with other arguments, or missing where this adapter
                 may not make it.
         """
-        await self._store(envelope, delay, timeout, bury=False)
+        await self._publisher.publish(envelope, delay, timeout)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
         """Store a dead letter, in need without its headers. Raises as `publish`."""
         try:
-            await self._store(envelope, 0.0, timeout, bury=True)
+            await self._publisher.publish(envelope, 0.0, timeout, bury=True)
         except PublishRefused as exc:
             if not isinstance(exc.__cause__, Unencodable):
                 raise
             log.warning("dead letter %s keeps no headers: %s", envelope.id, exc)
-            await self._store(_bare(envelope), 0.0, timeout, bury=True)
-
-    async def _store(self, envelope: Envelope, delay: float, timeout: float, *, bury: bool) -> None:
-        queue = envelope.queue
-        try:
-            await self._publisher.publish(envelope, delay=delay, timeout=timeout, bury=bury)
-        except TopologyError as exc:  # in health for a while, or until one is stored
-            part = _publishing(queue)
-            self._problems.report(part, "degraded", f"{part} fails: {exc}", lasts=_REMEMBERED)
-            raise
-        if self._problems.known:
-            self._problems.clear(_publishing(queue))
-        if queue is not self._latest:
-            self._latest = queue
-            self._used.add(queue)
+            await self._publisher.publish(_bare(envelope), 0.0, timeout, bury=True)
 
     async def consume(
         self,
@@ -160,7 +147,7 @@ class AmqpEventQueue:
         await consumer.start()
         self._consumers = [known for known in self._consumers if not known.ended]
         self._consumers.append(consumer)
-        self._used.add(queue)
+        self._consumed.add(queue)
         return consumer
 
     @asynccontextmanager
@@ -195,7 +182,7 @@ class AmqpEventQueue:
     async def channels(self) -> list[QueueName]:
         """Return this application's queues, sorted: those on the list, and those used here."""
         app = self._context.app
-        used = {queue for queue in self._used if queue.app == app}
+        used = {queue for queue in self._consumed | self._publisher.used if queue.app == app}
         async with self._asking() as link:
             return await read_channels(link, self._turns, app, used)
 
@@ -219,10 +206,6 @@ class AmqpEventQueue:
                 return await stack.enter_async_context(self._control.link())
         except TimeoutError:
             raise ConnectionLost(f"no connection within {seconds:g} s") from None
-
-
-def _publishing(queue: QueueName) -> str:
-    return f"publishing to {queue.full}"
 
 
 def _bare(envelope: Envelope) -> Envelope:

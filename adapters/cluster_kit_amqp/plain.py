@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.message import Envelope
 from cluster_kit_amqp.link import Message, Packed
@@ -24,31 +24,65 @@ MAX_MS = 253_402_300_799_000
 _ID_SIZE = 32  # bytes, of ids this library makes
 _LONGEST_ORIGIN = 255  # bytes
 _NAMES = ("ck-id", "ck-attempt", "ck-origin", "ck-published-at")
-_NOTHING_OF_ITS_OWN = (None, None, None)
 _LAST_SMALL = 2**31 - 1  # of the type an attempt has, and a time has not
 # Names with their length, letters of types, the length of the id (4.2.5.5).
 _ID = b"\x05ck-idS\x00\x00\x00\x20"
 _ATTEMPT = b"\x0ack-attemptI"
 _ORIGIN = b"\x09ck-originS"
 _PUBLISHED_AT = b"\x0fck-published-atl"
-_FIELDS = ">I11s32s12si11sI{}s17sq"
-_SIZE_WITHOUT_ORIGIN = struct.calcsize(_FIELDS.format(0))
+_U32 = struct.Struct(">I")
+_NAMES_SIZE = len(_ID) + len(_ATTEMPT) + len(_ORIGIN) + len(_PUBLISHED_AT)
+_SIZE_WITHOUT_ORIGIN = 4 + _NAMES_SIZE + _ID_SIZE + 4 + 4 + 8  # sizes and numbers beside
 
 
 Plain = tuple[str, int, str, int]
 """What the four say, in their order; the time in milliseconds since 1970."""
 
 
+class _Layout(NamedTuple):
+    """What is the same in all tables with an origin of this length."""
+
+    fields: struct.Struct
+    start: bytes  # up to the id
+
+
+@lru_cache(maxsize=256)
+def _layout(origin_size: int) -> _Layout:
+    middle = len(_ORIGIN) + 4 + origin_size + len(_PUBLISHED_AT)
+    start = _U32.pack(_SIZE_WITHOUT_ORIGIN + origin_size - 4) + _ID
+    return _Layout(struct.Struct(f">{len(start)}s32s12sI{middle}sq"), start)
+
+
+@lru_cache(maxsize=256)
+def _middle(origin: str) -> bytes | None:
+    """Return what stands between two numbers: the origin, and the name of the second."""
+    if not (origin.isascii() and 0 < len(origin) <= _LONGEST_ORIGIN):
+        return None
+    return _ORIGIN + _U32.pack(len(origin)) + origin.encode() + _PUBLISHED_AT
+
+
+@lru_cache(maxsize=256)
+def _origin(middle: bytes) -> str | None:
+    """Return the origin that stands between two numbers; None when something else does."""
+    raw = middle[len(_ORIGIN) + 4 : -len(_PUBLISHED_AT)]
+    return raw.decode() if raw.isascii() and _middle(raw.decode()) == middle else None
+
+
 def plain_headers(envelope: Envelope) -> Packed | None:
-    """Return the headers of a task; None when it has others."""
-    published_at = envelope.published_at
+    """Return the headers of a task; None when it has others, or one that does not fit."""
+    published_at, id_, attempt = envelope.published_at, envelope.id, envelope.attempt
     if envelope.headers or published_at is None or envelope.crashes or envelope.death is not None:
         return None
-    if (envelope.max_retries, envelope.timeout, envelope.expires_at) != _NOTHING_OF_ITS_OWN:
+    if not (envelope.max_retries is envelope.timeout is envelope.expires_at is None):
         return None
-    milliseconds = round(published_at * 1000)
-    raw = pack(envelope.id, envelope.attempt, envelope.origin, milliseconds)
-    return None if raw is None else Packed(raw, unpack)
+    milliseconds, middle = round(published_at * 1000), _middle(envelope.origin)
+    if middle is None or len(id_) != _ID_SIZE or not id_.isascii():
+        return None
+    if attempt > _LAST_SMALL or milliseconds <= _LAST_SMALL:
+        return None
+    fields, start = _layout(len(envelope.origin))
+    raw = fields.pack(start, id_.encode(), _ATTEMPT, attempt, middle, milliseconds)
+    return Packed(raw, unpack)
 
 
 def plain_envelope(packed: Packed, message: Message, queue: QueueName) -> Envelope | None:
@@ -70,36 +104,17 @@ def plain_envelope(packed: Packed, message: Message, queue: QueueName) -> Envelo
     )
 
 
-@lru_cache(maxsize=256)
-def _fields(origin_size: int) -> struct.Struct:
-    return struct.Struct(_FIELDS.format(origin_size))
-
-
-def pack(id_: str, attempt: int, origin: str, published_at_ms: int) -> bytes | None:
-    """Return the table; None when it would not be one of the kind."""
-    size = len(origin)
-    if len(id_) != _ID_SIZE or not 0 < size <= _LONGEST_ORIGIN or attempt > _LAST_SMALL:
-        return None
-    if not (id_.isascii() and origin.isascii()) or published_at_ms <= _LAST_SMALL:
-        return None
-    whole = _SIZE_WITHOUT_ORIGIN + size - 4
-    last = (_PUBLISHED_AT, published_at_ms)
-    return _fields(size).pack(
-        whole, _ID, id_.encode(), _ATTEMPT, attempt, _ORIGIN, size, origin.encode(), *last
-    )
-
-
 def read(raw: bytes) -> Plain | None:
     """Return what a table says; None when it is none of the kind."""
     size = len(raw) - _SIZE_WITHOUT_ORIGIN
     if not 0 < size <= _LONGEST_ORIGIN:
         return None
-    whole, one, id_, two, attempt, three, told, origin, four, ms = _fields(size).unpack(raw)
-    if one != _ID or two != _ATTEMPT or three != _ORIGIN or four != _PUBLISHED_AT:
+    fields, start = _layout(size)
+    one, id_, two, attempt, middle, milliseconds = fields.unpack(raw)
+    origin = _origin(middle)
+    if one != start or two != _ATTEMPT or origin is None or not id_.isalnum():
         return None
-    if told != size or whole != len(raw) - 4 or not (id_.isalnum() and origin.isascii()):
-        return None
-    return id_.decode(), attempt, origin.decode(), ms
+    return id_.decode(), attempt, origin, milliseconds
 
 
 def unpack(raw: bytes) -> Mapping[str, object] | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cluster_kit.deadlines import Deadlines
+from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit.errors import ConnectionLost, TopologyError, Unroutable
 from cluster_kit_amqp.declare import NOT_FOUND
 from cluster_kit_amqp.delays import Wait, wait_for
@@ -34,15 +35,18 @@ from cluster_kit_amqp.wire import to_message
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
+    from cluster_kit.names import QueueName
     from cluster_kit.ports import AdapterContext
     from cluster_kit_amqp.connection import Connection
     from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.health import Problems
 
 log = logging.getLogger(__name__)
 
 _LONGEST_EXPIRATION_MS = 2**32 - 1
 _MOST_NACKS = 4  # of one task: a full queue is told after a second
 _PAUSE_AFTER_NACK = 0.1  # seconds, times the number of them
+_REMEMBERED = 300.0  # seconds a publish that failed shows in health
 _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it was given
 
 
@@ -53,46 +57,70 @@ class _Target:
     wait: Wait | None = None  # where it is delayed
 
 
-class Publisher:
-    """Publishes tasks and dead letters over one connection."""
+@lru_cache(maxsize=1024)
+def _work_queue(queue: QueueName) -> _Target:
+    return _Target(work_exchange(queue), queue.channel)
 
-    def __init__(self, connection: Connection, declarer: Declarer, context: AdapterContext) -> None:
+
+class Publisher:
+    """Publishes tasks and dead letters over one connection.
+
+    Attributes:
+        used: the queues something was stored for.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        declarer: Declarer,
+        context: AdapterContext,
+        problems: Problems,
+    ) -> None:
         self._connection, self._declarer, self._context = connection, declarer, context
+        self._problems, self._app = problems, context.app
         self._outlet = Outlet(connection, context)
         self._deadlines = Deadlines()
         self._ladder = declarer.makes
+        self.used: set[QueueName] = set()
+        self._latest: QueueName | None = None
 
     def close(self) -> None:
         """Let go of the timer."""
         self._deadlines.close()
 
     async def publish(
-        self, envelope: Envelope, *, delay: float, timeout: float, bury: bool = False
+        self, envelope: Envelope, delay: float, timeout: float, *, bury: bool = False
     ) -> None:
         """Store an envelope, among the dead letters when `bury`. See the port."""
-        progress = Progress(
-            envelope.id, envelope.queue, len(envelope.body), self._context.clock.monotonic()
-        )
+        queue, now = envelope.queue, self._context.clock.monotonic()
+        progress = Progress(envelope.id, queue, len(envelope.body), now)
         try:
-            with self._deadlines.within(timeout):
+            with Within(self._deadlines, timeout):
                 await self._until_stored(envelope, delay, progress, bury=bury)
         except TimeoutError:
             raise self._outlet.out_of_time(timeout, progress) from None
         except LinkDown as exc:  # of waiting for a link: the adapter is closed
             raise progress.unfinished(ConnectionLost(exc.reason)) from exc
+        except TopologyError as exc:
+            self._note_trouble(queue, exc)
+            raise
+        if queue is not self._latest or self._problems.known:
+            self._note_stored(queue)
 
     async def _until_stored(
         self, envelope: Envelope, delay: float, progress: Progress, *, bury: bool
     ) -> None:
+        queue, elsewhere = envelope.queue, delay > 0 or bury
         while True:
-            link = self._connection.link
-            if link is None or link.blocked is not None:
-                link = await self._connection.writable()
-            target = self._target(envelope, delay, progress, bury=bury)
+            link = self._connection.writable_now or await self._connection.writable()
+            if elsewhere:
+                target = self._target(queue, delay, progress, bury=bury)
+            else:
+                target = _work_queue(queue)
             try:
-                channel = self._ready_now(link, envelope, target)
+                channel = self._ready_now(link, queue, target, progress)
                 if channel is None:
-                    channel = await self._ready_channel(link, envelope, target, progress)
+                    channel = await self._ready_channel(link, queue, target, progress)
                 message = self._message(envelope, target, progress)
                 try:
                     await channel.publish(target.exchange, target.key, message)
@@ -100,65 +128,68 @@ class Publisher:
                     progress.unknown = progress.unknown or not isinstance(exc, Unsent)
                     raise
             except (LinkError, TopologyError) as exc:
-                await self._went_wrong(envelope, target, progress, exc)
+                await self._went_wrong(queue, target, progress, exc)
             else:
                 return
 
-    def _target(
-        self, envelope: Envelope, delay: float, progress: Progress, *, bury: bool
-    ) -> _Target:
+    def _note_trouble(self, queue: QueueName, error: TopologyError) -> None:
+        """Show it in health for a while, or until a task is stored."""
+        part = _part(queue)
+        self._problems.report(part, "degraded", f"{part} fails: {error}", lasts=_REMEMBERED)
+
+    def _note_stored(self, queue: QueueName) -> None:
+        self._problems.clear(_part(queue))
+        self.used.add(queue)
+        self._latest = queue
+
+    def _target(self, queue: QueueName, delay: float, progress: Progress, *, bury: bool) -> _Target:
         """Return where to publish now: what is left of the delay shrinks while we try."""
-        queue = envelope.queue
         if bury:
             return _Target(DEAD, queue.full)
-        if delay > 0:
-            passed = self._context.clock.monotonic() - progress.started
-            left = delay if passed < _SLACK else delay - passed
-            if left > 0:
-                wait = wait_for(queue, left, ladder=self._ladder)
-                return _Target(wait.exchange, wait.key, wait)
-        return _Target(work_exchange(queue), queue.channel)
+        passed = self._context.clock.monotonic() - progress.started
+        left = delay if passed < _SLACK else delay - passed
+        if left <= 0:
+            return _work_queue(queue)
+        wait = wait_for(queue, left, ladder=self._ladder)
+        return _Target(wait.exchange, wait.key, wait)
 
     def _message(self, envelope: Envelope, target: _Target, progress: Progress) -> Message:
         expires_at, expiration_ms = envelope.expires_at, None
         if expires_at is not None:
-            expiration_ms = self._expiration(envelope, target, expires_at)
-        return to_message(
-            envelope,
-            copy_id=progress.copy_id,
-            app=self._context.app,
-            expiration_ms=expiration_ms,
-        )
+            expiration_ms = self._expiration(envelope, expires_at, target)
+        return to_message(envelope, progress.copy_id, self._app, expiration_ms)
 
-    def _ready_now(self, link: Link, envelope: Envelope, target: _Target) -> Channel | None:
+    def _ready_now(
+        self, link: Link, queue: QueueName, target: _Target, progress: Progress
+    ) -> Channel | None:
         """Return the channel if nothing must be looked at before it is used: the usual case."""
-        if target.wait is not None or not self._declarer.is_settled(link, envelope.queue.full):
+        if target.wait is not None or not self._declarer.is_settled(link, queue.full):
             return None
-        return self._outlet.channel_of(link, target.exchange, len(envelope.body))
+        return self._outlet.channel_of(link, target.exchange, progress.size)
 
     async def _ready_channel(
-        self, link: Link, envelope: Envelope, target: _Target, progress: Progress
+        self, link: Link, queue: QueueName, target: _Target, progress: Progress
     ) -> Channel:
         """Make sure of everything a publish needs. What fails in here was not sent."""
         try:
-            await self._prepare(link, envelope, target, progress)
+            await self._prepare(link, queue, target, progress)
             return await self._outlet.open(link)
         except LinkError as exc:
             exc.sent = False
             raise
 
     async def _prepare(
-        self, link: Link, envelope: Envelope, target: _Target, progress: Progress
+        self, link: Link, queue: QueueName, target: _Target, progress: Progress
     ) -> None:
         await self._outlet.admit(target.exchange, progress)
-        await self._declarer.ensure_queue(link, envelope.queue)
+        await self._declarer.ensure_queue(link, queue)
         if target.wait is not None:
             wait = target.wait
             progress.trouble = f"what {wait.needs!r} needs is still being made"
             await self._declarer.ensure(link, wait.needs, wait.steps, wait.last)
             progress.trouble = ""
 
-    def _expiration(self, envelope: Envelope, target: _Target, expires_at: float) -> int | None:
+    def _expiration(self, envelope: Envelope, expires_at: float, target: _Target) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.
 
         A waiting message must not have any: it would leave its wait queue early. One that lives
@@ -173,7 +204,7 @@ class Publisher:
 
     async def _went_wrong(
         self,
-        envelope: Envelope,
+        queue: QueueName,
         target: _Target,
         progress: Progress,
         error: LinkError | TopologyError,
@@ -184,9 +215,9 @@ class Publisher:
                 progress.trouble = error.reason
                 progress.unknown = progress.unknown or error.sent
             case ChannelDown():
-                await self._channel_lost(envelope, target, progress, error)
+                await self._channel_lost(queue, target, progress, error)
             case Returned():
-                self._returned(envelope, target, progress, error)
+                self._returned(queue, target, progress, error)
             case TopologyError():
                 self._do_without_ladder(target, error)
             case Nacked() | Refused() | Unencodable():
@@ -195,12 +226,12 @@ class Publisher:
                 raise error
 
     async def _channel_lost(
-        self, envelope: Envelope, target: _Target, progress: Progress, error: ChannelDown
+        self, queue: QueueName, target: _Target, progress: Progress, error: ChannelDown
     ) -> None:
         """Decide whether this publish is the one that ended the channel; if not, try again."""
         refusal = self._outlet.blame(error, target.exchange, progress)
         if error.code == NOT_FOUND:
-            self._forget(envelope, target)
+            self._forget(queue, target)
         if refusal is not None:
             raise progress.unfinished(refusal) from error
         await self._context.clock.sleep(PAUSE_AFTER_CHANNEL * progress.lost_channels)
@@ -220,16 +251,20 @@ class Publisher:
         await self._context.clock.sleep(_PAUSE_AFTER_NACK * progress.nacks)
 
     def _returned(
-        self, envelope: Envelope, target: _Target, progress: Progress, error: Returned
+        self, queue: QueueName, target: _Target, progress: Progress, error: Returned
     ) -> None:
         if progress.returned:
-            problem = Unroutable(f"no queue took message {envelope.id} for {envelope.queue}")
+            problem = Unroutable(f"no queue took message {progress.id} for {queue}")
             raise progress.unfinished(problem) from error
         progress.returned, progress.trouble = True, error.reason
-        self._forget(envelope, target)
+        self._forget(queue, target)
 
-    def _forget(self, envelope: Envelope, target: _Target) -> None:
-        names = [envelope.queue.full]
+    def _forget(self, queue: QueueName, target: _Target) -> None:
+        names = [queue.full]
         if target.wait is not None:
             names.append(target.wait.needs)
         self._declarer.forget(*names)
+
+
+def _part(queue: QueueName) -> str:
+    return f"publishing to {queue.full}"

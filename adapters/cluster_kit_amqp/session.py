@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost
 from cluster_kit_amqp.link import Channel, Incoming, Link, LinkError
-from cluster_kit_amqp.wire import copy_id, redeliveries, to_envelope
+from cluster_kit_amqp.wire import redeliveries, to_envelope
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
@@ -136,11 +136,11 @@ class Session:
         self._unsettled[incoming.tag] = consumer_tag
         if self._ending:
             return
-        redelivered = incoming.redelivered
+        message, redelivered = incoming.message, incoming.redelivered
         self._on_delivery(
             AmqpReceived(
-                to_envelope(incoming.message, self._queue),
-                copy_id(incoming.message),
+                to_envelope(message, self._queue),
+                message.message_id or "",  # a foreign publisher may have given none
                 redeliveries(incoming) if redelivered else 0,
                 redelivered,
                 self._give_back_counts,

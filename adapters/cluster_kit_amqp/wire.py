@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.clock import MAX_WAIT
@@ -43,7 +44,7 @@ _BROKER_REASONS = {
 
 
 def to_message(
-    envelope: Envelope, *, copy_id: str, app: str, expiration_ms: int | None = None
+    envelope: Envelope, copy_id: str, app: str, expiration_ms: int | None = None
 ) -> Message:
     """Return the message of an envelope.
 
@@ -60,11 +61,16 @@ def to_message(
         body=envelope.body,
         headers=headers,
         message_id=copy_id,
-        content_type=_cut(envelope.content_type or "", _MAX_TEXT_BYTES) or None,
+        content_type=_content_type(envelope.content_type),
         app_id=app,
         timestamp=envelope.published_at,
         expiration_ms=expiration_ms,
     )
+
+
+@lru_cache(maxsize=256)
+def _content_type(text: str | None) -> str | None:
+    return _cut(text or "", _MAX_TEXT_BYTES) or None
 
 
 def _headers(envelope: Envelope) -> Mapping[str, object]:
@@ -194,11 +200,6 @@ _NUMBERS = {
     "ck-crashes": ("crashes", 0, _MAX_COUNT, None),
 }
 """What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
-
-
-def copy_id(message: Message) -> str:
-    """Return the identity of the stored copy; empty when a foreign publisher gave none."""
-    return message.message_id or ""
 
 
 def redeliveries(incoming: Incoming) -> int:

@@ -26,6 +26,9 @@ class Outgoing:
     Args:
         supervisor: runs them.
         failed: told of each that could not be published; never raises.
+
+    Attributes:
+        to_begin: how many are to be published in the coming turn of the event loop.
     """
 
     def __init__(self, supervisor: Supervisor, failed: Callable[[Parcel, Exception], None]) -> None:
@@ -33,7 +36,7 @@ class Outgoing:
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._sending: dict[asyncio.Task[None], Parcel] = {}
-        self._to_begin = 0
+        self.to_begin: int = 0
         self._empty = asyncio.Event()
         self._empty.set()
         self._closed = False
@@ -47,11 +50,6 @@ class Outgoing:
             self._loop.call_soon_threadsafe(self._put, parcel)
         except RuntimeError:  # it is closed
             self._failed(parcel, NotStartedError("publishing after a commit"))
-
-    @property
-    def beginning(self) -> bool:
-        """Whether something is to be published in the coming turn of the event loop."""
-        return self._to_begin > 0
 
     async def close(self, timeout: float) -> list[str]:
         """Wait for what is on its way, at most `timeout` seconds, and then take nothing more.
@@ -81,7 +79,7 @@ class Outgoing:
         name = f"publish {parcel.kind} {parcel.id}"
         task = self._supervisor.spawn(self._send(parcel), name=name)
         self._sending[task] = parcel
-        self._to_begin += 1
+        self.to_begin += 1
         self._empty.clear()
         task.add_done_callback(self._sent)
 
@@ -90,11 +88,11 @@ class Outgoing:
         if task.cancelled():
             self._failed(parcel, PublishUnconfirmed(parcel.id, STOPPED))
         if not self._sending:
-            self._to_begin = 0
+            self.to_begin = 0
             self._empty.set()
 
     async def _send(self, parcel: Parcel) -> None:
-        self._to_begin -= 1
+        self.to_begin -= 1
         try:
             await parcel.send()
         except Exception as exc:  # noqa: BLE001 - told to whoever listens for it

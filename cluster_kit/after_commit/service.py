@@ -71,8 +71,13 @@ class AfterCommit:
 
     async def turn(self) -> None:
         """Let what was committed before this call be sent first, as far as that is to begin."""
-        if self._outgoing is not None and self._outgoing.beginning:
+        if self.beginning:
             await asyncio.sleep(0)
+
+    @property
+    def beginning(self) -> bool:
+        """Whether `turn` has anything to wait for."""
+        return self._outgoing is not None and self._outgoing.to_begin > 0
 
     # --- life, led by Cluster ------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class Ledger:
 
     def done(self, envelope: Envelope) -> None:
         """Remember that the task with this id is finished."""
-        key = task_key(envelope)
+        key = (envelope.queue.full, envelope.id)  # as task_key
         self._done[key] = self._clock.monotonic()
         self._done.move_to_end(key)
         if len(self._done) > REMEMBERED:
@@ -88,7 +88,8 @@ class Ledger:
         One that was sent may still be lost on its way; that only shows when the copy comes again.
         """
         if received.copy_id:
-            self._settled[copy_key(received.envelope, received.copy_id)] = ack_lost
+            envelope = received.envelope
+            self._settled[envelope.queue.full, received.copy_id, envelope.id] = ack_lost  # copy_key
             if len(self._settled) > REMEMBERED:
                 self._settled.popitem(last=False)
 

@@ -159,12 +159,15 @@ class Publisher:
                 raise EncodeError(f"payloads[{index}]: {exc}") from exc
         return made
 
-    async def send(self, envelope: Envelope, delay: float, shared: Surroundings) -> str:
-        """Store a task, report it, return its id. Raises as `EventQueueAdapter.publish`."""
-        await self._after_commit.turn()
-        return await self._send(envelope, delay, shared)
+    async def send(
+        self, envelope: Envelope, delay: float, shared: Surroundings, *, committed: bool = False
+    ) -> str:
+        """Store a task, report it, return its id. Raises as `EventQueueAdapter.publish`.
 
-    async def _send(self, envelope: Envelope, delay: float, shared: Surroundings) -> str:
+        What was committed before is sent first, unless this is `committed` itself.
+        """
+        if not committed and self._after_commit.beginning:
+            await self._after_commit.turn()
         timeout = self._settings.publish_timeout
         await shared.adapter.publish(envelope, delay=delay, timeout=timeout)
         channel = envelope.queue.channel
@@ -184,7 +187,7 @@ class Publisher:
             now = self._clock.wall()
             expires_at = None if options.ttl is None else now + options.delay + options.ttl
             fresh = replace(envelope, published_at=now, expires_at=expires_at)
-            return await self._send(fresh, options.delay, shared())
+            return await self.send(fresh, options.delay, shared(), committed=True)
 
         channel = envelope.queue.channel
         parcel = Parcel(kind="task", channel=channel, id=envelope.id, body=envelope.body, send=send)

@@ -33,7 +33,8 @@ def crashes(received: Received) -> int:
 
 def is_suspect(received: Received, crash_limit: int) -> bool:
     """Whether a task may be what kills its workers, and is not yet to be buried for it."""
-    return crash_limit // 2 < crashes(received) <= crash_limit
+    found = received.envelope.crashes + received.redeliveries  # as `crashes`
+    return crash_limit // 2 < found <= crash_limit
 
 
 class Quarantine:

@@ -65,34 +65,30 @@ class Run:
         at: the deadline, on the event loop's clock.
     """
 
-    __slots__ = (
-        *("envelope", "timeout", "copy_id", "key", "copy_key", "received", "former"),
-        *("running", "stuck", "early", "settled_early", "suspect", "given_back", "at"),
-        *("_place", "_released", "_task", "_on_stuck", "_timers", "_signal"),
-    )
+    # As every run begins. Most never have anything else here, and need not be given it.
+    former: tuple[Received, ...] = ()
+    running = True
+    stuck = False
+    early: asyncio.Task[None] | None = None
+    settled_early = False
+    suspect = False
+    given_back = False
+    at = math.inf
+    _released = False
+    _signal: AbortSignal | None = None
+    _task: asyncio.Task[None] | None = None
+    _on_stuck: Callable[[Run], None] | None = None
+    _timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def __init__(self, received: Received, place: Place, *, timeout: float) -> None:
         envelope = received.envelope
         self.received = received
-        self.former: tuple[Received, ...] = ()
         self.copy_id = received.copy_id
         self.envelope: Envelope = envelope
         queue = envelope.queue.full
         self.key, self.copy_key = (queue, envelope.id), (queue, self.copy_id, envelope.id)
         self.timeout = timeout
-        self._signal: AbortSignal | None = None
-        self.running = True
-        self.stuck = False
-        self.early: asyncio.Task[None] | None = None
-        self.settled_early = False
-        self.suspect = False
-        self.given_back = False
-        self.at = math.inf
         self._place = place
-        self._released = False
-        self._task: asyncio.Task[object] | None = None
-        self._on_stuck: Callable[[Run], None] | None = None
-        self._timers: tuple[asyncio.TimerHandle, ...] = ()
 
     @property
     def signal(self) -> AbortSignal:
@@ -148,7 +144,7 @@ class Run:
         try:
             if self._task is not None and self._task.cancelling():
                 await self._uncancel(self._task, error)
-            return self._verdict(error)
+            return error if self._signal is None else self._verdict(error, self._signal.reason)
         finally:
             # Its traceback has this frame: together they would wait for the garbage collector.
             error = None
@@ -197,8 +193,7 @@ class Run:
             self.stuck = True
             self._on_stuck(self)
 
-    def _verdict(self, error: BaseException | None) -> BaseException | None:
-        reason = "" if self._signal is None else self._signal.reason
+    def _verdict(self, error: BaseException | None, reason: str) -> BaseException | None:
         if reason == "timeout":
             return HandlerTimeout(self.timeout)
         if reason == "shutdown" and not isinstance(error, HandlerAnswer | None):

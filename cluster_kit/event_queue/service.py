@@ -192,7 +192,7 @@ class EventQueue:
         options = PublishOptions.check(
             timeout=timeout, max_retries=max_retries, delay=delay, ttl=ttl, headers=headers
         )
-        around, queue = self._shared(), self._publisher.queue(channel, shared=shared)
+        around, queue = self._active().shared, self._publisher.queue(channel, shared=shared)
         envelope = self._publisher.envelope(queue, payload, options, message_id)
         if transaction is None:
             return await self._publisher.send(envelope, options.delay, around)

@@ -234,7 +234,8 @@ class Subscription:
             run.release()
             self._shared.quarantine.leave(run)
             self._runs.discard(run)
-            self._finished.set()
+            if not self._runs:
+                self._finished.set()
 
     def _torn_down(self) -> bool:
         """Whether everything here is being cancelled, not a handler alone."""

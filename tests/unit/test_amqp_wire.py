@@ -19,7 +19,6 @@ from cluster_kit_amqp.plane.fields import encode_table, read_table, unpack_table
 from cluster_kit_amqp.wire import (
     MAX_ERROR_BYTES,
     MAX_HEADERS_BYTES,
-    copy_id,
     redeliveries,
     to_envelope,
     to_message,
@@ -100,7 +99,6 @@ def test_whatever_comes_becomes_a_sound_envelope(
         assert moment is None or datetime.fromtimestamp(moment, UTC).year >= 1970
     assert not any(name.startswith(("ck-", "x-")) for name in envelope.headers)
     assert (envelope.death is not None) is dead
-    assert isinstance(copy_id(message), str)
     assert redeliveries(Incoming(message=message, tag=1, redelivered=redelivered)) >= 0
     again = to_message(envelope, copy_id="copy", app="shop")
     assert to_envelope(again, QUEUE, dead=dead).id == envelope.id

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster_kit.deadlines import Deadlines
+from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit.testing.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -79,7 +79,7 @@ async def test_nothing_expires_after_the_end(deadlines: Deadlines) -> None:
 
 
 async def test_a_block_that_takes_too_long_is_cut_short(deadlines: Deadlines) -> None:
-    with pytest.raises(TimeoutError), deadlines.within(0.01):
+    with pytest.raises(TimeoutError), Within(deadlines, 0.01):
         await asyncio.Event().wait()
 
     task = asyncio.current_task()
@@ -88,24 +88,24 @@ async def test_a_block_that_takes_too_long_is_cut_short(deadlines: Deadlines) ->
 
 
 async def test_a_block_that_ends_in_time_is_left_alone(deadlines: Deadlines) -> None:
-    with deadlines.within(0.01):
+    with Within(deadlines, 0.01):
         pass
     await asyncio.sleep(0.03)
 
-    with pytest.raises(KeyError), deadlines.within(60):
+    with pytest.raises(KeyError), Within(deadlines, 60):
         raise KeyError
 
 
 async def test_the_inner_of_two_blocks_is_the_one_that_is_cut_short(deadlines: Deadlines) -> None:
-    with deadlines.within(60):
-        with pytest.raises(TimeoutError), deadlines.within(0.01):
+    with Within(deadlines, 60):
+        with pytest.raises(TimeoutError), Within(deadlines, 0.01):
             await asyncio.Event().wait()
         await asyncio.sleep(0)
 
 
 async def test_a_cancellation_from_elsewhere_stays_one(deadlines: Deadlines) -> None:
     async def bounded() -> None:
-        with deadlines.within(0.01):
+        with Within(deadlines, 0.01):
             try:
                 await asyncio.Event().wait()
             finally:
@@ -121,7 +121,7 @@ async def test_after_a_blocked_loop_the_sockets_are_read_first(deadlines: Deadli
     reader, writer = await asyncio.open_connection(sock=ours)
 
     async def answer() -> None:
-        with deadlines.within(0.1):
+        with Within(deadlines, 0.1):
             assert await reader.readexactly(2) == b"ok"
 
     waiting = asyncio.create_task(answer())

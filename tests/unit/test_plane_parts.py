@@ -150,7 +150,7 @@ def test_exactly_what_was_settled_is_settled_at_the_broker(
         if what == "deliver":
             delivered += 1
             broker.unsettled.append(delivered)
-            settlements.delivered(delivered)
+            settlements.unsettled[delivered] = None
         elif what == "turn":
             broker.take(settlements.take())
             assert set(broker.acked) == acked
@@ -173,7 +173,7 @@ def test_a_prefix_is_joined_and_nothing_else() -> None:
     broker, settlements = Broker(), Settlements(1)
     for tag in range(1, 11):
         broker.unsettled.append(tag)
-        settlements.delivered(tag)
+        settlements.unsettled[tag] = None
     for tag in (3, 1, 2, 5, 8, 7):
         settlements.ack(tag)
 
@@ -187,7 +187,7 @@ def test_a_prefix_is_joined_and_nothing_else() -> None:
 
 def test_what_is_not_unsettled_cannot_be_settled() -> None:
     settlements = Settlements(1)
-    settlements.delivered(1)
+    settlements.unsettled[1] = None
 
     assert settlements.ack(1)
     assert not settlements.ack(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster_kit.deadlines import Deadlines
+from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit_amqp.broadcast.line import Line, Means
 from cluster_kit_amqp.broadcast.names import exchange_name, steps_to
 from cluster_kit_amqp.broadcast.wire import to_message
@@ -41,7 +41,7 @@ class Broadcaster:
             progress,
         )
         try:
-            with self._deadlines.within(timeout):
+            with Within(self._deadlines, timeout):
                 await parcel.done
         except TimeoutError:
             progress.unknown = progress.unknown or parcel.flying

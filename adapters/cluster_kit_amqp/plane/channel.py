@@ -46,12 +46,16 @@ class PlaneChannel(QueueCalls):
     Args:
         number: of the channel.
         carrier: what carries its frames.
+
+    Attributes:
+        open: whether it can be used.
     """
 
     def __init__(self, number: int, carrier: Carrier) -> None:
         super().__init__(number)
         self._carrier = carrier
-        self._down: str | None = None
+        self.open: bool = True
+        self._down = ""
         self._closing, self._prefetch = False, 0
         self._gone = asyncio.Event()
         self._on_closed: list[Callable[[str], None]] = []
@@ -62,30 +66,24 @@ class PlaneChannel(QueueCalls):
 
     # --- state -------------------------------------------------------------------------------
 
-    @property
-    def open(self) -> bool:
-        """Whether it can be used."""
-        return self._down is None
-
     def on_closed(self, callback: Callable[[str], None]) -> None:
         """Call `callback(reason)` when the channel has ended."""
-        down = self._down
-        if down is None:
+        if self.open:
             self._on_closed.append(callback)
         else:
-            asyncio.get_running_loop().call_soon(lambda: tell(callback, down))
+            asyncio.get_running_loop().call_soon(lambda: tell(callback, self._down))
 
-    def _require(self) -> None:
-        if self._down is not None:
-            if self._carrier.lost is not None:
-                raise LinkDown(self._carrier.lost, sent=False)
-            raise ChannelDown(0, "the channel is closed", sent=False)
+    def _unusable(self) -> LinkError:
+        """Return the error for a call on a channel that is not open any more."""
+        if self._carrier.lost is not None:
+            return LinkDown(self._carrier.lost, sent=False)
+        return ChannelDown(0, "the channel is closed", sent=False)
 
     def end(self, reason: str, make_error: Callable[[], LinkError]) -> None:
         """It is of no use any more; whoever waits for an answer gets an error. Idempotent."""
-        if self._down is not None:
+        if not self.open:
             return
-        self._down = reason
+        self.open, self._down = False, reason
         self._deliveries.end()
         self._calls.fail_all(make_error)
         self._confirms.fail_all(make_error)
@@ -103,7 +101,8 @@ class PlaneChannel(QueueCalls):
 
     async def call(self, request: bytes, answer: int) -> bytes:
         """Send a method and wait for its answer; a caller that is cancelled ends the channel."""
-        self._require()
+        if not self.open:
+            raise self._unusable()
         self._carrier.send(request)
         try:
             return await self._calls.expect(answer)
@@ -149,7 +148,7 @@ class PlaneChannel(QueueCalls):
 
     async def close(self) -> None:
         """Close the channel; what is unsettled returns to its queue."""
-        if self._down is not None:
+        if not self.open:
             return
         self._begin_close(_CLOSED_BY_US)
         with suppress(TimeoutError):
@@ -158,7 +157,7 @@ class PlaneChannel(QueueCalls):
 
     def _begin_close(self, reason: str) -> None:
         """Send channel.close; nothing but its answer counts from now on (channel.close)."""
-        if self._down is not None:
+        if not self.open:
             return
         acks = self._deliveries.settlements.take()
         self._carrier.send(acks + methods.close(self.number, methods.CHANNEL_CLOSE, 200, reason))
@@ -169,7 +168,6 @@ class PlaneChannel(QueueCalls):
 
     def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
         """Publish; what is returned waits for the broker's answer."""
-        self._require()
         pieces, pending = self._encode(_mandatory_frame, exchange, key, message)
         if not self._carrier.room.enter_if_free(pending.size):
             return self._put_later(pieces, pending)
@@ -179,7 +177,6 @@ class PlaneChannel(QueueCalls):
 
     def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:
         """Publish without waiting, for room or for the answer."""
-        self._require()
         pieces, pending = self._encode(_plain_frame, exchange, key, message)
         self._carrier.room.enter(pending.size)
         self._confirms.add(pending)
@@ -190,6 +187,8 @@ class PlaneChannel(QueueCalls):
         self, frame: Callable[[int, str, str], bytes], exchange: str, key: str, message: Message
     ) -> tuple[list[bytes], Pending]:
         """Return the frames of a message, and what waits for its answer."""
+        if not self.open:
+            raise self._unusable()
         number, most, body = self.number, self._carrier.frame_max, message.body
         try:
             method = frame(number, exchange, key)
@@ -211,9 +210,9 @@ class PlaneChannel(QueueCalls):
         """Write a message when there is room."""
         room = self._carrier.room
         await room.wait(pending.size)
-        if self._down is not None:
+        if not self.open:
             room.leave(1, pending.size)
-            self._require()
+            raise self._unusable()
         self._confirms.add(pending)
         self._carrier.send_all(pieces)
         await pending.future
@@ -231,14 +230,18 @@ class PlaneChannel(QueueCalls):
 
     def ack(self, tag: int) -> None:
         """Settle a delivery, together with others of this turn of the event loop."""
-        self._require()
-        if not self._deliveries.settlements.ack(tag):
+        if not self.open:
+            raise self._unusable()
+        acks = self._deliveries.settlements.ack(tag)
+        if acks == 1:  # with the first of a turn the others go
+            self._carrier.at_turn_end(self)
+        elif not acks:
             raise not_ours(tag)
-        self._carrier.at_turn_end(self)
 
     def requeue(self, tag: int, *, multiple: bool = False) -> None:
         """Return one delivery, or all up to it."""
-        self._require()
+        if not self.open:
+            raise self._unusable()
         frames = self._deliveries.settlements.requeue(tag, multiple=multiple)
         if frames is None:
             raise not_ours(tag)
@@ -246,7 +249,7 @@ class PlaneChannel(QueueCalls):
 
     def take_acks(self) -> bytes:
         """Return the frames of what was acknowledged and not sent."""
-        return b"" if self._down is not None else self._deliveries.settlements.take()
+        return self._deliveries.settlements.take() if self.open else b""
 
     # --- frames ------------------------------------------------------------------------------
 

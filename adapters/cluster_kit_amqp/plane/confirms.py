@@ -30,17 +30,17 @@ class Confirms:
 
     Args:
         settled: called with messages and bytes that are not in flight any more.
+
+    Attributes:
+        add: notes one that is being sent.
     """
 
     def __init__(self, settled: Callable[[int, int], None]) -> None:
         self._tell_settled = settled
         self._pending: deque[Pending | None] = deque()
+        self.add: Callable[[Pending], None] = self._pending.append
         self._first = 1
         self._returned: dict[int, str] = {}
-
-    def add(self, pending: Pending) -> None:
-        """Note one that is being sent."""
-        self._pending.append(pending)
 
     def settle(self, number: int, *, multiple: bool, taken: bool) -> None:
         """The broker has answered one, or all up to it.

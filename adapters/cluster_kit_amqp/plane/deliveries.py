@@ -69,7 +69,7 @@ class Deliveries:
             raise MalformedError("a basic.deliver is cut off")
         tag, bits = _TAG.unpack_from(data, at)
         redelivered = bits & 1 != 0
-        self.settlements.delivered(tag)
+        self.settlements.unsettled[tag] = None
         consumer = self._consumers.get(data[start + 5 : at])
         names = data[at + 9 : stop] if consumer is not None and consumer.routed else None
         found = whole(data, stop + 1, self._channel, largest)

@@ -35,6 +35,8 @@ _BEFORE_APP_ID = _TYPE | _USER_ID
 _OUR_FLAGS = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP | _APP_ID
 _MORE_FLAGS = 1  # 4.2.6.1: another word of flags follows; no property of today is there
 _TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
+_ID_SIZE = 32  # bytes, of ids this library makes
+_OUR_END = struct.Struct(">cB32sQ")  # delivery mode, message id with its size, timestamp
 _LAST_SECOND = 0xFFFFFFFF  # of 32 bits, in 2106; a later timestamp was meant in milliseconds
 _LAST_MILLISECOND = 253_402_300_799_000  # of the year 9999, the last a datetime can be
 
@@ -46,6 +48,8 @@ def encode_header(message: Message) -> bytes:
         ValueError: a text is longer than its property may be, or has no UTF-8.
         struct.error: the timestamp lies before 1970.
     """
+    if type(message.headers) is Packed and (header := _encode_ours(message, message.headers.raw)):
+        return header
     flags = _HEADERS | _DELIVERY_MODE
     parts = [b""]
     if message.content_type:
@@ -69,6 +73,21 @@ def encode_header(message: Message) -> bytes:
     return b"".join(parts)
 
 
+def _encode_ours(message: Message, table: bytes) -> bytes | None:
+    """As `encode_header`, for the properties most messages have; None where some are missing."""
+    content_type, app_id = message.content_type, message.app_id
+    id_, timestamp = message.message_id, message.timestamp
+    if not (content_type and app_id and id_ and message.persistent) or timestamp is None:
+        return None
+    if message.expiration_ms is not None or len(id_) != _ID_SIZE or not id_.isascii():
+        return None
+    start = _START.pack(BASIC, _WEIGHT, len(message.body), _OUR_FLAGS)
+    end = _OUR_END.pack(_PERSISTENT, _ID_SIZE, id_.encode(), int(timestamp))
+    return b"".join(
+        (start, known_short_string(content_type), table, end, known_short_string(app_id))
+    )
+
+
 def body_size(payload: bytes) -> int:
     """Return the size of the body that follows, bytes.
 
@@ -86,17 +105,15 @@ def decode_message(payload: bytes, body: bytes = b"") -> Message:
     again: it would be delivered again each time.
     """
     try:
-        return _decode(payload, body)
+        flags: int = _START.unpack_from(payload)[3]
+        if flags == _OUR_FLAGS:
+            return _decode_ours(payload, body)
+        return Message(body) if flags & _MORE_FLAGS else _decode(payload, body, flags)
     except Exception:  # noqa: BLE001 - whatever the decoder trips over
         return Message(body)
 
 
-def _decode(payload: bytes, body: bytes) -> Message:
-    flags: int = _START.unpack_from(payload)[3]
-    if flags & _MORE_FLAGS:
-        return Message(body)
-    if flags == _OUR_FLAGS:
-        return _decode_ours(payload, body)
+def _decode(payload: bytes, body: bytes, flags: int) -> Message:
     at = _START_SIZE
     content_type = message_id = app_id = timestamp = None
     headers: dict[str, object] = {}
@@ -134,7 +151,8 @@ def _decode_ours(payload: bytes, body: bytes) -> Message:
     if at > len(payload):
         raise ValueError("the properties are cut off")
     app_id = _known_text(payload[start:at])
-    return Message(body, headers, message_id, content_type, app_id, _seconds(timestamp))
+    sent = timestamp if timestamp <= _LAST_SECOND else _seconds(timestamp)
+    return Message(body, headers, message_id, content_type, app_id, sent)
 
 
 @lru_cache(maxsize=1024)

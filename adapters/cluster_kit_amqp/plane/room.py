@@ -33,7 +33,7 @@ class Room:
 
     def enter_if_free(self, size: int) -> bool:
         """As `enter`, if a publish may go on at once; return whether it may."""
-        if not self.free:
+        if self._waiting or not self._has_room():
             return False
         self._messages += 1
         self._bytes += size

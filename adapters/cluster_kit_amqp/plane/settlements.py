@@ -16,24 +16,22 @@ class Settlements:
 
     Args:
         channel: its number.
+
+    Attributes:
+        unsettled: what was delivered, in its order, which is that of the tags (basic.deliver).
     """
 
     def __init__(self, channel: int) -> None:
         self._channel = channel
-        # In the order of delivery, which is that of the tags (basic.deliver).
-        self._unsettled: dict[int, None] = {}
+        self.unsettled: dict[int, None] = {}
         self._acked: set[int] = set()
 
-    def delivered(self, tag: int) -> None:
-        """Note a delivery."""
-        self._unsettled[tag] = None
-
-    def ack(self, tag: int) -> bool:
-        """Acknowledge with the next `take`. False: it is not unsettled."""
-        if tag not in self._unsettled or tag in self._acked:
-            return False
+    def ack(self, tag: int) -> int:
+        """Acknowledge with the next `take`; return of how many. 0: it is not unsettled."""
+        if tag not in self.unsettled or tag in self._acked:
+            return 0
         self._acked.add(tag)
-        return True
+        return len(self._acked)
 
     def requeue(self, tag: int, *, multiple: bool) -> bytes | None:
         """Return what gives deliveries back, behind the acknowledgements before it.
@@ -42,21 +40,21 @@ class Settlements:
         """
         acks = self.take()
         if multiple:
-            given = [known for known in self._unsettled if known <= tag]
+            given = [known for known in self.unsettled if known <= tag]
         else:
-            given = [tag] if tag in self._unsettled else []
+            given = [tag] if tag in self.unsettled else []
         for known in given:
-            del self._unsettled[known]
+            del self.unsettled[known]
         if not given:
             return acks or None
         return acks + methods.requeue(self._channel, max(given), multiple=multiple)
 
     def reject(self, tag: int) -> bytes | None:
         """Return what gives one delivery back so that every broker counts it; as `requeue`."""
-        if tag not in self._unsettled:
+        if tag not in self.unsettled:
             return None
         acks = self.take()
-        del self._unsettled[tag]
+        del self.unsettled[tag]
         return acks + methods.reject(self._channel, tag)
 
     def take(self) -> bytes:
@@ -66,7 +64,7 @@ class Settlements:
             return b""
         self._acked = set()
         joined: list[int] = []
-        for tag in self._unsettled:
+        for tag in self.unsettled:
             if tag not in acked:
                 break
             joined.append(tag)
@@ -76,9 +74,9 @@ class Settlements:
             acked.difference_update(joined)
         frames += [methods.ack(self._channel, tag, multiple=False) for tag in sorted(acked)]
         for tag in joined:
-            del self._unsettled[tag]
+            del self.unsettled[tag]
         for tag in acked:
-            del self._unsettled[tag]
+            del self.unsettled[tag]
         return b"".join(frames)
 
 
