@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
-from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
+from cluster_kit_amqp.control import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
 from cluster_kit_amqp.patience import Patience
 from cluster_kit_amqp.session import Session

@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cluster_kit.errors import TopologyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cluster_kit.names import QueueName
-    from cluster_kit_amqp.control import Arguments, ExchangeKind
+
+ExchangeKind = Literal["direct", "fanout", "topic"]
+Arguments: TypeAlias = "Mapping[str, str | int]"
 
 PREFIX = "ck.v1."
 """Of every helper's name. Arguments on a broker cannot change: new ones get a new version."""

@@ -21,7 +21,7 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit_amqp.backoff import Backoff
-from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.control import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkDown, LinkError, Nacked, Refused, Unencodable
 from cluster_kit_amqp.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
 

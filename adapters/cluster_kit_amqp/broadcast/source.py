@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from cluster_kit.errors import TopologyError
-from cluster_kit_amqp.declare import (
-    ACCESS_REFUSED,
-    LOCKED,
-    NOT_FOUND,
-    PRECONDITION_FAILED,
-    conflict,
-)
+from cluster_kit_amqp.control import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
+from cluster_kit_amqp.declare import conflict
 from cluster_kit_amqp.topology import Queue
 
 if TYPE_CHECKING:

@@ -100,12 +100,17 @@ class PlaneChannel(QueueCalls):
 
     # --- calls -------------------------------------------------------------------------------
 
-    async def call(self, request: bytes, answer: int) -> bytes:
-        """Send a method and wait for its answer; a caller that is cancelled ends the channel."""
+    def ask(self, request: bytes, answer: int) -> asyncio.Future[bytes]:
+        """Send a method; return what will hold its answer, behind those to earlier ones."""
         self._require()
         self._carrier.send(request)
+        return self._calls.expect(answer)
+
+    async def call(self, request: bytes, answer: int) -> bytes:
+        """Send a method and wait for its answer; a caller that is cancelled ends the channel."""
+        future = self.ask(request, answer)
         try:
-            return await self._calls.expect(answer)
+            return await future
         except asyncio.CancelledError:
             self._begin_close("a call on it was cancelled")
             raise
@@ -127,7 +132,7 @@ class PlaneChannel(QueueCalls):
         """
         tag = f"ck-{uuid.uuid4().hex}"
         request = encoded(methods.consume, self.number, queue, tag, arguments)
-        await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+        self.ask(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
         self._deliveries.add(Consumer(tag, on_message, on_cancelled, routed))
         await self.call(request, methods.BASIC_CONSUME_OK)
         return tag
