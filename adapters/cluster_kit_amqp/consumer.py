@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
@@ -39,8 +38,7 @@ _FEWEST_UNSEEN = 2  # looks in a row that must find no consumer
 _NOT_OURS = frozenset({ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What the consumers of one adapter share."""
 
     connection: Connection

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 # --- values ----------------------------------------------------------------------------------
 
@@ -80,16 +80,14 @@ class Incoming:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueCounts:
+class QueueCounts(NamedTuple):
     """What a passive declaration tells of a queue."""
 
     ready: int
     consumers: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(NamedTuple):
     """What the broker says of itself."""
 
     product: str

@@ -15,8 +15,7 @@ which share a queue agree on them (as long as their crash limits are the same).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from cluster_kit.errors import TopologyError
 
@@ -46,24 +45,21 @@ LEAST_DELIVERY_LIMIT = 20
 _ABOVE_CRASH_LIMIT = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """A durable exchange."""
 
     name: str
     kind: ExchangeKind
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(NamedTuple):
     """A durable queue."""
 
     name: str
     arguments: Arguments
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """`source` routes `key` to a queue or an exchange."""
 
     target_kind: Literal["queue", "exchange"]

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.errors import (
     ConnectionLost,
@@ -41,8 +41,7 @@ MOST_BYTES = 4 * 1024 * 1024
 _LONGEST_PAUSE = 1.0  # seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class Means(NamedTuple):
     """What the lines of one adapter share."""
 
     connection: Connection
