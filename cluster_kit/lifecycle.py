@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster_kit.errors import LifecycleError
 from cluster_kit.supervisor import Supervisor, being_cancelled
@@ -15,8 +14,7 @@ ABANDONED = "start() was abandoned: stop() was called"
 """What the caller of a start is told that a stop has ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
+class Steps(NamedTuple):
     """What is done at each turn of a life.
 
     Attributes:

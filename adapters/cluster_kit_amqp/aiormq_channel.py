@@ -1,4 +1,4 @@
-"""A channel for questions and declarations, on aiormq."""
+"""A channel for questions, on aiormq."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelClosed
-from pamqp.commands import Basic
 
 from cluster_kit_amqp.aiormq_calls import Calls, Outcome
-from cluster_kit_amqp.control import Arguments, ExchangeKind
 from cluster_kit_amqp.link import Incoming, Message, QueueCounts
 
 if TYPE_CHECKING:
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 _CLOSE_TIMEOUT = 1.0  # seconds
 _PURGE_TIMEOUT = 60.0  # seconds; a long queue takes its time
-_PERSISTENT = 2
 
 
 class AiormqChannel:
@@ -28,19 +25,7 @@ class AiormqChannel:
     def __init__(self, channel: AbstractChannel, calls: Calls) -> None:
         self._channel, self._calls = channel, calls
 
-    # --- topology ----------------------------------------------------------------------------
-
-    async def declare_exchange(self, name: str, kind: ExchangeKind) -> None:
-        """Make a durable exchange, or compare."""
-        await self._calls.run(
-            self._channel.exchange_declare(name, exchange_type=kind, durable=True)
-        )
-
-    async def declare_queue(self, name: str, arguments: Arguments) -> None:
-        """Make a durable queue, or compare."""
-        await self._calls.run(
-            self._channel.queue_declare(name, durable=True, arguments=dict(arguments))
-        )
+    # --- queues ------------------------------------------------------------------------------
 
     async def declare_exclusive(self, name: str) -> None:
         """Make a queue of this link's own."""
@@ -51,22 +36,10 @@ class AiormqChannel:
             )
         )
 
-    async def check_exchange(self, name: str) -> None:
-        """Raise `ChannelDown` when it is not there."""
-        await self._calls.run(self._channel.exchange_declare(name, passive=True))
-
     async def check_queue(self, name: str) -> QueueCounts:
         """Count, or raise `ChannelDown`."""
         told = await self._calls.run(self._channel.queue_declare(name, passive=True))
         return QueueCounts(ready=told.message_count or 0, consumers=told.consumer_count or 0)
-
-    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
-        """Let `exchange` route `key` to `queue`."""
-        await self._calls.run(self._channel.queue_bind(queue, exchange, key))
-
-    async def bind_exchange(self, target: str, source: str, key: str) -> None:
-        """Let `source` route `key` to `target`."""
-        await self._calls.run(self._channel.exchange_bind(target, source, key))
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue with all in it."""
@@ -79,19 +52,6 @@ class AiormqChannel:
         return told.message_count or 0
 
     # --- messages ----------------------------------------------------------------------------
-
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish and wait for the broker's answer."""
-        properties = Basic.Properties(delivery_mode=_PERSISTENT, message_id=message.message_id)
-        await self._calls.run(
-            self._channel.basic_publish(
-                message.body,
-                exchange=exchange,
-                routing_key=key,
-                properties=properties,
-                mandatory=True,
-            )
-        )
 
     async def get(self, queue: str) -> Incoming | None:
         """Take one message."""

@@ -93,9 +93,9 @@ class AiormqLink:
             self._calls.end_all()
 
     @asynccontextmanager
-    async def channel(self, *, confirms: bool = False) -> AsyncGenerator[AiormqChannel, None]:
+    async def channel(self) -> AsyncGenerator[AiormqChannel, None]:
         """Open a channel for the length of the context."""
-        call = self._connection.channel(publisher_confirms=confirms)
+        call = self._connection.channel(publisher_confirms=False)
         channel = AiormqChannel(await self._opened(call), self._calls)
         try:
             yield channel

@@ -6,20 +6,20 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cluster_kit_amqp.attempt import Attempt
 from cluster_kit_amqp.connection import Connection, Purpose
-from cluster_kit_amqp.control import Control, ControlLink
+from cluster_kit_amqp.control import Control, ControlLink, MakingLink, OwnDial
 from cluster_kit_amqp.declare import Announce, Declarer
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.options import MAX_HEARTBEAT, Host, parse_url
-from cluster_kit_amqp.plane.link import dial
+from cluster_kit_amqp.plane.link import PlaneLink, dial
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Health
-    from cluster_kit_amqp.link import Link
 
 
 class Connections:
-    """One connection to publish, another to consume, and a third for questions, while there are.
+    """One connection to publish, another to consume; one to declare and one to ask, when needed.
 
     A broker that is short of memory stops reading from a connection that publishes, and
     acknowledgements on it would be stuck behind.
@@ -38,7 +38,8 @@ class Connections:
     Attributes:
         publishing: for messages to the broker.
         consuming: for messages from it.
-        control: for questions and declarations.
+        declaring: for declarations.
+        control: for questions.
         problems: what is wrong now.
     """
 
@@ -60,14 +61,24 @@ class Connections:
         self.problems: Problems = Problems(context.clock)
         self.publishing: Connection = self._connection(publish)
         self.consuming: Connection = self._connection(consume)
-        self.control: Control = Control(self._dial_control, self._options, context)
+        self.declaring: Control[MakingLink] = Control(
+            self._dial_for("declare"), self._options, context
+        )
+        self.control: Control[ControlLink] = Control(self._dial_control, self._options, context)
 
-    def _connection(self, purpose: Purpose) -> Connection:
-        async def dial_host(host: Host) -> Link:
+    def _dial_for(self, purpose: str) -> OwnDial[PlaneLink]:
+        async def dial_host(host: Host) -> PlaneLink:
             return await dial(self._options, host, tls=self._tls, name=self._name(purpose))
 
+        return dial_host
+
+    def _connection(self, purpose: Purpose) -> Connection:
         return Connection(
-            dial_host, self._options, self._context, purpose=purpose, problems=self.problems
+            self._dial_for(purpose),
+            self._options,
+            self._context,
+            purpose=purpose,
+            problems=self.problems,
         )
 
     async def _dial_control(self, host: Host) -> ControlLink:
@@ -94,7 +105,7 @@ class Connections:
             announce: called before a work queue is made for the first time.
         """
         return Declarer(
-            self.control,
+            self.declaring,
             self._options.declare,
             self._context.crash_limit,
             announce,
@@ -120,25 +131,43 @@ class Connections:
         async with self._changing_state:
             if self.is_open:
                 return
-            began = self._context.clock.monotonic()
             self.control.open()
-            await self.publishing.open(self._context.connect_timeout)
-            passed = self._context.clock.monotonic() - began
-            try:
-                await self.consuming.open(max(0.0, self._context.connect_timeout - passed))
-            except BaseException:
-                await self.publishing.close()
-                raise
+            self.declaring.open()
+            if self._options.declare != "none":  # the next thing that is needed
+                self._context.tasks.spawn(self.declaring.ahead(), name="amqp declaring dial")
+            await self._open_both()
             if (link := self.consuming.link) is not None:
                 self._server = f"{link.server.product} {link.server.version}"
 
+    async def _open_both(self) -> None:
+        """Connect both at once, or neither."""
+        both, tasks = (self.publishing, self.consuming), self._context.tasks
+        attempts = [
+            Attempt(tasks, "amqp connection open", each.open(self._context.connect_timeout))
+            for each in both
+        ]
+        running = {attempt.task for attempt in attempts}
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+            await self._close(*both)
+            raise
+        if errors := [attempt.error for attempt in attempts if attempt.error is not None]:
+            await self._close(*both)
+            raise errors[0]
+
     async def close(self) -> None:
         """Close all. Idempotent, legal before `open`."""
-        ends = (self.control.close, self.consuming.close, self.publishing.close)
         async with self._changing_state:
-            # At once: one that does not answer is waited for, and they may all be frozen.
-            spawn = self._context.tasks.spawn
-            await asyncio.wait({spawn(end(), name="amqp connection close") for end in ends})
+            await self._close(self.control, self.declaring, self.consuming, self.publishing)
+
+    async def _close(self, *parts: Connection | Control[ControlLink] | Control[MakingLink]) -> None:
+        """Close them at once: one that does not answer is waited for; they may all be frozen."""
+        spawn = self._context.tasks.spawn
+        await asyncio.wait({spawn(part.close(), name="amqp connection close") for part in parts})
 
     def health(self) -> Health:
         """Return the state as known now."""

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
-from cluster_kit_amqp.declare import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
+from cluster_kit_amqp.control import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
 from cluster_kit_amqp.patience import Patience
 from cluster_kit_amqp.session import Session
@@ -39,8 +38,7 @@ _FEWEST_UNSEEN = 2  # looks in a row that must find no consumer
 _NOT_OURS = frozenset({ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What the consumers of one adapter share."""
 
     connection: Connection

@@ -1,70 +1,102 @@
-"""The seam for what is only asked and declared, and the connection that is for.
+"""The seams for what is declared and what is only asked, and the connections that are for.
 
 A refused declaration, a dead letter that cannot be read, a driver that gives up: none of it can
-harm a connection that carries tasks. The connection is made when somebody asks and closed when
-nobody has for a while; its driver is loaded with the first question.
+harm a connection that carries tasks. Such a connection is made when somebody needs it and closed
+when nobody has for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from cluster_kit_amqp.backoff import Backoff
-from cluster_kit_amqp.link import DialFailed, Incoming, LinkDown, Message, QueueCounts
+from cluster_kit_amqp.link import (
+    ChannelDown,
+    DialFailed,
+    Incoming,
+    LinkDown,
+    Message,
+    QueueCounts,
+)
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
     from cluster_kit_amqp.options import Host, Options
+    from cluster_kit_amqp.topology import Step
 
 log = logging.getLogger(__name__)
 
-ExchangeKind = Literal["direct", "fanout", "topic"]
-Arguments = Mapping[str, "str | int"]
-
 IDLE_SECONDS = 10.0
-"""How long the connection stays when nobody asks."""
+"""How long a connection stays when nobody needs it."""
 
+ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
 
 _NOT_CONNECTED = "the adapter is not connected"
 
 
+class OwnLink(Protocol):
+    """A connection beside those that carry tasks."""
+
+    @property
+    def lost(self) -> str | None:
+        """Why the link is gone; None while it is up."""
+        ...
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker takes no publishes on this link now; None when it does."""
+        ...
+
+    async def close(self) -> None:
+        """Close it in good order. Never raises `LinkError`, bounded in time."""
+        ...
+
+
+class MakingChannel(Protocol):
+    """One channel for declarations.
+
+    Every call raises `LinkDown` or `ChannelDown`; a call that is refused by the broker ends the
+    channel.
+    """
+
+    def make(self, step: Step, *, passive: bool = False) -> Awaitable[object]:
+        """Make what `step` says, or compare with what there is; only look when `passive`.
+
+        It is sent at once, and what is returned waits for the answer. Those of several come in
+        their order; behind one that is refused nothing is made.
+        """
+        ...
+
+    def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
+        """As `link.Channel.publish`."""
+        ...
+
+
+class MakingLink(OwnLink, Protocol):
+    """A connection for declarations."""
+
+    def channel(self, *, confirms: bool = False) -> AbstractAsyncContextManager[MakingChannel]:
+        """Open a channel that is closed with the context."""
+        ...
+
+
 class ControlChannel(Protocol):
-    """One channel for questions and declarations.
+    """One channel for questions.
 
     Every call raises `LinkDown` or `ChannelDown`; a call that is refused by the broker ends the
     channel, and so does one that is cancelled.
     """
 
-    async def declare_exchange(self, name: str, kind: ExchangeKind) -> None:
-        """Make a durable exchange, or compare with the one there is."""
-        ...
-
-    async def declare_queue(self, name: str, arguments: Arguments) -> None:
-        """Make a durable queue, or compare with the one there is."""
-        ...
-
     async def declare_exclusive(self, name: str) -> None:
         """Make a queue only this link may use and that goes with it."""
         ...
 
-    async def check_exchange(self, name: str) -> None:
-        """Raise `ChannelDown` with code 404 when there is no such exchange."""
-        ...
-
     async def check_queue(self, name: str) -> QueueCounts:
         """Return a queue's counts, or raise `ChannelDown` with code 404."""
-        ...
-
-    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
-        """Let `exchange` route `key` to `queue`."""
-        ...
-
-    async def bind_exchange(self, target: str, source: str, key: str) -> None:
-        """Let `source` route `key` to the exchange `target`."""
         ...
 
     async def delete_queue(self, name: str) -> None:
@@ -73,13 +105,6 @@ class ControlChannel(Protocol):
 
     async def purge(self, queue: str) -> int:
         """Drop the ready messages and return how many."""
-        ...
-
-    async def publish(self, exchange: str, key: str, message: Message) -> None:
-        """Publish body and message id, mandatory and persistent; return when confirmed.
-
-        The channel must have been opened with confirms. Raises as `link.Channel.publish`.
-        """
         ...
 
     async def get(self, queue: str) -> Incoming | None:
@@ -95,38 +120,43 @@ class ControlChannel(Protocol):
         ...
 
 
-class ControlLink(Protocol):
-    """A connection for questions and declarations."""
+class ControlLink(OwnLink, Protocol):
+    """A connection for questions."""
 
-    @property
-    def lost(self) -> str | None:
-        """Why the link is gone; None while it is up."""
-        ...
-
-    @property
-    def blocked(self) -> str | None:
-        """Why the broker takes no publishes on this link now; None when it does."""
-        ...
-
-    def channel(self, *, confirms: bool = False) -> AbstractAsyncContextManager[ControlChannel]:
+    def channel(self) -> AbstractAsyncContextManager[ControlChannel]:
         """Open a channel that is closed with the context."""
         ...
 
-    async def close(self) -> None:
-        """Close it in good order. Never raises `LinkError`, bounded in time."""
-        ...
+
+async def counts(link: ControlLink, queue: str) -> QueueCounts | None:
+    """Return a queue's counts, asked on a channel of its own; None when there is no such queue.
+
+    Raises:
+        LinkError: it cannot be told.
+    """
+    async with link.channel() as channel:
+        try:
+            return await channel.check_queue(queue)
+        except ChannelDown as exc:
+            if exc.code != NOT_FOUND:
+                raise
+            return None
 
 
-class ControlDial(Protocol):
-    """Makes a control link to one host; raises `DialFailed`. The caller bounds the time."""
+L = TypeVar("L", bound=OwnLink)
+L_co = TypeVar("L_co", bound=OwnLink, covariant=True)
 
-    async def __call__(self, host: Host) -> ControlLink:
+
+class OwnDial(Protocol[L_co]):
+    """Makes a link to one host; raises `DialFailed`. The caller bounds the time."""
+
+    async def __call__(self, host: Host) -> L_co:
         """Make the link."""
         ...
 
 
-class Control:
-    """The connection for questions and declarations, made when needed.
+class Control(Generic[L]):
+    """A connection for declarations or for questions, made when needed.
 
     Args:
         dial: makes a link.
@@ -134,13 +164,13 @@ class Control:
         context: of the port.
     """
 
-    def __init__(self, dial: ControlDial, options: Options, context: AdapterContext) -> None:
+    def __init__(self, dial: OwnDial[L], options: Options, context: AdapterContext) -> None:
         self._dial, self._options, self._context = dial, options, context
         self._hosts = list(options.hosts)
         if options.shuffle:
             context.random.shuffle(self._hosts)
-        self._link: ControlLink | None = None
-        self._users: dict[ControlLink, int] = {}
+        self._link: L | None = None
+        self._users: dict[L, int] = {}
         self._dialling = asyncio.Lock()
         self._backoff = Backoff(context)
         self._not_before = 0.0
@@ -152,7 +182,7 @@ class Control:
         self._shut = False
 
     @asynccontextmanager
-    async def link(self) -> AsyncGenerator[ControlLink, None]:
+    async def link(self) -> AsyncGenerator[L, None]:
         """Have the link for the length of the context.
 
         After a dial that failed, or a link that was lost in use, the next waits, longer each
@@ -174,6 +204,12 @@ class Control:
                 self._put_off()
             await self._left(link)
 
+    async def ahead(self) -> None:
+        """Make the link before it is needed. A failure is told when it is."""
+        with suppress(LinkDown):
+            async with self.link():
+                pass
+
     async def close(self) -> None:
         """Close the connection; there is none until `open`. Idempotent, legal before `open`."""
         self._shut = True
@@ -182,7 +218,7 @@ class Control:
         if link is not None:
             await link.close()
 
-    async def _usable(self) -> ControlLink:
+    async def _usable(self) -> L:
         async with self._dialling:
             self._stop_timer()
             link = self._link
@@ -199,7 +235,7 @@ class Control:
             self._link = link
             return link
 
-    async def _left(self, link: ControlLink) -> None:
+    async def _left(self, link: L) -> None:
         self._users[link] -= 1
         if self._users[link]:
             return
@@ -225,7 +261,7 @@ class Control:
 
     # --- dialling ----------------------------------------------------------------------------
 
-    async def _dial_any(self) -> ControlLink:
+    async def _dial_any(self) -> L:
         """Make a link to the first host that lets us."""
         if self._shut:
             raise LinkDown(_NOT_CONNECTED, sent=False)
@@ -246,7 +282,7 @@ class Control:
         """Let the next attempt wait."""
         self._not_before = self._context.clock.monotonic() + self._backoff.next()
 
-    async def _dial_within(self, host: Host) -> ControlLink:
+    async def _dial_within(self, host: Host) -> L:
         timeout = self._options.connect_timeout or self._context.connect_timeout
         try:
             async with asyncio.timeout(timeout):

@@ -8,10 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost
-from cluster_kit_amqp.control import ControlChannel, ControlLink
-from cluster_kit_amqp.declare import exists
+from cluster_kit_amqp.control import ControlChannel, ControlLink, counts
 from cluster_kit_amqp.link import LinkError
-from cluster_kit_amqp.topology import Queue
 from cluster_kit_amqp.turn import Turns
 from cluster_kit_amqp.wire import to_envelope
 
@@ -59,7 +57,7 @@ async def read_dead(
     Raises:
         LinkError: on opening; the iterator raises `ConnectionLost`.
     """
-    if not await exists(link, Queue(queue.dead, {})):
+    if await counts(link, queue.dead) is None:
         yield _nothing()
         return
     held: set[int] = set()

@@ -8,12 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import TopologyError
-from cluster_kit_amqp.control import Control, ControlChannel, ControlLink
-from cluster_kit_amqp.link import ChannelDown, Link
+from cluster_kit_amqp.attempt import Attempt
+from cluster_kit_amqp.control import (
+    ACCESS_REFUSED,
+    LOCKED,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    Control,
+    MakingLink,
+)
+from cluster_kit_amqp.link import ChannelDown, Link, LinkDown
 from cluster_kit_amqp.topology import (
     Exchange,
     Queue,
@@ -30,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
-
 Announce = Callable[["QueueName"], Awaitable[None]]
 """Called before a work queue is made for the first time."""
 
@@ -41,21 +48,8 @@ _DIFFERS = re.compile(
     re.DOTALL,
 )
 _TYPE = "x-queue-type"
+_ANSWER_TIMEOUT = 10.0  # seconds for each answer; a link that gives none is given up
 _TYPED_VALUE = re.compile(r"^the value '(.*)' of type '\w+'$", re.DOTALL)
-
-
-class _Making:
-    """A part of the topology that is being made."""
-
-    def __init__(self, tasks: TaskSpawner, name: str, work: Awaitable[None]) -> None:
-        self.error: Exception | None = None
-        self.task = tasks.spawn(self._run(work), name=f"amqp topology {name}")
-
-    async def _run(self, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except Exception as exc:  # noqa: BLE001 - raised by whoever waits for it
-            self.error = exc
 
 
 class Declarer:
@@ -66,15 +60,15 @@ class Declarer:
 
     def __init__(
         self,
-        control: Control,
+        own: Control[MakingLink],
         mode: DeclareMode,
         crash_limit: int,
         announce: Announce | None,
         tasks: TaskSpawner,
     ) -> None:
-        self._control, self._mode, self._tasks = control, mode, tasks
+        self._own, self._mode, self._tasks = own, mode, tasks
         self._crash_limit, self._announce = crash_limit, announce
-        self._making: dict[str, _Making] = {}
+        self._making: dict[str, Attempt] = {}
         self._announced: set[str] = set()
         self._link: Link | None = None
         self._done: set[str] = set()
@@ -99,12 +93,11 @@ class Declarer:
         await self._once(link, queue.full, lambda: self._make_queue(queue))
 
     async def _make_queue(self, queue: QueueName) -> None:
-        steps = work_steps(queue, self._crash_limit)
-        async with self._control.link() as control:
-            known = self._mode != "auto" or await exists(control, Queue(queue.full, {}))
-            if not known:
+        steps, work = work_steps(queue, self._crash_limit), Queue(queue.full, {})
+        async with self._own.link() as own:
+            if not await self._settle(own, steps, where=work):
                 await self._announce_once(queue)
-            await self._settle(control, steps)
+                await self._settle(own, steps)
 
     async def _announce_once(self, queue: QueueName) -> None:
         """Put the queue on the list, but not again where making it fails again and again."""
@@ -124,9 +117,9 @@ class Declarer:
 
     async def _make(self, name: str, steps: Steps, last: Exchange | None) -> None:
         trusted = last is not None and name not in self._doubted and self._mode == "auto"
-        async with self._control.link() as control:
-            if last is None or not trusted or not await exists(control, last):
-                await self._settle(control, steps)
+        async with self._own.link() as own:
+            if last is None or not trusted or not await exists(own, last):
+                await self._settle(own, steps)
 
     async def _once(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
         """Let one caller make what others wait for.
@@ -139,8 +132,8 @@ class Declarer:
                 return
             making = self._making.get(name)
             if making is None or making.task.done():
-                making = self._making[name] = _Making(
-                    self._tasks, name, self._made(link, name, make)
+                making = self._making[name] = Attempt(
+                    self._tasks, f"amqp topology {name}", self._made(link, name, make)
                 )
             await asyncio.shield(making.task)
             self._making.pop(name, None)
@@ -170,38 +163,75 @@ class Declarer:
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
-    async def _settle(self, link: ControlLink, steps: Steps) -> None:
+    async def _settle(self, link: MakingLink, steps: Steps, where: Queue | None = None) -> bool:
+        """As `declare`, or only check, where that is all that is wished or allowed."""
         if self._mode == "passive":
             await check(link, steps)
-            return
+            return True
         try:
-            await declare(link, steps)
+            return await declare(link, steps, where)
         except ChannelDown as exc:
             if exc.code != ACCESS_REFUSED:
                 raise
             # A user that may not configure can still work with what others have made.
             log.debug("not allowed to declare, checking instead: %s", exc.reason)
             await check(link, steps)
+            return True
 
 
-async def declare(link: ControlLink, steps: Steps) -> None:
-    """Make `steps` in their order.
+async def declare(link: MakingLink, steps: Steps, where: Queue | None = None) -> bool:
+    """Make `steps` in their order. All are sent together: the line is waited for once.
+
+    Args:
+        link: to make them on.
+        steps: what to make.
+        where: a queue; where it is missing nothing is made, and False is returned.
 
     Raises:
         TopologyError: something of that name is there with other arguments, or locked.
         LinkError: anything else, access refused among it.
     """
-    async with link.channel() as channel:
-        for step in steps:
+    async with _answering(link) as scope, link.channel() as channel:
+        found = None if where is None else channel.make(where, passive=True)
+        answers = [(step, channel.make(step)) for step in steps]
+        if found is not None and not await _is_there(found):
+            return False
+        for step, answer in answers:
             try:
-                await _declare_step(channel, step)
+                await answer
             except ChannelDown as exc:
                 if exc.code in {PRECONDITION_FAILED, LOCKED}:
                     raise conflict(step, await _plainer(link, step, exc.reason)) from exc
                 raise
+            scope.reschedule(asyncio.get_running_loop().time() + _ANSWER_TIMEOUT)
+    return True
 
 
-async def _plainer(link: ControlLink, step: Step, text: str) -> str:
+@asynccontextmanager
+async def _answering(link: MakingLink) -> AsyncGenerator[asyncio.Timeout, None]:
+    """Give up a link that is given no answer in time."""
+    scope = asyncio.timeout(_ANSWER_TIMEOUT)
+    try:
+        async with scope:
+            yield scope
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        await link.close()
+        raise LinkDown(f"the broker did not answer in {_ANSWER_TIMEOUT:g} s") from None
+
+
+async def _is_there(answer: Awaitable[object]) -> bool:
+    try:
+        await answer
+    except ChannelDown as exc:
+        if exc.code != NOT_FOUND:
+            raise
+        return False
+    return True
+
+
+async def _plainer(link: MakingLink, step: Step, text: str) -> str:
     """Return what the broker says of a queue's type, where that differs, else `text`.
 
     The broker names one difference of several; where the type is another, that is the point.
@@ -209,14 +239,14 @@ async def _plainer(link: ControlLink, step: Step, text: str) -> str:
     if isinstance(step, Queue) and _TYPE not in text:
         try:
             async with link.channel() as channel:
-                await channel.declare_queue(step.name, {_TYPE: step.arguments[_TYPE]})
+                await channel.make(Queue(step.name, {_TYPE: step.arguments[_TYPE]}))
         except ChannelDown as exc:
             if _TYPE in exc.reason:
                 return exc.reason
     return text
 
 
-async def check(link: ControlLink, steps: Steps) -> None:
+async def check(link: MakingLink, steps: Steps) -> None:
     """See whether the exchanges and queues of `steps` are there.
 
     Raises:
@@ -227,36 +257,20 @@ async def check(link: ControlLink, steps: Steps) -> None:
             raise TopologyError(_subject(step), "missing on the broker")
 
 
-async def exists(link: ControlLink, step: Exchange | Queue) -> bool:
+async def exists(link: MakingLink, step: Exchange | Queue) -> bool:
     """Whether an exchange or queue is there.
 
     Raises:
         TopologyError: this user may not even look.
+        LinkError: anything else.
     """
-    async with link.channel() as channel:
+    async with _answering(link), link.channel() as channel:
         try:
-            if isinstance(step, Exchange):
-                await channel.check_exchange(step.name)
-            else:
-                await channel.check_queue(step.name)
+            return await _is_there(channel.make(step, passive=True))
         except ChannelDown as exc:
-            if exc.code == NOT_FOUND:
-                return False
             if exc.code in {ACCESS_REFUSED, LOCKED}:
                 raise TopologyError(_subject(step), exc.reason) from exc
             raise
-        return True
-
-
-async def _declare_step(channel: ControlChannel, step: Step) -> None:
-    match step:
-        case Exchange():
-            await channel.declare_exchange(step.name, step.kind)
-        case Queue():
-            await channel.declare_queue(step.name, step.arguments)
-        case _:
-            bind = channel.bind_queue if step.target_kind == "queue" else channel.bind_exchange
-            await bind(step.target, step.source, step.key)
 
 
 def conflict(step: Step, text: str) -> TopologyError:

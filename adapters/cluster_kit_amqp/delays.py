@@ -11,8 +11,7 @@ has one constant time to live and is thus in order.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit_amqp.topology import (
@@ -43,8 +42,7 @@ CHAIN_COMPLETE = Exchange("ck.v1.delay.complete", "fanout")
 _ROUNDING_MS = 1e-6  # 1.1 s are 1100.0000000000002 ms
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Where to publish so that a message comes after its delay, and what that needs.
 
     `needs` names the steps: equal names, equal steps. Where there are many, the last of them

@@ -10,14 +10,14 @@ from collections.abc import Set as AbstractSet
 
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.names import QueueName, check_name, new_id
-from cluster_kit_amqp.control import ControlLink
-from cluster_kit_amqp.declare import ACCESS_REFUSED, declare, exists
+from cluster_kit_amqp.control import ACCESS_REFUSED, ControlLink, MakingLink, counts
+from cluster_kit_amqp.declare import declare
 from cluster_kit_amqp.link import ChannelDown, Incoming, Message
-from cluster_kit_amqp.topology import DIRECTORY, Queue, directory_queue, directory_steps
+from cluster_kit_amqp.topology import DIRECTORY, directory_queue, directory_steps
 from cluster_kit_amqp.turn import Turns
 
 
-async def announce(link: ControlLink, queue: QueueName) -> None:
+async def announce(link: MakingLink, queue: QueueName) -> None:
     """Put a channel on the list; confirmed when this returns.
 
     A shared queue is no application's and is not listed. A user that may not write the list is
@@ -50,10 +50,11 @@ async def read_channels(
     """
     name = directory_queue(app)
     listed = set(used)
-    if await exists(link, Queue(name, {})):
+    if await counts(link, name) is not None:
         async with turns.of(link, name):
             listed |= await _browse(link, app, name)
-    return [queue for queue in sorted(listed, key=str) if await exists(link, Queue(queue.full, {}))]
+    known = sorted(listed, key=str)
+    return [queue for queue in known if await counts(link, queue.full) is not None]
 
 
 async def _browse(link: ControlLink, app: str, name: str) -> set[QueueName]:

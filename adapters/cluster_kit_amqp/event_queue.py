@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost, PublishRefused, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
 from cluster_kit_amqp.connections import Connections
 from cluster_kit_amqp.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
-from cluster_kit_amqp.control import ControlChannel, ControlLink
+from cluster_kit_amqp.control import ACCESS_REFUSED, NOT_FOUND, ControlLink, counts
 from cluster_kit_amqp.dead_letters import read_dead
-from cluster_kit_amqp.declare import ACCESS_REFUSED, NOT_FOUND
 from cluster_kit_amqp.directory import announce, read_channels
-from cluster_kit_amqp.link import ChannelDown, LinkError, QueueCounts, Unencodable
+from cluster_kit_amqp.link import ChannelDown, LinkError, Unencodable
 from cluster_kit_amqp.publisher import Publisher
 from cluster_kit_amqp.turn import Turns
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from cluster_kit.names import QueueName
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _SHORT_TEXT = 500  # characters of an error, where there is room for little
 
@@ -69,7 +66,7 @@ class AmqpEventQueue:
 
     async def _announce(self, queue: QueueName) -> None:
         await self._publishing.writable()  # while the broker blocks publishers, nothing is made
-        async with self._control.link() as link:
+        async with self._connections.declaring.link() as link:
             await announce(link, queue)
 
     # --- life --------------------------------------------------------------------------------
@@ -165,8 +162,8 @@ class AmqpEventQueue:
     async def depth(self, queue: QueueName) -> QueueDepth | None:
         """Count a queue's messages; None when there is no such queue."""
         async with self._asking() as link:
-            work = await _counts(link, queue.full)
-            dead = None if work is None else await _counts(link, queue.dead)
+            work = await counts(link, queue.full)
+            dead = None if work is None else await counts(link, queue.dead)
         if work is None:
             return None
         return QueueDepth(
@@ -176,8 +173,7 @@ class AmqpEventQueue:
     async def purge(self, queue: QueueName) -> int:
         """Drop the tasks that wait for a consumer and return how many."""
         async with self._asking() as link:
-            purged = await _unless_missing(link, lambda channel: channel.purge(queue.full))
-        return purged or 0
+            return await _purged(link, queue.full)
 
     async def channels(self) -> list[QueueName]:
         """Return this application's queues, sorted: those on the list, and those used here."""
@@ -216,18 +212,11 @@ def _bare(envelope: Envelope) -> Envelope:
     return dataclasses.replace(envelope, headers={}, death=death)
 
 
-async def _counts(link: ControlLink, name: str) -> QueueCounts | None:
-    return await _unless_missing(link, lambda channel: channel.check_queue(name))
-
-
-async def _unless_missing(
-    link: ControlLink, ask: Callable[[ControlChannel], Awaitable[T]]
-) -> T | None:
-    """Ask on a channel of its own; None when what is asked about is not there."""
+async def _purged(link: ControlLink, name: str) -> int:
     async with link.channel() as channel:
         try:
-            return await ask(channel)
+            return await channel.purge(name)
         except ChannelDown as exc:
             if exc.code != NOT_FOUND:
                 raise
-            return None
+            return 0

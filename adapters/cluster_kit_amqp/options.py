@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from cluster_kit.errors import ConfigurationError, UnknownOptionError
@@ -66,8 +66,7 @@ MAX_PORT = 65535
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """One server of the list."""
 
     name: str

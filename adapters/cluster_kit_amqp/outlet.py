@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster_kit.errors import ConnectionLost, PublishRefused, PublishUnconfirmed, TransportError
 from cluster_kit.names import new_id
-from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.control import NOT_FOUND
 from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, Refused
 
 if TYPE_CHECKING:

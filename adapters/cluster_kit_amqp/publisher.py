@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit.errors import ConnectionLost, TopologyError, Unroutable
-from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.control import NOT_FOUND
 from cluster_kit_amqp.delays import Wait, wait_for
 from cluster_kit_amqp.link import (
     Channel,

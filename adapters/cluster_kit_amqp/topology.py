@@ -15,14 +15,17 @@ which share a queue agree on them (as long as their crash limits are the same).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from cluster_kit.errors import TopologyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cluster_kit.names import QueueName
-    from cluster_kit_amqp.control import Arguments, ExchangeKind
+
+ExchangeKind = Literal["direct", "fanout", "topic"]
+Arguments: TypeAlias = "Mapping[str, str | int]"
 
 PREFIX = "ck.v1."
 """Of every helper's name. Arguments on a broker cannot change: new ones get a new version."""
@@ -42,24 +45,21 @@ LEAST_DELIVERY_LIMIT = 20
 _ABOVE_CRASH_LIMIT = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """A durable exchange."""
 
     name: str
     kind: ExchangeKind
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(NamedTuple):
     """A durable queue."""
 
     name: str
     arguments: Arguments
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """`source` routes `key` to a queue or an exchange."""
 
     target_kind: Literal["queue", "exchange"]

@@ -53,7 +53,7 @@ class Broker:
 
 
 @contextmanager
-def controlling(broker: Broker, **given: Any) -> Iterator[Control]:
+def controlling(broker: Broker, **given: Any) -> Iterator[Control[FakeLink]]:
     context = AdapterContext(
         app="shop", instance_id="one", tasks=Supervisor(), emit=lambda *_, **__: None, **given
     )

@@ -8,6 +8,8 @@ from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.link import ChannelDown, Message
 from cluster_kit_amqp.plane.carrier import Member
 from cluster_kit_amqp.plane.channel import PlaneChannel
+from cluster_kit_amqp.plane.methods import Tuning
+from cluster_kit_amqp.plane.protocol import AmqpProtocol
 from cluster_kit_amqp.plane.room import Room
 
 
@@ -54,3 +56,39 @@ async def test_a_channel_that_is_lost_while_its_publishes_wait_for_room_lets_oth
     assert [type(task.exception()) for task in done] == [ChannelDown] * 2
     await eventually(lambda: carrier.sent)
     waiting[2].cancel()
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        del high, low
+
+
+@pytest.mark.asyncio
+async def test_a_message_leaves_at_once_when_it_is_the_only_one_and_else_with_its_turn() -> None:
+    protocol = AmqpProtocol(asyncio.get_running_loop(), 4096, lambda _index, _arguments: None)
+    transport = FakeTransport()
+    protocol.connection_made(transport)
+    protocol.tuned(Tuning(channel_max=10, frame_max=4096, heartbeat=0))
+    channel = protocol.new_channel()
+    transport.written.clear()
+
+    first = channel.publish("", "first", Message(body=b"1"))
+    assert [b"first" in data for data in transport.written] == [True]
+    others = [channel.publish("", f"other-{n}", Message(body=b"2")) for n in range(3)]
+    assert len(transport.written) == 1
+    await asyncio.sleep(0)
+    assert [data.count(b"other-") for data in transport.written] == [0, 3]
+
+    channel.end("closed", lambda: ChannelDown(0, "closed"))
+    for publish in (first, *others):
+        with pytest.raises(ChannelDown):
+            await publish

@@ -215,6 +215,15 @@ def test_a_start_loads_only_what_it_uses(tmp_path: Path, monkeypatch: pytest.Mon
     assert others.isdisjoint(in_a_fresh_process(code))
 
 
+def test_no_driver_is_loaded_before_rabbitmq_is_asked_something() -> None:
+    code = (
+        "import cluster_kit_amqp.event_queue, cluster_kit_amqp.broadcast.adapter\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+
+    assert set(HEAVY).isdisjoint(in_a_fresh_process(code))
+
+
 def test_every_name_is_found_where_it_is_promised() -> None:
     namespace: dict[str, object] = {}
     exec("from cluster_kit import *", namespace)

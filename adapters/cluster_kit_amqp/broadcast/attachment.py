@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
@@ -38,8 +37,7 @@ _LONGEST_REFUSAL_DELAY = 60.0  # seconds between attempts at what the broker ref
 TellGap = Callable[[Collection["Binding"], float, str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What the attachments of one adapter share.
 
     Attributes:

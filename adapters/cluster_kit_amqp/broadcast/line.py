@@ -11,7 +11,7 @@ import asyncio
 import heapq
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.errors import (
     ConnectionLost,
@@ -21,7 +21,7 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit_amqp.backoff import Backoff
-from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.control import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkDown, LinkError, Nacked, Refused, Unencodable
 from cluster_kit_amqp.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
 
@@ -41,8 +41,7 @@ MOST_BYTES = 4 * 1024 * 1024
 _LONGEST_PAUSE = 1.0  # seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class Means(NamedTuple):
     """What the lines of one adapter share."""
 
     connection: Connection

@@ -14,7 +14,7 @@ from cluster_kit_amqp.broadcast.names import (
     sticky_arguments,
 )
 from cluster_kit_amqp.broadcast.source import Consumption, refuse, topology_error
-from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.control import NOT_FOUND
 from cluster_kit_amqp.link import NO_ARGUMENTS, ChannelDown
 
 if TYPE_CHECKING:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from cluster_kit.errors import TopologyError
-from cluster_kit_amqp.declare import (
-    ACCESS_REFUSED,
-    LOCKED,
-    NOT_FOUND,
-    PRECONDITION_FAILED,
-    conflict,
-)
+from cluster_kit_amqp.control import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
+from cluster_kit_amqp.declare import conflict
 from cluster_kit_amqp.topology import Queue
 
 if TYPE_CHECKING:
@@ -25,8 +19,7 @@ _NOT_OURS = frozenset({ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED})
 Refusals = Mapping["Binding", TopologyError]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consumption:
+class Consumption(NamedTuple):
     """What to consume, and how."""
 
     queue: str

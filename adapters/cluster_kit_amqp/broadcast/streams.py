@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.broadcast.names import exchange_name, stream_name, stream_steps
 from cluster_kit_amqp.broadcast.source import Consumption, refuse
-from cluster_kit_amqp.declare import NOT_FOUND
+from cluster_kit_amqp.control import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkError
 
 if TYPE_CHECKING:

@@ -55,3 +55,4 @@ class Calls:
         for _, future in waiting:
             if not future.done():
                 future.set_exception(make_error())
+                future.exception()  # of calls sent together, who waits hears of the first

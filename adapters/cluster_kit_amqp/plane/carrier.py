@@ -38,7 +38,7 @@ class Carrier(Protocol):
         ...
 
     def send_all(self, pieces: list[bytes]) -> None:
-        """As `send`, for pieces of frames."""
+        """Send a message that has entered the `room`; at once where it is alone there."""
         ...
 
     def at_turn_end(self, channel: Member) -> None:

@@ -99,13 +99,18 @@ class PlaneChannel(QueueCalls):
 
     # --- calls -------------------------------------------------------------------------------
 
-    async def call(self, request: bytes, answer: int) -> bytes:
-        """Send a method and wait for its answer; a caller that is cancelled ends the channel."""
+    def ask(self, request: bytes, answer: int) -> asyncio.Future[bytes]:
+        """Send a method; return what will hold its answer, behind those to earlier ones."""
         if not self.open:
             raise self._unusable()
         self._carrier.send(request)
+        return self._calls.expect(answer)
+
+    async def call(self, request: bytes, answer: int) -> bytes:
+        """Send a method and wait for its answer; a caller that is cancelled ends the channel."""
+        future = self.ask(request, answer)
         try:
-            return await self._calls.expect(answer)
+            return await future
         except asyncio.CancelledError:
             self._begin_close("a call on it was cancelled")
             raise
@@ -120,15 +125,12 @@ class PlaneChannel(QueueCalls):
         arguments: Mapping[str, object] = NO_ARGUMENTS,
         routed: bool = False,
     ) -> str:
-        """Start a consumer under a tag never used before.
-
-        RabbitMQ 4.3 keeps the tag of a consumer it has cancelled, and ends a connection that
-        uses it again.
-        """
+        """Start a consumer."""
+        # Never used before: RabbitMQ 4.3 ends a connection that takes a cancelled one's again.
         tag = f"ck-{uuid.uuid4().hex}"
         request = encoded(methods.consume, self.number, queue, tag, arguments)
         if prefetch != self._prefetch:
-            await self.call(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
+            self.ask(methods.qos(self.number, prefetch), methods.BASIC_QOS_OK)
             self._prefetch = prefetch
         self._deliveries.add(Consumer(tag, on_message, on_cancelled, routed))
         await self.call(request, methods.BASIC_CONSUME_OK)

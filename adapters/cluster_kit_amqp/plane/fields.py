@@ -14,8 +14,6 @@ from functools import lru_cache
 from types import NoneType
 from typing import Any
 
-from pamqp import decode, encode
-
 from cluster_kit_amqp.link import Packed
 
 U8 = struct.Struct(">B")
@@ -154,6 +152,8 @@ def _moment(value: datetime) -> bytes:
 
 def _decimal(value: Decimal) -> bytes:
     try:
+        from pamqp import encode  # noqa: PLC0415 - costs too much for what hardly ever comes
+
         return encode.encode_table_value(value)
     except TypeError:  # more digits than the type has
         return _text(value)
@@ -255,6 +255,8 @@ def _read_value(data: bytes, at: int, end: int) -> tuple[object, int]:
         return unpack_from(data, at + 1)[0], at + size
     if (read := _READERS.get(kind)) is not None:
         return read(data, at + 1)
+    from pamqp import decode  # noqa: PLC0415 - as above
+
     used, value = decode.embedded_value(data[at:end])
     return value, at + used
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,16 @@ class Introduction:
         """Return the client's properties (connection.start-ok)."""
         return {
             "product": "cluster-kit",
-            "version": version("cluster-kit"),
+            "version": _own_version(),
             "platform": "Python",
             "connection_name": self.name,
             "capabilities": _CAPABILITIES,
         }
+
+
+@cache
+def _own_version() -> str:
+    return version("cluster-kit")
 
 
 class Handshake:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cluster_kit_amqp.link import DialFailed, Link, LinkDown
+from cluster_kit_amqp.link import DialFailed, LinkDown
 from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.calls import tell
 from cluster_kit_amqp.plane.channel import PlaneChannel
@@ -73,9 +73,12 @@ class PlaneLink:
         if self._protocol.lost is not None:
             raise LinkDown(self._protocol.lost, sent=False)
         channel = self._protocol.new_channel()
-        await channel.call(methods.channel_open(channel.number), methods.CHANNEL_OPEN_OK)
-        if confirms:
+        opening = methods.channel_open(channel.number), methods.CHANNEL_OPEN_OK
+        if confirms:  # sent together, answered in their order
+            channel.ask(*opening)
             await channel.call(methods.confirm_select(channel.number), methods.CONFIRM_SELECT_OK)
+        else:
+            await channel.call(*opening)
         return channel
 
     async def close(self) -> None:
@@ -89,7 +92,7 @@ async def dial(
     *,
     tls: ssl.SSLContext | None,
     name: str,
-) -> Link:
+) -> PlaneLink:
     """Connect to one host. The caller bounds the time.
 
     Args:

@@ -44,6 +44,10 @@ CHANNEL_FLOW: Final = _index(20, 20)
 CHANNEL_FLOW_OK: Final = _index(20, 21)
 CHANNEL_CLOSE: Final = _index(20, 40)
 CHANNEL_CLOSE_OK: Final = _index(20, 41)
+EXCHANGE_DECLARE: Final = _index(40, 10)
+EXCHANGE_DECLARE_OK: Final = _index(40, 11)
+EXCHANGE_BIND: Final = _index(40, 30)  # RabbitMQ's own
+EXCHANGE_BIND_OK: Final = _index(40, 31)  # RabbitMQ's own
 QUEUE_DECLARE: Final = _index(50, 10)
 QUEUE_DECLARE_OK: Final = _index(50, 11)
 QUEUE_BIND: Final = _index(50, 20)
@@ -187,6 +191,19 @@ def passive_declare(channel: int, queue: str) -> bytes:
     """Return queue.declare with the first of its bits, passive."""
     arguments = _RESERVED_SHORT + short_string(queue) + b"\x01" + _NO_ARGUMENTS
     return method(channel, QUEUE_DECLARE, arguments)
+
+
+def declare_exchange(channel: int, exchange: str, kind: str, *, passive: bool) -> bytes:
+    """Return exchange.declare: durable with bit 1, or passive with bit 0."""
+    names = short_string(exchange) + short_string(kind)
+    bits = b"\x01" if passive else b"\x02"
+    return method(channel, EXCHANGE_DECLARE, _RESERVED_SHORT + names + bits + _NO_ARGUMENTS)
+
+
+def bind_exchange(channel: int, target: str, source: str, key: str) -> bytes:
+    """Return exchange.bind, with an answer."""
+    names = short_string(target) + short_string(source) + short_string(key)
+    return method(channel, EXCHANGE_BIND, _RESERVED_SHORT + names + b"\x00" + _NO_ARGUMENTS)
 
 
 def declare_queue(

@@ -136,10 +136,10 @@ class AmqpProtocol(asyncio.Protocol):
             self._end_turn_soon()
 
     def send_all(self, pieces: list[bytes]) -> None:
-        """As `send`, for pieces of frames."""
+        """Send a message; at once where no other is on its way, that this one could leave with."""
         self._out += pieces
         if not self._turn_ends:
-            self._end_turn_soon()
+            (self.flush if self.room.one else self._end_turn_soon)()
 
     def at_turn_end(self, channel: Member) -> None:
         """Send the acknowledgements of `channel` with the rest of this turn."""

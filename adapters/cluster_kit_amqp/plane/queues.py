@@ -1,16 +1,18 @@
-"""What a channel asks about queues."""
+"""What a channel asks about queues and what leads to them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from asyncio import Future
 from collections.abc import Callable, Mapping
 
 from cluster_kit_amqp.link import QueueCounts, Unencodable
 from cluster_kit_amqp.plane import methods
+from cluster_kit_amqp.topology import Exchange, Queue, Step
 
 
 class QueueCalls(ABC):
-    """The calls of `cluster_kit_amqp.link.Channel` that concern queues.
+    """The calls of `link.Channel` and `control.MakingChannel` that concern queues.
 
     Attributes:
         number: of the channel.
@@ -20,8 +22,33 @@ class QueueCalls(ABC):
         self.number: int = number
 
     @abstractmethod
+    def ask(self, request: bytes, answer: int) -> Future[bytes]:
+        """Send a method; return what will hold the arguments of its answer."""
+
+    @abstractmethod
     async def call(self, request: bytes, answer: int) -> bytes:
         """Send a method and wait for its answer, whose arguments are returned."""
+
+    def make(self, step: Step, *, passive: bool = False) -> Future[bytes]:
+        """Make what `step` says, or compare with what there is."""
+        match step:
+            case Exchange():
+                request = encoded(
+                    methods.declare_exchange, self.number, step.name, step.kind, passive=passive
+                )
+                return self.ask(request, methods.EXCHANGE_DECLARE_OK)
+            case Queue():
+                if passive:
+                    request = encoded(methods.passive_declare, self.number, step.name)
+                else:
+                    what = (step.name, step.arguments)
+                    request = encoded(methods.declare_queue, self.number, *what, exclusive=False)
+                return self.ask(request, methods.QUEUE_DECLARE_OK)
+            case _:
+                names = (self.number, step.target, step.source, step.key)
+                if step.target_kind == "queue":
+                    return self.ask(encoded(methods.bind_queue, *names), methods.QUEUE_BIND_OK)
+                return self.ask(encoded(methods.bind_exchange, *names), methods.EXCHANGE_BIND_OK)
 
     async def check_queue(self, name: str) -> QueueCounts:
         """Count, or raise `ChannelDown`."""

@@ -27,6 +27,11 @@ class Room:
         """Whether a publish may go on at once."""
         return not self._waiting and self._has_room()
 
+    @property
+    def one(self) -> bool:
+        """Whether a single message is on its way."""
+        return self._messages == 1
+
     def _has_room(self) -> bool:
         within = self._messages < MOST_MESSAGES and self._bytes < MOST_BYTES
         return within and not self._shut_by

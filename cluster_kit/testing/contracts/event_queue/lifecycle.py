@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from cluster_kit.errors import AlreadySubscribedError, NotStartedError
+from cluster_kit.errors import AlreadySubscribedError, ClusterKitError, NotStartedError
 from cluster_kit.plugin import Plugin
 from cluster_kit.retry import RetryPolicy
 from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
@@ -53,9 +53,8 @@ class LifecycleScenarios(Scenarios):
             await cluster.event_queue.publish(CHANNEL, 1)
         with pytest.raises(NotStartedError):
             await cluster.event_queue.purge(CHANNEL)
-        with pytest.raises(Exception, match=r".") as refused:
+        with pytest.raises(ClusterKitError):
             await letters.count()
-        assert type(refused.value).__module__ == "cluster_kit.errors"
 
     async def test_stop_and_start_are_idempotent(self, bench: Bench) -> None:
         cluster = await bench.cluster(start=False)
