@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit_sqlalchemy.connections import ConnectionJournals
-from cluster_kit_sqlalchemy.sessions import SessionJournals, outer_connection
+from cluster_kit_sqlalchemy.sessions import SessionJournals, on_connection
 
 if TYPE_CHECKING:
     from cluster_kit_sqlalchemy.journal import Committed
@@ -64,7 +64,7 @@ def _begun_on_connection(session: Session) -> bool:
             text = "the session of transaction= was not begun, and autobegin is off"
             raise ConfigurationError(text)
         session.begin()
-    return outer_connection(session) is not None
+    return on_connection(session)
 
 
 async def _begun(connection: AsyncConnection) -> Connection:
