@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from cluster_kit_sqlalchemy.connections import expect_commit
 from cluster_kit_sqlalchemy.journal import Committed, Journal
+from cluster_kit_sqlalchemy.transactional import check_transactional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,6 +81,7 @@ class _Watch:
         if not self._published or session.get_nested_transaction() is not None:
             return
         for part in parts_of(session):
+            check_transactional(part.connection)
             if part.commits:
                 expect_commit(part.connection)
 
