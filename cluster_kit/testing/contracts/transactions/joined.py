@@ -32,6 +32,14 @@ def session_on(connection: Work, mode: Mode, way: Way) -> Work:
     return Work(made(**{way: given}, join_transaction_mode=mode))
 
 
+async def _commit(connection: Work, savepoint: Work) -> None:
+    """Commit what the session left of both."""
+    if savepoint.subject.is_active:
+        await savepoint.commit()
+    await connection.commit()
+    await connection.close()
+
+
 @pytest.mark.asyncio
 class JoinedScenarios(Scenarios):
     """What counts is what the database commits, whoever asks for it."""
@@ -108,10 +116,7 @@ class JoinedScenarios(Scenarios):
         await session.write(2)
         await session.rollback()
         await session.close()
-        if savepoint.subject.is_active:
-            await savepoint.commit()
-        await connection.commit()
-        await connection.close()
+        await _commit(connection, savepoint)
 
         assert await bench.heard() == bench.committed()
 
@@ -130,10 +135,7 @@ class JoinedScenarios(Scenarios):
         await bench.write(session, 3)
         await inner.rollback()
         await session.close()
-        if savepoint.subject.is_active:
-            await savepoint.commit()
-        await connection.commit()
-        await connection.close()
+        await _commit(connection, savepoint)
 
         assert await bench.heard() == bench.committed()
 

@@ -56,7 +56,8 @@ class RefusalScenarios(Scenarios):
         sessions = scoped_session(sessionmaker(environment.engine))
         made = async_sessionmaker(environment.async_engine)
         async_sessions = async_scoped_session(made, scopefunc=asyncio.current_task)
-        for number, registry in enumerate((sessions, async_sessions), 1):
+        registries: list[Any] = [sessions, async_sessions]
+        for number, registry in enumerate(registries, 1):
             with pytest.raises(ConfigurationError, match=r"call the \w+ to get the one"):
                 await bench.publish(Work(registry), "refused")
             work = Work(registry())
