@@ -41,12 +41,11 @@ async def main(engine: AsyncEngine) -> None:
         await connection.execute(text("CREATE TABLE columns (name TEXT)"))
     plugins = [Schemas(engine) for _ in range(3)]
     one, two, three = (Cluster("shop", plugins=[plugin]) for plugin in plugins)
-    async with one, two, three:
-        async with AsyncSession(engine) as session:
-            await plugins[0].add(session, "mistake")
-            await session.rollback()
-            await plugins[0].add(session, "price")
-            await session.commit()
+    async with one, two, three, AsyncSession(engine) as session:
+        await plugins[0].add(session, "mistake")
+        await session.rollback()
+        await plugins[0].add(session, "price")
+        await session.commit()
         for plugin in plugins:
             print("told of", await plugin.told.get(), "and has", *plugin.columns)
     await engine.dispose()
