@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.orm import Session
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from cluster_kit import Cluster, Plugin
 
@@ -16,15 +16,15 @@ class Schemas(Plugin):
 
     name = "schemas"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self.engine, self.columns, self.told = engine, list[str](), asyncio.Queue[str]()
 
     async def load(self) -> None:
-        with Session(self.engine) as session:
-            self.columns = list(session.scalars(text("SELECT name FROM columns")))
+        async with AsyncSession(self.engine) as session:
+            self.columns = list(await session.scalars(text("SELECT name FROM columns")))
 
-    async def add(self, session: Session, column: str) -> None:
-        session.execute(text("INSERT INTO columns VALUES (:name)"), {"name": column})
+    async def add(self, session: AsyncSession, column: str) -> None:
+        await session.execute(text("INSERT INTO columns VALUES (:name)"), {"name": column})
         publish = self.cluster.sync_messages.publish  # `send_sync_message` tells all others alone
         await publish(self.name, {"added": column}, transaction=session, skip_self=False)
 
@@ -36,23 +36,23 @@ class Schemas(Plugin):
         await self.load()
 
 
-async def main(engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE columns (name TEXT)"))
+async def main(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE columns (name TEXT)"))
     plugins = [Schemas(engine) for _ in range(3)]
     one, two, three = (Cluster("shop", plugins=[plugin]) for plugin in plugins)
-    async with one, two, three:
-        with Session(engine) as session:
-            await plugins[0].add(session, "mistake")
-            session.rollback()
-            await plugins[0].add(session, "price")
-            session.commit()
+    async with one, two, three, AsyncSession(engine) as session:
+        await plugins[0].add(session, "mistake")
+        await session.rollback()
+        await plugins[0].add(session, "price")
+        await session.commit()
         for plugin in plugins:
             print("told of", await plugin.told.get(), "and has", *plugin.columns)
+    await engine.dispose()
 
 
 with tempfile.TemporaryDirectory() as folder:
-    asyncio.run(main(create_engine(f"sqlite:///{folder}/shop.db")))
+    asyncio.run(main(create_async_engine(f"sqlite+aiosqlite:///{folder}/shop.db")))
 # Output:
 # told of price and has price
 # told of price and has price

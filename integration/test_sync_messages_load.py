@@ -5,10 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from integration.load.journal import Record
 from integration.load.sync_scenario import Plan, run
-from integration.load.sync_verdict import Fate, Verdict
+from integration.load.sync_verdict import Fate, Verdict, fate
 
-FATE = Fate(name="a", handled=9, repeated=0, missed=0, ordered=True, gaps=0, losses=1, equal=True)
+FATE = Fate(
+    name="a",
+    handled=9,
+    repeated=0,
+    missed=0,
+    untold=0,
+    ordered=True,
+    gaps=0,
+    losses=1,
+    equal=True,
+)
 
 
 @pytest.mark.broker
@@ -41,7 +52,8 @@ async def test_exactly_those_who_missed_something_are_told(rabbitmq: str, tmp_pa
     ("change", "good"),
     [
         ({}, True),
-        ({"missed": 1}, False),
+        ({"missed": 1, "untold": 1}, False),
+        ({"missed": 2, "untold": 1, "gaps": 1}, False),
         ({"missed": 1, "gaps": 1}, True),
         ({"ordered": False}, False),
         ({"equal": False}, False),
@@ -55,6 +67,35 @@ def test_a_broken_promise_is_seen(change: dict[str, int], good: bool) -> None:
 
     assert verdict.good is good
     assert not replace(verdict, heard_of_rolled_back=1).good
+
+
+@pytest.mark.parametrize(
+    ("journal", "missed", "untold"),
+    [
+        ("1 2 3 4", 0, 0),
+        ("1 gap 3 4", 1, 0),
+        ("1 3 gap 4", 1, 0),
+        ("1 2 3 gap", 1, 0),
+        ("gap 2 3 4", 1, 0),
+        ("2 3 4", 1, 1),
+        ("gap 1 3 4", 1, 1),
+        ("1 gap 3", 2, 1),
+        ("1 gap 3 gap", 2, 0),
+        ("1 gap 3 1", 2, 1),
+        ("gap", 4, 0),
+        ("", 4, 4),
+    ],
+)
+def test_a_gap_excuses_nothing_that_was_missed_after_it(
+    journal: str, missed: int, untold: int
+) -> None:
+    records = [
+        Record("a", at, "gap") if word == "gap" else Record("a", at, "heard", word)
+        for at, word in enumerate(journal.split())
+    ]
+    seen = fate("a", [*records, Record("b", 9.0, "gap")], [1, 2, 3, 4], {})
+
+    assert (seen.missed, seen.untold) == (missed, untold)
 
 
 def test_a_gap_without_a_missing_message_counts_where_it_must_be_exact() -> None:

@@ -34,6 +34,15 @@ def expect_commit(connection: Connection) -> None:
         connection.exec_driver_sql("SELECT 1")
 
 
+def _expect_commit_in_one_phase(connection: Connection, xid: object) -> None:
+    try:
+        expect_commit(connection)
+    except BaseException:
+        # SQLAlchemy takes the transaction for ended, and would give its pool a connection in one.
+        connection.dialect.do_rollback_twophase(connection, xid, is_prepared=False)
+        raise
+
+
 class ConnectionJournals:
     """The journals of connections, each kept for as long as its connection is."""
 
@@ -61,7 +70,10 @@ class ConnectionJournals:
                 expect_commit(connection)
             self._committing[id(connection.connection)] = journal
 
-        def commit_twophase(connection: Connection, *_: object) -> None:
+        def commit_twophase(connection: Connection, *details: object) -> None:
+            xid, is_prepared = details
+            if journal and not is_prepared:  # a doomed transaction cannot be prepared
+                _expect_commit_in_one_phase(connection, xid)
             self._committing[id(connection)] = journal
 
         # A commit that failed is followed by no event of a rollback, but by another beginning.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
@@ -11,8 +11,12 @@ from sqlalchemy.engine import Connection
 
 from cluster_kit_sqlalchemy.connections import expect_commit
 from cluster_kit_sqlalchemy.journal import Committed, Journal
+from cluster_kit_sqlalchemy.transactional import check_transactional
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine import Transaction
     from sqlalchemy.orm import Session, SessionTransaction
 
     from cluster_kit_sqlalchemy.connections import ConnectionJournals
@@ -32,50 +36,62 @@ class SessionJournals:
     def __init__(self, connections: ConnectionJournals) -> None:
         self._connections = connections
         self._lock = threading.Lock()
-        self._journals: WeakKeyDictionary[Session, Journal] = WeakKeyDictionary()
+        self._watches: WeakKeyDictionary[Session, _Watch] = WeakKeyDictionary()
 
     def note(self, session: Session, call: Committed) -> None:
         """Call `call` once the outermost transaction that `session` is in is committed."""
         with self._lock:
-            if session not in self._journals:
-                self._journals[session] = self._watch(session)
-            journal = self._journals[session]
-        outer = outer_connection(session)
-        if outer is None or journal:  # a journal that was begun is kept to, for the order
-            journal.note(call)
-        else:
-            self._connections.note(outer, call)
+            if session not in self._watches:
+                self._watches[session] = self._watch(session)
+            watch = self._watches[session]
+        watch.note(session, call)
 
-    def _watch(self, session: Session) -> Journal:
+    def _watch(self, session: Session) -> _Watch:
         watch = _Watch(self._connections)
         for name in _EVENTS:
             event.listen(session, name, getattr(watch, name))
-        return watch.journal
+        return watch
 
 
 class _Watch:
     """Hears the events of one session; its methods are named as they are."""
 
     def __init__(self, connections: ConnectionJournals) -> None:
-        self.journal = Journal()
+        self._journal = Journal()
         self._connections = connections
+        self._published = False  # in the present transaction, whichever journal has it
         self._committed = 0  # id of the transaction that is being closed after its commit
+
+    def note(self, session: Session, call: Committed) -> None:
+        self._published = True
+        parts = parts_of(session)
+        outer = _outer(parts)
+        # What the session commits by itself must be committed, too; and a journal that was begun
+        # is kept to, for the order.
+        if outer is None or self._journal or any(part.own for part in parts):
+            self._journal.note(call)
+        else:
+            self._connections.note(outer, call)
 
     def after_transaction_create(self, _: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
-            self.journal.mark(id(transaction))
+            self._journal.mark(id(transaction))
 
     def before_commit(self, session: Session) -> None:
-        if self.journal and session.bind is not None and session.get_nested_transaction() is None:
-            expect_commit(session.connection())
+        if not self._published or session.get_nested_transaction() is not None:
+            return
+        for part in parts_of(session):
+            check_transactional(part.connection)
+            if part.commits:
+                expect_commit(part.connection)
 
     def after_commit(self, session: Session) -> None:
         nested = session.get_nested_transaction()
         self._committed = id(nested or session.get_transaction())
         if nested is not None:
             return
-        outer = outer_connection(session)
-        for call in self.journal.take():
+        outer = _outer(parts_of(session))
+        for call in self._journal.take():
             if outer is None:
                 call()
             else:
@@ -84,13 +100,48 @@ class _Watch:
     def after_transaction_end(self, _: Session, transaction: SessionTransaction) -> None:
         committed, self._committed = self._committed == id(transaction), 0
         if transaction.nested:
-            end = self.journal.release if committed else self.journal.cut
+            end = self._journal.release if committed else self._journal.cut
             end(id(transaction))
-        elif transaction.parent is None and not committed:
-            self.journal.drop()
+        elif transaction.parent is None:
+            self._published = False
+            if not committed:
+                self._journal.drop()
 
 
-def outer_connection(session: Session) -> Connection | None:
-    """Return the connection that was given to `session`, while that is in a transaction."""
-    bind = session.bind
-    return bind if isinstance(bind, Connection) and bind.in_transaction() else None
+class Part(NamedTuple):
+    """A connection that a session is in a transaction of.
+
+    Attributes:
+        connection: on which it is.
+        transaction: of the connection: its outermost one, or a savepoint.
+        commits: whether a commit of the session commits `transaction`.
+        own: whether the session opened `connection`, which was given to it otherwise.
+    """
+
+    connection: Connection
+    transaction: Transaction
+    commits: bool
+    own: bool
+
+
+def parts_of(session: Session) -> list[Part]:
+    """Return what `session` is in, however it chose its connections: many with `binds`."""
+    transaction = session.get_transaction()
+    if transaction is None:
+        return []
+    # Private, as nothing public tells of connections that were begun before anybody listened.
+    begun: dict[object, tuple[Connection, Transaction, bool, bool]] = vars(transaction)[
+        "_connections"
+    ]
+    return list(dict.fromkeys(Part(*each) for each in begun.values()))  # each has two keys
+
+
+def on_connection(session: Session) -> bool:
+    """Whether `session` was given a connection, which is in a transaction."""
+    return isinstance(session.bind, Connection) and session.bind.in_transaction()
+
+
+def _outer(parts: Iterable[Part]) -> Connection | None:
+    """Return the connection that was given to a session, while that is in a transaction."""
+    given = (part.connection for part in parts if not part.own)
+    return next((connection for connection in given if connection.in_transaction()), None)

@@ -58,10 +58,15 @@ def within_blocking(transaction: object, table: Table, work: Callable[[Connectio
         connection = transaction
     else:
         raise TypeError(_wrong(transaction, "a Session or Connection"))
+    check_transactional(connection)
+    return work(connection)
+
+
+def check_transactional(connection: Connection) -> None:
+    """Raise `ConfigurationError` where each statement is committed by itself."""
     if _commits_by_itself(connection):
         text = "the connection is in AUTOCOMMIT mode: there is no transaction to be part of"
         raise ConfigurationError(text)
-    return work(connection)
 
 
 def _commits_by_itself(connection: Connection) -> bool:

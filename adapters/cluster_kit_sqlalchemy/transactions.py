@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit_sqlalchemy.connections import ConnectionJournals
-from cluster_kit_sqlalchemy.sessions import SessionJournals, outer_connection
+from cluster_kit_sqlalchemy.sessions import SessionJournals, on_connection, parts_of
+from cluster_kit_sqlalchemy.transactional import check_transactional
 
 if TYPE_CHECKING:
     from cluster_kit_sqlalchemy.journal import Committed
 
 _KINDS = (Session, AsyncSession, Connection, AsyncConnection)
+_REGISTRIES = (scoped_session, async_scoped_session)
+"""Of sessions, one for each scope; in what scope a call was made is not known where it arrives."""
 
 
 class SqlAlchemyTransactions:
@@ -27,30 +30,46 @@ class SqlAlchemyTransactions:
 
     def knows(self, transaction: object) -> bool:
         """As `TransactionAdapter.knows`."""
-        return isinstance(transaction, _KINDS)
+        return isinstance(transaction, _KINDS + _REGISTRIES)
 
     async def join(self, transaction: object, committed: Committed) -> None:
         """As `TransactionAdapter.join`.
 
         Raises:
-            ConfigurationError: a connection is closed or not open yet; a session that does not
-                begin by itself was not begun.
+            ConfigurationError: a connection is closed or not open yet, or commits each statement
+                by itself; a session that does not begin by itself was not begun; a registry of
+                sessions instead of one of them.
         """
         if isinstance(transaction, AsyncSession):
             session = transaction.sync_session
             if _begun_on_connection(session):
                 await transaction.connection()
+            await transaction.run_sync(_check_parts)
             self._sessions.note(session, committed)
         elif isinstance(transaction, Session):
             if _begun_on_connection(transaction):
                 transaction.connection()
+            _check_parts(transaction)
             self._sessions.note(transaction, committed)
         elif isinstance(transaction, AsyncConnection):
-            self._connections.note(await _begun(transaction), committed)
+            inner = await _begun(transaction)
+            await transaction.run_sync(check_transactional)
+            self._connections.note(inner, committed)
         elif isinstance(transaction, Connection):
             if not _opened(transaction).in_transaction():
                 transaction.begin()
+            check_transactional(transaction)
             self._connections.note(transaction, committed)
+        else:
+            kind = type(transaction).__name__
+            text = f"transaction= takes a session; call the {kind} to get the one of this scope"
+            raise ConfigurationError(text)
+
+
+def _check_parts(session: Session) -> None:
+    """Refuse what commits by itself, as far as it has begun; a commit checks the rest."""
+    for part in parts_of(session):
+        check_transactional(part.connection)
 
 
 def _begun_on_connection(session: Session) -> bool:
@@ -64,7 +83,7 @@ def _begun_on_connection(session: Session) -> bool:
             text = "the session of transaction= was not begun, and autobegin is off"
             raise ConfigurationError(text)
         session.begin()
-    return outer_connection(session) is not None
+    return on_connection(session)
 
 
 async def _begun(connection: AsyncConnection) -> Connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import NotStartedError, PublishUnconfirmed
@@ -57,19 +58,19 @@ class Outgoing:
         Returns the ids of what could not be published in time.
         """
         try:
-            async with asyncio.timeout(timeout):
-                await self._empty.wait()
-        except TimeoutError:
-            return await self._give_up()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._empty.wait()
         finally:
-            self._closed = True
-        return []
+            self._closed = True  # before anything is given up: nothing joins what is cancelled
+        return await self._give_up()
 
     async def _give_up(self) -> list[str]:
         sending = dict(self._sending)
         for task in sending:
             task.cancel()
-        await asyncio.wait(set(sending), timeout=CANCEL_GRACE)
+        if sending:  # the last may have been sent in the turn in which time was up
+            await asyncio.wait(set(sending), timeout=CANCEL_GRACE)
         return [parcel.id for parcel in sending.values()]
 
     def _put(self, parcel: Parcel) -> None:

@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 
 from cluster_kit import Cluster, Plugin, PublishFailure, Settings
+from cluster_kit.after_commit.outgoing import Outgoing
+from cluster_kit.after_commit.parcel import Parcel
 from cluster_kit.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -23,6 +25,7 @@ from cluster_kit.errors import (
     PublishUnconfirmed,
 )
 from cluster_kit.message import Envelope
+from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.recorder import Recorder
 from cluster_kit.testing.waiting import eventually
@@ -338,6 +341,49 @@ async def test_a_stop_tells_what_it_could_not_publish(
     assert await cluster.stop(timeout=0) == sorted(ids)
     assert [failure.id for failure in failures] == ids
     assert all(isinstance(failure.error, PublishUnconfirmed) for failure in failures)
+
+
+@pytest.mark.asyncio
+async def test_what_is_committed_while_a_stop_gives_up_is_a_failure(
+    cluster: Cluster, faults: Faults, failures: list[PublishFailure]
+) -> None:
+    later = Transaction()
+
+    async def commits_another_when_cancelled(_: Envelope) -> Exception:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            later.commit()
+            await asyncio.sleep(0)  # longer than the other would need to be begun
+        raise AssertionError
+
+    transaction = Transaction()
+    first = await cluster.event_queue.publish(CHANNEL, 1, transaction=transaction)
+    second = await cluster.event_queue.publish(CHANNEL, 2, transaction=later)
+    faults.publish_waits = commits_another_when_cancelled
+    transaction.commit()
+
+    assert await cluster.stop(timeout=0) == [first]
+    errors = {failure.id: type(failure.error) for failure in failures}
+    assert errors == {first: PublishUnconfirmed, second: NotStartedError}
+
+
+@pytest.mark.asyncio
+async def test_a_last_message_sent_as_time_is_up_is_sent() -> None:
+    failed, sending, gate = list[str](), asyncio.Event(), asyncio.Event()
+    supervisor = Supervisor()
+    outgoing = Outgoing(supervisor, lambda parcel, _: failed.append(parcel.id))
+
+    async def send() -> None:
+        sending.set()
+        await gate.wait()
+
+    outgoing.take(Parcel(kind="task", channel=CHANNEL, id="last", body=b"1", send=send))
+    await sending.wait()
+    gate.set()  # in the coming turn it is sent, and then time is up
+
+    assert await outgoing.close(0) == failed == []
+    assert await supervisor.close() == []
 
 
 @pytest.mark.asyncio

@@ -7,8 +7,8 @@ A database's tests are one class::
             return Environment("postgresql+psycopg://…", "postgresql+asyncpg://…")
 
 Every scenario is inherited, and run on each kind of session and connection of SQLAlchemy; those
-that need what `Features` rule out are dropped, and the run says which. `run_program` and `outcome`
-are for tests that make up their own interleavings.
+that need what `Features` rule out are dropped, and the run says which. `run_program`
+is for tests that make up their own interleavings.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cluster_kit.testing.contracts.transactions.environment import (
 )
 from cluster_kit.testing.contracts.transactions.joined import JoinedScenarios
 from cluster_kit.testing.contracts.transactions.programs import STEPS, run_program
+from cluster_kit.testing.contracts.transactions.refusals import RefusalScenarios
 from cluster_kit.testing.contracts.transactions.rollbacks import RollbackScenarios
 from cluster_kit.testing.contracts.transactions.savepoints import SavepointScenarios
 from cluster_kit.testing.contracts.transactions.threads import ThreadScenarios
@@ -49,5 +50,6 @@ class TransactionContract(
     JoinedScenarios,
     ThreadScenarios,
     TwoPhaseScenarios,
+    RefusalScenarios,
 ):
     """All of it."""

@@ -53,6 +53,12 @@ class Bench:
             await work.write(value)
             await self.publish(work, value)
 
+    async def write_inside_a_savepoint(self, work: Work) -> None:
+        """Write 1, and 2 inside a savepoint that is left open."""
+        await self.write(work, 1)
+        await work.savepoint()
+        await self.write(work, 2)
+
     async def heard(self) -> list[object]:
         """Return what was sent since the last call. All that was committed has begun to be."""
         await self.cluster.sync_messages.publish(CHANNEL, _END, skip_self=False)

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    insert,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-Kind = Literal["session", "async_session", "connection", "async_connection"]
-"""What may be passed as `transaction`."""
+Kind = Literal[
+    "session",
+    "binds_session",
+    "routing_session",
+    "async_session",
+    "async_binds_session",
+    "connection",
+    "async_connection",
+]
+"""What may be passed as `transaction`. A session has one database, or `binds`, or routes itself."""
 
-KINDS: tuple[Kind, ...] = ("session", "async_session", "connection", "async_connection")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_TABLES = (
-    "CREATE TABLE ck_parents (id INTEGER PRIMARY KEY)",
-    """CREATE TABLE ck_written (
-        id INTEGER PRIMARY KEY,
-        parent INTEGER REFERENCES ck_parents (id) DEFERRABLE INITIALLY DEFERRED
-    )""",
+_TABLES = MetaData()
+Table("ck_parents", _TABLES, Column("id", Integer, primary_key=True, autoincrement=False))
+WRITTEN = Table(
+    "ck_written",
+    _TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("parent", Integer, ForeignKey("ck_parents.id", deferrable=True, initially="DEFERRED")),
 )
+"""Where scenarios write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +73,7 @@ class Work:
 
     async def write(self, value: int, parent: int | None = None) -> None:
         """Insert a row; a parent that does not exist has the commit fail."""
-        statement = text("INSERT INTO ck_written (id, parent) VALUES (:id, :parent)")
-        await _done(self.subject.execute(statement, {"id": value, "parent": parent}))
+        await _done(self.subject.execute(insert(WRITTEN), {"id": value, "parent": parent}))
 
     async def savepoint(self) -> Work:
         """Begin a savepoint; `commit` of what is returned releases it."""
@@ -78,6 +100,15 @@ async def _done(result: Any) -> Any:  # noqa: ANN401 - whatever the library retu
     return await result if inspect.isawaitable(result) else result
 
 
+class Routing(Session):
+    """A session that chooses where each statement goes: here always to the same."""
+
+    def get_bind(self, *_: Any, **__: Any) -> Engine | Connection:  # noqa: ANN401 - passed over
+        """Return what was given as ``info={"database": ...}``."""
+        database: Engine | Connection = self.info["database"]
+        return database
+
+
 class Environment:
     """A database, with tables of its own from `open` to `close`.
 
@@ -100,34 +131,31 @@ class Environment:
 
     def open(self) -> None:
         """Make the tables."""
-        self._drop_tables()
-        with self.engine.begin() as connection:
-            for table in _TABLES:
-                connection.execute(text(table))
-
-    def _drop_tables(self) -> None:
-        with self.engine.begin() as connection:
-            for name in ("ck_written", "ck_parents"):
-                connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+        _TABLES.drop_all(self.engine)
+        _TABLES.create_all(self.engine)
 
     async def work(self, kind: Kind) -> Work:
         """Return a new session or connection."""
-        if kind == "session":
-            return Work(Session(self.engine))
-        if kind == "async_session":
-            return Work(AsyncSession(self.async_engine))
-        if kind == "connection":
-            return Work(self.engine.connect())
-        return Work(await self.async_engine.connect())
+        if kind == "async_connection":
+            return Work(await self.async_engine.connect())
+        make: dict[Kind, Callable[[], object]] = {
+            "session": lambda: Session(self.engine),
+            "binds_session": lambda: Session(binds={WRITTEN: self.engine}),
+            "routing_session": lambda: Routing(info={"database": self.engine}),
+            "async_session": lambda: AsyncSession(self.async_engine),
+            "async_binds_session": lambda: AsyncSession(binds={WRITTEN: self.async_engine}),
+            "connection": self.engine.connect,
+        }
+        return Work(make[kind]())
 
     def written(self) -> list[int]:
         """Return what is committed, in order."""
         with self.engine.connect() as connection:
-            return list(connection.execute(text("SELECT id FROM ck_written ORDER BY id")).scalars())
+            return list(connection.scalars(select(WRITTEN.c.id).order_by(WRITTEN.c.id)))
 
     async def close(self) -> None:
         """Drop the tables and disconnect."""
-        self._drop_tables()
+        _TABLES.drop_all(self.engine)
         self.engine.dispose()
         await self.async_engine.dispose()
 

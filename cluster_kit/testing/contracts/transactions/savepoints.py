@@ -88,9 +88,7 @@ class SavepointScenarios(Scenarios):
         self, bench: Bench, kind: Kind
     ) -> None:
         work = await bench.environment.work(kind)
-        await bench.write(work, 1)
-        await work.savepoint()
-        await bench.write(work, 2)
+        await bench.write_inside_a_savepoint(work)
         await work.commit()
         await work.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from cluster_kit.testing.contracts.transactions.base import Scenarios
@@ -29,6 +30,21 @@ class TwoPhaseScenarios(Scenarios):
             getattr(transaction, end)()
             assert await bench.heard() == ([value] if end == "commit" else [])
         await work.close()
+
+    @pytest.mark.needs("two_phase", "dooming_errors")
+    async def test_a_commit_without_a_first_phase_that_would_only_roll_back_is_an_error(
+        self, bench: Bench
+    ) -> None:
+        work = await bench.environment.work("connection")
+        transaction = work.subject.begin_twophase()
+        await bench.write(work, 1)
+        with pytest.raises(IntegrityError):
+            await work.write(1)
+        with pytest.raises(DBAPIError):
+            transaction.commit()
+        await work.close()
+
+        assert await bench.heard() == bench.committed() == []
 
     @pytest.mark.needs("two_phase")
     async def test_a_session_sends_after_the_second_phase(self, bench: Bench) -> None:
