@@ -54,10 +54,12 @@ class Faults:
     Attributes:
         of: errors by channel.
         tried: ids of tasks that were to be sent, in order, successful or not.
+        slowness: seconds each takes before anything is sent.
     """
 
     of: dict[str, Exception] = field(default_factory=dict[str, Exception])
     tried: list[str] = field(default_factory=list[str])
+    slowness: float = 0.0
 
 
 class _FaultyOutlet:
@@ -94,6 +96,8 @@ class _FaultyOutlet:
 
     async def send(self, envelope: Envelope, delay: float) -> str:
         self._faults.tried.append(envelope.id)
+        if self._faults.slowness:
+            await asyncio.sleep(self._faults.slowness)
         if (error := self._faults.of.get(envelope.queue.channel)) is not None:
             raise error
         return await self._outlet.send(envelope, delay)

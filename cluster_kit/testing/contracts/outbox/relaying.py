@@ -96,6 +96,21 @@ class RelayingScenarios(Scenarios):
 
         await recorder.finished(6)
 
+    async def test_a_slow_broker_does_not_make_a_turn_long(self, bench: Bench) -> None:
+        instance = await bench.instance()
+        instance.faults.slowness = 0.5  # seconds; the whole batch would take 20
+        async with AsyncSession(bench.engine) as session, session.begin():
+            ids = await instance.outbox.publish_many(session, CHANNEL, range(40))
+
+        await eventually(lambda: bench.reports("outbox.sent"), timeout=60)
+
+        assert 0 < len(bench.reports("outbox.sent")) < 30
+        assert len(instance.faults.tried) < 30
+        instance.faults.slowness = 0.0
+        stats = await eventually(instance.outbox.stats, lambda found: found.pending == 0)
+        assert stats.sent == 40
+        assert instance.faults.tried == ids
+
     async def test_a_stop_lets_the_message_under_way_end(self, bench: Bench) -> None:
         recorder = Recorder()
 
