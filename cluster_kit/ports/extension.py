@@ -112,8 +112,11 @@ class Extension(Protocol):
         """Begin. What it raises ends the start of the cluster; it is stopped then, too."""
         ...
 
-    async def stop(self) -> None:
-        """End what `start` began, in bounded time. Legal before `start`, and twice."""
+    async def stop(self, timeout: float) -> None:
+        """End what `start` began, within about `timeout` seconds. Legal before `start`, and twice.
+
+        That is what is left of the time the cluster has to stop, at least a second.
+        """
         ...
 
     def health(self) -> Health:

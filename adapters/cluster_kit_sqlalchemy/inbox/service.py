@@ -189,12 +189,12 @@ class Inbox:
         self._context = context
         self._pruning = context.tasks.spawn(self._prune_for_ever(context), name="inbox pruning")
 
-    async def stop(self) -> None:
-        """End pruning. Messages can still be noted."""
+    async def stop(self, timeout: float) -> None:
+        """End pruning, within `timeout` seconds. Messages can still be noted."""
         pruning, self._pruning = self._pruning, None
         if pruning is not None:
             pruning.cancel()
-            await asyncio.wait([pruning])
+            await asyncio.wait([pruning], timeout=timeout)
 
     def health(self) -> Health:
         """Return the state as known now."""

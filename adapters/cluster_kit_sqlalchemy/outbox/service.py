@@ -52,7 +52,8 @@ class Outbox:
             While there is no connection, nothing counts as an attempt.
         listen: have PostgreSQL tell relays of what processes without a relay have stored. It
             costs a connection for each relay, and needs asyncpg; else polling has to do.
-        stop_grace: seconds a turn under way has to end when the cluster stops.
+        stop_grace: seconds a turn under way has to end when the cluster stops; less when that has
+            to stop sooner.
 
     Raises:
         ConfigurationError: an option is wrong, the cluster runs already or has an outbox, or the
@@ -85,8 +86,8 @@ class Outbox:
             retry=retry,
             max_retries=whole_number("max_retries", max_retries),
             listen=listen,
-            stop_grace=seconds("stop_grace", stop_grace, limit=MAX_WAIT),
         )
+        self._stop_grace = seconds("stop_grace", stop_grace, limit=MAX_WAIT)
         self._engine = engine
         self._outlets = cluster.outlets
         self._relays = relay
@@ -241,10 +242,13 @@ class Outbox:
             self._relay = Relay(self._engine, self._store, self._outlets, self._terms, context)
             self._relay.start()
 
-    async def stop(self) -> None:
-        """End relaying; the turn under way may end well. Messages can still be stored."""
+    async def stop(self, timeout: float) -> None:
+        """End relaying; the turn under way has `stop_grace` or `timeout` seconds to end well.
+
+        Messages can still be stored.
+        """
         if self._relay is not None:
-            await self._relay.stop()
+            await self._relay.stop(min(self._stop_grace, timeout))
 
     def health(self) -> Health:
         """Return the state as known now."""

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 REPORT_EVERY = 15.0
 """Seconds between two counts of what is in the outbox."""
 
+_CANCEL_SECONDS = 1.0
 _SOON = 1.0
 _LOOK_AGAIN = (0.005, 0.02, 0.1, 0.3)  # after a bell, which may come before the commit is done
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -49,7 +50,6 @@ class Terms:
         retry: when a refused message is tried again.
         max_retries: after the first attempt, before it is given up.
         listen: whether it is woken by other processes, where the database can.
-        stop_grace: what a turn under way may take when the cluster stops.
     """
 
     batch_size: int
@@ -57,7 +57,6 @@ class Terms:
     retry: RetryPolicy
     max_retries: int
     listen: bool
-    stop_grace: float
 
 
 class Relay:
@@ -117,8 +116,8 @@ class Relay:
             listening = listen(self._engine, self._store, self._bell.ring, self._context.clock)
             self._tasks.append(spawn(listening, name="outbox listener"))
 
-    async def stop(self) -> None:
-        """End: what is under way may end well for `stop_grace` seconds."""
+    async def stop(self, grace: float) -> None:
+        """End: what is under way may end well for `grace` seconds, then it is cancelled."""
         self._ending = True
         self._bell.ring()
         tasks, self._tasks = self._tasks, []
@@ -126,11 +125,12 @@ class Relay:
             listener.cancel()
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=self._terms.stop_grace)
+        _, late = await asyncio.wait(tasks, timeout=grace)
         for task in late:
             task.cancel()
         if late:
-            await asyncio.wait(late)
+            # A database that does not answer may keep a task from ending; the supervisor tells.
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
     @property
     def running(self) -> bool:

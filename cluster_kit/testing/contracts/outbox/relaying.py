@@ -132,6 +132,20 @@ class RelayingScenarios(Scenarios):
         assert recorder.payloads == list(range(200))
         assert first.faults.tried == recorder.ids
 
+    async def test_a_stop_does_not_wait_longer_for_a_message_than_it_may(
+        self, bench: Bench
+    ) -> None:
+        instance = await bench.instance(stop_grace=3600)
+        instance.faults.slowness = 3600.0
+        async with bench.transaction("async_session") as transaction:
+            await publish(instance.outbox, transaction, CHANNEL, 1)
+        await eventually(lambda: instance.faults.tried)
+
+        async with asyncio.timeout(30):
+            await instance.cluster.stop(timeout=0.1)
+
+        assert (await instance.outbox.stats()).pending == 1
+
     async def test_a_start_and_a_stop_leave_nothing_behind(self, bench: Bench) -> None:
         instance = await bench.instance(start=False)
         before = asyncio.all_tasks()
