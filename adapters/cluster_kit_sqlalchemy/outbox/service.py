@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cluster_kit.clock import Duration
     from cluster_kit.ports import AdapterContext, Extensible, TaskOptions
-    from cluster_kit_sqlalchemy.outbox.writing import Audience
+    from cluster_kit_sqlalchemy.outbox.writing import BroadcastOptions
     from cluster_kit_sqlalchemy.transactional import AsyncTransaction
 
 _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
@@ -156,7 +156,7 @@ class Outbox:
         message: object,
         *,
         key: str | None = None,
-        **to: Unpack[Audience],
+        **to: Unpack[BroadcastOptions],
     ) -> str:
         """Store a sync message with your transaction, and return its id. Legal before start.
 
@@ -181,7 +181,7 @@ class Outbox:
         message: object,
         *,
         key: str | None = None,
-        **to: Unpack[Audience],
+        **to: Unpack[BroadcastOptions],
     ) -> str:
         """Store a message of publish and subscribe with your transaction; return its id.
 

@@ -23,7 +23,7 @@ Realm = Literal["sync", "pubsub"]
 """Which of the two a broadcast belongs to."""
 
 
-class Audience(TypedDict, total=False):
+class BroadcastOptions(TypedDict, total=False):
     """Whom a broadcast is for; see `PubSubManager.publish`."""
 
     skip_self: bool | None
@@ -77,7 +77,12 @@ class Writer:
         return rows
 
     def broadcast(
-        self, kind: Realm, channel: str, message: object, key: str | None, **to: Unpack[Audience]
+        self,
+        kind: Realm,
+        channel: str,
+        message: object,
+        key: str | None,
+        **to: Unpack[BroadcastOptions],
     ) -> Row:
         """Return the row of a broadcast. Raises as `BroadcastOutlet.prepare`."""
         realm = self._outlets.sync_messages if kind == "sync" else self._outlets.pubsub

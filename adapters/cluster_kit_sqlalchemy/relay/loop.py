@@ -207,7 +207,10 @@ class Relay:
 
     def _set(self, part: str, detail: str, status: HealthStatus = "degraded") -> None:
         if not detail:
-            if self._health.pop(part, None) is not None and part == "database":
+            if self._health.pop(part, None) is None:
+                return
+            self._since = self._context.clock.wall()
+            if part == "database":
                 self._context.emit("outbox.database_back")
             return
         known = self._health.get(part)

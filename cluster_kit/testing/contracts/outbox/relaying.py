@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
@@ -81,6 +82,72 @@ class RelayingScenarios(Scenarios):
             async with AsyncSession(bench.engine) as session, session.begin():
                 await writer.outbox.publish(session, CHANNEL, number)
             await recorder.finished(number)
+
+    @pytest.mark.needs("tells")
+    async def test_others_are_told_once_for_a_transaction_and_again_after_a_rollback(
+        self, bench: Bench
+    ) -> None:
+        recorder = Recorder()
+        writer = await bench.instance(relay=False)
+        relaying = await bench.instance(poll_interval=3600)
+        relaying.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+        told: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            told.extend(["told"] if "pg_notify" in statement else [])
+
+        event.listen(bench.engine.sync_engine, "before_cursor_execute", note)
+        async with bench.engine.connect() as connection:
+            await writer.outbox.publish(connection, CHANNEL, "never")
+            await connection.rollback()
+            inner = await connection.begin_nested()
+            await writer.outbox.publish(connection, CHANNEL, "never")
+            await inner.rollback()
+            for number in range(5):
+                await writer.outbox.publish(connection, CHANNEL, number)
+            await connection.commit()
+
+        await recorder.finished(5)
+        assert recorder.payloads == list(range(5))
+        assert len(told) == 3  # in what was rolled back, in the savepoint, and then once
+
+    @pytest.mark.needs("two_phase")
+    @pytest.mark.parametrize("relay", [True, False])
+    async def test_a_prepared_transaction_takes_its_messages_along(
+        self, bench: Bench, *, relay: bool
+    ) -> None:
+        recorder = Recorder()
+        writer = await bench.instance(relay=relay)
+        relaying = await bench.instance()
+        relaying.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        def work() -> None:
+            for number, ending in enumerate(("rollback", "commit")):
+                with bench.blocking.connect() as connection:
+                    transaction = connection.begin_twophase()
+                    writer.outbox.blocking.publish(connection, CHANNEL, number)
+                    transaction.prepare()
+                    getattr(transaction, ending)()
+
+        await asyncio.to_thread(work)
+
+        await recorder.finished(1)
+        assert recorder.payloads == [1]
+
+    @pytest.mark.parametrize("size", [1, 3])
+    async def test_a_batch_has_no_more_messages_than_it_may(self, bench: Bench, size: int) -> None:
+        writer = await bench.instance(relay=False)
+        async with bench.transaction("async_session") as transaction:
+            for number in range(30):
+                await publish(writer.outbox, transaction, CHANNEL, number, key=f"key-{number}")
+        relaying = await bench.instance(start=False, batch_size=size)
+        relaying.faults.slowness = 3600.0
+
+        await relaying.cluster.start()
+        await eventually(lambda: relaying.faults.tried)
+        await relaying.cluster.stop(timeout=0)
+
+        assert 0 < len(relaying.faults.tried) <= size
 
     async def test_a_relay_hears_of_what_its_own_process_stores(self, bench: Bench) -> None:
         recorder = Recorder()
@@ -160,12 +227,15 @@ class RelayingScenarios(Scenarios):
         await bench.run(table.drop)
         instance = await bench.instance()
         instance.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+        begun = instance.outbox.health().since
 
         _, detail = await eventually(lambda: status(instance), lambda found: found[0] == "down")
         assert "my_outbox" in detail
+        down = instance.outbox.health().since
 
         await bench.run(table.create)
         await eventually(lambda: status(instance) == ("ok", "relaying"))
+        assert begun <= down < instance.outbox.health().since
         async with bench.transaction("async_session") as transaction:
             await publish(instance.outbox, transaction, CHANNEL, 1)
         await recorder.finished()
