@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Unpack
 
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from cluster_kit import Cluster
 from cluster_kit.message import Envelope
-from cluster_kit.ports import Extension, Outlets, TaskOptions, TaskOutlet
+from cluster_kit.ports import BatchOptions, Extension, Outlets, TaskOptions, TaskOutlet
 from cluster_kit_sqlalchemy import Outbox
 
 
@@ -35,6 +35,11 @@ class Telling:
         self, channel: str, payload: object, **options: Unpack[TaskOptions]
     ) -> tuple[Envelope, float]:
         return self._outlet.prepare(channel, payload, **options)
+
+    def prepare_many(
+        self, channel: str, payloads: Iterable[object], **options: Unpack[BatchOptions]
+    ) -> tuple[list[Envelope], float]:
+        return self._outlet.prepare_many(channel, payloads, **options)
 
     async def send(self, envelope: Envelope, delay: float) -> str:
         say("sending", envelope.id)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
 
-    from cluster_kit.ports import TaskOptions
+    from cluster_kit.ports import BatchOptions, TaskOptions
     from cluster_kit_sqlalchemy.outbox.writing import BroadcastOptions, Writer
     from cluster_kit_sqlalchemy.transactional import BlockingTransaction
 
@@ -46,7 +46,7 @@ class BlockingOutbox:
         payloads: Iterable[object],
         *,
         key: str | None = None,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[BatchOptions],
     ) -> list[str]:
         """As `Outbox.publish_many`."""
         rows = self._writer.tasks(channel, payloads, key, **options)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from cluster_kit.clock import Duration
-    from cluster_kit.ports import AdapterContext, Extensible, TaskOptions
+    from cluster_kit.ports import AdapterContext, BatchOptions, Extensible, TaskOptions
     from cluster_kit_sqlalchemy.outbox.writing import BroadcastOptions
     from cluster_kit_sqlalchemy.transactional import AsyncTransaction
 
@@ -139,7 +139,7 @@ class Outbox:
         payloads: Iterable[object],
         *,
         key: str | None = None,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[BatchOptions],
     ) -> list[str]:
         """Store many tasks with your transaction, and return their ids in order.
 
