@@ -15,7 +15,7 @@ from cluster_kit_sqlalchemy.outbox.blocking import BlockingOutbox
 from cluster_kit_sqlalchemy.outbox.reports import FailedMessage, OutboxStats
 from cluster_kit_sqlalchemy.outbox.store import Store
 from cluster_kit_sqlalchemy.outbox.writing import Writer
-from cluster_kit_sqlalchemy.relay.loop import Relay, Terms
+from cluster_kit_sqlalchemy.relay.loop import Counts, Relay, Terms
 from cluster_kit_sqlalchemy.relay.turns import turns_for
 from cluster_kit_sqlalchemy.tables import outbox_table
 from cluster_kit_sqlalchemy.transactional import check_engine, within
@@ -92,6 +92,7 @@ class Outbox:
         self._outlets = cluster.outlets
         self._relays = relay
         self._relay: Relay | None = None
+        self._counts = Counts()
         self._clock = SystemClock()
         self._store = Store(self.table, self._outlets.app)
         if relay:
@@ -197,14 +198,14 @@ class Outbox:
         async with self._engine.connect() as connection:
             depth = await self._store.depth(connection)
         oldest = None if depth.oldest is None else max(0.0, self._clock.wall() - depth.oldest)
-        relay = self._relay
+        counts = self._counts
         return OutboxStats(
             pending=depth.pending,
             failed=depth.failed,
             oldest=oldest,
-            sent=relay.sent if relay else 0,
-            refused=relay.refused if relay else 0,
-            lag=relay.lag if relay else None,
+            sent=counts.sent,
+            refused=counts.refused,
+            lag=counts.lag,
         )
 
     async def failed(self, limit: int = 100) -> list[FailedMessage]:
@@ -239,7 +240,9 @@ class Outbox:
     async def start(self, context: AdapterContext) -> None:
         """Begin to relay. A database that is away or lacks the table is waited for."""
         if self._relays:
-            self._relay = Relay(self._engine, self._store, self._outlets, self._terms, context)
+            self._relay = Relay(
+                self._engine, self._store, self._outlets, self._terms, self._counts, context
+            )
             self._relay.start()
 
     async def stop(self, timeout: float) -> None:

@@ -37,6 +37,8 @@ _SOON = 1.0
 _LOOK_AGAIN = (0.005, 0.02, 0.1, 0.3)  # after a bell, which may come before the commit is done
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _JITTER = 0.2
+_REST = 9  # times as long as the last look took, before the next that nothing asks for
+_MOST_REST = 10.0
 _EXPECTED = (SQLAlchemyError, OSError, TimeoutError)
 
 
@@ -59,6 +61,21 @@ class Terms:
     listen: bool
 
 
+@dataclass(slots=True)
+class Counts:
+    """What the relays of an instance have done, from start to start.
+
+    Attributes:
+        sent: messages.
+        refused: attempts that failed.
+        lag: seconds from the publishing to the sending of the last message; None before it.
+    """
+
+    sent: int = 0
+    refused: int = 0
+    lag: float | None = None
+
+
 class Relay:
     """Sends what is in an outbox, as long as it runs.
 
@@ -67,12 +84,8 @@ class Relay:
         store: has the messages.
         outlets: sends them.
         terms: how.
+        counts: what it counts in.
         context: of the instance.
-
-    Attributes:
-        sent: messages sent since it was made.
-        refused: attempts that failed since it was made.
-        lag: seconds from the publishing to the sending of the last message; None before it.
     """
 
     def __init__(
@@ -81,20 +94,20 @@ class Relay:
         store: Store,
         outlets: Outlets,
         terms: Terms,
+        counts: Counts,
         context: AdapterContext,
     ) -> None:
-        self.sent: int = 0
-        self.refused: int = 0
-        self.lag: float | None = None
         self._engine = engine
         self._store = store
         self._terms = terms
+        self._counts = counts
         self._context = context
         self._turns = turns_for(engine, store)
         self._bell = Bell()
         self._ending = False
         self._tasks: list[asyncio.Task[None]] = []
         self._troubles = 0
+        self._took = 0.0
         self._counted_at: float | None = None
         self._count_soon = False
         self._health: dict[str, Health] = {}
@@ -152,9 +165,12 @@ class Relay:
 
     async def _run(self) -> None:
         waits = self._idle_waits()
+        clock = self._context.clock
         while not self._ending:
+            began = clock.monotonic()
             try:
                 results = await self._turns.take(self._work)
+                self._took = clock.monotonic() - began
                 self._note(results)
                 await self._count_when_due()
             except Exception as exc:  # noqa: BLE001 - whatever it is, what is stored must be sent
@@ -174,13 +190,16 @@ class Relay:
         return chain(_LOOK_AGAIN if woken else (), (self._poll() for _ in repeat(None)))
 
     def _poll(self) -> float:
-        return self._terms.poll_interval * (1 + _JITTER * self._context.random.uniform(-1, 1))
+        # Many messages behind one that waits are read through at each look.
+        interval = max(self._terms.poll_interval, min(_REST * self._took, _MOST_REST))
+        return interval * (1 + _JITTER * self._context.random.uniform(-1, 1))
 
     def _note(self, results: Results) -> None:
-        self.sent += len(results.sent)
-        self.refused += len(results.refused)
+        counts = self._counts
+        counts.sent += len(results.sent)
+        counts.refused += len(results.refused)
         if results.sent:
-            self.lag = self._context.clock.wall() - results.sent[-1].created_at
+            counts.lag = self._context.clock.wall() - results.sent[-1].created_at
         outage = results.outage
         self._set("broker", "" if outage is None else f"nothing can be sent: {outage}")
         self._count_soon = self._count_soon or bool(results.refused)  # some may be given up
@@ -236,5 +255,5 @@ class Relay:
             pending=depth.pending,
             failed=depth.failed,
             oldest=None if depth.oldest is None else max(0.0, wall - depth.oldest),
-            lag=self.lag,
+            lag=self._counts.lag,
         )

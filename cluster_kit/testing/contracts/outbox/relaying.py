@@ -198,6 +198,7 @@ class RelayingScenarios(Scenarios):
         await recorder.finished(200)
         assert recorder.payloads == list(range(200))
         assert first.faults.tried == recorder.ids
+        await eventually(first.outbox.stats, lambda found: found.sent == 200)  # of both starts
 
     async def test_a_stop_does_not_wait_longer_for_a_message_than_it_may(
         self, bench: Bench
