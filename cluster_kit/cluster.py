@@ -279,7 +279,7 @@ class Cluster:
             plugin = self._loaded.pop()
             async with logged(f"before_stop of plugin {plugin.name!r}"):
                 await plugin.before_stop()
-        await self._extensions.stop()
+        await self._extensions.stop(lambda: deadline - self._clock.monotonic())
         unfinished += await self._capabilities.flush(deadline - self._clock.monotonic())
         await self._capabilities.close()
         if left := await self._background.close():

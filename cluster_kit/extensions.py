@@ -9,7 +9,7 @@ from cluster_kit.errors import ConfigurationError
 from cluster_kit.supervisor import logged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cluster_kit.ports import (
         AdapterContext,
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         Health,
         HealthStatus,
     )
+
+LEAST_SECONDS = 1.0
+"""What each extension has to stop, even when no time is left."""
 
 _WORST: tuple[HealthStatus, ...] = ("down", "degraded", "ok")
 
@@ -42,12 +45,16 @@ class Extensions:
             self._started.append(extension)
             await extension.start(context)
 
-    async def stop(self) -> None:
-        """Stop in reverse what was started; no failure keeps the rest back."""
+    async def stop(self, left: Callable[[], float]) -> None:
+        """Stop in reverse what was started; no failure keeps the rest back.
+
+        Args:
+            left: of the time the cluster has to stop, seconds; may be negative.
+        """
         while self._started:
             extension = self._started.pop()
             async with logged(f"stopping {extension.name}"):
-                await extension.stop()
+                await extension.stop(max(LEAST_SECONDS, left()))
 
     def health(self) -> dict[str, Health]:
         """Return the state of each that runs."""

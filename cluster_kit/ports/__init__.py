@@ -27,6 +27,7 @@ from cluster_kit.ports.event_queue import (
     Received,
 )
 from cluster_kit.ports.extension import (
+    BatchOptions,
     BroadcastOutlet,
     Extensible,
     Extension,
@@ -54,6 +55,7 @@ __all__ = [
     "AdapterContext",
     "AdapterHealth",
     "AdapterSpec",
+    "BatchOptions",
     "BroadcastLimits",
     "BroadcastOutlet",
     "CacheFactory",

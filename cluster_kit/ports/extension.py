@@ -6,22 +6,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cluster_kit.broadcast import Broadcast
     from cluster_kit.clock import Duration
     from cluster_kit.message import Envelope, Headers
     from cluster_kit.ports.context import AdapterContext, Health
 
 
-class TaskOptions(TypedDict, total=False):
-    """The options of `EventQueue.publish`."""
+class BatchOptions(TypedDict, total=False):
+    """The options of `EventQueue.publish_many`."""
 
     timeout: Duration | None
     max_retries: int | None
     delay: Duration | None
     ttl: Duration | None
-    message_id: str | None
     headers: Headers | None
     shared: bool
+
+
+class TaskOptions(BatchOptions, total=False):
+    """The options of `EventQueue.publish`."""
+
+    message_id: str | None
 
 
 class TaskOutlet(Protocol):
@@ -47,6 +54,21 @@ class TaskOutlet(Protocol):
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over a limit.
         """
+        ...
+
+    def prepare_many(  # noqa: PLR0913 - the options of a publish_many
+        self,
+        channel: str,
+        payloads: Iterable[object],
+        *,
+        timeout: Duration | None = None,
+        max_retries: int | None = None,
+        delay: Duration | None = None,
+        ttl: Duration | None = None,
+        headers: Headers | None = None,
+        shared: bool = False,
+    ) -> tuple[list[Envelope], float]:
+        """Return many tasks, each as `prepare`; an error says which one it is about."""
         ...
 
     async def send(self, envelope: Envelope, delay: float) -> str:
@@ -112,8 +134,11 @@ class Extension(Protocol):
         """Begin. What it raises ends the start of the cluster; it is stopped then, too."""
         ...
 
-    async def stop(self) -> None:
-        """End what `start` began, in bounded time. Legal before `start`, and twice."""
+    async def stop(self, timeout: float) -> None:
+        """End what `start` began, within about `timeout` seconds. Legal before `start`, and twice.
+
+        That is what is left of the time the cluster has to stop, at least a second.
+        """
         ...
 
     def health(self) -> Health:

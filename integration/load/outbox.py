@@ -5,8 +5,9 @@
 Transactions store messages, some are rolled back; two processes relay them, and one after the
 other is killed (SIGKILL) in the middle of its work and replaced. Half of the messages are read by
 another AMQP client, which sees every copy: none may be missing, the first copies of each key have
-to be in order, and between the copies of a message somebody has to have been killed. The other
-half is handled by two instances through an inbox: each has to have its effect exactly once.
+to be in order, and for each further copy of a message a relay has to have been killed that had
+begun to send it and not settled it. The other half is handled by two instances through an inbox:
+each has to have its effect exactly once. There may be no more repeats than kills times a batch.
 
 Servers come from where the tests have them. The exit code is 0 when all of that holds, else 1.
 """
@@ -38,7 +39,7 @@ from cluster_kit.testing.servers import (
 )
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_sqlalchemy import Inbox, Outbox, create_tables
-from integration.load.outbox_relays import Relays
+from integration.load.outbox_relays import BATCH_SIZE, Relays
 from integration.load.outbox_verdict import Arrival, Verdict, judge
 
 KEYS = 8
@@ -85,7 +86,7 @@ class Reader(threading.Thread):
     def _note(self, properties: Any, payload: Any) -> None:
         if payload is not None:
             id_ = properties.headers["ck-id"]
-            self.arrivals.append(Arrival(id_, payload["key"], payload["number"], CLOCK.wall()))
+            self.arrivals.append(Arrival(id_, payload["key"], payload["number"]))
             self.ids.add(id_)
 
     def end(self) -> None:
@@ -177,7 +178,9 @@ async def run(plan: Plan) -> Verdict:
     return judge(
         committed=writer.committed,
         rolled_back=writer.rolled_back,
-        kills=relays.kills,
+        kills=len(relays.killed),
+        left=relays.left(),
+        batch_size=BATCH_SIZE,
         seconds=CLOCK.monotonic() - began,
         arrivals=reader.arrivals,
         effects=effects,

@@ -7,23 +7,27 @@ import os
 import random
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cluster_kit.clock import SystemClock
 from cluster_kit.testing.waiting import eventually
 
 _SENT_SECONDS = 60.0
 _DELAY = 0.1
 
+BATCH_SIZE = 100
+"""Most messages of a turn, and so most repeats after a kill."""
+
 
 @dataclass(slots=True)
 class Relay:
-    """One process. `sent` is how many messages it has said to have sent."""
+    """One process, and the ids of which it has said that it sends them, and has settled them."""
 
     process: Process
-    sent: int = 0
+    sending: set[str] = field(default_factory=set[str], repr=False)
+    sent: set[str] = field(default_factory=set[str], repr=False)
     reading: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -31,11 +35,11 @@ class Relays:
     """So many at a time. Their output is in `folder`.
 
     Attributes:
-        kills: when one was killed, wall time.
+        killed: those that were killed while they sent.
     """
 
     def __init__(self, folder: Path, database: str, url: str, app: str, count: int) -> None:
-        self.kills: list[float] = []
+        self.killed: list[Relay] = []
         self._folder = folder
         self._database = database
         self._environment = {
@@ -56,19 +60,24 @@ class Relays:
         for relay in self._running:
             await self._end(relay)
 
+    def left(self) -> Counter[str]:
+        """Return the ids that killed ones had begun to send and not settled, with how many had."""
+        return Counter(id_ for relay in self.killed for id_ in relay.sending - relay.sent)
+
     async def kill_one_that_sends(self, least: int) -> None:
         """Kill one once it has sent so many messages from now on, and start another."""
-        before = {id(relay): relay.sent for relay in self._running}
+        before = {id(relay): len(relay.sent) for relay in self._running}
 
         def busy() -> Relay | None:
-            found = [relay for relay in self._running if relay.sent - before[id(relay)] >= least]
+            running = self._running
+            found = [relay for relay in running if len(relay.sent) - before[id(relay)] >= least]
             return found[0] if found else None
 
         relay = await eventually(busy, timeout=_SENT_SECONDS, interval=0.001)
         assert relay is not None
         await asyncio.sleep(self._chance.uniform(0, _DELAY))  # any moment of a turn
-        self.kills.append(SystemClock().wall())
         self._running.remove(relay)
+        self.killed.append(relay)
         await self._end(relay)
         await self._start()
 
@@ -85,7 +94,7 @@ class Relays:
         with (self._folder / "relays.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                *("--database", self._database),
+                *("--database", self._database, "--batch-size", str(BATCH_SIZE)),
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=PIPE,
@@ -98,5 +107,7 @@ class Relays:
     @staticmethod
     async def _read(relay: Relay) -> None:
         assert relay.process.stdout is not None
-        async for _ in relay.process.stdout:
-            relay.sent += 1
+        said = {b"sending": relay.sending, b"sent": relay.sent}
+        async for line in relay.process.stdout:
+            what, id_ = line.split()
+            said[what].add(id_.decode())

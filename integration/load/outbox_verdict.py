@@ -7,9 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-BEFORE_A_KILL = 5.0
-"""Seconds that may pass between the arrival of a message and the kill of who sent it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -18,7 +15,17 @@ class Arrival:
     id: str
     key: str
     number: int
-    at: float
+
+
+_WRONG = (
+    "lost",
+    "never_committed",
+    "out_of_order",
+    "repeats_without_a_kill",
+    "repeats_beyond_a_batch_for_each_kill",
+    "effects_lost",
+    "effects_doubled",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,7 @@ class Verdict:
     out_of_order: int
     repeats: int
     repeats_without_a_kill: int
+    repeats_beyond_a_batch_for_each_kill: int
     effects: int
     effects_lost: int
     effects_doubled: int
@@ -43,10 +51,8 @@ class Verdict:
     @property
     def wrong(self) -> dict[str, int]:
         """What should not be, by name."""
-        names = ("lost", "never_committed", "out_of_order", "repeats_without_a_kill")
         counts = asdict(self)
-        wrong = {name: counts[name] for name in (*names, "effects_lost", "effects_doubled")}
-        return {name: count for name, count in wrong.items() if count}
+        return {name: counts[name] for name in _WRONG if counts[name]}
 
     def as_json(self) -> str:
         """Return all counts as JSON."""
@@ -67,37 +73,41 @@ def out_of_order(arrivals: Sequence[Arrival]) -> int:
     return wrong
 
 
-def unexplained(arrivals: Sequence[Arrival], kills: Sequence[float]) -> tuple[int, int]:
-    """Count the repeats, and those between which and the first copy nothing was killed."""
-    first: dict[str, float] = {}
-    repeats = without = 0
-    for arrival in arrivals:
-        if arrival.id not in first:
-            first[arrival.id] = arrival.at
-            continue
-        repeats += 1
-        began = first[arrival.id] - BEFORE_A_KILL
-        without += not any(began <= kill <= arrival.at for kill in kills)
-    return repeats, without
+def unexplained(arrivals: Sequence[Arrival], left: Mapping[str, int]) -> tuple[int, int]:
+    """Count the repeats, and those that no killed relay explains.
+
+    Args:
+        arrivals: all copies.
+        left: how many relays were killed that had begun to send a message and not settled it, by
+            its id. Each explains one further copy of that message, and of no other.
+    """
+    further = {id_: count - 1 for id_, count in Counter(copy.id for copy in arrivals).items()}
+    without = (max(0, count - left.get(id_, 0)) for id_, count in further.items())
+    return sum(further.values()), sum(without)
 
 
 def judge(
     *,
     committed: Mapping[str, set[str]],
     rolled_back: set[str],
-    kills: Sequence[float],
+    kills: int,
+    left: Mapping[str, int],
+    batch_size: int,
     seconds: float,
     arrivals: Sequence[Arrival],
     effects: Counter[str],
     kept_off: int,
 ) -> Verdict:
-    """Compare what was committed, by channel, with what arrived and what has effects."""
+    """Compare what was committed, by channel, with what arrived and what has effects.
+
+    `left` is as of `unexplained`; `kept_off` are the repeats that the inbox has seen.
+    """
     ids = {arrival.id for arrival in arrivals}
-    repeats, without = unexplained(arrivals, kills)
+    repeats, without = unexplained(arrivals, left)
     return Verdict(
         messages=sum(len(found) for found in committed.values()),
         rolled_back=len(rolled_back),
-        kills=len(kills),
+        kills=kills,
         seconds=round(seconds, 1),
         arrived=len(ids),
         lost=len(committed["raw"] - ids),
@@ -105,6 +115,7 @@ def judge(
         out_of_order=out_of_order(arrivals),
         repeats=repeats,
         repeats_without_a_kill=without,
+        repeats_beyond_a_batch_for_each_kill=max(0, repeats + kept_off - kills * batch_size),
         effects=sum(effects.values()),
         effects_lost=len(committed["effects"] - effects.keys()),
         effects_doubled=sum(count > 1 for count in effects.values()),

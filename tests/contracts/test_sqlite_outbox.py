@@ -31,7 +31,9 @@ class SqliteEnvironment(Environment):
 
 
 class TestSqliteOutbox(OutboxContract):
-    features: ClassVar[Features] = Features(isolation=False, outage=False, tells=False)
+    features: ClassVar[Features] = Features(
+        isolation=False, outage=False, two_phase=False, tells=False
+    )
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
         return SqliteEnvironment(request.getfixturevalue("tmp_path"))

@@ -25,12 +25,14 @@ class Noting:
 
     def __init__(self, name: str, *failing: str) -> None:
         self.name = name
+        self.timeouts: list[float] = []
         self._failing = failing
 
     async def start(self, context: AdapterContext) -> None:
         self._note("start")
 
-    async def stop(self) -> None:
+    async def stop(self, timeout: float) -> None:
+        self.timeouts.append(timeout)
         self._note("stop")
 
     def health(self) -> Health:
@@ -81,6 +83,20 @@ async def test_an_extension_that_does_not_start_is_stopped_with_those_before_it(
         await cluster.start()
 
     assert STEPS == ["start good", "start bad", "stop bad", "stop good"]
+
+
+@pytest.mark.asyncio
+async def test_extensions_are_told_how_long_they_have_and_have_a_second_at_least() -> None:
+    cluster, noting = Cluster("shop"), Noting("mine")
+    cluster.extend(noting)
+
+    for timeout in (60.0, 0.0):
+        await cluster.start()
+        await cluster.stop(timeout=timeout)
+
+    ample, least = noting.timeouts
+    assert 50 < ample <= 60
+    assert least == 1.0
 
 
 @pytest.mark.asyncio

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData
@@ -99,6 +102,9 @@ class Inbox:
         self._pruning: asyncio.Task[None] | None = None
         self._trouble: Health | None = None
         self._first = self._repeated = self._pruned = 0
+        self._counting = threading.Lock()  # `first_blocking` is called in threads
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0  # of the loop
         cluster.extend(self)
 
     # --- handling ------------------------------------------------------------------------
@@ -187,14 +193,15 @@ class Inbox:
     async def start(self, context: AdapterContext) -> None:
         """Begin to prune."""
         self._context = context
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._pruning = context.tasks.spawn(self._prune_for_ever(context), name="inbox pruning")
 
-    async def stop(self) -> None:
-        """End pruning. Messages can still be noted."""
+    async def stop(self, timeout: float) -> None:
+        """End pruning, within `timeout` seconds. Messages can still be noted."""
         pruning, self._pruning = self._pruning, None
         if pruning is not None:
             pruning.cancel()
-            await asyncio.wait([pruning])
+            await asyncio.wait([pruning], timeout=timeout)
 
     def health(self) -> Health:
         """Return the state as known now."""
@@ -211,10 +218,10 @@ class Inbox:
 
         def note(connection: Connection) -> bool:
             first = self._records.note(connection, name, message_id, self._clock.wall())
-            if first:
-                self._first += 1
-            else:
-                self._repeated += 1
+            with self._counting:
+                self._first += first
+                self._repeated += not first
+            if not first:
                 self._emit("inbox.repeated", consumer=name, id=message_id)
             return first
 
@@ -235,5 +242,12 @@ class Inbox:
                 self._trouble = Health(status="degraded", detail=text, since=since)
 
     def _emit(self, event: str, **fields: object) -> None:
-        if self._context is not None:
-            self._context.emit(event, **fields)
+        """Tell telemetry, whose observers are called on the event loop."""
+        context, loop = self._context, self._loop
+        if context is None or loop is None:
+            return
+        if threading.get_ident() == self._thread:
+            context.emit(event, **fields)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody observes
+            loop.call_soon_threadsafe(partial(context.emit, event, **fields))

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
 
-    from cluster_kit.ports import TaskOptions
-    from cluster_kit_sqlalchemy.outbox.writing import Audience, Writer
+    from cluster_kit.ports import BatchOptions, TaskOptions
+    from cluster_kit_sqlalchemy.outbox.writing import BroadcastOptions, Writer
     from cluster_kit_sqlalchemy.transactional import BlockingTransaction
 
 
@@ -46,7 +46,7 @@ class BlockingOutbox:
         payloads: Iterable[object],
         *,
         key: str | None = None,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[BatchOptions],
     ) -> list[str]:
         """As `Outbox.publish_many`."""
         rows = self._writer.tasks(channel, payloads, key, **options)
@@ -59,7 +59,7 @@ class BlockingOutbox:
         message: object,
         *,
         key: str | None = None,
-        **to: Unpack[Audience],
+        **to: Unpack[BroadcastOptions],
     ) -> str:
         """As `Outbox.send_sync_message`."""
         row = self._writer.broadcast("sync", channel, message, key, **to)
@@ -72,7 +72,7 @@ class BlockingOutbox:
         message: object,
         *,
         key: str | None = None,
-        **to: Unpack[Audience],
+        **to: Unpack[BroadcastOptions],
     ) -> str:
         """As `Outbox.broadcast`."""
         row = self._writer.broadcast("pubsub", channel, message, key, **to)

@@ -15,7 +15,7 @@ from cluster_kit_sqlalchemy.outbox.blocking import BlockingOutbox
 from cluster_kit_sqlalchemy.outbox.reports import FailedMessage, OutboxStats
 from cluster_kit_sqlalchemy.outbox.store import Store
 from cluster_kit_sqlalchemy.outbox.writing import Writer
-from cluster_kit_sqlalchemy.relay.loop import Relay, Terms
+from cluster_kit_sqlalchemy.relay.loop import Counts, Relay, Terms
 from cluster_kit_sqlalchemy.relay.turns import turns_for
 from cluster_kit_sqlalchemy.tables import outbox_table
 from cluster_kit_sqlalchemy.transactional import check_engine, within
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from cluster_kit.clock import Duration
-    from cluster_kit.ports import AdapterContext, Extensible, TaskOptions
-    from cluster_kit_sqlalchemy.outbox.writing import Audience
+    from cluster_kit.ports import AdapterContext, BatchOptions, Extensible, TaskOptions
+    from cluster_kit_sqlalchemy.outbox.writing import BroadcastOptions
     from cluster_kit_sqlalchemy.transactional import AsyncTransaction
 
 _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
@@ -52,7 +52,8 @@ class Outbox:
             While there is no connection, nothing counts as an attempt.
         listen: have PostgreSQL tell relays of what processes without a relay have stored. It
             costs a connection for each relay, and needs asyncpg; else polling has to do.
-        stop_grace: seconds a turn under way has to end when the cluster stops.
+        stop_grace: seconds a turn under way has to end when the cluster stops; less when that has
+            to stop sooner.
 
     Raises:
         ConfigurationError: an option is wrong, the cluster runs already or has an outbox, or the
@@ -85,12 +86,13 @@ class Outbox:
             retry=retry,
             max_retries=whole_number("max_retries", max_retries),
             listen=listen,
-            stop_grace=seconds("stop_grace", stop_grace, limit=MAX_WAIT),
         )
+        self._stop_grace = seconds("stop_grace", stop_grace, limit=MAX_WAIT)
         self._engine = engine
         self._outlets = cluster.outlets
         self._relays = relay
         self._relay: Relay | None = None
+        self._counts = Counts()
         self._clock = SystemClock()
         self._store = Store(self.table, self._outlets.app)
         if relay:
@@ -138,7 +140,7 @@ class Outbox:
         payloads: Iterable[object],
         *,
         key: str | None = None,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[BatchOptions],
     ) -> list[str]:
         """Store many tasks with your transaction, and return their ids in order.
 
@@ -155,7 +157,7 @@ class Outbox:
         message: object,
         *,
         key: str | None = None,
-        **to: Unpack[Audience],
+        **to: Unpack[BroadcastOptions],
     ) -> str:
         """Store a sync message with your transaction, and return its id. Legal before start.
 
@@ -180,7 +182,7 @@ class Outbox:
         message: object,
         *,
         key: str | None = None,
-        **to: Unpack[Audience],
+        **to: Unpack[BroadcastOptions],
     ) -> str:
         """Store a message of publish and subscribe with your transaction; return its id.
 
@@ -196,14 +198,14 @@ class Outbox:
         async with self._engine.connect() as connection:
             depth = await self._store.depth(connection)
         oldest = None if depth.oldest is None else max(0.0, self._clock.wall() - depth.oldest)
-        relay = self._relay
+        counts = self._counts
         return OutboxStats(
             pending=depth.pending,
             failed=depth.failed,
             oldest=oldest,
-            sent=relay.sent if relay else 0,
-            refused=relay.refused if relay else 0,
-            lag=relay.lag if relay else None,
+            sent=counts.sent,
+            refused=counts.refused,
+            lag=counts.lag,
         )
 
     async def failed(self, limit: int = 100) -> list[FailedMessage]:
@@ -238,13 +240,18 @@ class Outbox:
     async def start(self, context: AdapterContext) -> None:
         """Begin to relay. A database that is away or lacks the table is waited for."""
         if self._relays:
-            self._relay = Relay(self._engine, self._store, self._outlets, self._terms, context)
+            self._relay = Relay(
+                self._engine, self._store, self._outlets, self._terms, self._counts, context
+            )
             self._relay.start()
 
-    async def stop(self) -> None:
-        """End relaying; the turn under way may end well. Messages can still be stored."""
+    async def stop(self, timeout: float) -> None:
+        """End relaying; the turn under way has `stop_grace` or `timeout` seconds to end well.
+
+        Messages can still be stored.
+        """
         if self._relay is not None:
-            await self._relay.stop()
+            await self._relay.stop(min(self._stop_grace, timeout))
 
     def health(self) -> Health:
         """Return the state as known now."""

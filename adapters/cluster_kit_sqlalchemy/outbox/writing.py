@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from cluster_kit.errors import ConfigurationError, EncodeError
 from cluster_kit_sqlalchemy.outbox.entries import broadcast_row, task_row
 from cluster_kit_sqlalchemy.relay.bell import Commits
 from cluster_kit_sqlalchemy.relay.listening import notify
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from cluster_kit.ports import Outlets, TaskOptions
+    from cluster_kit.ports import BatchOptions, Outlets, TaskOptions
     from cluster_kit_sqlalchemy.outbox.entries import Row
     from cluster_kit_sqlalchemy.outbox.store import Store
 
@@ -23,7 +21,7 @@ Realm = Literal["sync", "pubsub"]
 """Which of the two a broadcast belongs to."""
 
 
-class Audience(TypedDict, total=False):
+class BroadcastOptions(TypedDict, total=False):
     """Whom a broadcast is for; see `PubSubManager.publish`."""
 
     skip_self: bool | None
@@ -60,24 +58,19 @@ class Writer:
         channel: str,
         payloads: Iterable[object],
         key: str | None,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[BatchOptions],
     ) -> list[Row]:
-        """Return the rows of many tasks; the error says which one it is about."""
-        if isinstance(payloads, str | bytes | Mapping):
-            kind = "mapping" if isinstance(payloads, Mapping) else "text"
-            raise ConfigurationError(f"payloads must be a list of payloads, not one {kind}")
-        if options.get("message_id") is not None:
-            raise ConfigurationError("message_id names one message; many have one each")
-        rows: list[Row] = []
-        for index, payload in enumerate(payloads):
-            try:
-                rows.append(self.task(channel, payload, key, **options))
-            except EncodeError as exc:
-                raise EncodeError(f"payloads[{index}]: {exc}") from exc
-        return rows
+        """Return the rows of many tasks. Raises as `TaskOutlet.prepare_many`."""
+        envelopes, delay = self._outlets.tasks.prepare_many(channel, payloads, **options)
+        return [task_row(self._outlets.app, envelope, delay, key) for envelope in envelopes]
 
     def broadcast(
-        self, kind: Realm, channel: str, message: object, key: str | None, **to: Unpack[Audience]
+        self,
+        kind: Realm,
+        channel: str,
+        message: object,
+        key: str | None,
+        **to: Unpack[BroadcastOptions],
     ) -> Row:
         """Return the row of a broadcast. Raises as `BroadcastOutlet.prepare`."""
         realm = self._outlets.sync_messages if kind == "sync" else self._outlets.pubsub

@@ -52,9 +52,10 @@ class Commits:
         if connection.engine not in self._engines:
             self._engines.add(connection.engine)
             event.listen(connection.engine, "commit", self._commit)
+            event.listen(connection.engine, "commit_twophase", self._commit)
         connection.info[self] = True
 
-    def _commit(self, connection: Connection) -> None:
+    def _commit(self, connection: Connection, *_: object) -> None:
         # What was rolled back leaves its mark, and wakes the relay once for nothing.
         if connection.info.pop(self, False):
             self._committing()

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Outlets
     from cluster_kit_sqlalchemy.outbox.entries import Entry
 
+TURN_SECONDS = 5.0
+"""Seconds after which a turn begins no further send, so that what is confirmed gets settled."""
+
 _OUTAGES = (ConnectionLost, ConnectError, NotStartedError)
 """Errors that say nothing about the message."""
 
@@ -53,14 +56,17 @@ class Delivery:
         """Send, in the order given as far as the key is the same.
 
         The next of a key is sent when the one before it is confirmed: were both under way, a
-        refusal of the first would change their order.
+        refusal of the first would change their order. What is not begun in time is left for the
+        next turn: while the broker is slow, the turn must not grow with the number of messages.
         """
         chains: dict[str, list[Entry]] = {}
         for entry in entries:
             chains.setdefault(entry.key, []).append(entry)
         results = Results()
+        until = self._context.clock.monotonic() + TURN_SECONDS
+        spawn = self._context.tasks.spawn
         tasks = [
-            self._context.tasks.spawn(self._send_all(chain, results), name=f"outbox of {key}")
+            spawn(self._send_all(chain, until, results), name=f"outbox of {key}")
             for key, chain in chains.items()
         ]
         if not tasks:
@@ -74,9 +80,10 @@ class Delivery:
             raise
         return results
 
-    async def _send_all(self, chain: Sequence[Entry], results: Results) -> None:
+    async def _send_all(self, chain: Sequence[Entry], until: float, results: Results) -> None:
         for entry in chain:
-            if self._ending() or results.outage is not None:
+            late = self._context.clock.monotonic() >= until
+            if late or self._ending() or results.outage is not None:
                 return
             try:
                 await self._send(entry)

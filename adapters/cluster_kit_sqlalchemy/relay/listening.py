@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, TwoPhaseTransaction, func, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +29,27 @@ def signal(store: Store) -> str:
 
 
 def notify(connection: Connection, store: Store) -> None:
-    """Tell other processes when the transaction of `connection` is committed, if they can hear."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_notify(signal(store), "")))
+    """Tell other processes when the transaction of `connection` is committed, if they can hear.
+
+    Once for each transaction, however often it is called.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    root = connection.get_transaction()
+    if isinstance(root, TwoPhaseTransaction):  # PostgreSQL does not prepare what notifies
+        return
+    name = signal(store)
+    nested = connection.get_nested_transaction()
+    # A connection's info outlives its transactions, so it must not say only that it was done; and
+    # what was said within a savepoint is taken back with that savepoint.
+    told = connection.info.get(name, _never)()
+    if told is None or told not in (root, nested):
+        connection.execute(select(func.pg_notify(name, "")))
+        connection.info[name] = weakref.ref(nested or root)
+
+
+def _never() -> None:
+    """Be like a reference to what is gone."""
 
 
 async def listen(

@@ -32,10 +32,13 @@ log = logging.getLogger(__name__)
 REPORT_EVERY = 15.0
 """Seconds between two counts of what is in the outbox."""
 
+_CANCEL_SECONDS = 1.0
 _SOON = 1.0
 _LOOK_AGAIN = (0.005, 0.02, 0.1, 0.3)  # after a bell, which may come before the commit is done
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _JITTER = 0.2
+_REST = 9  # times as long as the last look took, before the next that nothing asks for
+_MOST_REST = 10.0
 _EXPECTED = (SQLAlchemyError, OSError, TimeoutError)
 
 
@@ -49,7 +52,6 @@ class Terms:
         retry: when a refused message is tried again.
         max_retries: after the first attempt, before it is given up.
         listen: whether it is woken by other processes, where the database can.
-        stop_grace: what a turn under way may take when the cluster stops.
     """
 
     batch_size: int
@@ -57,7 +59,21 @@ class Terms:
     retry: RetryPolicy
     max_retries: int
     listen: bool
-    stop_grace: float
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the relays of an instance have done, from start to start.
+
+    Attributes:
+        sent: messages.
+        refused: attempts that failed.
+        lag: seconds from the publishing to the sending of the last message; None before it.
+    """
+
+    sent: int = 0
+    refused: int = 0
+    lag: float | None = None
 
 
 class Relay:
@@ -68,12 +84,8 @@ class Relay:
         store: has the messages.
         outlets: sends them.
         terms: how.
+        counts: what it counts in.
         context: of the instance.
-
-    Attributes:
-        sent: messages sent since it was made.
-        refused: attempts that failed since it was made.
-        lag: seconds from the publishing to the sending of the last message; None before it.
     """
 
     def __init__(
@@ -82,20 +94,20 @@ class Relay:
         store: Store,
         outlets: Outlets,
         terms: Terms,
+        counts: Counts,
         context: AdapterContext,
     ) -> None:
-        self.sent: int = 0
-        self.refused: int = 0
-        self.lag: float | None = None
         self._engine = engine
         self._store = store
         self._terms = terms
+        self._counts = counts
         self._context = context
         self._turns = turns_for(engine, store)
         self._bell = Bell()
         self._ending = False
         self._tasks: list[asyncio.Task[None]] = []
         self._troubles = 0
+        self._took = 0.0
         self._counted_at: float | None = None
         self._count_soon = False
         self._health: dict[str, Health] = {}
@@ -117,8 +129,8 @@ class Relay:
             listening = listen(self._engine, self._store, self._bell.ring, self._context.clock)
             self._tasks.append(spawn(listening, name="outbox listener"))
 
-    async def stop(self) -> None:
-        """End: what is under way may end well for `stop_grace` seconds."""
+    async def stop(self, grace: float) -> None:
+        """End: what is under way may end well for `grace` seconds, then it is cancelled."""
         self._ending = True
         self._bell.ring()
         tasks, self._tasks = self._tasks, []
@@ -126,11 +138,12 @@ class Relay:
             listener.cancel()
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=self._terms.stop_grace)
+        _, late = await asyncio.wait(tasks, timeout=grace)
         for task in late:
             task.cancel()
         if late:
-            await asyncio.wait(late)
+            # A database that does not answer may keep a task from ending; the supervisor tells.
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
     @property
     def running(self) -> bool:
@@ -152,9 +165,12 @@ class Relay:
 
     async def _run(self) -> None:
         waits = self._idle_waits()
+        clock = self._context.clock
         while not self._ending:
+            began = clock.monotonic()
             try:
                 results = await self._turns.take(self._work)
+                self._took = clock.monotonic() - began
                 self._note(results)
                 await self._count_when_due()
             except Exception as exc:  # noqa: BLE001 - whatever it is, what is stored must be sent
@@ -174,13 +190,16 @@ class Relay:
         return chain(_LOOK_AGAIN if woken else (), (self._poll() for _ in repeat(None)))
 
     def _poll(self) -> float:
-        return self._terms.poll_interval * (1 + _JITTER * self._context.random.uniform(-1, 1))
+        # Many messages behind one that waits are read through at each look.
+        interval = max(self._terms.poll_interval, min(_REST * self._took, _MOST_REST))
+        return interval * (1 + _JITTER * self._context.random.uniform(-1, 1))
 
     def _note(self, results: Results) -> None:
-        self.sent += len(results.sent)
-        self.refused += len(results.refused)
+        counts = self._counts
+        counts.sent += len(results.sent)
+        counts.refused += len(results.refused)
         if results.sent:
-            self.lag = self._context.clock.wall() - results.sent[-1].created_at
+            counts.lag = self._context.clock.wall() - results.sent[-1].created_at
         outage = results.outage
         self._set("broker", "" if outage is None else f"nothing can be sent: {outage}")
         self._count_soon = self._count_soon or bool(results.refused)  # some may be given up
@@ -207,7 +226,10 @@ class Relay:
 
     def _set(self, part: str, detail: str, status: HealthStatus = "degraded") -> None:
         if not detail:
-            if self._health.pop(part, None) is not None and part == "database":
+            if self._health.pop(part, None) is None:
+                return
+            self._since = self._context.clock.wall()
+            if part == "database":
                 self._context.emit("outbox.database_back")
             return
         known = self._health.get(part)
@@ -233,5 +255,5 @@ class Relay:
             pending=depth.pending,
             failed=depth.failed,
             oldest=None if depth.oldest is None else max(0.0, wall - depth.oldest),
-            lag=self.lag,
+            lag=self._counts.lag,
         )

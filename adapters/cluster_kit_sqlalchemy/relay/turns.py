@@ -61,9 +61,10 @@ class Work:
         """Return what is to be sent of these lanes."""
         if not lanes:
             return []
-        limit = max(1, self.batch_size // len(lanes))
+        taken = lanes[: self.batch_size]  # each gives one message at least
+        limit = self.batch_size // len(taken)
         now = self.context.clock.wall()
-        return await self.store.batch(connection, lanes, limit, now)
+        return await self.store.batch(connection, taken, limit, now)
 
     async def heads(self, connection: AsyncConnection) -> list[int]:
         """Return the lanes that have something to be sent."""
@@ -112,7 +113,8 @@ class PostgresTurns:
         async with self._connection(work.engine) as connection:
             async with asyncio.timeout(DATABASE_SECONDS):
                 wanted = await work.heads(connection)
-                lanes = await self._lock(connection, wanted)
+                most = min(LANES_AT_ONCE, work.batch_size)
+                lanes = await self._lock(connection, wanted, most)
                 entries = await work.batch(connection, lanes)
             results = await work.deliver(entries)
             verdicts = work.settler.judge(results)
@@ -131,10 +133,12 @@ class PostgresTurns:
                 connection = await plain.execution_options(isolation_level="READ COMMITTED")
             yield connection
 
-    async def _lock(self, connection: AsyncConnection, wanted: Sequence[int]) -> list[int]:
+    async def _lock(
+        self, connection: AsyncConnection, wanted: Sequence[int], most: int
+    ) -> list[int]:
         held: list[int] = []
         for lane in wanted:
-            if len(held) == LANES_AT_ONCE:
+            if len(held) == most:
                 break
             attempt = select(func.pg_try_advisory_xact_lock(self._space, lane))
             if (await connection.execute(attempt)).scalar_one():

@@ -54,7 +54,7 @@ class BadInputScenarios(Scenarios):
         async with AsyncSession(bench.engine) as session, session.begin():
             with pytest.raises(error):
                 await outbox.publish(session, channel, payload, **options)
-            with pytest.raises(error):
+            with pytest.raises(TypeError if "message_id" in options else error):
                 await outbox.publish_many(session, channel, [payload], **options)
         assert (await outbox.stats()).pending == 0
 
@@ -65,8 +65,23 @@ class BadInputScenarios(Scenarios):
                 await outbox.broadcast(session, CHANNEL, 1, skip_self=True, only_self=True)
             with pytest.raises(InvalidNameError, match="wildcards"):
                 await outbox.send_sync_message(session, "a.*", 1)
-            with pytest.raises(ConfigurationError, match="not one text"):
+        assert (await outbox.stats()).pending == 0
+
+    async def test_bad_batches_are_refused_as_the_event_queue_does(self, bench: Bench) -> None:
+        outbox = (await bench.instance(start=False)).outbox
+        async with AsyncSession(bench.engine) as session, session.begin():
+            with pytest.raises(ConfigurationError, match="a list of payloads, not one str"):
                 await outbox.publish_many(session, CHANNEL, "abc")
+            one: Any = 5
+            with pytest.raises(ConfigurationError, match="a list of payloads, not one int"):
+                await outbox.publish_many(session, CHANNEL, one)
+            with pytest.raises(ConfigurationError, match="ttl"):
+                await outbox.publish_many(session, CHANNEL, [], ttl=-1)
+            with pytest.raises(EncodeError, match=r"payloads\[1\]: "):
+                await outbox.publish_many(session, CHANNEL, [1, {1}])
+            many: Any = {"message_id": "names one"}
+            with pytest.raises(TypeError, match="message_id"):
+                await outbox.publish_many(session, CHANNEL, [1], **many)
         assert (await outbox.stats()).pending == 0
 
     async def test_a_transaction_of_the_wrong_kind_is_refused(self, bench: Bench) -> None:

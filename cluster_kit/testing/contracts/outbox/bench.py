@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from sqlalchemy import (
     Column,
@@ -33,10 +33,9 @@ from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit_sqlalchemy import Inbox, Outbox, create_tables, inbox_table, outbox_table
 
 if TYPE_CHECKING:
-    from cluster_kit.clock import Duration
     from cluster_kit.cluster import Cluster
-    from cluster_kit.message import Envelope, Headers
-    from cluster_kit.ports import Extension, Outlets, TaskOutlet
+    from cluster_kit.message import Envelope
+    from cluster_kit.ports import BatchOptions, Extension, Outlets, TaskOptions, TaskOutlet
     from cluster_kit.testing.contracts.outbox.environment import Environment
 
 Kind = Literal["async_session", "async_connection", "session", "connection"]
@@ -54,10 +53,12 @@ class Faults:
     Attributes:
         of: errors by channel.
         tried: ids of tasks that were to be sent, in order, successful or not.
+        slowness: seconds each takes before anything is sent.
     """
 
     of: dict[str, Exception] = field(default_factory=dict[str, Exception])
     tried: list[str] = field(default_factory=list[str])
+    slowness: float = 0.0
 
 
 class _FaultyOutlet:
@@ -67,33 +68,20 @@ class _FaultyOutlet:
         self._outlet = outlet
         self._faults = faults
 
-    def prepare(  # noqa: PLR0913 - as in the protocol
-        self,
-        channel: str,
-        payload: object,
-        *,
-        timeout: Duration | None = None,
-        max_retries: int | None = None,
-        delay: Duration | None = None,
-        ttl: Duration | None = None,
-        message_id: str | None = None,
-        headers: Headers | None = None,
-        shared: bool = False,
+    def prepare(
+        self, channel: str, payload: object, **options: Unpack[TaskOptions]
     ) -> tuple[Envelope, float]:
-        return self._outlet.prepare(
-            channel,
-            payload,
-            timeout=timeout,
-            max_retries=max_retries,
-            delay=delay,
-            ttl=ttl,
-            message_id=message_id,
-            headers=headers,
-            shared=shared,
-        )
+        return self._outlet.prepare(channel, payload, **options)
+
+    def prepare_many(
+        self, channel: str, payloads: Iterable[object], **options: Unpack[BatchOptions]
+    ) -> tuple[list[Envelope], float]:
+        return self._outlet.prepare_many(channel, payloads, **options)
 
     async def send(self, envelope: Envelope, delay: float) -> str:
         self._faults.tried.append(envelope.id)
+        if self._faults.slowness:
+            await asyncio.sleep(self._faults.slowness)
         if (error := self._faults.of.get(envelope.queue.channel)) is not None:
             raise error
         return await self._outlet.send(envelope, delay)

@@ -19,6 +19,9 @@ class Features:
     outage: bool = True
     """The database can be stopped and started: `Environment.stop_database`."""
 
+    two_phase: bool = True
+    """Transactions can be prepared, and committed later."""
+
     tells: bool = True
     """The database tells relays what processes without a relay have stored."""
 

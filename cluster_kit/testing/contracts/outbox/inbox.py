@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,8 @@ from cluster_kit.testing.waiting import eventually
 from cluster_kit_sqlalchemy import Inbox
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from cluster_kit.testing.contracts.outbox.bench import Bench, Kind
 
 
@@ -187,6 +190,27 @@ class InboxScenarios(Scenarios):
                     first = inbox.first_blocking(transaction, message, consumer=consumer)
                 answers.append(first)
         assert answers == [True, False, True]
+
+    async def test_what_threads_meet_again_is_told_on_the_event_loop(self, bench: Bench) -> None:
+        instance = await bench.instance()
+        heard: list[str] = []
+
+        def hear(event: str, _fields: object) -> None:
+            if event == "inbox.repeated":
+                heard.append(threading.current_thread().name)
+
+        instance.cluster.telemetry.subscribe(hear)
+
+        def note(connection: Connection) -> bool:
+            message = _Message("1")
+            return instance.inbox.first_blocking(connection, message, consumer="a")
+
+        assert [await bench.run(note) for _ in range(3)] == [True, False, False]
+
+        await eventually(lambda: len(heard) == 2)
+        assert set(heard) == {threading.current_thread().name}
+        stats = instance.inbox.stats()
+        assert (stats.first, stats.repeated) == (1, 2)
 
     async def test_what_is_older_than_the_retention_is_forgotten(self, bench: Bench) -> None:
         instance = await bench.instance()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from cluster_kit.clock import SystemClock
 from cluster_kit.errors import (
     ConnectionLost,
     MessageTooLargeError,
@@ -62,6 +65,21 @@ class RefusalScenarios(Scenarios):
         first = bench.reports("outbox.retried")[0]
         assert (first["channel"], first["attempt"]) == (CHANNEL, 1)
         assert "PublishRefused: full" in str(first["error"])
+
+    async def test_where_a_look_takes_long_looks_are_rare(self, bench: Bench) -> None:
+        clock, looks = SystemClock(), list[float]()
+
+        def slow(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if "lane_0" in statement:
+                looks.append(clock.monotonic())
+                time.sleep(0.1)  # as if many messages waited
+
+        event.listen(bench.engine.sync_engine, "before_cursor_execute", slow)
+        await bench.instance(poll_interval=0.01, listen=False)
+
+        await eventually(lambda: len(looks) >= 4, timeout=60)
+
+        assert min(after - before for before, after in pairwise(looks)) > 0.5
 
     async def test_what_stays_refused_is_kept_as_failed_and_can_be_replayed(
         self, bench: Bench

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
@@ -82,6 +83,72 @@ class RelayingScenarios(Scenarios):
                 await writer.outbox.publish(session, CHANNEL, number)
             await recorder.finished(number)
 
+    @pytest.mark.needs("tells")
+    async def test_others_are_told_once_for_a_transaction_and_again_after_a_rollback(
+        self, bench: Bench
+    ) -> None:
+        recorder = Recorder()
+        writer = await bench.instance(relay=False)
+        relaying = await bench.instance(poll_interval=3600)
+        relaying.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+        told: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            told.extend(["told"] if "pg_notify" in statement else [])
+
+        event.listen(bench.engine.sync_engine, "before_cursor_execute", note)
+        async with bench.engine.connect() as connection:
+            await writer.outbox.publish(connection, CHANNEL, "never")
+            await connection.rollback()
+            inner = await connection.begin_nested()
+            await writer.outbox.publish(connection, CHANNEL, "never")
+            await inner.rollback()
+            for number in range(5):
+                await writer.outbox.publish(connection, CHANNEL, number)
+            await connection.commit()
+
+        await recorder.finished(5)
+        assert recorder.payloads == list(range(5))
+        assert len(told) == 3  # in what was rolled back, in the savepoint, and then once
+
+    @pytest.mark.needs("two_phase")
+    @pytest.mark.parametrize("relay", [True, False])
+    async def test_a_prepared_transaction_takes_its_messages_along(
+        self, bench: Bench, *, relay: bool
+    ) -> None:
+        recorder = Recorder()
+        writer = await bench.instance(relay=relay)
+        relaying = await bench.instance()
+        relaying.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        def work() -> None:
+            for number, ending in enumerate(("rollback", "commit")):
+                with bench.blocking.connect() as connection:
+                    transaction = connection.begin_twophase()
+                    writer.outbox.blocking.publish(connection, CHANNEL, number)
+                    transaction.prepare()
+                    getattr(transaction, ending)()
+
+        await asyncio.to_thread(work)
+
+        await recorder.finished(1)
+        assert recorder.payloads == [1]
+
+    @pytest.mark.parametrize("size", [1, 3])
+    async def test_a_batch_has_no_more_messages_than_it_may(self, bench: Bench, size: int) -> None:
+        writer = await bench.instance(relay=False)
+        async with bench.transaction("async_session") as transaction:
+            for number in range(30):
+                await publish(writer.outbox, transaction, CHANNEL, number, key=f"key-{number}")
+        relaying = await bench.instance(start=False, batch_size=size)
+        relaying.faults.slowness = 3600.0
+
+        await relaying.cluster.start()
+        await eventually(lambda: relaying.faults.tried)
+        await relaying.cluster.stop(timeout=0)
+
+        assert 0 < len(relaying.faults.tried) <= size
+
     async def test_a_relay_hears_of_what_its_own_process_stores(self, bench: Bench) -> None:
         recorder = Recorder()
         instance = await bench.instance(poll_interval=3600, listen=False)
@@ -95,6 +162,21 @@ class RelayingScenarios(Scenarios):
             await publish(instance.outbox, transaction, CHANNEL, 6)
 
         await recorder.finished(6)
+
+    async def test_a_slow_broker_does_not_make_a_turn_long(self, bench: Bench) -> None:
+        instance = await bench.instance()
+        instance.faults.slowness = 0.5  # seconds; the whole batch would take 20
+        async with AsyncSession(bench.engine) as session, session.begin():
+            ids = await instance.outbox.publish_many(session, CHANNEL, range(40))
+
+        await eventually(lambda: bench.reports("outbox.sent"), timeout=60)
+
+        assert 0 < len(bench.reports("outbox.sent")) < 30
+        assert len(instance.faults.tried) < 30
+        instance.faults.slowness = 0.0
+        stats = await eventually(instance.outbox.stats, lambda found: found.pending == 0)
+        assert stats.sent == 40
+        assert instance.faults.tried == ids
 
     async def test_a_stop_lets_the_message_under_way_end(self, bench: Bench) -> None:
         recorder = Recorder()
@@ -116,6 +198,21 @@ class RelayingScenarios(Scenarios):
         await recorder.finished(200)
         assert recorder.payloads == list(range(200))
         assert first.faults.tried == recorder.ids
+        await eventually(first.outbox.stats, lambda found: found.sent == 200)  # of both starts
+
+    async def test_a_stop_does_not_wait_longer_for_a_message_than_it_may(
+        self, bench: Bench
+    ) -> None:
+        instance = await bench.instance(stop_grace=3600)
+        instance.faults.slowness = 3600.0
+        async with bench.transaction("async_session") as transaction:
+            await publish(instance.outbox, transaction, CHANNEL, 1)
+        await eventually(lambda: instance.faults.tried)
+
+        async with asyncio.timeout(30):
+            await instance.cluster.stop(timeout=0.1)
+
+        assert (await instance.outbox.stats()).pending == 1
 
     async def test_a_start_and_a_stop_leave_nothing_behind(self, bench: Bench) -> None:
         instance = await bench.instance(start=False)
@@ -131,12 +228,15 @@ class RelayingScenarios(Scenarios):
         await bench.run(table.drop)
         instance = await bench.instance()
         instance.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+        begun = instance.outbox.health().since
 
         _, detail = await eventually(lambda: status(instance), lambda found: found[0] == "down")
         assert "my_outbox" in detail
+        down = instance.outbox.health().since
 
         await bench.run(table.create)
         await eventually(lambda: status(instance) == ("ok", "relaying"))
+        assert begun <= down < instance.outbox.health().since
         async with bench.transaction("async_session") as transaction:
             await publish(instance.outbox, transaction, CHANNEL, 1)
         await recorder.finished()
