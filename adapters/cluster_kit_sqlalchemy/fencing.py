@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from sqlalchemy import BigInteger, Column, CursorResult, MetaData, String, Table
 from sqlalchemy.exc import IntegrityError
 
-from cluster_kit.errors import LockLost
+from cluster_kit.errors import LockError, LockLost
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,6 +31,18 @@ TABLE = "cluster_kit_fences"
 """Default name of the table."""
 
 _MOST_KEY = 200
+
+
+class StaleSnapshotError(LockError):
+    """The transaction reads a state of the database from before the lock's fence was written.
+
+    So at REPEATABLE READ, when another holder has written since the transaction's first
+    statement. Nothing is lost: roll back, begin anew, guard again.
+    """
+
+    def __init__(self, key: str) -> None:
+        text = "another transaction has written its fence since this one began: begin it anew"
+        super().__init__(key, text)
 
 
 class Fenced(Protocol):
@@ -82,18 +94,25 @@ class Fences:
         Raises:
             LockLost: a newer holder has, or the lease says itself that it is lost. Let it end the
                 transaction.
+            StaleSnapshotError: the transaction cannot see whether one has; begin it anew.
+            SQLAlchemyError: of the database; at REPEATABLE READ and SERIALIZABLE also when another
+                transaction has written the fence meanwhile: begin anew then.
         """
         await session.run_sync(self.guard_now, lease)
 
     def guard_now(self, session: Session, lease: Fenced) -> None:
         """As `guard`, in a session that is not async."""
         key, fence = lease.key, lease.fence
+        looked = False
         while not self._raise(session, key, fence):
             seen = self._seen(session, key)
             if seen is not None and seen > fence:
                 raise LockLost(key, f"fence {fence} is older than {seen}, which has written since")
+            if looked:  # the row is there, and a snapshot hides it
+                raise StaleSnapshotError(key)
             if seen is None and self._add(session, key, fence):
                 return
+            looked = True
 
     def _raise(self, session: Session, key: str, fence: int) -> bool:
         """Raise the fence in the row of a lock; False when it is higher, or there is no row."""

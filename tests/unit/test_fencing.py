@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster
 from cluster_kit.errors import LockLost
-from cluster_kit_sqlalchemy.fencing import Fences, fence_table
+from cluster_kit_sqlalchemy.fencing import Fences, StaleSnapshotError, fence_table
 
 METADATA = MetaData()
 FENCES = Fences(fence_table(METADATA))
@@ -107,6 +107,21 @@ def test_somebody_who_adds_the_row_at_the_same_time_is_seen(engine: Engine, othe
                 FENCES.guard_now(session, Lease(5))
                 session.commit()
                 assert seen(engine) == {"account": 5}
+
+
+def test_a_row_that_a_snapshot_hides_ends_the_transaction_and_may_be_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(engine, Lease(1))
+    # SQLite has no snapshot that hides a row from reading and not from adding.
+    monkeypatch.setattr(FENCES, "_raise", lambda *_: False)
+    monkeypatch.setattr(FENCES, "_seen", lambda *_: None)
+
+    with pytest.raises(StaleSnapshotError, match="begin it anew") as told:
+        write(engine, Lease(2))
+
+    assert (told.value.key, told.value.retryable) == ("account", True)
+    assert seen(engine) == {"account": 1}
 
 
 @pytest_asyncio.fixture
