@@ -15,9 +15,10 @@ from cluster_kit import Cluster
 from cluster_kit.errors import LockLost
 from cluster_kit_sqlalchemy.fencing import Fences, fence_table
 
+first, second = Cluster("shop"), Cluster("shop")
 metadata = MetaData()
 accounts = Table("accounts", metadata, Column("balance", Integer))
-fences = Fences(fence_table(metadata))
+fences = Fences(first, table=fence_table(metadata))
 engine = create_engine("sqlite://")
 
 
@@ -41,7 +42,7 @@ async def main() -> None:
     metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(insert(accounts).values(balance=100))
-    async with Cluster("shop") as first, Cluster("shop") as second:
+    async with first, second:
         lease = await first.locks.acquire("ann", ttl=0.3, renew=False)
         stopped = Holder(lease.key, lease.fence)  # and is stopped here, for longer than its ttl
         async with second.locks.hold("ann") as newer:

@@ -12,6 +12,7 @@ from sqlalchemy import MetaData, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from cluster_kit import Cluster
 from cluster_kit.errors import LockLost
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_sqlalchemy.fencing import Fences, StaleSnapshotError, fence_table
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio]
 
 METADATA = MetaData()
 TABLE = fence_table(METADATA)
-FENCES = Fences(TABLE)
+FENCES = Fences(Cluster("shop"), table=TABLE)
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 BEGIN_ANEW = (StaleSnapshotError, DBAPIError)
 

@@ -4,7 +4,7 @@ A lock cannot keep a holder from writing that was stopped between its last look 
 database can: it remembers the highest fence it has seen of each lock, in the transaction that
 writes what the lock protects::
 
-    fences = Fences(fence_table(Base.metadata))
+    fences = Fences(cluster, table=fence_table(Base.metadata))
 
     async with locks.hold("account:7") as lease, sessions.begin() as session:
         await fences.guard(session, lease)
@@ -22,15 +22,19 @@ from sqlalchemy import BigInteger, Column, CursorResult, MetaData, String, Table
 from sqlalchemy.exc import IntegrityError
 
 from cluster_kit.errors import LockError, LockLost
+from cluster_kit.names import MAX_APP_BYTES
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
+
+    from cluster_kit.ports import Extensible
 
 TABLE = "cluster_kit_fences"
 """Default name of the table."""
 
-_MOST_KEY = 200
+_MOST_KEY = 210  # of a permit: the key of its semaphore, and a number
 
 
 class StaleSnapshotError(LockError):
@@ -70,6 +74,7 @@ def fence_table(metadata: MetaData, *, name: str = TABLE, schema: str | None = N
     return Table(
         name,
         metadata,
+        Column("app", String(MAX_APP_BYTES), primary_key=True, comment="whose lock it is"),
         Column("key", String(_MOST_KEY), primary_key=True, comment="of the lock"),
         Column("fence", BigInteger, nullable=False, comment="highest that has written"),
         schema=schema,
@@ -80,11 +85,17 @@ class Fences:
     """Checks leases within transactions.
 
     Args:
-        table: made by `fence_table`; or one of yours whose columns ``key`` and ``fence`` are such.
+        cluster: whose locks these are. Other applications may share the table: a key of theirs is
+            another lock.
+        table: as `fence_table` makes it; by default under its default name.
+
+    Attributes:
+        table: where the fences are.
     """
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, cluster: Extensible, *, table: Table | None = None) -> None:
+        self.table: Table = fence_table(MetaData()) if table is None else table
+        self._app = cluster.outlets.app
 
     async def guard(self, session: AsyncSession, lease: Fenced) -> None:
         """Let this transaction go on only if no newer holder of the lock has written.
@@ -116,24 +127,26 @@ class Fences:
 
     def _raise(self, session: Session, key: str, fence: int) -> bool:
         """Raise the fence in the row of a lock; False when it is higher, or there is no row."""
-        columns = self._table.c
         raising = (
-            self._table.update()
-            .where(columns.key == key, columns.fence <= fence)
+            self.table.update()
+            .where(*self._row(key), self.table.c.fence <= fence)
             .values(fence=fence)
         )
         return cast("CursorResult[Any]", session.execute(raising)).rowcount > 0
 
     def _seen(self, session: Session, key: str) -> int | None:
-        columns = self._table.c
-        found = session.execute(self._table.select().where(columns.key == key)).one_or_none()
+        found = session.execute(self.table.select().where(*self._row(key))).one_or_none()
         return None if found is None else int(found.fence)
 
     def _add(self, session: Session, key: str, fence: int) -> bool:
         """Add the row of a lock; False when somebody else did meanwhile."""
+        row = {"app": self._app, "key": key, "fence": fence}
         try:
             with session.begin_nested():
-                session.execute(self._table.insert().values(key=key, fence=fence))
+                session.execute(self.table.insert().values(row))
         except IntegrityError:
             return False
         return True
+
+    def _row(self, key: str) -> list[ColumnElement[bool]]:
+        return [self.table.c.app == self._app, self.table.c.key == key]

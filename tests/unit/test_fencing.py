@@ -16,7 +16,8 @@ from cluster_kit.errors import LockLost
 from cluster_kit_sqlalchemy.fencing import Fences, StaleSnapshotError, fence_table
 
 METADATA = MetaData()
-FENCES = Fences(fence_table(METADATA))
+TABLE = fence_table(METADATA)
+FENCES = Fences(Cluster("shop"), table=TABLE)
 
 
 @dataclass
@@ -64,6 +65,28 @@ def test_locks_do_not_meet_and_fences_may_be_large(engine: Engine) -> None:
     assert seen(engine) == {"a": 2**62, "b": 1}
 
 
+def test_applications_that_share_a_table_do_not_meet(engine: Engine) -> None:
+    write(engine, Lease(7))
+    with Session(engine) as session, session.begin():
+        Fences(Cluster("billing"), table=TABLE).guard_now(session, Lease(1))
+        rows = session.execute(text("SELECT app, key, fence FROM cluster_kit_fences"))
+        assert set(rows) == {("shop", "account", 7), ("billing", "account", 1)}
+
+
+def test_without_a_table_of_yours_it_has_its_default_name(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        Fences(Cluster("shop")).guard_now(session, Lease(3))
+    assert seen(engine) == {"account": 3}
+
+
+@pytest.mark.asyncio
+async def test_the_longest_key_of_a_permit_has_room() -> None:
+    async with Cluster("shop") as cluster:
+        async with cluster.locks.semaphore("k" * 200, 100).hold() as lease:
+            assert len(lease.key) > 200
+    assert TABLE.c.key.type.length >= len("k" * 200 + "#99")
+
+
 def test_what_is_rolled_back_was_not_seen(engine: Engine) -> None:
     with Session(engine) as session:
         FENCES.guard_now(session, Lease(9))
@@ -94,7 +117,7 @@ def test_somebody_who_adds_the_row_at_the_same_time_is_seen(engine: Engine, othe
     def before(connection: Connection, _: str) -> None:
         if meanwhile:
             fence = meanwhile.pop()
-            statement = f"INSERT INTO cluster_kit_fences VALUES ('account', {fence})"
+            statement = f"INSERT INTO cluster_kit_fences VALUES ('shop', 'account', {fence})"
             connection.exec_driver_sql(statement)
 
     with engine.connect() as inserting:
