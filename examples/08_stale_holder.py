@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster
 from cluster_kit.errors import LockLost
-from cluster_kit_sqlalchemy.fencing import Fences, fence_table
+from cluster_kit_sqlalchemy import Fences, fence_table
 
 first, second = Cluster("shop"), Cluster("shop")
 metadata = MetaData()
@@ -32,7 +32,7 @@ class Holder:
 
 def pay(holder: Holder, amount: int) -> None:
     with Session(engine) as session, session.begin():
-        fences.guard_now(session, holder)
+        fences.guard_blocking(session, holder)
         balance = session.execute(select(accounts.c.balance)).scalar_one() - amount
         session.execute(update(accounts).values(balance=balance))
         print("paid", amount, "left", balance)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from cluster_kit import Cluster
 from cluster_kit.errors import LockLost
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_sqlalchemy.fencing import Fences, StaleSnapshotError, fence_table
+from cluster_kit_sqlalchemy import Fences, StaleSnapshotError, fence_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio]
 
@@ -63,7 +63,7 @@ async def insist(engine: AsyncEngine, fence: int) -> None:
 
 async def highest(engine: AsyncEngine) -> int:
     async with AsyncSession(engine) as session:
-        return (await session.execute(select(TABLE.c.fence))).scalar_one()
+        return int((await session.execute(select(TABLE.c.fence))).scalar_one())
 
 
 async def test_a_row_added_behind_a_snapshot_ends_the_transaction(engine: AsyncEngine) -> None:
@@ -127,3 +127,15 @@ async def test_many_at_once_leave_the_highest(engine: AsyncEngine) -> None:
     written = await asyncio.gather(*(try_it(fence) for fence in (3, 1, 5, 2, 4)))
     assert written[2]
     assert await highest(engine) == 5
+
+
+async def test_the_longest_key_of_a_permit_has_room(engine: AsyncEngine) -> None:
+    async with Cluster("shop") as cluster, AsyncSession(engine) as session, session.begin():
+        semaphore = cluster.locks.semaphore("k" * 200, 100)
+        permits = [await semaphore.acquire() for _ in range(100)]
+        longest = max(permits, key=lambda permit: len(permit.key))
+        await FENCES.guard(session, longest)
+        for permit in permits:
+            await permit.release()
+    assert len(longest.key) > 202
+    assert await highest(engine) > 0
