@@ -125,13 +125,17 @@ def test_somebody_who_adds_the_row_at_the_same_time_is_seen(engine: Engine, othe
                 assert seen(engine) == {"account": 5}
 
 
+def hidden(*_: object) -> None:
+    """Find no row."""
+
+
 def test_a_row_that_a_snapshot_hides_ends_the_transaction_and_may_be_tried_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(engine, Lease(1))
     # SQLite has no snapshot that hides a row from reading and not from adding.
-    monkeypatch.setattr(FENCES, "_raise", lambda *_: False)
-    monkeypatch.setattr(FENCES, "_seen", lambda *_: None)
+    for look in ("_raise", "_seen"):
+        monkeypatch.setattr(FENCES, look, hidden)
 
     with pytest.raises(StaleSnapshotError, match="begin it anew") as told:
         write(engine, Lease(2))
