@@ -74,7 +74,7 @@ async def test_a_row_added_behind_a_snapshot_ends_the_transaction(engine: AsyncE
             await FENCES.guard(session, Lease(2))
             await session.commit()
         else:
-            with pytest.raises(BEGIN_ANEW):
+            with pytest.raises(BEGIN_ANEW, match=r"begin it anew|could not serialize"):
                 await FENCES.guard(session, Lease(2))
 
     await insist(engine, 2)
