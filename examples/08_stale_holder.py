@@ -16,10 +16,9 @@ from cluster_kit.errors import LockLost
 from cluster_kit_sqlalchemy import Fences, fence_table
 
 first, second = Cluster("shop"), Cluster("shop")
-metadata = MetaData()
+metadata, engine = MetaData(), create_engine("sqlite://")
 accounts = Table("accounts", metadata, Column("balance", Integer))
 fences = Fences(first, table=fence_table(metadata))
-engine = create_engine("sqlite://")
 
 
 @dataclass(frozen=True)
