@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster
 from cluster_kit.errors import LockLost
-from cluster_kit_sqlalchemy.fencing import Fences, fence_table
+from cluster_kit_sqlalchemy import Fences, fence_table
 
-metadata = MetaData()
+first, second = Cluster("shop"), Cluster("shop")
+metadata, engine = MetaData(), create_engine("sqlite://")
 accounts = Table("accounts", metadata, Column("balance", Integer))
-fences = Fences(fence_table(metadata))
-engine = create_engine("sqlite://")
+fences = Fences(first, table=fence_table(metadata))
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Holder:
 
 def pay(holder: Holder, amount: int) -> None:
     with Session(engine) as session, session.begin():
-        fences.guard_now(session, holder)
+        fences.guard_blocking(session, holder)
         balance = session.execute(select(accounts.c.balance)).scalar_one() - amount
         session.execute(update(accounts).values(balance=balance))
         print("paid", amount, "left", balance)
@@ -41,7 +41,7 @@ async def main() -> None:
     metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(insert(accounts).values(balance=100))
-    async with Cluster("shop") as first, Cluster("shop") as second:
+    async with first, second:
         lease = await first.locks.acquire("ann", ttl=0.3, renew=False)
         stopped = Holder(lease.key, lease.fence)  # and is stopped here, for longer than its ttl
         async with second.locks.hold("ann") as newer:

@@ -1,4 +1,4 @@
-"""Databases through SQLAlchemy: publishing after a commit, an outbox, an inbox.
+"""Databases through SQLAlchemy: publishing after a commit, an outbox, an inbox, fences.
 
 ``from cluster_kit_sqlalchemy import Outbox``. SQLAlchemy is imported when a name is first used,
 so that listing adapters is cheap.
@@ -14,6 +14,7 @@ from cluster_kit.ports import AdapterSpec, TransactionSupport
 
 if TYPE_CHECKING:
     from cluster_kit.ports import TransactionAdapter
+    from cluster_kit_sqlalchemy.fencing import Fences, StaleSnapshotError, fence_table
     from cluster_kit_sqlalchemy.inbox import Inbox, InboxStats
     from cluster_kit_sqlalchemy.outbox import FailedMessage, Outbox, OutboxStats
     from cluster_kit_sqlalchemy.tables import create_tables, inbox_table, outbox_table
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTER",
     "FailedMessage",
+    "Fences",
     "Inbox",
     "InboxStats",
     "Outbox",
     "OutboxStats",
+    "StaleSnapshotError",
     "create_tables",
+    "fence_table",
     "inbox_table",
     "outbox_table",
 ]
@@ -53,11 +57,14 @@ ADAPTER = AdapterSpec(
 
 _HOME = {
     "FailedMessage": "outbox",
+    "Fences": "fencing",
     "Inbox": "inbox",
     "InboxStats": "inbox",
     "Outbox": "outbox",
     "OutboxStats": "outbox",
+    "StaleSnapshotError": "fencing",
     "create_tables": "tables",
+    "fence_table": "fencing",
     "inbox_table": "tables",
     "outbox_table": "tables",
 }

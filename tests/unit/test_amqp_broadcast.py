@@ -209,8 +209,15 @@ class FakeMeans:
     def forget(self, name: str) -> None:
         self.settled = False
 
-    def put(self, body: str, size: int = 1) -> Parcel:
-        return self.line.put("key", Message(body=body.encode()), Progress(body, "x", size, 0.0))
+    def put(self, body: str, size: int = 1, *, key: str = "key") -> Parcel:
+        return self.line.put(key, Message(body=body.encode()), Progress(body, "x", size, 0.0))
+
+    async def nack(self, *bodies: str) -> None:
+        """Answer what was sent last that a queue did not take it, and let that be heard."""
+        last = dict(self.current.sent)
+        for body in bodies:
+            last[body].set_exception(Nacked("a queue went away"))
+        await asyncio.sleep(0)
 
     @property
     def current(self) -> FakeLink:
@@ -264,6 +271,54 @@ async def test_what_one_queue_did_not_take_is_sent_again_and_its_outcome_is_unkn
     means.current.confirm("a")
     await parcel.done
     assert parcel.progress.unknown
+
+
+@pytest.mark.asyncio
+async def test_what_one_queue_did_not_take_holds_back_its_own_channel_alone() -> None:
+    means = FakeMeans()
+    parcels = [means.put("a1", key="a"), means.put("a2", key="a")]
+    await eventually(lambda: means.current.bodies, ["a1", "a2"].__eq__)
+    await means.nack("a2", "a1")
+    parcels += [means.put("a3", key="a"), means.put("b", key="b"), means.put("c", key="c")]
+
+    assert means.current.bodies == ["a1", "a2", "b", "c"]
+    means.current.confirm("b", "c")
+    await asyncio.gather(*(parcel.done for parcel in parcels[3:]))
+    await eventually(lambda: means.current.bodies[4:], ["a1", "a2", "a3"].__eq__)
+    means.current.confirm("a1", "a2", "a3")
+    await asyncio.gather(*(parcel.done for parcel in parcels))
+
+
+@pytest.mark.asyncio
+async def test_what_is_held_back_goes_on_over_the_next_link_in_its_order() -> None:
+    means = FakeMeans()
+    old = means.current
+    parcels = [means.put(body) for body in ("a1", "a2")]
+    await eventually(lambda: old.bodies, ["a1", "a2"].__eq__)
+    await means.nack("a1")
+    parcels.append(means.put("a3"))
+    means.link = FakeLink()
+    old.fail(LinkDown("cut"))
+    parcels.append(means.put("b", key="b"))
+
+    await eventually(lambda: means.current.bodies, ["b", "a1", "a2", "a3"].__eq__)
+    means.current.confirm("a1", "a2", "a3", "b")
+    await asyncio.gather(*(parcel.done for parcel in parcels))
+
+
+@pytest.mark.asyncio
+async def test_closing_ends_what_is_held_back() -> None:
+    means = FakeMeans()
+    nacked = means.put("a1")
+    await eventually(lambda: means.current.sent)
+    await means.nack("a1")
+    behind = means.put("a2")
+
+    means.line.close()
+    with pytest.raises(PublishUnconfirmed):
+        await nacked.done
+    with pytest.raises(ConnectionLost):
+        await behind.done
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -12,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster
-from cluster_kit.errors import LockLost
-from cluster_kit_sqlalchemy.fencing import Fences, fence_table
+from cluster_kit.errors import ConfigurationError, LockLost
+from cluster_kit_sqlalchemy import Fences, StaleSnapshotError, fence_table
 
 METADATA = MetaData()
-FENCES = Fences(fence_table(METADATA))
+TABLE = fence_table(METADATA)
+FENCES = Fences(Cluster("shop"), table=TABLE)
 
 
 @dataclass
@@ -37,7 +39,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 def write(engine: Engine, lease: Lease) -> None:
     with Session(engine) as session, session.begin():
-        FENCES.guard_now(session, lease)
+        FENCES.guard_blocking(session, lease)
 
 
 def seen(engine: Engine) -> dict[str, int]:
@@ -64,9 +66,23 @@ def test_locks_do_not_meet_and_fences_may_be_large(engine: Engine) -> None:
     assert seen(engine) == {"a": 2**62, "b": 1}
 
 
+def test_applications_that_share_a_table_do_not_meet(engine: Engine) -> None:
+    write(engine, Lease(7))
+    with Session(engine) as session, session.begin():
+        Fences(Cluster("billing"), table=TABLE).guard_blocking(session, Lease(1))
+        rows = session.execute(text("SELECT app, key, fence FROM cluster_kit_fences"))
+        assert set(rows) == {("shop", "account", 7), ("billing", "account", 1)}
+
+
+def test_without_a_table_of_yours_it_has_its_default_name(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        Fences(Cluster("shop")).guard_blocking(session, Lease(3))
+    assert seen(engine) == {"account": 3}
+
+
 def test_what_is_rolled_back_was_not_seen(engine: Engine) -> None:
     with Session(engine) as session:
-        FENCES.guard_now(session, Lease(9))
+        FENCES.guard_blocking(session, Lease(9))
         session.rollback()
 
     write(engine, Lease(3))
@@ -78,8 +94,8 @@ def test_a_refusal_ends_the_transaction_it_was_in(engine: Engine) -> None:
 
     def both() -> None:
         with Session(engine) as session, session.begin():
-            FENCES.guard_now(session, Lease(10, "other"))
-            FENCES.guard_now(session, Lease(8))
+            FENCES.guard_blocking(session, Lease(10, "other"))
+            FENCES.guard_blocking(session, Lease(8))
 
     with pytest.raises(LockLost):
         both()
@@ -94,7 +110,7 @@ def test_somebody_who_adds_the_row_at_the_same_time_is_seen(engine: Engine, othe
     def before(connection: Connection, _: str) -> None:
         if meanwhile:
             fence = meanwhile.pop()
-            statement = f"INSERT INTO cluster_kit_fences VALUES ('account', {fence})"
+            statement = f"INSERT INTO cluster_kit_fences VALUES ('shop', 'account', {fence})"
             connection.exec_driver_sql(statement)
 
     with engine.connect() as inserting:
@@ -102,11 +118,45 @@ def test_somebody_who_adds_the_row_at_the_same_time_is_seen(engine: Engine, othe
         with Session(inserting) as session:
             if other > 5:
                 with pytest.raises(LockLost):
-                    FENCES.guard_now(session, Lease(5))
+                    FENCES.guard_blocking(session, Lease(5))
             else:
-                FENCES.guard_now(session, Lease(5))
+                FENCES.guard_blocking(session, Lease(5))
                 session.commit()
                 assert seen(engine) == {"account": 5}
+
+
+def hidden(*_: object) -> None:
+    """Find no row."""
+
+
+def test_a_row_that_a_snapshot_hides_ends_the_transaction_and_may_be_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(engine, Lease(1))
+    # SQLite has no snapshot that hides a row from reading and not from adding.
+    for look in ("_raise", "_seen"):
+        monkeypatch.setattr(FENCES, look, hidden)
+
+    with pytest.raises(StaleSnapshotError, match="begin it anew") as told:
+        write(engine, Lease(2))
+
+    assert (told.value.key, told.value.retryable) == ("account", True)
+    assert seen(engine) == {"account": 1}
+
+
+def test_a_connection_does_as_well_as_a_session(engine: Engine) -> None:
+    with engine.begin() as connection:
+        FENCES.guard_blocking(connection, Lease(4))
+    with engine.begin() as connection, pytest.raises(LockLost, match="older than 4"):
+        FENCES.guard_blocking(connection, Lease(3))
+
+
+def test_a_transaction_that_is_none_is_refused(engine: Engine) -> None:
+    with pytest.raises(TypeError, match="a Session or Connection, not Engine"):
+        FENCES.guard_blocking(cast("Any", engine), Lease(1))
+    alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with alone.connect() as connection, pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+        FENCES.guard_blocking(connection, Lease(1))
 
 
 @pytest_asyncio.fixture
@@ -132,3 +182,16 @@ async def test_a_lease_guards_a_transaction(sessions: async_sessionmaker[AsyncSe
         with pytest.raises(LockLost, match="older"):
             async with sessions.begin() as session:
                 await FENCES.guard(session, old)
+
+
+@pytest.mark.asyncio
+async def test_an_async_connection_does_as_well(
+    sessions: async_sessionmaker[AsyncSession],
+) -> None:
+    async with sessions.begin() as session:
+        connection = await session.connection()
+        await FENCES.guard(connection, Lease(4))
+        with pytest.raises(LockLost, match="older than 4"):
+            await FENCES.guard(connection, Lease(3))
+        with pytest.raises(TypeError, match="an AsyncSession or AsyncConnection"):
+            await FENCES.guard(cast("Any", session.sync_session), Lease(5))

@@ -2,7 +2,8 @@
 
 Messages are written one behind the other and their confirms overlap. When the link or the channel
 goes, what is not confirmed goes first on the next, in its old order; whoever comes meanwhile
-stands behind.
+stands behind. What a queue did not take is repeated after a pause: it and those behind it on its
+channel wait, the others pass.
 """
 
 from __future__ import annotations
@@ -76,6 +77,14 @@ class Parcel:
             self.done.set_exception(error)
 
 
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What of one key waits, in any order, until it may be sent. `end` is that."""
+
+    end: asyncio.Task[None]
+    parcels: list[Parcel]
+
+
 class Line:
     """The publishes to one exchange.
 
@@ -90,9 +99,9 @@ class Line:
         self._connection, self._declarer = means.connection, means.declarer
         self._outlet, self._context = means.outlet, means.context
         self._waiting: list[Parcel] = []
+        self._holds: dict[str, Hold] = {}
         self._last = 0
         self._messages = self._bytes = 0
-        self._pause = 0.0  # seconds to wait before anything is sent
         self._preparing: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -118,10 +127,16 @@ class Line:
     # --- sending -----------------------------------------------------------------------------
 
     def _first(self) -> Parcel | None:
-        """Return the first that waits, without those whose callers have given up."""
-        while self._waiting and self._waiting[0].done.done():
+        """Return the first that may be sent, without those whose callers have given up."""
+        while self._waiting:
+            first = self._waiting[0]
+            hold = self._holds.get(first.key)
+            if hold is None and not first.done.done():
+                return first
             heapq.heappop(self._waiting)
-        return self._waiting[0] if self._waiting else None
+            if hold is not None:
+                hold.parcels.append(first)
+        return None
 
     def _pump(self) -> None:
         """Send what can be sent; see to it that the rest can be."""
@@ -142,7 +157,7 @@ class Line:
     def _channel(self, parcel: Parcel) -> Channel | None:
         """Return the channel, when nothing is left to be done before it is used."""
         link = self._connection.link
-        if self._pause or link is None or link.blocked is not None:
+        if link is None or link.blocked is not None:
             return None
         if not self._declarer.is_settled(link, self._exchange):
             return None
@@ -183,7 +198,7 @@ class Line:
             if refusal is not None:
                 parcel.fail(refusal)
         elif isinstance(error, Nacked):
-            self._nacked(progress, error)
+            self._nacked(parcel, error)
         if parcel.done.done():
             return
         if self._closed:
@@ -191,15 +206,26 @@ class Line:
         else:
             heapq.heappush(self._waiting, parcel)
 
-    def _nacked(self, progress: Progress, error: Nacked) -> None:
+    def _nacked(self, parcel: Parcel, error: Nacked) -> None:
         """One of the queues did not take it; others may have it.
 
         Most often a subscriber went away with its queue. That is no fault of the publisher's, so
         it goes on until its deadline.
         """
+        progress, key = parcel.progress, parcel.key
         progress.unknown, progress.trouble = True, error.reason
-        self._pause = min(PAUSE_AFTER_CHANNEL * 2.0**progress.nacks, _LONGEST_PAUSE)
+        if not (self._closed or parcel.done.done() or key in self._holds):
+            pause = min(PAUSE_AFTER_CHANNEL * 2.0**progress.nacks, _LONGEST_PAUSE)
+            name = f"amqp broadcasts {self._exchange} {key}"
+            end = self._context.tasks.spawn(self._let_go(key, pause), name=name)
+            self._holds[key] = Hold(end, [])
         progress.nacks += 1
+
+    async def _let_go(self, key: str, pause: float) -> None:
+        await self._context.clock.sleep(pause)
+        for parcel in self._holds.pop(key).parcels:
+            heapq.heappush(self._waiting, parcel)
+        self._pump()
 
     # --- preparing ---------------------------------------------------------------------------
 
@@ -227,27 +253,31 @@ class Line:
         self._pump()
 
     async def _make_ready(self, parcel: Parcel) -> None:
-        pause = self._pause + PAUSE_AFTER_CHANNEL * parcel.progress.lost_channels
-        await self._context.clock.sleep(pause)
-        self._pause = 0.0
+        await self._context.clock.sleep(PAUSE_AFTER_CHANNEL * parcel.progress.lost_channels)
         link = await self._connection.writable()
         await self._outlet.admit(self._exchange, parcel.progress)
         await self._declarer.ensure(link, self._exchange, self._steps)
         await self._outlet.open(link)
 
+    def _unsent(self) -> list[Parcel]:
+        return [*self._waiting, *(p for hold in self._holds.values() for p in hold.parcels)]
+
     def _refuse_all(self, error: TopologyError | Refused) -> None:
         """It concerns the exchange, and so everybody."""
-        for waiting in self._waiting:
+        for unsent in self._unsent():
             if isinstance(error, TopologyError):
-                waiting.fail(error)
+                unsent.fail(error)
             else:
-                waiting.fail(waiting.progress.refused(error))
+                unsent.fail(unsent.progress.refused(error))
 
     def _note(self, trouble: str) -> None:
-        for waiting in self._waiting:
-            waiting.progress.trouble = trouble
+        for unsent in self._unsent():
+            unsent.progress.trouble = trouble
 
     def _end_all(self, reason: str) -> None:
-        waiting, self._waiting = self._waiting, []
-        for parcel in waiting:
+        unsent = self._unsent()
+        for hold in self._holds.values():
+            hold.end.cancel()
+        self._waiting, self._holds = [], {}
+        for parcel in unsent:
             parcel.fail(ConnectionLost(reason))
