@@ -81,7 +81,7 @@ async def redis(url: str, *words: str) -> bytes:
 @asynccontextmanager
 async def on(url: str, **options: object) -> AsyncIterator[tuple[Cluster, Cache]]:
     factory = ClusterFactory()
-    [cluster] = await factory(cache={"url": url})
+    [cluster] = await factory(cache={"url": url, "timeout": 10})  # the machine may be busy
     yield cluster, await cluster.caches.create_cache("rows", **options)  # type: ignore[arg-type]
     await factory.close()
 

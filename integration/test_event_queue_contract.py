@@ -57,7 +57,7 @@ async def test_a_killed_broker_keeps_every_task_and_everything_goes_on(
     await eventually(second.event_queue.dead_letters("doomed").count)
     running = Recorder(until(gate))
     first.event_queue.subscribe("running", running.handle)
-    await first.event_queue.publish("running", 1)
+    await first.event_queue.publish("running", 1, timeout=300)
     await running.started()
     waiting = await first.event_queue.publish_many("waiting", range(50))
 

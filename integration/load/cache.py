@@ -127,7 +127,7 @@ class Outcome:
     def good(self) -> bool:
         """Whether every bound was kept, and there was something to see."""
         within = all(self.worst[name] <= bound for name, bound in BOUNDS.items())
-        return within and not self.failures and self.counts["reads"] > 100 * self.seconds
+        return within and not self.failures and self.counts["reads"] > 10 * self.seconds
 
     def __str__(self) -> str:
         rows = [f"{'situation':<28}{'stale reads':>12}{'worst':>10}{'bound':>10}"]
