@@ -9,6 +9,7 @@ from sqlalchemy import MetaData
 
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, SystemClock, seconds
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.ports import Health
 from cluster_kit.retry import RetryPolicy
 from cluster_kit_sqlalchemy.outbox.blocking import BlockingOutbox
@@ -79,6 +80,7 @@ class Outbox:
         stop_grace: Duration = 10.0,
     ) -> None:
         check_engine(engine)
+        _check_retry(retry)
         self.table: Table = outbox_table(MetaData()) if table is None else table
         self._terms = Terms(
             batch_size=whole_number("batch_size", batch_size, least=1, most=_MAX_BATCH),
@@ -268,3 +270,8 @@ class Outbox:
     def _tells(self) -> bool:
         """Whether nobody here hears of a commit: a notification makes commits wait in line."""
         return self._terms.listen and (self._relay is None or not self._relay.running)
+
+
+def _check_retry(retry: object) -> None:
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(f"retry is a RetryPolicy, not {type(retry).__name__}")

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectError, ConnectionLost, NotStartedError
+from cluster_kit.errors import ConnectError, ConnectionLost, DecodeError, NotStartedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -101,5 +101,7 @@ class Delivery:
             envelope, delay = entry.task(outlets.app, self._context.clock.wall())
             await outlets.tasks.send(envelope, delay)
             return
-        realm = outlets.sync_messages if entry.kind == "sync" else outlets.pubsub
+        realms = {"sync": outlets.sync_messages, "pubsub": outlets.pubsub}
+        if (realm := realms.get(entry.kind)) is None:  # of a newer version, or of somebody else
+            raise DecodeError(f"outbox row {entry.position}: of unknown kind {entry.kind!r}")
         await realm.send(entry.broadcast())

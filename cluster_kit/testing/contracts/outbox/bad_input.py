@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from sqlalchemy import create_engine
@@ -125,6 +125,8 @@ class BadInputScenarios(Scenarios):
             Outbox(cluster, bench.engine, batch_size=0)
         with pytest.raises(ConfigurationError, match="poll_interval"):
             Outbox(cluster, bench.engine, poll_interval=0)
+        with pytest.raises(ConfigurationError, match="retry is a RetryPolicy, not int"):
+            Outbox(cluster, bench.engine, retry=cast("Any", 3))
         with pytest.raises(ConfigurationError, match="retention"):
             Inbox(cluster, bench.engine, retention=-1)
         memory = create_async_engine("sqlite+aiosqlite://")

@@ -148,12 +148,15 @@ class RefusalScenarios(Scenarios):
         assert bench.reports("outbox.retried") == []
         await eventually(lambda: status(instance) == ("ok", "relaying"))
 
-    async def test_a_row_that_makes_no_sense_is_given_up(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("wrong", [{"options": []}, {"kind": "letter"}], ids=str)
+    async def test_a_row_that_makes_no_sense_is_given_up(
+        self, bench: Bench, wrong: dict[str, object]
+    ) -> None:
         recorder = Recorder()
         instance = await _subscribed(bench, recorder, start=False)
         table = instance.outbox.table
         await _publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
-        spoil = update(table).where(table.c.position == 1).values(options=[])
+        spoil = update(table).where(table.c.position == 1).values(**wrong)
         await bench.run(lambda connection: connection.execute(spoil))
 
         await instance.cluster.start()
