@@ -11,7 +11,7 @@ from cluster_kit.errors import (
     NotStartedError,
 )
 from cluster_kit.ports import AdapterContext, Health
-from cluster_kit.pubsub.numbering import REPEATED, Follower
+from cluster_kit.pubsub.following import REPEATED, Follower
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.recorder import Recorder
