@@ -59,6 +59,9 @@ def _no_steps() -> None:
     STEPS.clear()
 
 
+class Other(Noting): ...
+
+
 @pytest.mark.asyncio
 async def test_extensions_start_before_plugins_and_stop_after_them() -> None:
     cluster = Cluster("shop", plugins=[Loading])
@@ -116,8 +119,10 @@ async def test_health_has_extensions_while_they_run() -> None:
 async def test_an_extension_is_added_once_and_before_start() -> None:
     cluster = Cluster("shop")
     cluster.extend(Noting("mine"))
-    with pytest.raises(ConfigurationError, match="two extensions named 'mine'"):
+    with pytest.raises(ConfigurationError, match="given a second Noting named 'mine'; make one"):
         cluster.extend(Noting("mine"))
+    with pytest.raises(ConfigurationError, match="given Noting and Other, both named 'mine'"):
+        cluster.extend(Other("mine"))
     async with cluster:
         with pytest.raises(AlreadyStartedError):
             cluster.extend(Noting("late"))

@@ -248,7 +248,7 @@ async def test_an_island_is_warned_about_where_it_matters(
     async with Cluster("shop", settings=settings):
         assert "pubsub is on memory://" not in caplog.text
     async with Cluster("shop", settings=settings, plugins=[Hearing]):
-        assert "pubsub is on memory:// although CLUSTER_KIT_REDIS_URL is set" in caplog.text
+        assert "pubsub is on memory:// although the argument redis_url is set" in caplog.text
 
 
 @pytest.mark.asyncio
