@@ -210,9 +210,9 @@ def modules(folder: Path) -> set[str]:
 
 DEGRADED = {
     "adapters/cluster_kit_aiocache/state.py": set[str](),  # what is down there degrades a cache
-    "adapters/cluster_kit_amqp/connection.py": {"the broker blocks publishers"},
-    "adapters/cluster_kit_amqp/consumer.py": {"is not taking"},
-    "adapters/cluster_kit_amqp/publisher.py": {"fails"},
+    "adapters/cluster_kit_amqp/connection/supervised.py": {"the broker blocks publishers"},
+    "adapters/cluster_kit_amqp/tasks/consumer.py": {"is not taking"},
+    "adapters/cluster_kit_amqp/tasks/publisher.py": {"fails"},
     "adapters/cluster_kit_amqp/broadcast/adapter.py": {"fails"},
     "adapters/cluster_kit_amqp/broadcast/attachment.py": {"do not arrive"},
     "adapters/cluster_kit_memory/store.py": {"cannot write"},
