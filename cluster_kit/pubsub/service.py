@@ -254,24 +254,26 @@ class PubSubManager:
             self._session.enter(registration)
         try:
             await self._adjust()
-        except BaseException:
+        except BaseException as exc:
             self._drop(registration)
+            if isinstance(exc, Exception) and self._session is not None:
+                await self._session.retract()
             raise
         return subscription
 
     async def _remove(self, registration: Registration) -> None:
-        lane = self._drop(registration)
+        self._drop(registration)
         try:
             await self._adjust()
         finally:
-            if lane is not None:
-                await lane.close(self._settings.close_grace)
+            if registration.left is not None:  # whoever closes it, too, waits for its last call
+                await registration.left.close(self._settings.close_grace)
 
-    def _drop(self, registration: Registration) -> Lane | None:
-        """Forget it; return its lane, unless it was forgotten meanwhile or there is none."""
+    def _drop(self, registration: Registration) -> None:
         if registration in self._registrations:
             self._registrations.remove(registration)
-        return None if self._session is None else self._session.leave(registration)
+        if self._session is not None:
+            self._session.leave(registration)
 
     async def _adjust(self) -> None:
         if self._session is not None:

@@ -63,6 +63,7 @@ class Session:
         """Take its lane away, and return it: shut, yet to be closed."""
         lane, registration.lane = registration.lane, None
         if lane is not None:
+            registration.left = lane
             lane.shut()
             self._reception.remove(lane)
         return lane
@@ -76,6 +77,10 @@ class Session:
     async def adjust(self) -> None:
         """Receive what is wanted, and nothing else. Raises as `PubSubAdapter.bind`."""
         await self._bindings.adjust()
+
+    async def retract(self) -> None:
+        """Receive no longer what is not wanted any more."""
+        await self._bindings.retract()
 
     async def close(self, registrations: Iterable[Registration], grace: float) -> None:
         """Close all lanes: calls under way have `grace` seconds."""

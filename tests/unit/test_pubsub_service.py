@@ -512,6 +512,62 @@ async def test_an_unsubscribe_during_a_subscribe_that_fails_hides_no_error(
 
 
 @pytest.mark.asyncio
+async def test_whoever_closes_a_subscription_finds_its_last_call_ended() -> None:
+    async with Stage(1) as [instance]:
+        gate = asyncio.Event()
+        hearer = Hearer(holds(gate))
+        subscription = await instance.manager.subscribe("a", hearer.handle)
+        await instance.manager.publish("a", 1, skip_self=False)
+        await hearer.begins()
+        closers = [asyncio.ensure_future(subscription.close()) for _ in range(2)]
+        closers.append(asyncio.ensure_future(instance.manager.unsubscribe("a", hearer.handle)))
+        await asyncio.wait(closers, timeout=0.05)
+        assert [closer.done() for closer in closers[:2]] == [False, False]
+        gate.set()
+
+        await asyncio.gather(*closers)
+        assert hearer.ended == 1
+
+
+@pytest.mark.asyncio
+async def test_a_subscribe_that_fails_in_part_leaves_nothing_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1, transports={"kept": "sticky"}) as [instance]:
+        bound: list[str] = []
+
+        async def bind(binding: Binding) -> None:
+            if binding.transport == "sticky":
+                raise TopologyError("shop.pubsub", "it is a queue")
+            bound.append(binding.transport)
+
+        async def unbind(binding: Binding) -> None:
+            bound.remove(binding.transport)
+
+        monkeypatch.setattr(instance.adapter, "bind", bind)
+        monkeypatch.setattr(instance.adapter, "unbind", unbind)
+        with pytest.raises(TopologyError):
+            await instance.manager.subscribe("#", handle)
+
+        assert bound == []
+
+
+@pytest.mark.asyncio
+async def test_a_gap_whose_on_gap_was_taken_back_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+        await instance.manager.subscribe("a", hearer.handle)
+
+        await eventually(lambda: "messages on a may be missing: the link" in caplog.text)
+        assert hearer.gaps == []
+
+
+@pytest.mark.asyncio
 async def test_an_on_gap_that_ends_its_own_task_takes_no_later_gap_with_it() -> None:
     async with Stage(1) as [instance]:
         hearer = Hearer()
