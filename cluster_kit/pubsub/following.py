@@ -36,10 +36,12 @@ class _Epoch:
 
     def missing(self, seq: int) -> int:
         """Note a number; return how many right before it are missing, or `REPEATED`."""
+        if seq == self._last + 1:
+            self._last = seq
+            return 0
         if seq > self._last:
             hole, self._last = range(self._last + 1, seq), seq
-            if hole:
-                self._keep([*self._holes, hole])
+            self._keep([*self._holes, hole])
             return seq - hole.start
         for place, hole in enumerate(self._holes):
             if seq in hole:
@@ -87,18 +89,14 @@ class Follower:
                 self._lines.popitem(last=False)
             return 0
         self._lines.move_to_end(key)
-        return self._epoch(epochs, message.epoch).missing(message.seq)
-
-    @staticmethod
-    def _epoch(epochs: OrderedDict[str, _Epoch], name: str) -> _Epoch:
-        found = epochs.get(name)
-        if found is None:
-            found = epochs[name] = _Epoch()
+        epoch = epochs.get(message.epoch)
+        if epoch is None:
+            epoch = epochs[message.epoch] = _Epoch()
             if len(epochs) > MAX_EPOCHS:
                 epochs.popitem(last=False)
-        else:
-            epochs.move_to_end(name)
-        return found
+        elif len(epochs) > 1:
+            epochs.move_to_end(message.epoch)
+        return epoch.missing(message.seq)
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
         """Forget the channels that are not received any more."""

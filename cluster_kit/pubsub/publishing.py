@@ -81,7 +81,8 @@ class Publisher:
         sender = (
             "" if message.origin == self._numbering.instance_id else self._numbering.instance_id
         )
-        numbered = replace(message, sender=sender, **number._asdict())
+        epoch, seq, after = number
+        numbered = replace(message, sender=sender, epoch=epoch, seq=seq, after=after)
         timeout = self._settings.publish_timeout
         try:
             await adapter.publish(numbered, transport=transport, timeout=timeout)

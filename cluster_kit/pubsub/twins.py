@@ -48,7 +48,11 @@ class Twins:
 
         What was published before this process began may be of a former one.
         """
-        if not self._is_of_a_twin(message):
+        if (message.sender or message.origin) != self._instance_id:
+            return False
+        if incarnation_of(message.epoch) in {"", self._incarnation}:
+            return False
+        if message.published_at is None or message.published_at <= self._began:
             return False
         known = self.trouble is not None
         self._seen_at = self._clock.monotonic()
@@ -65,10 +69,3 @@ class Twins:
             f"another living process has instance id {self._instance_id!r} too; give each its "
             "own, or leave it out"
         )
-
-    def _is_of_a_twin(self, message: Broadcast) -> bool:
-        if (message.sender or message.origin) != self._instance_id:
-            return False
-        if incarnation_of(message.epoch) in {"", self._incarnation}:
-            return False
-        return message.published_at is not None and message.published_at > self._began
