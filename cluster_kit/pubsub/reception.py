@@ -66,12 +66,12 @@ class Reception:
         if not lanes:
             return
         if message.malformed:
-            self._report("broadcast.malformed", message, lanes)
+            self._report_each("broadcast.malformed", message, lanes)
         if self._twins.notice(message):
-            self._report("broadcast.twin", message, lanes[:1])
+            self._report_each("broadcast.twin", message, lanes[:1])
         missing = self._follower.missing(message)
         if missing == REPEATED:
-            self._report("broadcast.repeated", message, lanes)
+            self._report_each("broadcast.repeated", message, lanes)
             return
         if missing:
             self._tell_of(missing, message, lanes)
@@ -121,7 +121,7 @@ class Reception:
             return True
         return self._twins.is_own(message) is (message.audience is Audience.SELF)
 
-    def _report(self, event: str, message: Broadcast, lanes: tuple[Lane, ...]) -> None:
+    def _report_each(self, event: str, message: Broadcast, lanes: tuple[Lane, ...]) -> None:
         for lane in lanes:
             self._around.report(
                 event,
