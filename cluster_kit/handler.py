@@ -83,14 +83,23 @@ class Handler:
             payload = self._codec.decode(body)  # stricter than pydantic, which takes NaN for JSON
             if self._validator is None:
                 return payload
-        from pydantic import ValidationError  # noqa: PLC0415 - only for annotated payloads
-
         try:
             return self._validator.validate_json(body)
-        except ValidationError as exc:
-            self._codec.decode(body)  # says so when it is not JSON at all
-            text = f"the payload is not what {self.name} takes: {_summary(exc)}"
-            raise DecodeError(text) from exc
+        except ValueError as exc:
+            raise self._refused(body, exc) from exc
+
+    def _refused(self, body: bytes, error: ValueError) -> Exception:
+        """Return the error for what the validator did not take.
+
+        Raises:
+            DecodeError: it is not JSON at all.
+        """
+        from pydantic import ValidationError  # noqa: PLC0415 - only for annotated payloads
+
+        if not isinstance(error, ValidationError):
+            return error
+        self._codec.decode(body)  # says so when it is not JSON at all
+        return DecodeError(f"the payload is not what {self.name} takes: {_summary(error)}")
 
     def call(
         self, payload: object, delivery: About | None, supervisor: Supervisor
