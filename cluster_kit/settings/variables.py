@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -176,6 +175,8 @@ class _Speaker:
 
     def _hint(self, form: Callable[[Path], str], unknown: Path) -> str:
         """Return the closest setting: of the same group, where that exists, else of all."""
+        from difflib import get_close_matches  # noqa: PLC0415 - only when somebody has erred
+
         *group, name = unknown
         candidates = {other[-1]: other for other in self._known if [*other[:-1]] == group}
         if not group or not candidates:

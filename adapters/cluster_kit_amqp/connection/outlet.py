@@ -158,6 +158,9 @@ class Outlet:
         trouble = f" ({progress.trouble})" if progress.trouble else ""
         if progress.unknown:
             return PublishUnconfirmed(progress.id, f"no confirm {within}{trouble}")
+        if progress.nacks:
+            reason = f"the broker did not take message {progress.id} for {progress.goal} {within}"
+            return PublishRefused(f"{reason}{trouble}")
         link = self._connection.link
         if link is None:
             return ConnectionLost(f"no connection {within}{trouble}; nothing was sent")
