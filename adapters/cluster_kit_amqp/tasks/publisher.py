@@ -258,8 +258,10 @@ class Publisher:
         if not isinstance(error, Nacked):
             raise progress.unfinished(progress.refused(error)) from error
         progress.nacks += 1
-        if progress.nacks > _MOST_NACKS and await self._fullness.is_full(target.queue):
-            raise progress.unfinished(progress.refused(error)) from error
+        if progress.nacks > _MOST_NACKS:
+            if await self._fullness.is_full(target.queue):
+                raise progress.unfinished(progress.refused(error)) from error
+            await self._outlet.renew()
         await self._context.clock.sleep(min(_PAUSE_AFTER_NACK * progress.nacks, _LONGEST_PAUSE))
 
     def _returned(
