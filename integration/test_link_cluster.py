@@ -21,7 +21,8 @@ pytestmark = [
     pytest.mark.broker,
     pytest.mark.slow,
     pytest.mark.asyncio,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("broker cluster"),
 ]
 
 BEFORE, AFTER = 200, 200  # tasks stored before the leader goes, and at least after it
