@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -184,6 +183,8 @@ class _Speaker:
 
     def _hint(self, form: Callable[[Path], str], unknown: Path) -> str:
         """Return what is closest: in the same place, where that exists, else of all settings."""
+        from difflib import get_close_matches  # noqa: PLC0415 - only when somebody has erred
+
         depth = len(unknown)
         beside = {
             other[depth - 1]: other[:depth]
