@@ -10,7 +10,6 @@ from cluster_kit.cache.objects import Objects
 from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
-from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,12 +101,11 @@ class Cache(Wrapping):
         engine = await self._open()
         if not checked:
             return
-        change = Change(keys=tuple(checked))
+        change, payloads = Change(keys=tuple(checked)), engine.shelf.encode(checked)
         try:
-            hold = await engine.shelf.put(checked, life, names)
-        except CacheUnavailable:
-            engine.invalidation.forget(change)  # the store may have it, and nobody knows
-            await engine.invalidation.broadcast(change)
+            hold = await engine.shelf.put(checked, payloads, life, names)
+        except BaseException:
+            engine.invalidation.doubt(change)
             raise
         engine.invalidation.forget(change)
         hold()

@@ -126,6 +126,7 @@ class Load:
         """Return what was found if it will do."""
         record = found.record
         if record is None:
+            self._flight.stale = None  # invalidated, as far as anybody can tell
             return None
         now = self._tools.clock.wall()
         old = self._is_old(found)
@@ -203,7 +204,7 @@ class Load:
     async def _keep(self, value: object, ttl: float | None) -> Entry:
         """Keep what was loaded, unless it was invalidated meanwhile; return it in any case."""
         shelf, tags = self._shelf, self._request.tags
-        payload = shelf.encode(value)
+        payload = shelf.encode({self._key: value})[self._key]
         entry = shelf.entry(value, payload, ttl, tags)
         kept = shelf.remote is None
         if self._right is not None:
