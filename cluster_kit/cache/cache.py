@@ -137,7 +137,7 @@ class Cache(Wrapping):
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate all values with any of these tags, as `delete` does. Raises as it does."""
-        names = check_tags(tags)
+        names = check_tags(tags, most=None)
         engine = await self._open()
         if names:
             await engine.invalidation.apply(Change(tags=names))
@@ -161,7 +161,7 @@ class Cache(Wrapping):
             ConfigurationError: it cannot be committed, or a name is wrong.
         """
         checked = tuple(dict.fromkeys(check_key(key) for key in keys))
-        change = Change(keys=checked, tags=check_tags(tags))
+        change = Change(keys=checked, tags=check_tags(tags, most=None))
         await (await self._open()).apply_after_commit(transaction, change)
 
     # --- values in objects ---------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from cluster_kit.cache import MISSING
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Row
+from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from cluster_kit.cache import Cache
@@ -84,6 +85,24 @@ class InvalidationScenarios(Scenarios):
         await WAYS[way](one)
         await bench.sees(two, KEY, None)
         assert await two.wrap(KEY, row.loads(), tags=[TAG]) == {"row": 2}
+
+    @pytest.mark.needs("told")
+    @EACH_WAY
+    async def test_one_whose_caller_gives_up_is_carried_out(self, bench: Bench, way: str) -> None:
+        slow, row = await bench.cluster(), Row()
+        one, two = await bench.cache(slow), await bench.cache()
+        for cache in (one, two):
+            await cache.wrap(KEY, row.loads(), tags=[TAG])
+        pauses = bench.pauses[slow.instance_id]
+        pauses.arm(0, after=False)
+        task = asyncio.get_running_loop().create_task(_invalidate(one, WAYS[way]))
+        await (pauses.reached.wait() if self.features.shared else asyncio.sleep(0))
+        task.cancel()
+        await asyncio.wait({task})
+        pauses.release()
+        for cache in (one, two):
+            await bench.sees(cache, KEY, None)
+        await eventually(lambda: one.stats().unsent == 0)
 
     @pytest.mark.needs("told")
     async def test_a_new_value_replaces_what_others_hold(self, bench: Bench) -> None:
@@ -184,6 +203,10 @@ class InvalidationScenarios(Scenarios):
         assert await task == {"row": 1}
         assert await other.get(KEY) == {"row": 5}
         await bench.sees(loading, KEY, {"row": 5})
+
+
+async def _invalidate(cache: Cache, how: Invalidate) -> None:
+    await how(cache)
 
 
 async def _overtaken(

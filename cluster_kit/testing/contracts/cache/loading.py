@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from cluster_kit.cache import MISSING, loaded
 from cluster_kit.errors import (
+    CacheError,
     CacheLoadTimeout,
     CacheRecursion,
     ConfigurationError,
     EncodeError,
     InvalidNameError,
+    NotStartedError,
 )
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Loads, together
@@ -177,6 +179,39 @@ class LoadingScenarios(Scenarios):
         assert await cache.wrap("none", Loads(lambda: None), ttl=60) is None
         assert 0 < (await cache.ttl("none") or 0) <= 0.2
 
+    async def test_what_is_not_kept_belongs_to_each_caller_too(self, bench: Bench) -> None:
+        cache = await bench.cache()
+        load = Loads(lambda: loaded({"rows": [1]}, keep=False))
+        load.go.clear()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(2)]
+            await load.begun.wait()
+            load.go.set()
+        one, two = (cast("dict[str, list[int]]", task.result()) for task in tasks)
+        one["rows"].append(2)
+        assert two == {"rows": [1]}
+        assert load.runs == 1
+
+    async def test_a_loader_that_cancels_itself_is_told(self, bench: Bench) -> None:
+        cache = await bench.cache()
+
+        async def load() -> object:
+            raise asyncio.CancelledError
+
+        with pytest.raises(CacheError, match="CancelledError"):
+            await cache.wrap(KEY, load)
+        assert await cache.wrap(KEY, numbers()) == 1
+
+    async def test_a_stop_ends_a_load(self, bench: Bench) -> None:
+        cluster, load = await bench.cluster(), numbers()
+        cache = await bench.cache(cluster)
+        load.go.clear()
+        waiting = asyncio.get_running_loop().create_task(cache.wrap(KEY, load))
+        await load.begun.wait()
+        await cluster.stop()
+        with pytest.raises(NotStartedError):
+            await waiting
+
     async def test_what_cannot_be_kept_is_told(self, bench: Bench) -> None:
         cache = await bench.cache()
         with pytest.raises(EncodeError):
@@ -228,6 +263,20 @@ class LoadingScenarios(Scenarios):
         assert await cache.wrap(KEY, load) == 1  # at once, and loads besides
         await eventually(lambda: load.runs == 2)
         await bench.sees(cache, KEY, 2)
+
+    @pytest.mark.needs("shared")
+    async def test_nobody_waits_for_a_value_to_be_loaded_early(self, bench: Bench) -> None:
+        cache, load = await bench.cache(ttl=60, eager=0.001, l1_size=0), numbers()
+        assert await cache.wrap(KEY, load) == 1
+        await asyncio.sleep(0.1)
+        load.go.clear()
+        for _ in range(5):
+            assert await cache.wrap(KEY, load) == 1
+        await eventually(lambda: load.runs == 2)
+        assert await cache.wrap(KEY, load) == 1
+        load.go.set()
+        await bench.sees(cache, KEY, 2)
+        assert load.runs == 2
 
     async def test_jitter_shortens_only(self, bench: Bench) -> None:
         cache = await bench.cache(ttl=100, jitter=0.5)
