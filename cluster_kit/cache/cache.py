@@ -227,7 +227,7 @@ class Cache(Wrapping):
         engine = self._engine
         if engine is not None:
             now.entries, now.bytes = len(engine.local.entries), engine.local.bytes
-            now.unsent = engine.invalidation.behind
+            now.unsent, now.loading = engine.invalidation.behind, engine.loading.count
         return now
 
     def troubles(self) -> list[str]:

@@ -40,6 +40,12 @@ class Loading:
         self._tools = tools
         self._flights: dict[str, Flight] = {}
         self._renewals: dict[str, Flight] = {}  # of what there is, in the background
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def count(self) -> int:
+        """How many are under way."""
+        return len(self._tasks)
 
     def forget(self, keys: Iterable[str] | None = None) -> None:
         """Let nobody join the loads of these keys any more, by default of all.
@@ -91,6 +97,8 @@ class Loading:
         flights[key] = flight
         name = f"cache:{self._tools.options.name}:{key}"
         task = self._tools.supervisor.spawn(self._run(flight, request), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._over, flight))
         flight.cancel = partial(self._abandon, flight, task)
         return flight
 
@@ -114,12 +122,15 @@ class Loading:
             flight.outcome.set_result(entry)
         except Exception as exc:  # noqa: BLE001 - handed to those who wait
             self._failed(flight, exc)
-        except BaseException as exc:
-            flight.outcome.set_exception(_ended(flight.key, exc))
-            raise
         finally:
             tools.shelf.local.close(ticket)
-            self._remove(flight)
+
+    def _over(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """Let nobody wait any more, however it ended and if it did not even begin."""
+        self._tasks.discard(task)
+        self._remove(flight)
+        if not flight.outcome.done():
+            flight.outcome.set_exception(_ended(flight.key, task))
 
     def _failed(self, flight: Flight, error: Exception) -> None:
         if not flight.heard:
@@ -131,14 +142,14 @@ class Loading:
         self._tools.stats.stale += 1
 
 
-def _ended(key: str, by: BaseException) -> ClusterKitError:
+def _ended(key: str, task: asyncio.Task[None]) -> ClusterKitError:
     """Return what to tell those who wait for a load that ended without value and error."""
-    task = asyncio.current_task()
-    if isinstance(by, asyncio.CancelledError) and task is not None and task.cancelling():
+    if task.cancelled() and task.cancelling():
         return NotStartedError("the load was ended by a stop")
-    error = CacheError(f"the loader of {key!r} raised {type(by).__name__}, which is no failure")
-    error.__cause__ = by
-    return error
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    told = CacheError(f"the loader of {key!r} raised {type(error).__name__}")
+    told.__cause__ = error
+    return told
 
 
 def _retrieve(outcome: asyncio.Future[Entry]) -> None:

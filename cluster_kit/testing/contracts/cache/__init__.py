@@ -21,6 +21,7 @@ from cluster_kit.testing.contracts.cache.environment import Environment, Feature
 from cluster_kit.testing.contracts.cache.invalidation import InvalidationScenarios
 from cluster_kit.testing.contracts.cache.loading import LoadingScenarios
 from cluster_kit.testing.contracts.cache.outages import OutageScenarios
+from cluster_kit.testing.contracts.cache.races import RaceScenarios
 from cluster_kit.testing.contracts.cache.values import ValueScenarios
 
 __all__ = ["Bench", "CacheContract", "Environment", "Features", "Scenarios"]
@@ -31,6 +32,7 @@ class CacheContract(
     CounterScenarios,
     LoadingScenarios,
     InvalidationScenarios,
+    RaceScenarios,
     OutageScenarios,
 ):
     """All of it."""
