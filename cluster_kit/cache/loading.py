@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 BACKGROUND = 10
 """A load that nobody waits for any more is cancelled after so many times the hard timeout."""
 
+GRACE = 1.0
+"""Seconds that loaders have to end at a stop."""
+
 _loads: ContextVar[tuple[Flight, ...]] = ContextVar("cluster_kit_cache_loads", default=())
 
 
@@ -55,6 +58,14 @@ class Loading:
         for flights in (self._flights, self._renewals):
             for key in tuple(flights) if keys is None else keys:
                 flights.pop(key, None)
+
+    async def stop(self) -> None:
+        """End all loads, so that other instances need not wait for them."""
+        self.forget()
+        for task in (tasks := tuple(self._tasks)):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
 
     async def get(self, key: str, request: Request) -> object:
         """Return the value of a key, loaded if need be. Raises as `Flight.join`."""

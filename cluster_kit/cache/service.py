@@ -217,7 +217,7 @@ class CacheManager:
         for cache in self._caches.values():
             cache.use(None)
         for name, engine in engines.items():
-            engine.loading.forget()
+            await engine.loading.stop()
             await self._say_the_last(name or self._app, engine)
             if engine.backplane is not None:
                 async with logged("leaving a cache's backplane"):

@@ -211,6 +211,8 @@ class LoadingScenarios(Scenarios):
         await cluster.stop()
         with pytest.raises(NotStartedError):
             await waiting
+        async with asyncio.timeout(5):  # nobody waits for what it had promised
+            assert await (await bench.cache()).wrap(KEY, numbers()) == 1
 
     async def test_what_cannot_be_kept_is_told(self, bench: Bench) -> None:
         cache = await bench.cache()

@@ -47,7 +47,7 @@ async def _set_expired(cache: Cache, row: Row) -> None:
 async def _renew(cache: Cache, row: Row) -> None:
     await asyncio.sleep(0.01)  # until it has an age
     await _wrap(cache, row)
-    await eventually(lambda: cache.stats().loading == 0)
+    await _rest(cache)
 
 
 async def _change(cache: Cache, row: Row) -> None:
@@ -112,6 +112,7 @@ class RaceScenarios(Scenarios):
         for after in (False, True):
             for number in range(MOST_CALLS):
                 row = Row()
+                await _rest(one, other)
                 await other.reset()
                 await bench.sees(one, KEY, None)
                 await operated.before(other, row)
@@ -159,6 +160,11 @@ async def _overtake(
     await task
     reached.cancel()
     return held
+
+
+async def _rest(*caches: Cache) -> None:
+    """Wait until nothing is loaded in the background."""
+    await eventually(lambda: not any(cache.stats().loading for cache in caches))
 
 
 def _is_old(value: object) -> bool:
