@@ -48,15 +48,15 @@ async def fail() -> object:
     raise OwnError
 
 
-async def two_instances(factory: ClusterFactory) -> list[tuple[Cluster, Losing]]:
-    """Without a store: what one holds goes by what it hears alone."""
+async def two_instances(factory: ClusterFactory, **cache: str) -> list[tuple[Cluster, Losing]]:
+    """By default without a store: what one holds goes by what it hears alone."""
     made: list[Losing] = []
 
     def make(url: str, context: AdapterContext) -> MemoryPubSub:
         made.append(Losing(url, context))
         return made[-1]
 
-    clusters = await factory(2, start=False, cache={"url": "memory://", "beat": BEAT})
+    clusters = await factory(2, start=False, cache={"url": "memory://", "beat": BEAT, **cache})  # type: ignore[arg-type]
     for cluster in clusters:
         cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
         await cluster.start()
@@ -154,6 +154,26 @@ async def test_a_value_invalidated_unheard_does_not_stand_in(
 
     await here.delete("row")
     await asyncio.sleep(0.15)  # over the bound of one who is not told
+
+    with pytest.raises(OwnError):
+        await there.wrap("row", fail)
+
+
+@pytest.mark.asyncio
+async def test_a_value_the_store_has_no_more_does_not_stand_in(
+    cluster_factory: ClusterFactory,
+) -> None:
+    hub = f"memory://{cluster_factory.name}"
+    [(one, _), (two, link)] = await two_instances(cluster_factory, url=hub)
+    here, there = [
+        await c.caches.create_cache("rows", backplane=True, ttl=0.1, fail_safe=60)
+        for c in (one, two)
+    ]
+    await there.set("row", "old")
+    await asyncio.sleep(0.15)
+
+    link.losing = True
+    await here.delete("row")
 
     with pytest.raises(OwnError):
         await there.wrap("row", fail)

@@ -14,6 +14,7 @@ says which. pytest and pytest-asyncio run them, in strict and in auto mode.
 
 from __future__ import annotations
 
+from cluster_kit.testing.contracts.cache.ageing import AgeingScenarios
 from cluster_kit.testing.contracts.cache.base import Scenarios
 from cluster_kit.testing.contracts.cache.bench import Bench
 from cluster_kit.testing.contracts.cache.counters import CounterScenarios
@@ -31,6 +32,7 @@ class CacheContract(
     ValueScenarios,
     CounterScenarios,
     LoadingScenarios,
+    AgeingScenarios,
     InvalidationScenarios,
     RaceScenarios,
     OutageScenarios,
