@@ -212,14 +212,18 @@ class Load:
         elif self._alone:
             kept = shelf.shorten(entry)
         if not (kept and shelf.local.redeem(self._ticket, entry)):
+            self._flight.refused = True
             self._tools.stats.refused += 1
             self._tools.report("cache.refused", cache=self._tools.options.name, key=self._key)
         return entry
 
     async def _store(self, right: _Right, payload: bytes, ttl: float | None) -> bool:
-        record = right.remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
+        flight, remote = self._flight, right.remote
+        flight.close()  # who asks from here on may ask after an invalidation that is not seen here
+        record = remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
         try:
-            return await right.remote.fill(self._key, right.promise, payload, record)
+            kept = await remote.fill(self._key, right.promise, payload, record)
+            return kept and (not flight.joined or await remote.stands(right.found))
         except CacheUnavailable:
             return False
 

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 BACKGROUND = 10
 """A load that nobody waits for any more is cancelled after so many times the hard timeout."""
 
+JOINS = 2
+"""Loads a caller joins before it begins one of its own."""
+
 GRACE = 1.0
 """Seconds that loaders have to end at a stop."""
 
@@ -62,7 +65,8 @@ class Loading:
     async def stop(self) -> None:
         """End all loads, so that other instances need not wait for them."""
         self.forget()
-        for task in (tasks := tuple(self._tasks)):
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
@@ -78,14 +82,28 @@ class Loading:
                 entry.eager = now + THROTTLE  # one at a time, and not at once again
                 self.renew(key, request)
             return entry.copy()
-        flight = self._under_way(key)
-        if flight is None:
-            flight = self._begin(key, request, self._flights)
-        else:
+        return (await self._wait(key, request)).copy()
+
+    async def _wait(self, key: str, request: Request) -> Entry:
+        """Wait for a load, one that is under way or a new one.
+
+        Who joins one that then turns out to be overtaken by an invalidation may have asked after
+        that, and waits for another.
+        """
+        tools, options = self._tools, self._tools.options
+        end = tools.clock.monotonic() + options.hard_timeout
+        for _ in range(JOINS):
+            flight = self._under_way(key)
+            if flight is None:
+                break
             tools.stats.joined += 1
-        options = tools.options
-        found = await flight.join(options.soft_timeout, options.hard_timeout, self._used_stale)
-        return found.copy()
+            left = end - tools.clock.monotonic()
+            entry = await flight.join(options.soft_timeout, left, self._used_stale)
+            if not flight.refused:
+                return entry
+        flight = self._begin(key, request, self._flights)
+        left = end - tools.clock.monotonic()
+        return await flight.join(options.soft_timeout, left, self._used_stale)
 
     def _under_way(self, key: str) -> Flight | None:
         """Return the load to wait for.
@@ -110,6 +128,7 @@ class Loading:
         task = self._tools.supervisor.spawn(self._run(flight, request), name=name)
         self._tasks.add(task)
         task.add_done_callback(partial(self._over, flight))
+        flight.close = partial(self._remove, flight)
         flight.cancel = partial(self._abandon, flight, task)
         return flight
 
@@ -135,6 +154,7 @@ class Loading:
             self._failed(flight, exc)
         finally:
             tools.shelf.local.close(ticket)
+            self._remove(flight)
 
     def _over(self, flight: Flight, task: asyncio.Task[None]) -> None:
         """Let nobody wait any more, however it ended and if it did not even begin."""

@@ -157,6 +157,10 @@ class Remote:
         body = pack(replace(record, payload=payload))
         return await self._guard.swap(self._names.entry(key), body, expected, record.life)
 
+    async def stands(self, found: Found) -> bool:
+        """Whether epoch and tags are still those that were found."""
+        return await self._versions.current(tuple(found.versions.tags)) == found.versions
+
     async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
         """Take a promise back; what it stood in front of stays."""
         body, life = None, None

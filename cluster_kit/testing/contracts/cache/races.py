@@ -128,6 +128,25 @@ class RaceScenarios(Scenarios):
                 raise AssertionError("it takes more calls of the store than were held")
 
     @pytest.mark.needs("shared")
+    @pytest.mark.parametrize("way", list(INVALIDATIONS))
+    async def test_who_joins_a_load_after_an_invalidation_elsewhere_gets_the_new_value(
+        self, bench: Bench, way: str
+    ) -> None:
+        one, other = await bench.caches(2)
+        row, loop = Row(), asyncio.get_running_loop()
+        load = row.loads()
+        load.go.clear()
+        began = loop.create_task(one.wrap(KEY, load, tags=[TAG]))
+        await load.begun.wait()
+        row.value = 2
+        await INVALIDATIONS[way](other, row)
+        joined = [loop.create_task(_wrap_alone(one, row)) for _ in range(3)]
+        await asyncio.sleep(0)
+        load.go.set()
+        assert await began == OLD
+        assert [await task for task in joined] == [NEW] * 3
+
+    @pytest.mark.needs("shared")
     async def test_a_new_value_is_not_overwritten_by_an_old_load(self, bench: Bench) -> None:
         loading, other = await bench.caches(2)
         row = Row()
@@ -140,6 +159,10 @@ class RaceScenarios(Scenarios):
         assert await task == {"row": 1}
         assert await other.get(KEY) == {"row": 5}
         await bench.sees(loading, KEY, {"row": 5})
+
+
+async def _wrap_alone(cache: Cache, row: Row) -> object:
+    return await _wrap(cache, row)
 
 
 async def _overtake(
