@@ -192,7 +192,7 @@ async def test_four_processes_load_once(
         def who() -> list[str]:
             return runs.read_text().split() if runs.exists() else []
 
-        [first] = await eventually(who, timeout=30)
+        [first] = await eventually(who, timeout=60)
         os.kill(int(first), signal.SIGKILL)
     answers = [
         (process, (await process.communicate())[0].decode().split()) for process in processes

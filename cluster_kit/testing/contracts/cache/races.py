@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -192,4 +192,6 @@ async def _rest(*caches: Cache) -> None:
 
 def _is_old(value: object) -> bool:
     """Whether anything is in it that was invalidated."""
-    return isinstance(value, dict) and value.get("row") == OLD["row"]
+    if not isinstance(value, dict):
+        return False
+    return cast("dict[str, object]", value).get("row") == OLD["row"]
