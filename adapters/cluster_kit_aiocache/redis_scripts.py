@@ -20,7 +20,7 @@ class Script:
 
     async def load(self, client: Any) -> None:  # noqa: ANN401 - the driver's
         """Tell it to the server, so that the first run need not."""
-        await client.script_load(self._text)
+        await client.execute_command("SCRIPT", "LOAD", self._text)
 
     async def run(
         self,
@@ -74,6 +74,13 @@ return 0
 """
 )
 """Keys: lock. Arguments: value, milliseconds. Returns 1, or 0 when it is not this one's."""
+
+LOOK = Script(
+    """
+return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[2])}
+"""
+)
+"""Keys: lock, fence. Returns value, milliseconds that are left, and fence, of one moment."""
 
 RELEASE = Script(
     """
