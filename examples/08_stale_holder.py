@@ -27,6 +27,7 @@ class Holder:
 
     key: str
     fence: int
+    app: str = "shop"
 
 
 def pay(holder: Holder, amount: int) -> None:
