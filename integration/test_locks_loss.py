@@ -245,11 +245,14 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 
 
 @pytest.mark.asyncio
-async def test_a_grant_whose_answer_is_dropped_leaves_no_orphan(place: Place) -> None:
+@pytest.mark.parametrize("timeout", [0.3, 0], ids=["in its time", "in one try"])
+async def test_a_grant_whose_answer_is_dropped_leaves_no_orphan(
+    place: Place, timeout: float
+) -> None:
     async with running(place.proxy.url) as cluster:
         place.proxy.freeze("to_client")
         with pytest.raises(LockUnavailable):
-            await cluster.locks.acquire(KEY, timeout=0.3)
+            await cluster.locks.acquire(KEY, timeout=timeout)
         assert not place.is_free()
         place.mend()
 
