@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -196,6 +198,44 @@ async def test_a_quota_is_free_again_after_the_servers_clock_went_back(redis: st
         assert not await limit.try_acquire()
         async with asyncio.timeout(20):
             await limit.acquire(timeout=15)
+
+
+HOLDER = """
+import asyncio, sys
+from cluster_kit import Cluster
+
+async def main():
+    async with Cluster("shop") as cluster:
+        semaphore = cluster.locks.semaphore("pool", 2)
+        for _ in range(2):
+            await semaphore.acquire(ttl=3)
+        print("inside", flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.asyncio
+async def test_permits_of_a_process_that_was_killed_are_free_after_their_ttl(redis: str) -> None:
+    holder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HOLDER),
+        env={**os.environ, "CLUSTER_KIT_LOCKS__URL": redis},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert holder.stdout is not None
+    assert await holder.stdout.readline() == b"inside\n"
+    async with running(redis) as cluster:
+        semaphore = cluster.locks.semaphore("pool", 2)
+        assert await semaphore.try_acquire() is None
+        holder.kill()
+        await holder.wait()
+
+        leases = [await semaphore.acquire(timeout=20) for _ in range(2)]
+
+        for lease in leases:
+            await lease.release()
 
 
 # --- answers that get lost ---
