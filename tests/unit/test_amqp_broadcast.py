@@ -22,8 +22,8 @@ from cluster_kit_amqp.broadcast.names import (
     stream_steps,
 )
 from cluster_kit_amqp.broadcast.wire import to_broadcast, to_message
+from cluster_kit_amqp.connection.outlet import Outlet, Progress
 from cluster_kit_amqp.link import ChannelDown, Incoming, LinkDown, LinkError, Message, Nacked
-from cluster_kit_amqp.outlet import Outlet, Progress
 from cluster_kit_amqp.topology import Queue
 
 BROADCAST = Broadcast(

@@ -17,7 +17,7 @@ from cluster_kit.errors import InvalidNameError
 from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import check_message_id, new_id
 from cluster_kit_amqp.link import Incoming, Message, Packed
-from cluster_kit_amqp.plain import MAX_MS, plain_envelope, plain_headers
+from cluster_kit_amqp.tasks.plain import MAX_MS, plain_envelope, plain_headers
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
