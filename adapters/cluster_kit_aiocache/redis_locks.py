@@ -209,7 +209,8 @@ async def _risk(lines: Lines) -> str:
             "does not let this user ask (INFO) whether it evicts keys when its memory is full: "
             "if it does, a lock may vanish while it is held"
         )
-    info = dict(line.partition(":")[::2] for line in told.decode().splitlines())
+    parted = (line.partition(":") for line in told.decode().splitlines())
+    info = {name: value for name, _, value in parted}
     policy = info.get("maxmemory_policy", "noeviction")
     if policy == "noeviction" or not int(info.get("maxmemory", "0")):
         return ""
