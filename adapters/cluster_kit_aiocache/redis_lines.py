@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
@@ -50,6 +51,8 @@ class Lines:
         connection = self._idle.pop() if self._idle else await self._pool.get_connection()
         try:
             await connection.send_packed_command(request, check_health=False)
+            # Others' turn. Whoever goes to sleep at once is woken later than the answer comes.
+            await asyncio.sleep(0)
             answer = await connection.read_response()
         except ResponseError:
             await self._keep(connection)  # it is an answer

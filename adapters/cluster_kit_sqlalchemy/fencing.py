@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from sqlalchemy import BigInteger, Column, CursorResult, MetaData, String, Table
 from sqlalchemy.exc import IntegrityError
 
-from cluster_kit.errors import LockError, LockLost
+from cluster_kit.errors import ConfigurationError, LockError, LockLost
 from cluster_kit.names import MAX_APP_BYTES
 from cluster_kit_sqlalchemy.transactional import within, within_blocking
 
@@ -52,6 +52,11 @@ class StaleSnapshotError(LockError):
 
 class Fenced(Protocol):
     """A lease, such as `cluster_kit.Lease`."""
+
+    @property
+    def app(self) -> str:
+        """Name of the application whose lock it is."""
+        ...
 
     @property
     def key(self) -> str:
@@ -110,7 +115,8 @@ class Fences:
 
         Raises:
             TypeError: `transaction` is of no such kind.
-            ConfigurationError: the connection is in autocommit.
+            ConfigurationError: the connection is in autocommit, or the lease is of a lock of
+                another application.
             LockLost: a newer holder has, or the lease says itself that it is lost. Let it end the
                 transaction.
             StaleSnapshotError: the transaction cannot see whether one has; begin it anew.
@@ -126,6 +132,9 @@ class Fences:
     # --- inside --------------------------------------------------------------------------
 
     def _guard(self, lease: Fenced, connection: Connection) -> None:
+        if lease.app != self._app:
+            text = f"lock {lease.key!r} is of application {lease.app!r}, and not of {self._app!r}"
+            raise ConfigurationError(f"{text}, whose fences these are")
         key, fence = lease.key, lease.fence
         looked, refusal = False, None
         while not self._raise(connection, key, fence):
