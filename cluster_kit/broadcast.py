@@ -41,6 +41,8 @@ class Broadcast:
         epoch: of the numbering; a new one begins at 1 again.
         seq: number among what that instance sent on this channel, from 1; 0 when it has none.
         audience: which instances handle it.
+        id_is_stable: False for what a foreign publisher gave no id: each delivery, to each
+            instance, makes one up.
     """
 
     realm: str
@@ -54,6 +56,7 @@ class Broadcast:
     epoch: str = ""
     seq: int = 0
     audience: Audience = Audience.ALL
+    id_is_stable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class Event:
         seq: number among what was sent on this channel by that instance, or by the one that
             sent the message on its behalf, from 1; 0 when unknown.
         published_at: aware UTC time; None when a foreign publisher did not say.
+        id_is_stable: whether the message has `id` at every delivery and in every instance. Not so
+            when a foreign publisher gave it none.
     """
 
     channel: str
@@ -83,3 +88,4 @@ class Event:
     origin: str
     seq: int
     published_at: datetime | None
+    id_is_stable: bool = True

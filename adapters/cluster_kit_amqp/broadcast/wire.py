@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import Audience, Broadcast
-from cluster_kit.errors import InvalidNameError
-from cluster_kit.names import check_message_id, new_id
+from cluster_kit.names import new_id
 from cluster_kit_amqp.link import Message
+from cluster_kit_amqp.wire import given_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,13 +61,15 @@ def to_broadcast(incoming: Incoming, realm: str) -> Broadcast:
     """
     message = incoming.message
     headers = message.headers
+    found = given_id(message)
     published = _whole(headers, "ck-published-at", _MAX_MS)
     origin, epoch = _text(headers, "ck-origin"), _text(headers, "ck-epoch")
     seq = _whole(headers, "ck-seq", _MAX_NUMBER) if origin and epoch else None
     return Broadcast(
         realm=realm,
         channel=incoming.key,
-        id=_id(message),
+        id=found or new_id(),
+        id_is_stable=found is not None,
         body=message.body,
         content_type=message.content_type or None,
         published_at=message.timestamp if published is None else published / 1000,
@@ -77,15 +79,6 @@ def to_broadcast(incoming: Incoming, realm: str) -> Broadcast:
         seq=seq or 0,
         audience=_AUDIENCES.get(_text(headers, "ck-to"), Audience.ALL),
     )
-
-
-def _id(message: Message) -> str:
-    for candidate in (message.headers.get("ck-id"), message.message_id):
-        try:
-            return check_message_id(candidate)
-        except InvalidNameError:
-            continue
-    return new_id()
 
 
 def _whole(headers: Mapping[str, object], name: str, most: int) -> int | None:
