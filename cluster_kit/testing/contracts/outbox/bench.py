@@ -191,6 +191,10 @@ class Bench:
             await cluster.start()
         return Instance(cluster, outbox, own, faults)
 
+    async def clusters(self, count: int = 1) -> list[Cluster]:
+        """Return instances without an outbox, which are not started."""
+        return await self._factory(count, start=False)
+
     def reports(self, event: str) -> list[dict[str, object]]:
         """Return the fields of every such event so far."""
         return [fields for name, fields in self.events if name == event]
