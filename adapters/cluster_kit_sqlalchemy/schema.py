@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
@@ -28,10 +28,11 @@ def check_table(name: str, table: object, like: Table | None = None) -> Table:
     """
     if not isinstance(table, Table):
         raise ConfigurationError(f"{name} must be a Table, not {type(table).__name__}")
+    found = cast("Table", table)
     wanted = [] if like is None else [column.name for column in like.columns]
-    if lacking := [column for column in wanted if column not in table.columns]:
-        raise ConfigurationError(f"{name} {table.name!r} lacks columns: {', '.join(lacking)}")
-    return table
+    if lacking := [column for column in wanted if column not in found.columns]:
+        raise ConfigurationError(f"{name} {found.name!r} lacks columns: {', '.join(lacking)}")
+    return found
 
 
 @contextmanager

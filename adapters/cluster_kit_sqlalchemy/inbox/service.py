@@ -265,8 +265,9 @@ class Inbox:
 def _session_maker(given: object, engine: AsyncEngine) -> Callable[[], AsyncSession]:
     if given is None:
         return async_sessionmaker(engine, expire_on_commit=False)
+    kind = type(given).__name__
     if isinstance(given, sessionmaker | scoped_session):
-        wrong = f"{type(given).__name__} makes sessions that block: take an async_sessionmaker"
+        wrong = f"{kind} makes sessions that block: take an async_sessionmaker"
         raise ConfigurationError(f"sessions: a {wrong}")
     takes("sessions", given)
     return cast("Callable[[], AsyncSession]", given)

@@ -110,9 +110,9 @@ class Entry:
 
     def _body(self) -> bytes:
         body: object = self.columns["body"]
-        if not isinstance(body, bytes | bytearray | memoryview):
+        if not isinstance(body, bytes):
             raise self.spoilt(f"its body is no bytes but {type(body).__name__}")
-        return bytes(body)
+        return body
 
     def _options(self) -> dict[str, Any]:
         try:

@@ -299,7 +299,7 @@ def _ids(ids: object) -> list[str] | None:
         return None
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise ConfigurationError(f"ids is a list of message ids, not one {type(ids).__name__}")
-    listed: list[object] = list(ids)
+    listed = list(cast("Iterable[object]", ids))
     for each in listed:
         if not isinstance(each, str):
             raise ConfigurationError(f"ids: a message id is a str, not {type(each).__name__}")
