@@ -88,9 +88,8 @@ class Work:
             SQLAlchemyError: this cannot be done here.
             ConfigurationError: the database only says that it did.
         """
-        if await self.store.remove(connection, [entry.position for entry in entries]) < len(
-            entries
-        ):
+        gone = await self.store.remove(connection, [entry.position for entry in entries])
+        if gone < len(entries):
             name = self.store.table.fullname
             text = f"rows of {name} cannot be deleted, by a policy or a trigger of the database"
             raise ConfigurationError(f"{text}; nothing is sent, as it would be again and again")
