@@ -37,7 +37,7 @@ class Entry:
         created_at: seconds since 1970.
         attempts: to send it that were refused.
         unconfirmed: whether an attempt got no answer, so that it may have arrived.
-        columns: of its row, as `Store.raw` selects them.
+        columns: of its row, as the driver gives them.
     """
 
     position: int

@@ -59,6 +59,7 @@ class Store:
     def __init__(self, table: Table, app: str) -> None:
         self.table = table
         self.app = app
+        self._rows = _raw(table)
 
     def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Add messages, in their order."""
@@ -98,7 +99,7 @@ class Store:
         """Return at most `limit` messages of each lane, in order, but for keys that wait."""
         found: list[Entry] = []
         for lane in lanes:
-            due = self._raw().where(*self._due(lane, now, without))
+            due = self._rows.where(*self._due(lane, now, without))
             rows = await connection.execute(due.order_by(self.table.c.position).limit(limit))
             found += [Entry.of(dict(row)) for row in rows.mappings()]
         return found
@@ -163,7 +164,7 @@ class Store:
     def failed(self, limit: int) -> Select[Any]:
         """Select the oldest messages that were given up."""
         c = self.table.c
-        return self._raw().where(*self._failed()).order_by(c.position).limit(limit)
+        return self._rows.where(*self._failed()).order_by(c.position).limit(limit)
 
     async def replay(self, connection: AsyncConnection, ids: Sequence[str] | None) -> int:
         """Have messages that were given up tried again; return how many."""
@@ -176,16 +177,6 @@ class Store:
         return (await connection.execute(delete(self.table).where(*self._failed(ids)))).rowcount
 
     # --- inside --------------------------------------------------------------------------
-
-    def _raw(self) -> Select[Any]:
-        """Select rows as they are: one that makes no sense must not keep others from being read."""
-        columns: list[ColumnElement[Any]] = [
-            (cast(c, Text) if isinstance(c.type, JSON) else type_coerce(c, NullType())).label(
-                c.name
-            )
-            for c in self.table.c
-        ]
-        return select(*columns)
 
     def _due(
         self, lane: int, now: float | None, without: Collection[str] = ()
@@ -216,3 +207,12 @@ class Store:
         tried = {"attempts": entry.attempts, "unconfirmed": entry.unconfirmed}
         row = self.table.c.position == entry.position
         await connection.execute(update(self.table).where(row).values(**tried, **values))
+
+
+def _raw(table: Table) -> Select[Any]:
+    """Select rows as they are: one that makes no sense must not keep others from being read."""
+    columns: list[ColumnElement[Any]] = [
+        (cast(c, Text) if isinstance(c.type, JSON) else type_coerce(c, NullType())).label(c.name)
+        for c in table.c
+    ]
+    return select(*columns)
