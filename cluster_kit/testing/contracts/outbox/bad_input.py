@@ -155,7 +155,6 @@ class BadInputScenarios(Scenarios):
             (Inbox, {"sessions": sessionmaker()}, "sessions: .* take an async_sessionmaker"),
             (Inbox, {"sessions": 3}, "sessions is a function, not int"),
         ],
-        ids=str,
     )
     async def test_a_bad_option_is_named(
         self, bench: Bench, kind: type[Outbox | Inbox], options: dict[str, Any], text: str

@@ -204,7 +204,7 @@ class RefusalScenarios(Scenarios):
                 )
             ),
         ],
-        ids=str,
+        ids="-".join,
     )
     async def test_a_row_that_makes_no_sense_is_given_up(
         self, bench: Bench, wrong: dict[str, object]
