@@ -100,7 +100,13 @@ class Cluster:
         self.caches: CacheManager = self._capabilities.caches
         self.cache: Cache = self.caches.default
         self._life = Lifecycle(
-            Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
+            Steps(
+                name=f"cluster {self.name}, instance {self.instance_id},",
+                begin=self._start,
+                begun=self._started,
+                end=self._unwind,
+                ended=self._stopped,
+            )
         )
         for plugin in plugins:
             self.add_plugin(plugin)

@@ -35,8 +35,9 @@ class Extensions:
 
     def add(self, extension: Extension) -> None:
         """Add one; `ConfigurationError` where its name is taken."""
-        if extension.name in self._all:
-            raise ConfigurationError(f"there are two extensions named {extension.name!r}")
+        taken = self._all.get(extension.name)
+        if taken is not None:
+            raise ConfigurationError(_clash(taken, extension))
         self._all[extension.name] = extension
 
     async def start(self, context: AdapterContext) -> None:
@@ -74,3 +75,10 @@ def overall(states: Mapping[str, Health], *, ready: bool) -> ClusterHealth:
     statuses: list[HealthStatus] = [health.status for health in states.values()]
     worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
     return {"status": worst, "ready": ready, "adapters": shown}
+
+
+def _clash(taken: Extension, extension: Extension) -> str:
+    kind, other = type(extension).__name__, type(taken).__name__
+    if kind == other:
+        return f"this cluster was given a second {kind} named {extension.name!r}; make one of them"
+    return f"this cluster was given {other} and {kind}, both named {extension.name!r}"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import logging
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 from cluster_kit.errors import LifecycleError
 from cluster_kit.supervisor import Supervisor, being_cancelled
+
+log = logging.getLogger(__name__)
 
 ABANDONED = "start() was abandoned: stop() was called"
 """What the caller of a start is told that a stop has ended."""
@@ -18,6 +23,7 @@ class Steps(NamedTuple):
     """What is done at each turn of a life.
 
     Attributes:
+        name: of what lives, for people.
         begin: starts everything, or raises with a part of it started.
         begun: told once `begin` has ended well.
         end: undoes whatever was started, in reverse; is given the seconds running work may take
@@ -25,6 +31,7 @@ class Steps(NamedTuple):
         ended: told what `end` of a stop returned.
     """
 
+    name: str
     begin: Callable[[], Awaitable[None]]
     begun: Callable[[], None]
     end: Callable[[float], Awaitable[list[str]]]
@@ -50,6 +57,7 @@ class Lifecycle:
         self._starter: asyncio.Task[Any] | None = None
         self._stopping: asyncio.Task[list[str]] | None = None
         self._stops = 0
+        self._mark = object()
 
     async def start(self) -> None:
         """Start, unless it is started; undo what was done when something fails.
@@ -110,6 +118,7 @@ class Lifecycle:
                 abandoned = isinstance(error, asyncio.CancelledError) and stops != self._stops
                 return LifecycleError(ABANDONED) if abandoned else error
             self._starter, self.ready = self._changer, True
+            _running[self._mark] = _Running(self._steps.name, os.getpid())
             self._steps.begun()
         return None
 
@@ -137,6 +146,7 @@ class Lifecycle:
             return await self._steps.end(timeout)
         finally:
             self.started = False
+            _running.pop(self._mark, None)
 
     # --- inside ---
 
@@ -180,3 +190,23 @@ async def _outlast(task: asyncio.Task[Any]) -> None:
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task})
+
+
+class _Running(NamedTuple):
+    name: str
+    pid: int  # a fork has what its parent started, and need not stop it
+
+
+_running: dict[object, _Running] = {}  # by mark: a life that is forgotten is not stopped
+
+
+@atexit.register
+def _tell_of_the_unstopped() -> None:
+    """Say what no traceback of a closed event loop says: who did not stop what."""
+    for running in _running.values():
+        if running.pid == os.getpid():
+            log.warning(
+                "%s was not stopped before its process or event loop ended: running handlers were "
+                "cut short; use 'async with cluster' or await cluster.stop()",
+                running.name,
+            )

@@ -19,6 +19,7 @@ from cluster_kit.supervisor import being_cancelled
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
+    from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
     from cluster_kit.ports import ClusterHealth
@@ -41,6 +42,8 @@ class Host(Protocol):
     pubsub: PubSubManager
     sync_messages: SyncMessageManager
     locks: LockManager
+    caches: CacheManager
+    cache: Cache
     registry: AdapterRegistry
     telemetry: Telemetry
 

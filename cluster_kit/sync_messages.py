@@ -139,7 +139,7 @@ class SyncMessageManager:
         return self._manager.stats()
 
     def troubles(self) -> list[str]:
-        """Return which subscriptions cannot keep up; empty when all is well."""
+        """As `PubSubManager.troubles`."""
         return self._manager.troubles()
 
     # --- life, led by Cluster ------------------------------------------------------------

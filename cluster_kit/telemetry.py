@@ -32,6 +32,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "broadcast.failed": ("kind", "channel", "id", "subscription", "error"),
     "broadcast.dropped": ("kind", "channel", "id", "subscription"),
     "broadcast.repeated": ("kind", "channel", "id", "subscription"),
+    "broadcast.malformed": ("kind", "channel", "id", "subscription"),
+    "broadcast.twin": ("kind", "channel", "id", "subscription"),
     "broadcast.gap": ("kind", "channel", "subscription", "reason"),
     # locks; key is the name without prefix, times are seconds
     "lock.acquired": ("key", "fence", "seconds"),

@@ -19,7 +19,7 @@ from cluster_kit.ports import AdapterContext, Received
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.proxy import TASK_PREFIX
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.event_queue import AmqpEventQueue
+from cluster_kit_amqp.tasks.adapter import AmqpEventQueue
 
 
 class Bench:

@@ -15,10 +15,10 @@ from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.recorder import Recorder, until
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp import consumer as consumer_module
 from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.fields import short_string
+from cluster_kit_amqp.tasks import consumer as consumer_module
 from integration.amqp_bench import Bench, Taker, bench
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LATE = 1.5  # seconds a busy machine may add
 
 
 def consuming_channel(made: Bench) -> PlaneChannel:
-    session = made.adapter._consumers[0]._session
+    session = made.adapter._consumers[0]._intake
     assert session is not None
     return cast("PlaneChannel", session._channel)
 

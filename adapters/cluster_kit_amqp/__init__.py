@@ -18,7 +18,7 @@ __all__ = ["ADAPTER"]
 
 def _event_queue(url: str, context: AdapterContext) -> EventQueueAdapter:
     # Imported here, for it loads the driver, which listing adapters must not.
-    from cluster_kit_amqp.event_queue import AmqpEventQueue
+    from cluster_kit_amqp.tasks.adapter import AmqpEventQueue
 
     return AmqpEventQueue(url, context)
 

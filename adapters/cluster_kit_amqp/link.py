@@ -2,7 +2,7 @@
 
 Everything above speaks of links, channels and messages as described here. What lies below may be
 replaced without touching it; nothing above imports a driver. What concerns the topology, and all
-that is only asked, has a seam of its own: `cluster_kit_amqp.control`.
+that is only asked, has seams of its own: `cluster_kit_amqp.control.seam`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Protocol
 
 PUBLISHED, DONE, DEAD = "task.published", "task.done", "task.dead"
 _ENDS = frozenset({DONE, DEAD, "task.ack_remembered"})
-_MOVES = frozenset({PUBLISHED, "task.started", "task.retried", "task.snoozed", "task.given_back"})
+_MOVES = frozenset({"task.started", "task.retried", "task.snoozed", "task.given_back"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,32 @@ class History:
 
     def open(self, channel: str) -> set[str]:
         """Return the ids that were published or moved, and have not ended since."""
-        found: set[str] = set()
+        lives: dict[str, _Life] = {}
         for event in self.events:
-            if event.channel == channel and event.name in _ENDS:
-                found.discard(event.id)
-            elif event.channel == channel and event.name in _MOVES:
-                found.add(event.id)
-        return found
+            if event.channel == channel:
+                lives.setdefault(event.id, _Life()).note(event.name)
+        return {id_ for id_, life in lives.items() if life.open}
+
+
+@dataclass(slots=True)
+class _Life:
+    """Of one task. One instance may report its end before another one that it is published."""
+
+    published: int = 0
+    ended: int = 0
+    moving: bool = False
+
+    def note(self, event: str) -> None:
+        if event == PUBLISHED:
+            self.published += 1
+        elif event in _ENDS:
+            self.ended, self.moving = min(self.ended, self.published) + 1, False
+        elif event in _MOVES:
+            self.moving = True
+
+    @property
+    def open(self) -> bool:
+        return self.moving or self.published > self.ended
 
 
 class Keeper(Protocol):

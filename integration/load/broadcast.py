@@ -29,7 +29,7 @@ from cluster_kit.broadcast import TRANSPORTS, Transport
 from cluster_kit.names import new_id
 from cluster_kit.testing.servers import NodeUnavailableError, RabbitServer, start_rabbitmq
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.control import IDLE_SECONDS
+from cluster_kit_amqp.control.on_demand import IDLE_SECONDS
 
 CHANNEL = "prices.changed"
 _MEMORY = "[erlang:garbage_collect(P) || P <- erlang:processes()], erlang:memory(total)."

@@ -13,6 +13,7 @@ from cluster_kit.message import Reject
 from cluster_kit.settings import EventQueueSettings
 from cluster_kit.testing import assert_dead_lettered, assert_processed, assert_published
 from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.history import History
 from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
 from cluster_kit.testing.servers.given import GivenNode
@@ -141,6 +142,25 @@ async def test_settled_knows_a_repeated_id_that_is_dropped(cluster_factory: Clus
         await cluster_factory.settled("work")
 
     assert recorder.ids == ["order-17"]
+
+
+@pytest.mark.parametrize(
+    ("events", "opened"),
+    [
+        ("published started", True),
+        ("published started done", False),
+        ("started done published", False),
+        ("started published done", False),
+        ("started dead published published", True),
+        ("published started dead published started done", False),
+        ("published started done started", True),
+    ],
+)
+def test_an_end_may_be_reported_before_the_publish(events: str, *, opened: bool) -> None:
+    history = History()
+    for event in events.split():
+        history.note(f"task.{event}", {"channel": "work", "id": "1"})
+    assert history.open("work") == ({"1"} if opened else set())
 
 
 @pytest.mark.asyncio

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 from cluster_kit import (
+    CacheManager,
     Cluster,
     DeadLetter,
     DeadReason,
@@ -37,6 +38,7 @@ class Mails(Plugin):
 
     async def load(self) -> None:
         assert_type(self.cluster, Host)
+        assert_type(self.cluster.caches, CacheManager)
         self.cluster.event_queue.subscribe("mails.send", self.send, serves="mails:send")
 
     async def handle_sync_message(self, message: dict[str, str]) -> None:

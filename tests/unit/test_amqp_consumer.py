@@ -13,13 +13,13 @@ from cluster_kit.names import QueueName
 from cluster_kit.ports import AdapterContext, Received
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp import consumer as consumer_module
-from cluster_kit_amqp.connection import Connection
-from cluster_kit_amqp.consumer import AmqpConsumer, Surroundings
-from cluster_kit_amqp.declare import Declarer
+from cluster_kit_amqp.connection.supervised import Connection
+from cluster_kit_amqp.control.declare import Declarer
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message, QueueCounts
 from cluster_kit_amqp.server import Server
+from cluster_kit_amqp.tasks import consumer as consumer_module
+from cluster_kit_amqp.tasks.consumer import AmqpConsumer, Surroundings
 
 pytestmark = pytest.mark.asyncio
 

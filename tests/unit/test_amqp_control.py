@@ -11,8 +11,8 @@ from cluster_kit.ports import AdapterContext
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.clock import FakeClock
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp import control as control_module
-from cluster_kit_amqp.control import Control
+from cluster_kit_amqp.control import on_demand
+from cluster_kit_amqp.control.on_demand import Control
 from cluster_kit_amqp.link import DialFailed, LinkDown
 from cluster_kit_amqp.options import Host, parse_url
 
@@ -65,7 +65,7 @@ def controlling(broker: Broker, **given: Any) -> Iterator[Control[FakeLink]]:
 async def test_there_is_one_connection_while_somebody_asks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(control_module, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(on_demand, "IDLE_SECONDS", 0.02)
     broker = Broker()
     with controlling(broker) as control:
         async with control.link() as first, control.link() as second:

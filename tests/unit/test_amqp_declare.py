@@ -8,8 +8,8 @@ import pytest
 
 from cluster_kit.errors import TopologyError
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp import declare as declare_module
-from cluster_kit_amqp.declare import declare, exists
+from cluster_kit_amqp.control import declare as declare_module
+from cluster_kit_amqp.control.declare import declare, exists
 from cluster_kit_amqp.link import ChannelDown, LinkDown
 from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.channel import PlaneChannel

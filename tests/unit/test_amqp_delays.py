@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import MAX_APP_BYTES, MAX_NAME_BYTES, QueueName
-from cluster_kit_amqp.delays import (
+from cluster_kit_amqp.tasks.delays import (
     LADDER_MS,
     LONGEST_MS,
     TICK_MS,

@@ -8,8 +8,7 @@ import pamqp.exceptions
 import pytest
 from pamqp.commands import Basic
 
-from cluster_kit_amqp.declare import conflict
-from cluster_kit_amqp.errors import Translated, dial_failed, translate
+from cluster_kit_amqp.control.declare import conflict
 from cluster_kit_amqp.link import (
     ChannelDown,
     DialFailed,
@@ -19,6 +18,7 @@ from cluster_kit_amqp.link import (
     Returned,
     Unencodable,
 )
+from cluster_kit_amqp.questions.errors import Translated, dial_failed, translate
 from cluster_kit_amqp.topology import Exchange, Queue
 
 DRIVER = aiormq.exceptions

@@ -11,7 +11,7 @@ from cluster_kit.errors import (
     NotStartedError,
 )
 from cluster_kit.ports import AdapterContext, Health
-from cluster_kit.pubsub.numbering import REPEATED, Follower
+from cluster_kit.pubsub.following import REPEATED, Follower
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.recorder import Recorder
@@ -57,6 +57,9 @@ class Loading(Plugin):
 @pytest.fixture(autouse=True)
 def _no_steps() -> None:
     STEPS.clear()
+
+
+class Other(Noting): ...
 
 
 @pytest.mark.asyncio
@@ -116,8 +119,10 @@ async def test_health_has_extensions_while_they_run() -> None:
 async def test_an_extension_is_added_once_and_before_start() -> None:
     cluster = Cluster("shop")
     cluster.extend(Noting("mine"))
-    with pytest.raises(ConfigurationError, match="two extensions named 'mine'"):
+    with pytest.raises(ConfigurationError, match="given a second Noting named 'mine'; make one"):
         cluster.extend(Noting("mine"))
+    with pytest.raises(ConfigurationError, match="given Noting and Other, both named 'mine'"):
+        cluster.extend(Other("mine"))
     async with cluster:
         with pytest.raises(AlreadyStartedError):
             cluster.extend(Noting("late"))

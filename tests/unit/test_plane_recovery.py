@@ -15,7 +15,7 @@ from cluster_kit.clock import SystemClock
 from cluster_kit.ports import AdapterContext
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.connection import Connection
+from cluster_kit_amqp.connection.supervised import Connection
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import Link
 from cluster_kit_amqp.options import Host, parse_url

@@ -217,7 +217,7 @@ def test_a_start_loads_only_what_it_uses(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_no_driver_is_loaded_before_rabbitmq_is_asked_something() -> None:
     code = (
-        "import cluster_kit_amqp.event_queue, cluster_kit_amqp.broadcast.adapter\n"
+        "import cluster_kit_amqp.tasks.adapter, cluster_kit_amqp.broadcast.adapter\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
 

@@ -14,7 +14,7 @@ from cluster_kit_amqp.broadcast.publisher import Broadcaster
 from cluster_kit_amqp.broadcast.queues import EphemeralQueue, StickyQueue
 from cluster_kit_amqp.broadcast.streams import Stream
 from cluster_kit_amqp.broadcast.wire import to_broadcast
-from cluster_kit_amqp.connections import Connections
+from cluster_kit_amqp.connection.together import Connections
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding, Broadcast, Transport

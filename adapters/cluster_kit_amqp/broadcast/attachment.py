@@ -16,14 +16,14 @@ from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
 from cluster_kit_amqp.broadcast.intake import Intake
 from cluster_kit_amqp.broadcast.source import refuse
 from cluster_kit_amqp.broadcast.wishes import Debt, Wishes
+from cluster_kit_amqp.connection.patience import Patience
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
-from cluster_kit_amqp.patience import Patience
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
     from cluster_kit.ports import AdapterContext
     from cluster_kit_amqp.broadcast.source import Refusals, Source
-    from cluster_kit_amqp.connection import Connection
+    from cluster_kit_amqp.connection.supervised import Connection
     from cluster_kit_amqp.health import Problems
     from cluster_kit_amqp.link import Incoming
 
@@ -123,11 +123,16 @@ class Attachment:
     async def _run(self) -> None:
         try:
             await self._follow()
-        finally:
-            self._unsubscribe()
-            self._wishes.put_off(self._late())
-            await self._leave()
-            self._around.problems.clear(self._part)
+        except (Exception, asyncio.CancelledError):  # where the loop is gone, nothing can be left
+            await self._end()
+            raise
+        await self._end()
+
+    async def _end(self) -> None:
+        self._unsubscribe()
+        self._wishes.put_off(self._late())
+        await self._leave()
+        self._around.problems.clear(self._part)
 
     async def _follow(self) -> None:
         quick = Backoff(self._context, LONGEST_DELAY)

@@ -22,14 +22,14 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit_amqp.backoff import Backoff
-from cluster_kit_amqp.control import NOT_FOUND
+from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
+from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkDown, LinkError, Nacked, Refused, Unencodable
-from cluster_kit_amqp.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
-    from cluster_kit_amqp.connection import Connection
-    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.connection.supervised import Connection
+    from cluster_kit_amqp.control.declare import Declarer
     from cluster_kit_amqp.link import Channel, Message
     from cluster_kit_amqp.topology import Steps
 

@@ -8,13 +8,13 @@ from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit_amqp.broadcast.line import Line, Means
 from cluster_kit_amqp.broadcast.names import exchange_name, steps_to
 from cluster_kit_amqp.broadcast.wire import to_message
-from cluster_kit_amqp.outlet import Outlet, Progress
+from cluster_kit_amqp.connection.outlet import Outlet, Progress
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Broadcast, Transport
     from cluster_kit.ports import AdapterContext
-    from cluster_kit_amqp.connection import Connection
-    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.connection.supervised import Connection
+    from cluster_kit_amqp.control.declare import Declarer
 
 
 class Broadcaster:

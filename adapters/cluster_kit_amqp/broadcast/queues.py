@@ -14,14 +14,14 @@ from cluster_kit_amqp.broadcast.names import (
     sticky_arguments,
 )
 from cluster_kit_amqp.broadcast.source import Consumption, refuse, topology_error
-from cluster_kit_amqp.control import NOT_FOUND
+from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import NO_ARGUMENTS, ChannelDown
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
     from cluster_kit.ports import AdapterContext
     from cluster_kit_amqp.broadcast.source import Refusals
-    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.control.declare import Declarer
     from cluster_kit_amqp.link import Incoming, Link
 
 PREFETCH = 200

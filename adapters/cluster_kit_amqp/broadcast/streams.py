@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.broadcast.names import exchange_name, stream_name, stream_steps
 from cluster_kit_amqp.broadcast.source import Consumption, refuse
-from cluster_kit_amqp.control import NOT_FOUND
+from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkError
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
     from cluster_kit.ports import AdapterContext
     from cluster_kit_amqp.broadcast.source import Refusals
-    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.control.declare import Declarer
     from cluster_kit_amqp.link import Incoming, Link
 
 PREFETCH = 200

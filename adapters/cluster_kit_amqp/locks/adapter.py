@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockUnavailable, TopologyError
 from cluster_kit.ports import LockCapabilities, LockHolder
-from cluster_kit_amqp.control import NOT_FOUND
+from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkError
 from cluster_kit_amqp.locks.contender import AmqpContender
 from cluster_kit_amqp.locks.desk import Desk, leash

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockUnavailable, TopologyError
 from cluster_kit.ports import Grant
-from cluster_kit_amqp.control import NOT_FOUND
+from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkError, QueueCounts
 from cluster_kit_amqp.locks.names import lock_queue
 from cluster_kit_amqp.locks.session import Session

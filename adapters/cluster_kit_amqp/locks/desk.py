@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.clock import BootClock
-from cluster_kit_amqp.connections import Connections
+from cluster_kit_amqp.connection.together import Connections
 from cluster_kit_amqp.link import Channel, Incoming, Link, QueueCounts
 from cluster_kit_amqp.locks.names import EXCHANGE, lock_queue, lock_steps, make_token
 

@@ -125,7 +125,7 @@ class BadInputScenarios(Scenarios):
         for kind in (Outbox, Inbox):
             with pytest.raises(ConfigurationError, match="must be an AsyncEngine, not Engine"):
                 kind(cluster, wrong)
-            with pytest.raises(ConfigurationError, match="two extensions named"):
+            with pytest.raises(ConfigurationError, match=f"given a second {kind.__name__}"):
                 kind(cluster, bench.engine)
             with pytest.raises(AlreadyStartedError):
                 kind(running, bench.engine)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost
 from cluster_kit_amqp.link import Channel, Incoming, Link, LinkError
-from cluster_kit_amqp.wire import redeliveries, to_envelope
+from cluster_kit_amqp.tasks.wire import redeliveries, to_envelope
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
@@ -25,7 +25,7 @@ _CANCEL_TIMEOUT = 2.0  # seconds
 
 @dataclass(eq=False, slots=True)
 class AmqpReceived:
-    """A delivery of this session. Implements `cluster_kit.ports.Received`."""
+    """A delivery of this intake. Implements `cluster_kit.ports.Received`."""
 
     envelope: Envelope
     copy_id: str
@@ -33,18 +33,18 @@ class AmqpReceived:
     redelivered: bool
     give_back_counts: bool
     tag: int
-    session: Session
+    intake: Intake
 
     async def ack(self) -> None:
         """Settle: the task leaves the queue."""
-        self.session.settle(self.tag, requeue=False)
+        self.intake.settle(self.tag, requeue=False)
 
     async def give_back(self) -> None:
         """Settle: the task returns to the queue."""
-        self.session.settle(self.tag, requeue=True)
+        self.intake.settle(self.tag, requeue=True)
 
 
-class Session:
+class Intake:
     """A consuming channel and its unsettled deliveries.
 
     Pausing ends the consumers and keeps the channel, or the unsettled deliveries would be lost.
@@ -84,7 +84,7 @@ class Session:
         prefetch: int,
         on_delivery: Callable[[Received], None],
         on_change: Callable[[], None],
-    ) -> Session:
+    ) -> Intake:
         """Open a channel on `link`; `on_change` is called when there is something to do."""
         return cls(
             await link.open_channel(),

@@ -1,4 +1,4 @@
-"""The seam of `cluster_kit_amqp.control`, on aiormq."""
+"""`cluster_kit_amqp.control.seam.ControlLink` on aiormq."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from urllib.parse import quote
 import aiormq
 from pamqp.constants import DOMAIN_REGEX
 
-from cluster_kit_amqp.aiormq_calls import Calls, Outcome
-from cluster_kit_amqp.aiormq_channel import AiormqChannel
-from cluster_kit_amqp.aiormq_stream import Observed, Transport
-from cluster_kit_amqp.errors import Translated, dial_failed
 from cluster_kit_amqp.link import LinkError
+from cluster_kit_amqp.questions.calls import Calls, Outcome
+from cluster_kit_amqp.questions.channel import AiormqChannel
+from cluster_kit_amqp.questions.errors import Translated, dial_failed
+from cluster_kit_amqp.questions.stream import Observed, Transport
 
 if TYPE_CHECKING:
     import ssl
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel
 
     from cluster_kit.ports import TaskSpawner
-    from cluster_kit_amqp.aiormq_calls import Closing
     from cluster_kit_amqp.options import Host, Options
+    from cluster_kit_amqp.questions.calls import Closing
 
 _CLOSE_TIMEOUT = 1.0  # seconds
 
@@ -64,7 +64,7 @@ class _Connects(Protocol):
 
 
 class AiormqLink:
-    """Implements `cluster_kit_amqp.control.ControlLink`."""
+    """Implements `cluster_kit_amqp.control.seam.ControlLink`."""
 
     def __init__(
         self, connection: aiormq.Connection, observed: Observed, tasks: TaskSpawner

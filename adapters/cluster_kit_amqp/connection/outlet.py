@@ -16,12 +16,12 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit.names import new_id
-from cluster_kit_amqp.control import NOT_FOUND
+from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, Refused
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
-    from cluster_kit_amqp.connection import Connection
+    from cluster_kit_amqp.connection.supervised import Connection
 
 PAUSE_AFTER_CHANNEL = 0.05  # seconds
 _TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")

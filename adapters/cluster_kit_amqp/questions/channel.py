@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelClosed
 
-from cluster_kit_amqp.aiormq_calls import Calls, Outcome
 from cluster_kit_amqp.link import Incoming, Message, QueueCounts
+from cluster_kit_amqp.questions.calls import Calls, Outcome
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -20,7 +20,7 @@ _PURGE_TIMEOUT = 60.0  # seconds; a long queue takes its time
 
 
 class AiormqChannel:
-    """Implements `cluster_kit_amqp.control.ControlChannel`."""
+    """Implements `cluster_kit_amqp.control.seam.ControlChannel`."""
 
     def __init__(self, channel: AbstractChannel, calls: Calls) -> None:
         self._channel, self._calls = channel, calls

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit.errors import ConnectionLost, TopologyError, Unroutable
-from cluster_kit_amqp.control import NOT_FOUND
-from cluster_kit_amqp.delays import Wait, wait_for
+from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
+from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import (
     Channel,
     ChannelDown,
@@ -29,16 +29,16 @@ from cluster_kit_amqp.link import (
     Unencodable,
     Unsent,
 )
-from cluster_kit_amqp.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
+from cluster_kit_amqp.tasks.delays import Wait, wait_for
+from cluster_kit_amqp.tasks.wire import to_message
 from cluster_kit_amqp.topology import DEAD, work_exchange
-from cluster_kit_amqp.wire import to_message
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
     from cluster_kit.names import QueueName
     from cluster_kit.ports import AdapterContext
-    from cluster_kit_amqp.connection import Connection
-    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.connection.supervised import Connection
+    from cluster_kit_amqp.control.declare import Declarer
     from cluster_kit_amqp.health import Problems
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from collections.abc import Set as AbstractSet
 
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.names import QueueName, check_name, new_id
-from cluster_kit_amqp.control import ACCESS_REFUSED, ControlLink, MakingLink, counts
-from cluster_kit_amqp.declare import declare
+from cluster_kit_amqp.control.declare import declare
+from cluster_kit_amqp.control.seam import ACCESS_REFUSED, ControlLink, MakingLink, counts
 from cluster_kit_amqp.link import ChannelDown, Incoming, Message
+from cluster_kit_amqp.tasks.turns import Turns
 from cluster_kit_amqp.topology import DIRECTORY, directory_queue, directory_steps
-from cluster_kit_amqp.turn import Turns
 
 
 async def announce(link: MakingLink, queue: QueueName) -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.attempt import Attempt
-from cluster_kit_amqp.control import (
+from cluster_kit_amqp.control.on_demand import Control
+from cluster_kit_amqp.control.seam import (
     ACCESS_REFUSED,
     LOCKED,
     NOT_FOUND,
     PRECONDITION_FAILED,
-    Control,
     MakingLink,
 )
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cluster_kit.errors import ConnectionLost, TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
-from cluster_kit_amqp.control import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
+from cluster_kit_amqp.connection.patience import Patience
+from cluster_kit_amqp.control.seam import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
-from cluster_kit_amqp.patience import Patience
-from cluster_kit_amqp.session import Session
+from cluster_kit_amqp.tasks.intake import Intake
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
     from cluster_kit.ports import AdapterContext, Received
-    from cluster_kit_amqp.connection import Connection
-    from cluster_kit_amqp.declare import Declarer
+    from cluster_kit_amqp.connection.supervised import Connection
+    from cluster_kit_amqp.control.declare import Declarer
     from cluster_kit_amqp.health import Problems
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class AmqpConsumer:
         self._connection, self._declarer = surroundings.connection, surroundings.declarer
         self._context, self._problems = surroundings.context, surroundings.problems
         self._wish: Wish = "pause" if paused else "take"
-        self._session: Session | None = None
+        self._intake: Intake | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._passed = asyncio.Event()
@@ -127,8 +127,8 @@ class AmqpConsumer:
 
     @property
     def _is_taking(self) -> bool:
-        session = self._session
-        return session is not None and session.lost is None and session.taking
+        intake = self._intake
+        return intake is not None and intake.lost is None and intake.taking
 
     # --- the task ----------------------------------------------------------------------------
 
@@ -137,9 +137,9 @@ class AmqpConsumer:
             await self._follow_the_wish()
         finally:
             self._unsubscribe()
-            session, self._session = self._session, None
-            if session is not None:
-                await session.close()
+            intake, self._intake = self._intake, None
+            if intake is not None:
+                await intake.close()
             self._problems.clear(self._part)
             self._end_pass()
 
@@ -180,16 +180,16 @@ class AmqpConsumer:
 
     async def _step(self) -> None:
         """Do what is missing between what is and what is wished."""
-        session = self._session
-        if session is not None and session.lost is not None:
-            raise LinkDown(session.lost)
-        if session is None and self._wish == "pause":
+        intake = self._intake
+        if intake is not None and intake.lost is not None:
+            raise LinkDown(intake.lost)
+        if intake is None and self._wish == "pause":
             self._problems.clear(self._part)  # nothing is missing
         async with self._patience.limited():
-            if self._wish == "pause" and session is not None:
-                await session.stop_taking()
-            elif self._wish == "take" and session is not None:
-                await self._take(session)
+            if self._wish == "pause" and intake is not None:
+                await intake.stop_taking()
+            elif self._wish == "take" and intake is not None:
+                await self._take(intake)
             elif self._wish == "take" and (link := self._connection.link) is not None:
                 await self._attach(link)
 
@@ -197,7 +197,7 @@ class AmqpConsumer:
         """Open a channel of its own, and consume on it unless paused."""
         await self._declarer.ensure_queue(link, self._queue)
         self._reported = False
-        self._session = await Session.open(
+        self._intake = await Intake.open(
             link,
             self._queue,
             prefetch=self._prefetch,
@@ -206,15 +206,15 @@ class AmqpConsumer:
         )
         try:
             if self._wish == "take":
-                await self._take(self._session)
+                await self._take(self._intake)
         except ChannelDown as exc:
             if exc.code in _NOT_OURS:
                 raise TopologyError(f"queue {self._queue.full!r}", exc.reason) from exc
             raise
         self._problems.clear(self._part)
 
-    async def _take(self, session: Session) -> None:
-        await session.take()
+    async def _take(self, intake: Intake) -> None:
+        await intake.take()
         if not self._reported:
             self._reported, self._unseen = True, 0
             self._context.emit("consumer.started", adapter="amqp", queue=self._queue.full)
@@ -228,17 +228,17 @@ class AmqpConsumer:
         return backoff.next()
 
     async def _drop(self, reason: str) -> None:
-        """Give up the session; its deliveries come again."""
-        session, self._session = self._session, None
+        """Give up the intake; its deliveries come again."""
+        intake, self._intake = self._intake, None
         self._declarer.forget(self._queue.full)
-        if session is None:
+        if intake is None:
             return
-        session.lose(reason, tell=False)
+        intake.lose(reason, tell=False)
         if self._reported:
             self._context.emit(
                 "consumer.lost", adapter="amqp", queue=self._queue.full, reason=reason
             )
-        await session.close()
+        await intake.close()
 
     async def _look_for_us(self) -> None:
         """Find out whether the broker has forgotten the consumer without telling.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost, PublishRefused, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
-from cluster_kit_amqp.connections import Connections
-from cluster_kit_amqp.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
-from cluster_kit_amqp.control import ACCESS_REFUSED, NOT_FOUND, ControlLink, counts
-from cluster_kit_amqp.dead_letters import read_dead
-from cluster_kit_amqp.directory import announce, read_channels
+from cluster_kit_amqp.connection.together import Connections
+from cluster_kit_amqp.control.seam import ACCESS_REFUSED, NOT_FOUND, ControlLink, counts
 from cluster_kit_amqp.link import ChannelDown, LinkError, Unencodable
-from cluster_kit_amqp.publisher import Publisher
-from cluster_kit_amqp.turn import Turns
+from cluster_kit_amqp.tasks.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
+from cluster_kit_amqp.tasks.dead_letters import read_dead
+from cluster_kit_amqp.tasks.directory import announce, read_channels
+from cluster_kit_amqp.tasks.publisher import Publisher
+from cluster_kit_amqp.tasks.turns import Turns
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost
-from cluster_kit_amqp.control import ControlChannel, ControlLink, counts
+from cluster_kit_amqp.control.seam import ControlChannel, ControlLink, counts
 from cluster_kit_amqp.link import LinkError
-from cluster_kit_amqp.turn import Turns
-from cluster_kit_amqp.wire import to_envelope
+from cluster_kit_amqp.tasks.turns import Turns
+from cluster_kit_amqp.tasks.wire import to_envelope
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from cluster_kit_amqp.control import ACCESS_REFUSED, LOCKED, ControlLink
+from cluster_kit_amqp.control.seam import ACCESS_REFUSED, LOCKED, ControlLink
 from cluster_kit_amqp.link import ChannelDown, LinkError
 from cluster_kit_amqp.topology import reader_queue
 

@@ -1,8 +1,8 @@
 """The headers most tasks have, as one structure: id, attempt, origin, time of publication.
 
 A task whose options are all left to the subscription, and whose id this library made, has these
-four and no other. What differs in anything goes the general way of `cluster_kit_amqp.wire` and
-the tables of the protocol, which says the same.
+four and no other. What differs in anything goes the general way of
+`cluster_kit_amqp.tasks.wire` and the tables of the protocol, which says the same.
 """
 
 from __future__ import annotations

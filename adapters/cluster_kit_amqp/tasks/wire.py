@@ -17,7 +17,7 @@ from cluster_kit.errors import InvalidNameError
 from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import check_message_id, new_id
 from cluster_kit_amqp.link import Incoming, Message, Packed
-from cluster_kit_amqp.plain import MAX_MS, plain_envelope, plain_headers
+from cluster_kit_amqp.tasks.plain import MAX_MS, plain_envelope, plain_headers
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName
@@ -169,7 +169,7 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     if type(headers) is Packed and not dead and (task := plain_envelope(headers, message, queue)):
         return task
     users: dict[str, object] = {}
-    found = given_id(message)
+    found = _given_id(message)
     envelope = Envelope(
         queue=queue,
         id=found or new_id(),
@@ -239,7 +239,7 @@ def user_headers(headers: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def given_id(message: Message) -> str | None:
+def _given_id(message: Message) -> str | None:
     """Return the first legal id: the library's, or AMQP's; None when there is none."""
     for candidate in (message.headers.get("ck-id"), message.message_id):
         try:

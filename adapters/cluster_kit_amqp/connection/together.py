@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.attempt import Attempt
-from cluster_kit_amqp.connection import Connection, Purpose
-from cluster_kit_amqp.control import Control, ControlLink, MakingLink, OwnDial
-from cluster_kit_amqp.declare import Announce, Declarer
+from cluster_kit_amqp.connection.supervised import Connection, Purpose
+from cluster_kit_amqp.control.declare import Announce, Declarer
+from cluster_kit_amqp.control.on_demand import Control, OwnDial
+from cluster_kit_amqp.control.seam import ControlLink, MakingLink
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.options import MAX_HEARTBEAT, Host, parse_url
 from cluster_kit_amqp.plane.link import PlaneLink, dial
@@ -83,7 +84,7 @@ class Connections:
 
     async def _dial_control(self, host: Host) -> ControlLink:
         # Imported here, for it loads a driver nobody needs before the first question.
-        from cluster_kit_amqp.aiormq_link import dial_control  # noqa: PLC0415
+        from cluster_kit_amqp.questions.link import dial_control  # noqa: PLC0415
 
         return await dial_control(
             self._options,

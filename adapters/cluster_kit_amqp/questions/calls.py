@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
-from cluster_kit_amqp.aiormq_stream import Observed
-from cluster_kit_amqp.errors import Translated
 from cluster_kit_amqp.link import ChannelDown, LinkDown
+from cluster_kit_amqp.questions.errors import Translated
+from cluster_kit_amqp.questions.stream import Observed
 
 if TYPE_CHECKING:
     from cluster_kit.ports import TaskSpawner

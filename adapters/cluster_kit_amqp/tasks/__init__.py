@@ -1,0 +1,3 @@
+"""The event queue on RabbitMQ: `adapter` puts the parts together."""
+
+from __future__ import annotations
