@@ -44,6 +44,8 @@ class Broadcast:
         after: seconds from the number before to this one; 0 when unknown.
         audience: which instances handle it.
         malformed: metadata that could not be read and counts as missing.
+        id_is_stable: False for what a foreign publisher gave no id: each delivery, to each
+            instance, makes one up.
     """
 
     realm: str
@@ -59,6 +61,7 @@ class Broadcast:
     after: float = 0.0
     audience: Audience = Audience.ALL
     malformed: tuple[str, ...] = ()
+    id_is_stable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,8 @@ class Event:
         seq: number among what was sent on this channel by that instance, or by the one that
             sent the message on its behalf, from 1; 0 when unknown.
         published_at: aware UTC time; None when a foreign publisher did not say.
+        id_is_stable: whether the message has `id` at every delivery and in every instance. Not so
+            when a foreign publisher gave it none.
     """
 
     channel: str
@@ -88,3 +93,4 @@ class Event:
     origin: str
     seq: int
     published_at: datetime | None
+    id_is_stable: bool = True

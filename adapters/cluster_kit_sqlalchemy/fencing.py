@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cluster_kit.errors import ConfigurationError, LockError, LockLost
 from cluster_kit.names import MAX_APP_BYTES
+from cluster_kit_sqlalchemy.schema import check_table
 from cluster_kit_sqlalchemy.transactional import within, within_blocking
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class Fences:
     """
 
     def __init__(self, cluster: Extensible, *, table: Table | None = None) -> None:
-        self.table: Table = fence_table(MetaData()) if table is None else table
+        own = fence_table(MetaData())
+        self.table: Table = own if table is None else check_table("table", table, own)
         self._app = cluster.outlets.app
 
     async def guard(self, transaction: AsyncTransaction, lease: Fenced) -> None:

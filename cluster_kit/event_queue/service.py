@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cluster_kit.clock import Clock, Duration
     from cluster_kit.message import Headers
     from cluster_kit.names import QueueName
-    from cluster_kit.ports import EventQueueAdapter, QueueDepth
+    from cluster_kit.ports import EventQueueAdapter, QueueDepth, TaskOutlet
     from cluster_kit.retry import RetryPolicy
     from cluster_kit.settings import EventQueueSettings
     from cluster_kit.supervisor import Supervisor
@@ -225,7 +225,7 @@ class EventQueue:
         return await self._publisher.send_all(envelopes, options.delay, around)
 
     @property
-    def outlet(self) -> Outlet:
+    def outlet(self) -> TaskOutlet:
         """Publishing in two steps; see `TaskOutlet`."""
         return Outlet(self._publisher, self._shared)
 

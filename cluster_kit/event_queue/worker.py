@@ -210,4 +210,5 @@ class Worker:
             headers=envelope.headers,
             redelivered=run.again,
             signal=run.signal,
+            id_is_stable=envelope.id_is_stable,
         )

@@ -115,6 +115,14 @@ def test_what_is_not_there_is_not_malformed() -> None:
 def test_a_foreign_message_has_its_own_id_and_time() -> None:
     found = to_broadcast(arrived(message_id="theirs", timestamp=1.7e9), "pubsub")
     assert (found.id, found.published_at, found.content_type) == ("theirs", 1.7e9, None)
+    assert found.id_is_stable
+
+
+def test_a_message_without_an_id_has_another_at_each_delivery() -> None:
+    first, second = (to_broadcast(arrived(), "pubsub") for _ in range(2))
+
+    assert first.id != second.id
+    assert [first.id_is_stable, second.id_is_stable] == [False, False]
 
 
 # --- names ---

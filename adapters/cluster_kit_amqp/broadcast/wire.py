@@ -66,6 +66,7 @@ def to_broadcast(incoming: Incoming, realm: str) -> Broadcast:
     """
     message = incoming.message
     read = _Metadata(message.headers)
+    given = read.id(message.message_id)
     published = read.whole("ck-published-at", _MAX_MS)
     origin, epoch, seq = read.text("ck-origin"), read.text("ck-epoch"), read.number("ck-seq")
     if seq and not (origin and epoch):
@@ -74,7 +75,8 @@ def to_broadcast(incoming: Incoming, realm: str) -> Broadcast:
     return Broadcast(
         realm=realm,
         channel=incoming.key,
-        id=read.id(message.message_id),
+        id=given or new_id(),
+        id_is_stable=given is not None,
         body=message.body,
         content_type=message.content_type or None,
         published_at=message.timestamp if published is None else published / 1000,
@@ -120,11 +122,11 @@ class _Metadata:
             self.malformed.append(name)
         return _AUDIENCES.get(value, Audience.ALL)
 
-    def id(self, other: object) -> str:
-        """Return the id users see; that of a foreign publisher is the message's own."""
+    def id(self, other: object) -> str | None:
+        """Return the id users see, a foreign publisher's being the message's own; None without."""
         for candidate in (self._headers.get("ck-id"), other):
             with suppress(InvalidNameError):
                 return check_message_id(candidate)
         if "ck-id" in self._headers:
             self.malformed.append("ck-id")
-        return new_id()
+        return None

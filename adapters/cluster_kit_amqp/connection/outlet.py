@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.errors import ConnectionLost, PublishRefused, PublishUnconfirmed, TransportError
+from cluster_kit.errors import (
+    ConnectionLost,
+    PublishBlocked,
+    PublishRefused,
+    PublishUnconfirmed,
+    TransportError,
+)
 from cluster_kit.names import new_id
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, Refused
@@ -182,5 +188,5 @@ class Outlet:
         if link is None:
             return ConnectionLost(f"no connection {within}{trouble}; nothing was sent")
         if link.blocked is not None:
-            return PublishRefused(f"the broker blocks publishers: {link.blocked}; nothing was sent")
+            return PublishBlocked(f"the broker blocks publishers: {link.blocked}; nothing was sent")
         return ConnectionLost(f"not stored {within}{trouble}; nothing was sent")
