@@ -1,4 +1,8 @@
-"""Three brokers that are one: what becomes of tasks when the one that leads their queue goes."""
+"""Three brokers that are one: what becomes of tasks when the one that leads their queue goes.
+
+``python -m pytest integration/load/three_nodes.py``. It takes five minutes and three nodes of this
+machine, so that it is no part of ``make test``.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,8 @@ from integration.amqp_bench import Bench, bench
 
 pytestmark = [
     pytest.mark.broker,
-    pytest.mark.slow,
     pytest.mark.asyncio,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("broker cluster"),
 ]
 
 BEFORE, AFTER = 200, 200  # tasks stored before the leader goes, and at least after it
