@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cluster_kit.event_queue.registration import Registration
+    from cluster_kit.event_queue.run import Run
     from cluster_kit.event_queue.worker import Surroundings
     from cluster_kit.names import QueueName
 
@@ -87,21 +88,20 @@ class Consumption:
 
         Returns the ids of tasks that were cut short, sorted.
         """
-        if running := self._running_ids():
-            log.info("draining: %d tasks run, up to %g s", len(running), timeout)
+        if runs := self._runs():
+            log.info("draining: %d tasks run, up to %g s", len(runs), timeout)
         if await self._finished(timeout):
             return []
-        running = self._running_ids()
-        runs = [run for subscription in self._all() for run in subscription.runs()]
-        log.warning("cutting short %d tasks: %s", len(running), ", ".join(running))
+        runs = self._runs()
+        if running := _ids(run for run in runs if run.running):
+            log.warning("cutting short %d tasks: %s", len(running), ", ".join(running))
         self.shared.settler.hurry()
         for subscription in self._all():
             subscription.abort()
         if not await self._finished(grace):
-            stuck = ", ".join(self._running_ids())
-            log.error("tasks that ignore their cancellation: %s", stuck)
-        left = {run for subscription in self._all() for run in subscription.runs()}
-        return sorted(run.envelope.id for run in runs if run.given_back or run in left)
+            self._tell_left()
+        left = set(self._runs())
+        return _ids(run for run in runs if run.given_back or run in left)
 
     async def close(self) -> None:
         """Close every consumer; what is unsettled goes back to its queue."""
@@ -157,8 +157,21 @@ class Consumption:
             return False
         return True
 
-    def _running_ids(self) -> list[str]:
-        return sorted(run.envelope.id for s in self._all() for run in s.runs())
+    def _tell_left(self) -> None:
+        """Say what is to blame for each task that has not ended: its handler, or the broker."""
+        runs = self._runs()
+        if stuck := _ids(run for run in runs if run.running):
+            log.error("tasks that ignore their cancellation: %s", ", ".join(stuck))
+        if unsettled := _ids(run for run in runs if not run.running):
+            text = "the broker did not take the outcomes in time of tasks that go back to it: %s"
+            log.error(text, ", ".join(unsettled))
+
+    def _runs(self) -> list[Run]:
+        return [run for subscription in self._all() for run in subscription.runs()]
 
     def _all(self) -> list[Subscription]:
         return [*self._open.values(), *self._retiring]
+
+
+def _ids(runs: Iterable[Run]) -> list[str]:
+    return sorted(run.envelope.id for run in runs)
