@@ -91,7 +91,10 @@ class Cluster:
             background=self._background,
             consumes=self._consumes,
         )
-        self._extensions = Extensions()
+        self._life = Lifecycle(
+            Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
+        )
+        self._extensions = Extensions(self._life.hook)
         self.outlets: Outlets = self._capabilities.outlets
         self.event_queue: EventQueue = self._capabilities.event_queue
         self.pubsub: PubSubManager = self._capabilities.pubsub
@@ -99,9 +102,6 @@ class Cluster:
         self.locks: LockManager = self._capabilities.locks
         self.caches: CacheManager = self._capabilities.caches
         self.cache: Cache = self.caches.default
-        self._life = Lifecycle(
-            Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
-        )
         for plugin in plugins:
             self.add_plugin(plugin)
 
@@ -167,7 +167,8 @@ class Cluster:
             ConnectError: no connection to the broker.
             PluginFailedError: a hook raised; the cause is chained.
             ConfigurationError: of settings, plugins or topology.
-            LifecycleError: called from a plugin's hook, or `stop` was called meanwhile.
+            LifecycleError: called from a plugin's hook, or from a task made in one that still
+                runs; or `stop` was called meanwhile.
         """
         await self._life.start()
 
@@ -190,7 +191,8 @@ class Cluster:
             published, sorted; empty after a complete drain.
 
         Raises:
-            LifecycleError: called from a plugin's hook.
+            LifecycleError: called from a plugin's hook, or from a task made in a `before_stop`
+                that still runs.
         """
         setting = self.settings.drain_timeout
         limit = setting if timeout is None else seconds("timeout", timeout, limit=MAX_WAIT)
@@ -249,14 +251,18 @@ class Cluster:
             for plugin in order:
                 await hear_sync_messages(plugin)
         for plugin in order:
-            await run_hook(plugin, "before_load")
+            await self._run_hook(plugin, "before_load")
         for plugin in order:
-            await run_hook(plugin, "load")
+            await self._run_hook(plugin, "load")
             self._loaded.append(plugin)
         self._worker_mode.require_known(self._topics())
         await self._capabilities.start()
         for plugin in order:
-            await run_hook(plugin, "after_start")
+            await self._run_hook(plugin, "after_start")
+
+    async def _run_hook(self, plugin: Plugin, hook: str) -> None:
+        with self._life.hook():
+            await run_hook(plugin, hook)
 
     def _started(self) -> None:
         log.info("%s started as instance %s", self.name, self.instance_id)
@@ -278,7 +284,8 @@ class Cluster:
         while self._loaded:
             plugin = self._loaded.pop()
             async with logged(f"before_stop of plugin {plugin.name!r}"):
-                await plugin.before_stop()
+                with self._life.hook():
+                    await plugin.before_stop()
         await self._extensions.stop(lambda: deadline - self._clock.monotonic())
         unfinished += await self._capabilities.flush(deadline - self._clock.monotonic())
         await self._capabilities.close()
