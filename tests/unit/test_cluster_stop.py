@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -321,7 +321,9 @@ async def test_a_hook_of_another_cluster_in_between_changes_nothing() -> None:
 async def test_an_extension_may_wait_for_a_task_that_wants_to_stop() -> None:
     class Stops:
         name = "stops"
-        errors: ClassVar[list[BaseException | list[str]]] = []
+
+        def __init__(self) -> None:
+            self.errors: list[BaseException | list[str]] = []
 
         async def start(self, context: AdapterContext) -> None: ...
 
@@ -332,12 +334,12 @@ async def test_an_extension_may_wait_for_a_task_that_wants_to_stop() -> None:
         def health(self) -> Health:
             return Health(status="ok", detail="", since=0.0)
 
-    made = cluster()
-    made.extend(Stops())
+    made, stops = cluster(), Stops()
+    made.extend(stops)
     async with asyncio.timeout(5), made:
         pass
 
-    [error] = Stops.errors
+    [error] = stops.errors
     assert isinstance(error, LifecycleError)
 
 
@@ -363,8 +365,8 @@ async def test_a_task_that_outlives_its_hook_may_stop_and_start(hook: str) -> No
 
         async def _turn(self) -> None:
             await asked.wait()
-            await self.cluster.stop()
-            await self.cluster.start()
+            await made.stop()
+            await made.start()
 
     leaves, asked = Leaves(), asyncio.Event()
     made = cluster(leaves)
