@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from cluster_kit.capabilities import Capabilities
+from cluster_kit.capabilities import Capabilities, Ground
 from cluster_kit.checks import takes
 from cluster_kit.clock import MAX_WAIT, Duration, SystemClock, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
@@ -83,13 +83,15 @@ class Cluster:
         self._loaded: list[Plugin] = []
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._capabilities = Capabilities(
-            self.name,
-            self.instance_id,
-            self.settings,
-            registry=self.registry,
-            telemetry=self.telemetry,
-            background=self._background,
-            consumes=self._consumes,
+            Ground(
+                app=self.name,
+                instance_id=self.instance_id,
+                settings=self.settings,
+                registry=self.registry,
+                telemetry=self.telemetry,
+                background=self._background,
+                consumes=self._consumes,
+            )
         )
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
