@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cluster_kit.errors import ConnectionLost
+from cluster_kit.event_queue.quarantine import Quarantine
+from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.subscription import Subscription
+from cluster_kit.event_queue.worker import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cluster_kit.clock import Clock
+    from cluster_kit.event_queue.ledger import Ledger
     from cluster_kit.event_queue.registration import Registration
     from cluster_kit.event_queue.run import Run
-    from cluster_kit.event_queue.worker import Surroundings
     from cluster_kit.names import QueueName
+    from cluster_kit.ports import Emit, EventQueueAdapter
+    from cluster_kit.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +37,30 @@ class Consumption:
         self.shared = shared
         self._open: dict[QueueName, Subscription] = {}
         self._retiring: set[Subscription] = set()
+
+    @classmethod
+    def on(
+        cls,
+        adapter: EventQueueAdapter,
+        supervisor: Supervisor,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        report: Emit,
+        publish_timeout: float,
+    ) -> Self:
+        """Return what consumes over a connected adapter."""
+        settler = Settler(adapter, ledger, report, clock, publish_timeout=publish_timeout)
+        shared = Surroundings(
+            adapter=adapter,
+            ledger=ledger,
+            quarantine=Quarantine(clock),
+            settler=settler,
+            supervisor=supervisor,
+            clock=clock,
+            report=report,
+        )
+        return cls(shared)
 
     async def start(
         self, registrations: Iterable[Registration], wanted: Callable[[Registration], bool]
