@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from cluster_kit.capabilities import Capabilities
+from cluster_kit.capabilities import Capabilities, Ground
 from cluster_kit.checks import takes
 from cluster_kit.clock import MAX_WAIT, Duration, SystemClock, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
@@ -83,22 +83,16 @@ class Cluster:
         self._loaded: list[Plugin] = []
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._capabilities = Capabilities(
-            self.name,
-            self.instance_id,
-            self.settings,
-            registry=self.registry,
-            telemetry=self.telemetry,
-            background=self._background,
-            consumes=self._consumes,
+            Ground(
+                app=self.name,
+                instance_id=self.instance_id,
+                settings=self.settings,
+                registry=self.registry,
+                telemetry=self.telemetry,
+                background=self._background,
+                consumes=self._consumes,
+            )
         )
-        self._extensions = Extensions()
-        self.outlets: Outlets = self._capabilities.outlets
-        self.event_queue: EventQueue = self._capabilities.event_queue
-        self.pubsub: PubSubManager = self._capabilities.pubsub
-        self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
-        self.locks: LockManager = self._capabilities.locks
-        self.caches: CacheManager = self._capabilities.caches
-        self.cache: Cache = self.caches.default
         self._life = Lifecycle(
             Steps(
                 name=f"cluster {self.name}, instance {self.instance_id},",
@@ -108,6 +102,14 @@ class Cluster:
                 ended=self._stopped,
             )
         )
+        self._extensions = Extensions(self._life.hook)
+        self.outlets: Outlets = self._capabilities.outlets
+        self.event_queue: EventQueue = self._capabilities.event_queue
+        self.pubsub: PubSubManager = self._capabilities.pubsub
+        self.sync_messages: SyncMessageManager = self._capabilities.sync_messages
+        self.locks: LockManager = self._capabilities.locks
+        self.caches: CacheManager = self._capabilities.caches
+        self.cache: Cache = self.caches.default
         for plugin in plugins:
             self.add_plugin(plugin)
 
@@ -173,7 +175,8 @@ class Cluster:
             ConnectError: no connection to the broker.
             PluginFailedError: a hook raised; the cause is chained.
             ConfigurationError: of settings, plugins or topology.
-            LifecycleError: called from a plugin's hook, or `stop` was called meanwhile.
+            LifecycleError: called from a plugin's hook, or from a task made in one that still
+                runs; or `stop` was called meanwhile.
         """
         await self._life.start()
 
@@ -196,7 +199,8 @@ class Cluster:
             published, sorted; empty after a complete drain.
 
         Raises:
-            LifecycleError: called from a plugin's hook.
+            LifecycleError: called from a plugin's hook, or from a task made in a `before_stop`
+                that still runs.
         """
         setting = self.settings.drain_timeout
         limit = setting if timeout is None else seconds("timeout", timeout, limit=MAX_WAIT)
@@ -255,14 +259,18 @@ class Cluster:
             for plugin in order:
                 await hear_sync_messages(plugin)
         for plugin in order:
-            await run_hook(plugin, "before_load")
+            await self._run_hook(plugin, "before_load")
         for plugin in order:
-            await run_hook(plugin, "load")
+            await self._run_hook(plugin, "load")
             self._loaded.append(plugin)
         self._worker_mode.require_known(self._topics())
         await self._capabilities.start()
         for plugin in order:
-            await run_hook(plugin, "after_start")
+            await self._run_hook(plugin, "after_start")
+
+    async def _run_hook(self, plugin: Plugin, hook: str) -> None:
+        with self._life.hook():
+            await run_hook(plugin, hook)
 
     def _started(self) -> None:
         log.info("%s started as instance %s", self.name, self.instance_id)
@@ -284,7 +292,8 @@ class Cluster:
         while self._loaded:
             plugin = self._loaded.pop()
             async with logged(f"before_stop of plugin {plugin.name!r}"):
-                await plugin.before_stop()
+                with self._life.hook():
+                    await plugin.before_stop()
         await self._extensions.stop(lambda: deadline - self._clock.monotonic())
         unfinished += await self._capabilities.flush(deadline - self._clock.monotonic())
         await self._capabilities.close()

@@ -10,6 +10,7 @@ from cluster_kit.supervisor import logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from cluster_kit.ports import (
         AdapterContext,
@@ -27,9 +28,14 @@ _WORST: tuple[HealthStatus, ...] = ("down", "degraded", "ok")
 
 
 class Extensions:
-    """Those of one cluster, in the order they were added."""
+    """Those of one cluster, in the order they were added.
 
-    def __init__(self) -> None:
+    Args:
+        hook: to be entered around what is called of each.
+    """
+
+    def __init__(self, hook: Callable[[], AbstractContextManager[None]]) -> None:
+        self._hook = hook
         self._all: dict[str, Extension] = {}
         self._started: list[Extension] = []
 
@@ -44,7 +50,8 @@ class Extensions:
         """Start all, or raise what one of them raised."""
         for extension in self._all.values():
             self._started.append(extension)
-            await extension.start(context)
+            with self._hook():
+                await extension.start(context)
 
     async def stop(self, left: Callable[[], float]) -> None:
         """Stop in reverse what was started; no failure keeps the rest back.
@@ -55,7 +62,8 @@ class Extensions:
         while self._started:
             extension = self._started.pop()
             async with logged(f"stopping {extension.name}"):
-                await extension.stop(max(LEAST_SECONDS, left()))
+                with self._hook():
+                    await extension.stop(max(LEAST_SECONDS, left()))
 
     def health(self) -> dict[str, Health]:
         """Return the state of each that runs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_type_hints
 
 from cluster_kit.errors import ConfigurationError, DecodeError
 from cluster_kit.message import Delivery
@@ -79,7 +79,7 @@ class Handler:
         own = self._codec.content_type
         if content_type not in (None, own) and _media_type(content_type or "") != own:
             raise DecodeError(f"content type {content_type!r} is not {own}")
-        if self._validate is None or b"NaN" in body or b"Infinity" in body:
+        if self._validate is None or _may_be_infinite(body):
             payload = self._codec.decode(body)  # stricter than pydantic, which takes NaN for JSON
             if self._validate is None:
                 return payload
@@ -123,6 +123,22 @@ async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervis
     result = await supervisor.run_in_thread(call, name=name)
     if inspect.isawaitable(result):  # a callable that hides a coroutine function
         await result
+
+
+_DIGITS = bytes.maketrans(b"123456789+E", b"0000000000e")
+_LONG = b"0" * 200
+
+
+def _may_be_infinite(body: bytes) -> bool:
+    """Whether JSON may be inside that becomes NaN or an infinity: says no only when it is sure.
+
+    A number of less than 200 digits with an exponent of two is finite.
+    """
+    # Most bodies have not even the letter, and one letter is looked for much faster.
+    if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body):
+        return True
+    alike = body.translate(_DIGITS)
+    return b"0e000" in alike or _LONG in alike
 
 
 def _media_type(content_type: str) -> str:
@@ -190,15 +206,28 @@ def _validator(
         return None
     if annotation is Delivery:
         raise ConfigurationError(f"handler {name}: the payload comes first, the delivery second")
-    from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415 - costs 100 ms to import
+    from pydantic import PydanticUserError  # noqa: PLC0415 - costs 100 ms to import
 
     try:
-        adapter: TypeAdapter[object] = TypeAdapter(annotation)
+        adapter = _adapter(annotation)
         _ = adapter.validator.title  # raises while a forward reference inside is open
     except PydanticUserError as exc:
         text = f"handler {name}: cannot validate payloads as {annotation!r}: {exc.message}"
         raise ConfigurationError(text) from exc
     return adapter.validator.validate_json  # that of the adapter itself costs twice as much
+
+
+def _adapter(annotation: object) -> TypeAdapter[Any]:
+    """Return what validates: floats are finite, as in JSON, unless a model has it otherwise."""
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter  # noqa: PLC0415 - as above
+
+    form = cast("Any", annotation)
+    try:
+        return TypeAdapter(form, config=ConfigDict(allow_inf_nan=False))
+    except PydanticUserError as exc:
+        if exc.code != "type-adapter-config-unused":  # a model, which has a config of its own
+            raise
+        return TypeAdapter(form)
 
 
 def _resolve(process: Process, parameter: inspect.Parameter, name: str) -> object:

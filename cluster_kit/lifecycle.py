@@ -6,8 +6,9 @@ import asyncio
 import atexit
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from cluster_kit.errors import LifecycleError
@@ -38,6 +39,17 @@ class Steps(NamedTuple):
     ended: Callable[[list[str]], None]
 
 
+class _Hook:
+    """One call of foreign code by a step of `life`, which is None when that has returned."""
+
+    def __init__(self, life: Lifecycle) -> None:
+        self.life: Lifecycle | None = life
+
+
+_hooks: ContextVar[tuple[_Hook, ...]] = ContextVar("cluster_kit.hooks", default=())
+# Those the current task is made in, from the outermost: one may start another cluster.
+
+
 class Lifecycle:
     """Leads through `Steps`. No caller's task is ever cancelled by another caller.
 
@@ -65,7 +77,8 @@ class Lifecycle:
         A caller that is cancelled ends its start, and leaves when that is undone.
 
         Raises:
-            LifecycleError: called from a step; or a stop was asked for meanwhile.
+            LifecycleError: called from a step or a task of a hook; or a stop was asked for
+                meanwhile.
             Exception: that of the step that failed.
         """
         self._refuse_in_step("start()")
@@ -86,9 +99,10 @@ class Lifecycle:
         Completes even when the caller is cancelled.
 
         Raises:
-            LifecycleError: called from a step.
+            LifecycleError: called from a step, or while stopping from a task of a hook.
         """
-        self._refuse_in_step("stop()")
+        # A start that is abandoned is cancelled, the hook that waits for this included.
+        self._refuse_in_step("stop()", abandons=self._starting is not None)
         self.abandon()
         if self._stopping is None:
             self._stopping = self._tasks.spawn(self._stop(timeout), name="stop")
@@ -99,6 +113,20 @@ class Lifecycle:
         self._stops += 1
         if self._starting is not None:
             _cancel_once(self._starting)
+
+    @contextmanager
+    def hook(self) -> Generator[None]:
+        """Refuse starts and stops from what a step calls in this block, and from its tasks.
+
+        The step waits for the block, which may wait for such a task. One that outlives the block
+        is as free as any other, and a task may stop what is just starting: that ends the block.
+        """
+        hook = _Hook(self)
+        _hooks.set((*(outer for outer in _hooks.get() if outer.life is not None), hook))
+        try:
+            yield
+        finally:
+            hook.life = None
 
     # --- in tasks of their own ---
 
@@ -168,8 +196,9 @@ class Lifecycle:
             finally:
                 self._changer = None
 
-    def _refuse_in_step(self, what: str) -> None:
-        if self._changer is not None and asyncio.current_task() is self._changer:
+    def _refuse_in_step(self, what: str, *, abandons: bool = False) -> None:
+        own = self._changer is not None and asyncio.current_task() is self._changer
+        if own or (not abandons and any(hook.life is self for hook in _hooks.get())):
             raise LifecycleError(f"{what} in a plugin's hook would wait for itself")
 
 
