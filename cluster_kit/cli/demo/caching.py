@@ -86,7 +86,8 @@ async def invalidated(stage: Stage) -> str:
     """A value that is deleted on one instance is gone on all, also where it was being loaded."""
     _check_read(stage, await _all_read(stage, "price", OLD), OLD)
     loader, deleter = stage.instances[0], stage.instances[-1]
-    long_load = _tell_read(loader, "stock", OLD, takes=LONG_LOAD_TAKES)
+    # One caller: those who join a load that turns out to be overtaken have it loaded once more.
+    long_load = _tell_read(loader, "stock", OLD, takes=LONG_LOAD_TAKES, callers=1)
     await stage.journal.until(
         lambda: bool(stage.journal.of("loading", [long_load])), "nothing was loaded"
     )
@@ -135,10 +136,16 @@ async def _all_read(stage: Stage, key: str, value: str, *, takes: float = LOAD_T
 
 
 def _tell_read(
-    instance: Instance, key: str, value: str, *, order: str = "", takes: float = LOAD_TAKES
+    instance: Instance,
+    key: str,
+    value: str,
+    *,
+    order: str = "",
+    takes: float = LOAD_TAKES,
+    callers: int = CALLERS,
 ) -> str:
     order = order or new_id()
-    instance.tell("read", key=key, value=value, id=order, callers=CALLERS, takes=takes)
+    instance.tell("read", key=key, value=value, id=order, callers=callers, takes=takes)
     return order
 
 
