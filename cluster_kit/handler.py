@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
+from collections.abc import Awaitable, Callable, Iterator
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Protocol,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from cluster_kit.errors import ConfigurationError, DecodeError
-from cluster_kit.message import Delivery
+from cluster_kit.message import Delivery, HandlerAnswer
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -49,7 +60,7 @@ class Handler:
     Args:
         process: the function.
         codec: of the payloads.
-        second: what the second argument is called.
+        second: what the second argument is; it is called as its class, in lower case.
 
     Attributes:
         process: the function.
@@ -57,14 +68,14 @@ class Handler:
         needs_delivery: whether `call` must be given a delivery; most of their cost is saved else.
     """
 
-    def __init__(self, process: Process, codec: Codec, second: str = "delivery") -> None:
+    def __init__(self, process: Process, codec: Codec, second: type[About] = Delivery) -> None:
         self.process = process
         self._codec = codec
         self.name = getattr(process, "__qualname__", None) or repr(process)
         self._is_async = is_async(process)
-        parameters = _positional(process, self.name, second)
-        self._wants_delivery = _wants_second(parameters, second)
+        parameters = _positional(process, self.name, second.__name__.lower())
         self._validator = _validator(process, parameters[0], self.name)
+        self._wants_delivery = _wants_second(process, parameters, self.name, second)
         self.needs_delivery: bool = self._wants_delivery or not self._is_async
 
     def decode(self, body: bytes, content_type: str | None) -> object:
@@ -95,7 +106,7 @@ class Handler:
     def call(
         self, payload: object, delivery: About | None, supervisor: Supervisor
     ) -> Awaitable[object]:
-        """Start the function; it has run to its end when the result was awaited.
+        """Start the function. What awaiting it gives is for `conclude`: only then it has ended.
 
         Args:
             payload: as `decode` gave it.
@@ -110,10 +121,22 @@ class Handler:
         return _in_thread(functools.partial(self.process, *arguments), name, supervisor)
 
 
-async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervisor) -> None:
-    result = await supervisor.run_in_thread(call, name=name)
-    if inspect.isawaitable(result):  # a callable that hides a coroutine function
-        await result
+async def conclude(result: object) -> None:
+    """Take what a handler returned, unless that is None: await it, if it is to be awaited.
+
+    Raises:
+        TypeError: it is an answer such as `Reject`, which has no effect unless it is raised.
+        BaseException: what the awaited one raised.
+    """
+    while inspect.isawaitable(result):
+        result = await result
+    kind = cast("type[object]", result) if isinstance(result, type) else type(result)
+    if issubclass(kind, HandlerAnswer):
+        raise TypeError(f"the handler's return value is a {kind.__name__}: raise it")
+
+
+async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervisor) -> object:
+    return await supervisor.run_in_thread(call, name=name)
 
 
 def _media_type(content_type: str) -> str:
@@ -162,13 +185,51 @@ def _positional(process: Process, name: str, second: str) -> list[inspect.Parame
     return positional
 
 
-def _wants_second(positional: list[inspect.Parameter], name: str) -> bool:
-    if positional[-1].kind is inspect.Parameter.VAR_POSITIONAL:
-        return True
-    if len(positional) == 1:
-        return False
+def _wants_second(
+    process: Process, positional: list[inspect.Parameter], name: str, kind: type[About]
+) -> bool:
+    _refuse_keyword_only(process, name, kind)
+    if len(positional) == 1 or positional[1].kind is inspect.Parameter.VAR_POSITIONAL:
+        return positional[-1].kind is inspect.Parameter.VAR_POSITIONAL
     second = positional[1]
-    return second.default is inspect.Parameter.empty or second.name == name
+    meant = [*_members(_resolve(process, second, name, strict=False))]
+    wanted = second.default is inspect.Parameter.empty or second.name == kind.__name__.lower()
+    if wanted and not any(_may_be(member, kind) for member in meant):
+        text = f"handler {name} is given a {kind.__name__} as {second.name}"
+        raise ConfigurationError(f"{text}, which is annotated with {second.annotation!r}")
+    return wanted or kind in meant
+
+
+def _refuse_keyword_only(process: Process, name: str, kind: type[About]) -> None:
+    """Refuse what is never passed, as the second argument is passed by its position."""
+    bound = process.keywords if isinstance(process, functools.partial) else {}
+    for parameter in inspect.signature(process).parameters.values():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.name in bound:
+            continue
+        meant = _members(_resolve(process, parameter, name, strict=False))
+        if parameter.name == kind.__name__.lower() or kind in meant:
+            text = f"handler {name}: {parameter.name} can be passed by keyword only"
+            raise ConfigurationError(f"{text}, but the {kind.__name__} comes second")
+
+
+def _members(annotation: object) -> Iterator[object]:
+    """Iterate over the types an annotation allows."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
+
+
+def _may_be(annotation: object, kind: type[About]) -> bool:
+    """Whether a value of this kind may be meant; so it is wherever nobody can tell."""
+    origin = get_origin(annotation) or annotation
+    if annotation in _ANYTHING or not isinstance(origin, type):
+        return annotation is not None
+    return getattr(origin, "_is_protocol", False) or issubclass(kind, origin)
 
 
 def _validator(
@@ -192,8 +253,13 @@ def _validator(
     return adapter
 
 
-def _resolve(process: Process, parameter: inspect.Parameter, name: str) -> object:
-    """Return the annotation as a type, also where it was written as a string."""
+def _resolve(
+    process: Process, parameter: inspect.Parameter, name: str, *, strict: bool = True
+) -> object:
+    """Return the annotation as a type, also where it was written as a string.
+
+    Without `strict` one that exists for type checkers only is `Any`.
+    """
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
     function = inspect.unwrap(process)
@@ -205,6 +271,8 @@ def _resolve(process: Process, parameter: inspect.Parameter, name: str) -> objec
     try:
         hints = get_type_hints(_only(parameter), globalns=namespace, include_extras=True)
     except Exception as exc:
+        if not strict:
+            return Any
         text = f"handler {name}: cannot resolve the annotation {parameter.annotation!r}: {exc}"
         raise ConfigurationError(text) from exc
     return hints[parameter.name]

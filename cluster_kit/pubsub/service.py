@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cluster_kit.broadcast import Event
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import ConfigurationError, NotStartedError
@@ -114,7 +115,7 @@ class PubSubManager:
         if known is not None:
             self._change(known, options)
             return known.subscription
-        made = Handler(handler, self._codec, second="event")
+        made = Handler(handler, self._codec, second=Event)
         self._refuse_where_missing()
         return await self._register(name, made, options)
 
