@@ -14,9 +14,18 @@ from cluster_kit.errors import AlreadyStartedError, ConfigurationError, Lifecycl
 from cluster_kit.extensions import Extensions, overall
 from cluster_kit.lifecycle import Lifecycle, Steps
 from cluster_kit.names import check_app, check_topic, new_id
-from cluster_kit.plugin import Plugin, hear_sync_messages, make_plugin, run_hook, start_order
+from cluster_kit.plugin import (
+    Plugin,
+    check_plugins,
+    hear_sync_messages,
+    idle_topics,
+    make_plugin,
+    run_hook,
+    start_order,
+)
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode
+from cluster_kit.settings.model import check_settings
 from cluster_kit.signals import ending_signals
 from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
@@ -69,7 +78,7 @@ class Cluster:
         plugins: Iterable[Plugin | type[Plugin]] = (),
         settings: Settings | None = None,
     ) -> None:
-        self.settings: Settings = Settings() if settings is None else settings
+        self.settings: Settings = Settings() if settings is None else check_settings(settings)
         chosen = name if name is not None else self.settings.app
         if chosen is None:
             raise ConfigurationError("the app has no name: Cluster(name) or CLUSTER_KIT_APP")
@@ -81,6 +90,7 @@ class Cluster:
         self._worker_mode = WorkerMode.parse(self.settings.worker_mode)
         self._plugins: dict[str, Plugin] = {}
         self._loaded: list[Plugin] = []
+        self._asked: set[str] = set()  # topics whose work is done by more than subscriptions
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._capabilities = Capabilities(
             self.name,
@@ -102,7 +112,7 @@ class Cluster:
         self._life = Lifecycle(
             Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
         )
-        for plugin in plugins:
+        for plugin in check_plugins(plugins):
             self.add_plugin(plugin)
 
     # --- plugins -------------------------------------------------------------------------
@@ -140,7 +150,10 @@ class Cluster:
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
-        return self._worker_mode.serving(topic if topic is None else check_topic(topic))
+        if topic is None:
+            return self._worker_mode.serving()
+        self._asked.add(check_topic(topic))
+        return self._worker_mode.serving(topic)
 
     def on_publish_failure(self, hook: FailureHook) -> Callable[[], None]:
         """Call `hook` with each `PublishFailure` from now on; return what undoes it.
@@ -257,6 +270,8 @@ class Cluster:
         await self._capabilities.start()
         for plugin in order:
             await run_hook(plugin, "after_start")
+        for warning in idle_topics(order, self.event_queue.topics() | self._asked):
+            log.warning(warning)
 
     def _started(self) -> None:
         log.info("%s started as instance %s", self.name, self.instance_id)

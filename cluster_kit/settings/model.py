@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, TypedDict, Unpack
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cluster_kit.clock import Duration
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.settings.groups import (
     CacheSettings,
     CacheSettingsValues,
@@ -185,3 +186,12 @@ class Settings(BaseSettings):
             ("locks", "url"): self.locks.url,
         }
         return [(path, url) for path, url in found.items() if url is not None]
+
+
+def check_settings(settings: object) -> Settings:
+    """Return settings, or raise `ConfigurationError`."""
+    if isinstance(settings, Settings):
+        return settings
+    # The values are not shown: passwords may be among them.
+    text = f"settings is a Settings, as in Settings(amqp_url=...), not {type(settings).__name__}"
+    raise ConfigurationError(text)

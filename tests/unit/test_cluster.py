@@ -59,6 +59,32 @@ def test_a_bad_name_is_refused(name: Any) -> None:
         Cluster(name)
 
 
+class Alone(Plugin):
+    name = "alone"
+
+
+SETTINGS = "settings is a Settings, as in Settings(amqp_url=...)"
+LIST = "plugins is a list of Plugin classes or instances"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"settings": {"amqp_url": "amqp://shop:secret@mq/"}}, f"{SETTINGS}, not dict"),
+        ({"plugins": Alone}, f"{LIST}, not the class Alone: plugins=[Alone]"),
+        ({"plugins": Alone()}, f"{LIST}, not Alone: plugins=[Alone]"),
+        ({"plugins": "alone"}, f"{LIST}, not str"),
+        ({"plugins": None}, f"{LIST}, not NoneType"),
+        ({"plugins": ["alone"]}, "plugins are Plugin classes or instances, not str"),
+    ],
+)
+def test_what_is_no_list_of_plugins_and_no_settings_is_refused(
+    arguments: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        Cluster("shop", **arguments)
+
+
 def test_instances_tell_themselves_apart_or_as_they_are_told() -> None:
     first, second = Cluster("shop"), Cluster("shop")
 
