@@ -38,6 +38,7 @@ from cluster_kit.settings.variables import (
     PREFIX,
     Path,
     Variables,
+    argument,
     naming_origins,
     variable,
 )
@@ -154,6 +155,20 @@ class Settings(BaseSettings):
         if capability == "locks":
             implied = implied or self.amqp_url
         return own.url or implied or ServerUrl(f"{MEMORY}://")
+
+    def source_of(self, capability: Capability) -> str:
+        """Return what `url_for` has its answer from, as people know it; empty for none at all.
+
+        >>> Settings(amqp_url="amqp://mq/").source_of("event_queue")
+        'amqp_url (CLUSTER_KIT_AMQP_URL)'
+        """
+        chosen, own = self.url_for(capability), (capability, "url")
+        given = dict(self._urls())
+        order: list[Path] = [own, ("redis_url",), ("amqp_url",)]
+        for path in order:
+            if given.get(path) is chosen:
+                return f"{argument(path)} ({variable(path)})"
+        return ""
 
     def warnings(self, capabilities: Iterable[Capability] = ("event_queue",)) -> list[str]:
         """Return what looks like a mistake, to be logged at start.
