@@ -32,6 +32,11 @@ class Registration:
     options: Options
     serves: str | None
 
+    def is_like(self, other: Registration) -> bool:
+        """Whether `other`, of the same function, has the same options."""
+        mine = self.judge, self.options, self.serves
+        return mine == (other.judge, other.options, other.serves)
+
 
 def check_policy(retry: object) -> RetryPolicy:
     """Return a retry policy, or raise `ConfigurationError`."""

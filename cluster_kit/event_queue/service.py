@@ -79,7 +79,7 @@ class EventQueue:
     ) -> None:
         """Run the tasks of a channel with `process`. Legal before and after start.
 
-        The same function on the same channel again has no effect.
+        The same function again has no effect but that of its options, which replace the former.
 
         Args:
             channel: name without the app's prefix.
@@ -106,9 +106,7 @@ class EventQueue:
         """
         queue = self._publisher.queue(channel, shared=shared)
         known = next((r for r in self._registrations.values() if r.queue.full == queue.full), None)
-        if known is not None:
-            if known.queue == queue and known.handler.process == process:
-                return
+        if known is not None and (known.queue, known.handler.process) != (queue, process):
             raise AlreadySubscribedError(channel)
         policy = self._settings.retry.policy() if retry is None else check_policy(retry)
         options = check_options(
@@ -125,6 +123,9 @@ class EventQueue:
             options=options,
             serves=None if serves is None else check_topic(serves),
         )
+        if known is not None and known.is_like(registration):
+            return
+        self.unsubscribe(channel, shared=shared)
         self._registrations[queue] = registration
         if self._consuming and self._wanted(registration):
             self._active().open_later(registration)
