@@ -202,7 +202,7 @@ def _wants_second(
 
 def _refuse_keyword_only(process: Process, name: str, kind: type[About]) -> None:
     """Refuse what is never passed, as the second argument is passed by its position."""
-    bound = process.keywords if isinstance(process, functools.partial) else {}
+    bound = _bound(process)
     for parameter in inspect.signature(process).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.name in bound:
             continue
@@ -210,6 +210,11 @@ def _refuse_keyword_only(process: Process, name: str, kind: type[About]) -> None
         if parameter.name == kind.__name__.lower() or kind in meant:
             text = f"handler {name}: {parameter.name} can be passed by keyword only"
             raise ConfigurationError(f"{text}, but the {kind.__name__} comes second")
+
+
+def _bound(process: Process) -> frozenset[str]:
+    """Return the keywords that are filled in already."""
+    return frozenset(process.keywords if isinstance(process, functools.partial) else ())
 
 
 def _members(annotation: object) -> Iterator[object]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from cluster_kit.clock import MAX_WAIT, seconds
 from cluster_kit.message import (
@@ -156,7 +156,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
     while left:
         one = left.pop()
         if isinstance(one, BaseExceptionGroup):
-            group: BaseExceptionGroup[Any] = one
+            group = cast("BaseExceptionGroup[BaseException]", one)
             left.extend(reversed(group.exceptions))
         else:
             yield one
@@ -193,10 +193,10 @@ def _cut(text: str) -> str:
 
 def _text(error: BaseException) -> str:
     """The error's text; of a group, also that of its first errors."""
-    text = _own_text(error)
+    text, leaves = _own_text(error), _leaves(error)
     if not isinstance(error, BaseExceptionGroup):
         return text
-    first = list(islice(_leaves(error), MAX_LEAVES + 1))
+    first = list(islice(leaves, MAX_LEAVES + 1))
     named = [shorten(f"{_type_name(e)}: {_own_text(e)}", MAX_LEAF_TEXT) for e in first[:MAX_LEAVES]]
     more = ["…"] if len(first) > MAX_LEAVES else []
     return f"{text}: {'; '.join(named + more)}"

@@ -4,7 +4,7 @@ import functools
 import re
 import threading
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 
@@ -32,6 +32,9 @@ from tests.unit.handlers import (
     takes_three,
     traced,
 )
+
+if TYPE_CHECKING:
+    from cluster_kit.message import Delivery as OnlyForTypeCheckers
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +180,7 @@ async def optional(payload: object, about: Delivery | None = None) -> None:
 
 async def annotated(payload: object, about: Annotated[Delivery, "what it is"]) -> None: ...
 async def protocol(payload: object, about: About) -> None: ...
-async def unknown(payload: object, about: OnlyForTypeCheckers) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+async def unknown(payload: object, about: OnlyForTypeCheckers) -> None: ...
 async def not_given(payload: object, session: str = "mine") -> None:
     seen.append((payload, session))
 

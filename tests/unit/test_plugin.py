@@ -447,7 +447,7 @@ async def test_topics_that_nothing_serves_are_told_at_start(
 ) -> None:
     class Mails(Plugin):
         name = "mails"
-        topics = ("mails:sned", "mails:send", "mails:index", "reports")
+        topics: tuple[str, ...] = ("mails:sned", "mails:send", "mails:index", "reports")
 
         async def load(self) -> None:
             self.cluster.event_queue.subscribe("mails", nothing, serves="mails:send")
