@@ -195,8 +195,9 @@ def _wants_second(
     meant = [*_members(_resolve(process, second, name, strict=False))]
     wanted = second.default is inspect.Parameter.empty or second.name == kind.__name__.lower()
     if wanted and not any(_may_be(member, kind) for member in meant):
-        text = f"handler {name} is given a {kind.__name__} as {second.name}"
-        raise ConfigurationError(f"{text}, which is annotated with {second.annotation!r}")
+        given, says = f"handler {name} is given a {kind.__name__}", second.annotation
+        shown = says if isinstance(says, str) else inspect.formatannotation(says)
+        raise ConfigurationError(f"{given} as {second.name}, which is annotated with {shown}")
     return wanted or kind in meant
 
 

@@ -200,6 +200,12 @@ async def test_what_says_delivery_is_given_it_whatever_its_name_and_default() ->
 async def wants_a_session(payload: object, session: str) -> None: ...
 async def wants_an_event(payload: object, event: Event) -> None: ...
 async def wants_a_list(payload: object, session: list[str] | None) -> None: ...
+def evaluated(payload: object, session: object) -> None: ...
+
+
+evaluated.__annotations__["session"] = str  # as without `from __future__ import annotations`
+
+
 async def misnamed(payload: object, delivery: str = "") -> None: ...
 
 
@@ -210,6 +216,7 @@ async def misnamed(payload: object, delivery: str = "") -> None: ...
         (wants_an_event, "event", "Event"),
         (wants_a_list, "session", "list[str] | None"),
         (misnamed, "delivery", "str"),
+        (evaluated, "session", "str"),
     ],
 )
 def test_a_second_parameter_that_cannot_be_a_delivery_is_refused(
@@ -217,7 +224,7 @@ def test_a_second_parameter_that_cannot_be_a_delivery_is_refused(
 ) -> None:
     text = (
         f"handler {process.__qualname__} is given a Delivery as {parameter}, "
-        f"which is annotated with {annotation!r}"
+        f"which is annotated with {annotation}"
     )
     with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
         handler(process)
