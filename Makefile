@@ -36,7 +36,7 @@ coverage: $(VENV)/.installed-dev ## which lines the tests without a server do no
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage report
 
-bench: $(BENCH)/.installed ## measure beside other libraries for 12 minutes; writes docs/benchmarks.md
+bench: $(BENCH)/.installed ## measure beside other libraries for 20 minutes; writes docs/benchmarks.md
 	$(BENCH)/bin/python benchmarks/run.py --document docs/benchmarks.md
 
 clean: ## remove the virtual environment and everything that tools left behind

@@ -1,179 +1,165 @@
-"""Measures the caches beside aiocache and cashews, in one process and in turning order.
+"""Measures a cache once, in a fresh process, and prints it as one line of JSON.
 
-``python benchmarks/cache.py --redis-url redis://127.0.0.1:6379/0``, or without ``--redis-url`` in
-the process alone. A figure is the processor time of this process for one call, the least of all
-rounds: what else the machine does depends on it least. With ``--sets N`` so many values are set
-instead, and the memory this takes is shown.
+``python -m benchmarks.cache CONTENDER WORKLOAD OPTIONS``; OPTIONS is a JSON object. `run` does it
+with all contenders, round by round; that is what ``benchmarks/run.py`` calls.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import gc
-import os
-import resource
+import json
+import subprocess
+import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.cache_contenders import CONTENDERS, Calls, installed
+from benchmarks.figures import OWN
+from benchmarks.measure import memory
 
-from cluster_kit import Cluster, Settings
+Sample = dict[str, float]
+Samples = dict[str, dict[str, list[Sample]]]
 
-Call = Callable[[], Awaitable[object]]
-
-OWN = "cluster-kit"
-VALUE = {
-    "id": 17,
-    "name": "Ada Lovelace",
-    "roles": ["admin", "editor"],
-    "profile": {"lang": "en", "tz": "UTC", "age": 36},
-    "active": True,
-    "score": 3.5,
+VALUES: dict[str, object] = {
+    "object": {
+        "id": 17,
+        "name": "Ada Lovelace",
+        "roles": ["admin", "editor"],
+        "profile": {"lang": "en", "tz": "UTC", "age": 36},
+        "active": True,
+        "score": 3.5,
+    },
+    "flat": {"a": 1, "b": 2},
+    "text": "Ada",
 }
-TTL = 600
+
+HITS, SET, GET, SETS = "cache.hit", "cache.set", "cache.get", "cache.memory"
+
+_REPEATED = 5  # of which the least counts: what else the machine does only adds
 
 
-@contextlib.asynccontextmanager
-async def own(url: str) -> AsyncIterator[Any]:
-    """A cluster whose caches are on `url`."""
-    settings = Settings(cache={"url": url}, event_queue={"url": "memory://"})
-    async with Cluster("bench", settings=settings) as cluster:
-        yield cluster
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePlan:
+    """How much is measured.
+
+    Attributes:
+        redis: URL of a Redis; None measures in the process alone.
+        hits: of values in the process, five times for each kind of value.
+        calls: of Redis, five times.
+        sets: values set one after the other, each under another key, before memory is looked at.
+    """
+
+    redis: str | None
+    hits: int = 20_000
+    calls: int = 1_000
+    sets: int = 10_000_000
 
 
-async def in_process(stack: AsyncExitStack) -> dict[str, dict[str, Call]]:
-    """Hits of values in this process, by what is stored."""
-    from aiocache import SimpleMemoryCache
-    from cashews import Cache
-    from cashews.backends.memory import Memory
+def run(plan: CachePlan, rounds: int, say: Callable[[str], None]) -> Samples:
+    """Measure all that is installed once a round, in turning order."""
+    names, samples = installed(), Samples()
+    for number in range(rounds):
+        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+            say(f"round {number + 1}: cache {name}")
+            found = _in_a_process(name, "hits", hits=plan.hits)
+            samples.setdefault(HITS, {}).setdefault(name, []).append(found)
+            if plan.redis is not None and CONTENDERS[name].on_redis is not None:
+                found = _in_a_process(name, "redis", url=plan.redis, calls=plan.calls)
+                for workload in (SET, GET):
+                    samples.setdefault(workload, {}).setdefault(name, []).append(found)
+    say(f"{plan.sets:,} sets")
+    samples[SETS] = {OWN: [_in_a_process(OWN, "sets", count=plan.sets)]}
+    return {workload: _in_order(found) for workload, found in samples.items()}
 
-    cluster = await stack.enter_async_context(own("memory://"))
-    shared = await cluster.caches.create_cache("shared", copy="none")
-    theirs, theirs_at_once = SimpleMemoryCache(), SimpleMemoryCache(timeout=None)
-    front, backend = Cache(), Memory()
-    front.setup("mem://")
-    await backend.init()
-    stack.push_async_callback(backend.close)
-    stack.push_async_callback(front.close)
-    found: dict[str, dict[str, Call]] = {}
-    for name, value in (("text", "Ada"), ("flat-object", {"a": 1, "b": 2}), ("object", VALUE)):
-        await cluster.cache.set(name, value, TTL)
-        await shared.set(name, value, TTL)
-        for peer in (theirs, theirs_at_once):
-            await peer.set(name, value, ttl=TTL)
-        for other in (front, backend):
-            await other.set(name, value, expire=TTL)
-        found[f"get of {name}"] = {
-            OWN: lambda name=name: cluster.cache.get(name),  # type: ignore[misc]
-            f"{OWN}, copy=none": lambda name=name: shared.get(name),  # type: ignore[misc]
-            "aiocache": lambda name=name: theirs.get(name),  # type: ignore[misc]
-            "aiocache, timeout=None": lambda name=name: theirs_at_once.get(name),  # type: ignore[misc]
-            "cashews": lambda name=name: front.get(name),  # type: ignore[misc]
-            "cashews, its backend": lambda name=name: backend.get(name),  # type: ignore[misc]
-        }
+
+def _in_order(samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+    return {name: samples[name] for name in CONTENDERS if name in samples}
+
+
+def _in_a_process(*words: str, **options: object) -> Sample:
+    command = [sys.executable, "-m", "benchmarks.cache", *words, json.dumps(options)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: Sample = json.loads(done.stdout)
     return found
 
 
-async def in_redis(url: str, stack: AsyncExitStack) -> dict[str, dict[str, Call]]:
-    """Sets and gets of an object on Redis; nothing is held in this process."""
-    from aiocache import RedisCache
-    from aiocache.serializers import JsonSerializer
-    from cashews import Cache
-
-    parts = urlsplit(url)
-    cluster = await stack.enter_async_context(own(url))
-    cache = await cluster.caches.create_cache("bench", l1_size=0)
-    theirs = RedisCache(endpoint=parts.hostname, port=parts.port, serializer=JsonSerializer())
-    front = Cache()
-    front.setup(url)
-    stack.push_async_callback(theirs.close)
-    stack.push_async_callback(front.close)
-    sets: dict[str, Call] = {
-        OWN: lambda: cache.set("key", VALUE, TTL),
-        "aiocache": lambda: theirs.set("key", VALUE, ttl=float(TTL)),
-        "cashews": lambda: front.set("key", VALUE, expire=TTL),
-    }
-    gets: dict[str, Call] = {
-        OWN: lambda: cache.get("key"),
-        "aiocache": lambda: theirs.get("key"),
-        "cashews": lambda: front.get("key"),
-    }
-    return {"set on Redis": sets, "get on Redis": gets}
+# --- in the process that measures -----------------------------------------------------------------
 
 
-async def measure(calls: dict[str, Call], rounds: int, each: int) -> dict[str, float]:
-    """Return the least processor time for one call, microseconds, by contender."""
-    best: dict[str, float] = {}
-    for number in range(rounds):
-        names = list(calls)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            call, start = calls[name], time.process_time()
-            for _ in range(each):
-                await call()
-            taken = (time.process_time() - start) / each * 1e6
-            best[name] = min(best.get(name, taken), taken)
-    return best
+async def hits(name: str, *, hits: int) -> Sample:
+    """Get values that are in this process."""
+    sample: Sample = {}
+    async with CONTENDERS[name].in_process() as (get, put):
+        for kind, value in VALUES.items():
+            await put(kind, value)
+            assert await get(kind) == value
+            sample |= await _times(f"hit.{kind}", partial(get, kind), hits)
+    return sample
 
 
-async def compare(redis: str | None, rounds: int, console: Console) -> None:
-    """Print a table of every experiment."""
-    async with AsyncExitStack() as stack:
-        experiments = [(await in_process(stack), 2000)]
-        if redis is not None:
-            experiments.append((await in_redis(redis, stack), 200))
-        for found, each in experiments:
-            for title, calls in found.items():
-                table = Table("", "microseconds", f"times {OWN}", title=title)
-                best = await measure(calls, rounds, each)
-                for name, taken in best.items():
-                    table.add_row(name, f"{taken:.2f}", f"{taken / best[OWN]:.1f}")
-                console.print(table)
+async def redis(name: str, *, url: str, calls: int) -> Sample:
+    """Set and get an object on Redis."""
+    opens = CONTENDERS[name].on_redis
+    assert opens is not None
+    async with opens(url) as (get, put):
+        sample = await _times("set", lambda: put("key", VALUES["object"]), calls)
+        assert await get("key") == VALUES["object"]
+        return sample | await _times("get", lambda: get("key"), calls)
 
 
-async def fill(count: int, console: Console) -> None:
-    """Set so many values and show the memory of this process after each tenth."""
-    async with own("memory://") as cluster:
-        for number in range(count):
-            await cluster.cache.set(f"key-{number}", VALUE, TTL)
-            if (number + 1) % (count // 10) == 0:
-                gc.collect()
-                stats = cluster.cache.stats()
-                console.print(
-                    f"{number + 1:,} sets: {stats.entries:,} entries, about "
-                    f"{stats.bytes / 2**20:.1f} MiB, process {resident() / 2**20:.1f} MiB"
-                )
+async def sets(name: str, *, count: int) -> Sample:
+    """Set so many values, each under another key, and look at the memory."""
+    async with CONTENDERS[name].in_process() as calls:
+        await _set(calls, 0, count // 10)
+        tenth = _resident()
+        await _set(calls, count // 10, count)
+        return {"memory.tenth": tenth, "memory.all": _resident(), "memory.sets": count}
 
 
-def resident() -> float:
-    """Return the memory of this process, bytes."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+async def _set(calls: Calls, start: int, end: int) -> None:
+    _, put = calls
+    for number in range(start, end):
+        await put(f"key-{number}", VALUES["object"])
 
 
-def main() -> None:
-    """Read the command line and measure."""
-    parser = argparse.ArgumentParser(description="Benchmarks of caches.")
-    parser.add_argument("--redis-url", help="of a Redis; keys of this run stay there until expiry")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--sets", type=int, metavar="N")
-    given = parser.parse_args()
+def _resident() -> float:
+    gc.collect()
+    return memory().get("rss", 0.0)
+
+
+async def _times(what: str, call: Callable[[], Awaitable[object]], count: int) -> Sample:
+    """Return microseconds of a call: of the processor and by the clock, the least of several."""
+    cpu, wall = [], []
+    for _ in range(_REPEATED):
+        worked, began = time.process_time(), time.perf_counter()
+        for _ in range(count):
+            await call()
+        cpu.append(time.process_time() - worked)
+        wall.append(time.perf_counter() - began)
+    return {f"{what}.cpu": min(cpu) / count * 1e6, f"{what}.wall": min(wall) / count * 1e6}
+
+
+WORKLOADS: dict[str, Callable[..., Awaitable[Sample]]] = {
+    "hits": hits,
+    "redis": redis,
+    "sets": sets,
+}
+
+
+def main(words: Sequence[str]) -> None:
+    """Measure and print."""
+    name, workload, options = words
     warnings.simplefilter("ignore")  # what drivers say of their own calls
-    console = Console()
-    if given.sets:
-        asyncio.run(fill(given.sets, console))
-    else:
-        asyncio.run(compare(given.redis_url, given.rounds, console))
+
+    async def measure() -> Sample:
+        return await WORKLOADS[workload](name, **json.loads(options))
+
+    print(json.dumps(asyncio.run(measure())))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -11,37 +11,53 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import LIMIT, TABLES, YARDSTICK, Rounds, Table, ratio, spread
+from benchmarks.figures import CACHE_TABLES, LIMIT, TABLES, Rounds, Table, ratio, spread
 from benchmarks.plot import plot
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 BEGIN = "<!-- figures: begin -->\n"
 END = "<!-- figures: end -->\n"
+CACHE_BEGIN = "<!-- figures of caches: begin -->\n"
+CACHE_END = "<!-- figures of caches: end -->\n"
 
 Results = dict[str, Any]
+"""Of tasks, or of caches."""
 
 
 def lines(results: Results) -> Iterator[str]:
-    """Yield the Markdown of a run."""
+    """Yield the Markdown of what a run measured on RabbitMQ."""
     yield from _surroundings(results["surroundings"])
-    titles = results["titles"]
-    for table in TABLES:
+    yield from _tables(results, TABLES)
+    yield in_order(results)
+    yield ""
+    yield from _notes(results)
+
+
+def cache_lines(results: Results) -> Iterator[str]:
+    """Yield the Markdown of what a run measured of caches."""
+    yield from _surroundings(results["surroundings"])
+    yield from _tables(results, CACHE_TABLES)
+    yield from _notes(results)
+
+
+def _tables(results: Results, tables: Sequence[Table]) -> Iterator[str]:
+    for table in tables:
         rounds: Rounds = results["samples"].get(table.experiment, {})
         if any(rounds.values()):
             yield f"### {table.title}"
             yield ""
-            yield from _rows(table_rows(table, rounds, titles))
+            yield from _rows(table_rows(table, rounds, results["titles"]))
             yield ""
-    yield from _notes(results)
 
 
 def table_rows(table: Table, rounds: Rounds, titles: dict[str, str]) -> list[list[str]]:
     """Return a table, its head first."""
     first = table.columns[0]
     limited = any(rounds.get(LIMIT, ()))
-    compared = YARDSTICK in rounds
+    yardstick = table.yardstick
+    compared = yardstick in rounds
     head = ["", first.head]
-    head += [f"x {titles[YARDSTICK]}"] if compared else []
+    head += [f"x {titles[yardstick]}"] if compared else []
     head += ["of the limit" if table.more_is_better else "x the limit"] if limited else []
     rows = [head + [column.head for column in table.columns[1:]]]
     for peer in rounds:
@@ -49,7 +65,7 @@ def table_rows(table: Table, rounds: Rounds, titles: dict[str, str]) -> list[lis
         if value is None:
             continue
         row = [titles[peer], value.text(first.digits)]
-        row += [_times(ratio(rounds, peer, YARDSTICK, first.name))] if compared else []
+        row += [_times(ratio(rounds, peer, yardstick, first.name))] if compared else []
         if limited:
             part = ratio(rounds, peer, LIMIT, first.name)
             row.append(_percent(part) if table.more_is_better else _times(part))
@@ -95,26 +111,31 @@ def in_order(results: Results) -> str:
 
 
 def _notes(results: Results) -> Iterator[str]:
-    yield in_order(results)
-    yield ""
     for peer, note in results["notes"].items():
         yield f"- {results['titles'][peer]}: {note}."
 
 
-def write(results: Results, document: Path = DOCUMENT) -> None:
-    """Replace what is between the markers, and the picture beside the document.
+def write(results: dict[str, Results], document: Path = DOCUMENT) -> None:
+    """Replace what is between the markers of what was measured, and the picture beside it.
 
     Raises:
         ValueError: the document has no markers.
     """
     text = document.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    if tasks := results.get("tasks"):
+        text = _between(text, BEGIN, END, lines(tasks))
+        document.with_suffix(".svg").write_text(plot(tasks["samples"], tasks["titles"]))
+    if caches := results.get("caches"):
+        text = _between(text, CACHE_BEGIN, CACHE_END, cache_lines(caches))
+    document.write_text(text)
+
+
+def _between(text: str, begin: str, end: str, middle: Iterator[str]) -> str:
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"{document} has no {BEGIN.strip()} … {END.strip()}")
-    middle = "\n".join(lines(results))
-    document.write_text(f"{before}{BEGIN}\n{middle}\n\n{END}{after}")
-    document.with_suffix(".svg").write_text(plot(results["samples"], results["titles"]))
+        raise ValueError(f"the document has no {begin.strip()} … {end.strip()}")
+    return "\n".join([before + begin, *middle, "", end + after])
 
 
 if __name__ == "__main__":

@@ -25,12 +25,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Figures of an experiment that are read together; ratios are those of the first column."""
+    """Figures of an experiment that are read together.
+
+    Ratios are those of the first column, to that of `yardstick` in the same round.
+    """
 
     experiment: str
     title: str
     columns: Sequence[Column]
     more_is_better: bool = True
+    yardstick: str = YARDSTICK
 
 
 _CPU = "processor time, µs a message"
@@ -99,6 +103,49 @@ TABLES: Sequence[Table] = (
             Column(name="delays.early", head="earliest run, ms before it was due"),
             Column(name="delays.in_queue", head="in the work queue before they were due"),
             Column(name="delays.disorder", head="out of order"),
+        ),
+        more_is_better=False,
+    ),
+)
+
+_WALL = "by the clock"
+
+
+def _of_redis(what: str) -> Table:
+    return Table(
+        experiment=f"cache.{what}",
+        title=f"{what.title()} of an object on Redis, µs",
+        columns=(
+            Column(name=f"{what}.cpu", head="processor time", digits=1),
+            Column(name=f"{what}.wall", head=_WALL, digits=1),
+        ),
+        more_is_better=False,
+        yardstick="aiocache",
+    )
+
+
+CACHE_TABLES: Sequence[Table] = (
+    Table(
+        experiment="cache.hit",
+        title="Get of a value that is in the process, µs",
+        columns=(
+            Column(name="hit.object.cpu", head="object of objects, processor time", digits=2),
+            Column(name="hit.object.wall", head=_WALL, digits=2),
+            Column(name="hit.flat.cpu", head="flat object, processor time", digits=2),
+            Column(name="hit.text.cpu", head="text, processor time", digits=2),
+        ),
+        more_is_better=False,
+        yardstick="aiocache",
+    ),
+    _of_redis("set"),
+    _of_redis("get"),
+    Table(
+        experiment="cache.memory",
+        title="RSS in MB after a tenth of the sets and after all of them, each of another key",
+        columns=(
+            Column(name="memory.tenth", head="a tenth", digits=1),
+            Column(name="memory.all", head="all", digits=1),
+            Column(name="memory.sets", head="sets"),
         ),
         more_is_better=False,
     ),

@@ -1,13 +1,13 @@
-"""Measures cluster-kit and its peers side by side on one RabbitMQ, and prints tables.
+"""Measures cluster-kit and its peers side by side, and prints tables: tasks on RabbitMQ, caches.
 
 ``python benchmarks/run.py``, or ``make bench``. Rounds are interleaved: every round measures every
 peer once, each in fresh processes, in turning order. Rates depend on the machine and on whatever
 else it does; the processor time for a message and the ratios within a round depend on it least.
 
 Without ``--url`` it uses a RabbitMQ as the tests do: the one of ``CLUSTER_KIT_TEST_AMQP_URL``, a
-container, or a node that it starts. With ``--url``, give it a virtual host that you can drop
-afterwards: exchanges and some queues stay. The exit code is 1 when anything was lost, left in a
-queue or done twice.
+container, or a node that it starts; and a Redis likewise. With ``--url``, give it a virtual host
+that you can drop afterwards: exchanges and some queues stay. The exit code is 1 when anything was
+lost, left in a queue or done twice.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import broker, document, peer
+from benchmarks import broker, cache, cache_contenders, document, peer
+from benchmarks.cache import CachePlan
 from benchmarks.experiments import EXPERIMENTS, Experiment, Sample
-from benchmarks.figures import LIMIT, OWN, TABLES, YARDSTICK
+from benchmarks.figures import CACHE_TABLES, LIMIT, OWN, TABLES, YARDSTICK
 from benchmarks.lab import ChildError, Lab, Plan
-from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
+from cluster_kit.testing.servers import REDIS, NodeUnavailableError, start_plain, start_rabbitmq
 
 ROOT = Path(__file__).resolve().parents[1]
+
+CACHE = "cache"
+"""The workload that needs no broker."""
 
 Samples = dict[str, dict[str, list[Sample]]]
 Wrong = dict[str, dict[str, int]]
@@ -40,20 +44,38 @@ Wrong = dict[str, dict[str, int]]
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    default = Plan()
-    parser = argparse.ArgumentParser(description="Benchmarks on RabbitMQ.")
+    default, workloads = Plan(), [*EXPERIMENTS, CACHE]
+    parser = argparse.ArgumentParser(description="Benchmarks on RabbitMQ, and of caches.")
     parser.add_argument("--url", help="a RabbitMQ; by default the one the tests would use")
+    parser.add_argument("--redis-url", help="a Redis, likewise; a key stays there until it expires")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", nargs="+", choices=peer.names(), help="default: the installed")
-    parser.add_argument("--workloads", nargs="+", default=list(EXPERIMENTS), choices=[*EXPERIMENTS])
+    parser.add_argument("--workloads", nargs="+", default=workloads, choices=workloads)
     parser.add_argument("--seconds", type=float, default=default.seconds, help="of full speed")
     parser.add_argument("--paced", type=int, default=default.paced, help="messages at 200/s")
     parser.add_argument("--memory", type=int, default=default.memory, help="messages")
+    parser.add_argument("--sets", type=int, default=CachePlan(redis=None).sets, help="of a cache")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements here")
     parser.add_argument(
         "--document", type=Path, metavar="FILE", help="write the figures between its markers"
     )
     return parser.parse_args()
+
+
+@contextlib.contextmanager
+def redis(url: str | None) -> Iterator[str]:
+    """Give the URL of a Redis to measure on."""
+    if url:
+        yield url
+        return
+    try:
+        server = start_plain(REDIS)
+    except NodeUnavailableError as exc:
+        sys.exit(str(exc))
+    try:
+        yield server.url
+    finally:
+        server.close()
 
 
 @contextlib.contextmanager
@@ -143,22 +165,19 @@ def _fits(experiment: Experiment, name: str) -> bool:
     return (name == OWN or not experiment.own_only) and experiment.suits(peer.load(name))
 
 
-def surroundings(url: str, peers: Sequence[str], rounds: int, plan: Plan) -> dict[str, str]:
+def surroundings(packages: Sequence[str], rounds: int) -> dict[str, str]:
     """Return what a figure is worth nothing without."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    packages = {package: None for name in peers for package in peer.load(name).packages}
     return {
         "machine": f"{os.cpu_count()} x {models[0] if models else platform.machine()}",
         "system": f"{platform.system()} {platform.release()}",
         "load before": f"{os.getloadavg()[0]:.2f}",
-        "broker": f"{broker.version(url)}, same machine",
         "Python": platform.python_version(),
-        **{package: _version(package) for package in packages},
+        **{package: _version(package) for package in dict.fromkeys(packages)},
         "commit": _commit(),
         "rounds": str(rounds),
-        "seconds of full speed": f"{plan.seconds:g}",
     }
 
 
@@ -179,7 +198,7 @@ def _commit() -> str:
 
 def show(console: Console, samples: Samples, titles: Mapping[str, str]) -> None:
     """Print the tables."""
-    for table in TABLES:
+    for table in (*TABLES, *CACHE_TABLES):
         rounds = samples.get(table.experiment, {})
         if not rounds:
             continue
@@ -190,32 +209,63 @@ def show(console: Console, samples: Samples, titles: Mapping[str, str]) -> None:
         console.print(shown)
 
 
-def main() -> int:
-    """Measure and print."""
-    given = arguments()
-    console = Console()
+def measure_tasks(given: argparse.Namespace, console: Console) -> document.Results:
+    """Measure tasks on RabbitMQ."""
     peers = sorted(given.peers or installed(), key=_place)
     plan = Plan(seconds=given.seconds, paced=given.paced, memory=given.memory)
+    packages = [package for name in peers for package in peer.load(name).packages]
     with rabbitmq(given.url) as url:
-        around = surroundings(url, peers, given.rounds, plan)
+        around = surroundings(packages, given.rounds)
+        around["broker"] = f"{broker.version(url)}, same machine"
+        around["seconds of full speed"] = f"{plan.seconds:g}"
         bench = Bench(url, peers, plan, console)
-        bench.run(given.workloads, given.rounds)
-        around["load after"] = f"{os.getloadavg()[0]:.2f}"
-    results: document.Results = {
+        bench.run([name for name in given.workloads if name != CACHE], given.rounds)
+    return {
         "surroundings": around,
         "titles": {name: peer.load(name).title for name in peers},
         "notes": {name: peer.load(name).note for name in peers},
         "samples": bench.samples,
         "wrong": bench.wrong,
     }
-    show(console, bench.samples, results["titles"])
+
+
+def measure_caches(given: argparse.Namespace, console: Console) -> document.Results:
+    """Measure caches in the process and on Redis."""
+    names = cache_contenders.installed()
+    packages = [package for name in names for package in cache_contenders.CONTENDERS[name].packages]
+    around = surroundings(packages, given.rounds)
+    with redis(given.redis_url) as url, console.status("") as status:
+        plan = CachePlan(redis=url, sets=given.sets)
+        samples = cache.run(plan, given.rounds, status.update)
+    return {
+        "surroundings": around,
+        "titles": {name: cache_contenders.CONTENDERS[name].title for name in names},
+        "notes": {name: cache_contenders.CONTENDERS[name].note for name in names},
+        "samples": samples,
+        "wrong": {},
+    }
+
+
+def main() -> int:
+    """Measure and print."""
+    given = arguments()
+    console = Console()
+    results: dict[str, document.Results] = {}
+    if set(given.workloads) != {CACHE}:
+        results["tasks"] = measure_tasks(given, console)
+    if CACHE in given.workloads:
+        results["caches"] = measure_caches(given, console)
+    for found in results.values():
+        found["surroundings"]["load after"] = f"{os.getloadavg()[0]:.2f}"
+        show(console, found["samples"], found["titles"])
     if given.json:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
     if given.document:
         document.write(results, given.document)
-    if bench.wrong:
-        console.print(document.in_order(results), style="red")
-    return 1 if bench.wrong else 0
+    if any(found["wrong"] for found in results.values()):
+        console.print(document.in_order(results["tasks"]), style="red")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

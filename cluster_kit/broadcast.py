@@ -38,9 +38,14 @@ class Broadcast:
         published_at: seconds since 1970; None when unknown.
         origin: instance that published it; empty when unknown.
         sender: instance that sent it, and numbered it, where that is not `origin`.
-        epoch: of the numbering; a new one begins at 1 again.
-        seq: number among what that instance sent on this channel, from 1; 0 when it has none.
+        epoch: of the numbering; a new one begins at 1 again. What is before its first dot names
+            the process.
+        seq: number among what that process sent on this channel, from 1; 0 when it has none.
+        after: seconds from the number before to this one; 0 when unknown.
         audience: which instances handle it.
+        malformed: metadata that could not be read and counts as missing.
+        id_is_stable: False for what a foreign publisher gave no id: each delivery, to each
+            instance, makes one up.
     """
 
     realm: str
@@ -53,7 +58,10 @@ class Broadcast:
     sender: str = ""
     epoch: str = ""
     seq: int = 0
+    after: float = 0.0
     audience: Audience = Audience.ALL
+    malformed: tuple[str, ...] = ()
+    id_is_stable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,8 @@ class Event:
         seq: number among what was sent on this channel by that instance, or by the one that
             sent the message on its behalf, from 1; 0 when unknown.
         published_at: aware UTC time; None when a foreign publisher did not say.
+        id_is_stable: whether the message has `id` at every delivery and in every instance. Not so
+            when a foreign publisher gave it none.
     """
 
     channel: str
@@ -83,3 +93,4 @@ class Event:
     origin: str
     seq: int
     published_at: datetime | None
+    id_is_stable: bool = True

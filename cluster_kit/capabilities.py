@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit import AfterCommit
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Capabilities:
-    """What a `Cluster` is composed of.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the services of an instance stand on.
 
-    Args:
+    Attributes:
         app: name of the application.
         instance_id: of this instance.
         settings: in force.
@@ -44,6 +45,19 @@ class Capabilities:
         telemetry: reports what happens.
         background: starts what adapters and services run.
         consumes: whether this instance runs the tasks of a topic, or those of none.
+    """
+
+    app: str
+    instance_id: str
+    settings: Settings
+    registry: AdapterRegistry
+    telemetry: Telemetry
+    background: Supervisor
+    consumes: Callable[[str | None], bool]
+
+
+class Capabilities:
+    """What a `Cluster` is composed of.
 
     Attributes:
         event_queue: publishes and runs tasks.
@@ -54,60 +68,24 @@ class Capabilities:
         after_commit: publishes what was published in transactions.
     """
 
-    def __init__(  # noqa: PLR0913 - a composition names its parts
-        self,
-        app: str,
-        instance_id: str,
-        settings: Settings,
-        *,
-        registry: AdapterRegistry,
-        telemetry: Telemetry,
-        background: Supervisor,
-        consumes: Callable[[str | None], bool],
-    ) -> None:
-        self._app = app
-        self._instance_id = instance_id
-        self._settings = settings
-        self._registry = registry
-        self._telemetry = telemetry
-        self._background = background
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._queue_adapter: EventQueueAdapter | None = None
         self._pubsub_adapter: PubSubAdapter | None = None
         self._lock_adapter: LockAdapter | None = None
-        self.after_commit: AfterCommit = AfterCommit(registry, telemetry)
-        self.event_queue: EventQueue = EventQueue(
-            app,
-            instance_id,
-            settings.event_queue,
-            telemetry=telemetry,
-            consumes=consumes,
-            after_commit=self.after_commit,
-        )
-        self.pubsub: PubSubManager = PubSubManager(
-            instance_id, settings.pubsub, telemetry=telemetry
-        )
-        self.sync_messages: SyncMessageManager = SyncMessageManager(
-            instance_id,
-            settings.sync_messages,
-            settings.pubsub,
-            telemetry=telemetry,
-            after_commit=self.after_commit,
-        )
-        self.locks: LockManager = LockManager(app, instance_id, settings.locks, telemetry=telemetry)
-        self.caches: CacheManager = CacheManager(
-            app,
-            instance_id,
-            settings,
-            registry=registry,
-            telemetry=telemetry,
-            after_commit=self.after_commit,
-        )
+        after_commit = AfterCommit(ground.registry, ground.telemetry)
+        self.after_commit: AfterCommit = after_commit
+        self.event_queue: EventQueue = _event_queue(ground, after_commit)
+        self.pubsub: PubSubManager = _pubsub(ground)
+        self.sync_messages: SyncMessageManager = _sync_messages(ground, after_commit)
+        self.locks: LockManager = _locks(ground)
+        self.caches: CacheManager = _caches(ground, after_commit)
 
     @property
     def outlets(self) -> Outlets:
         """Where messages are made now and sent later."""
         return Outlets(
-            app=self._app,
+            app=self._ground.app,
             tasks=self.event_queue.outlet,
             pubsub=self.pubsub.outlet,
             sync_messages=self.sync_messages.outlet,
@@ -122,15 +100,15 @@ class Capabilities:
             ConnectError: no connection to a broker.
             ConfigurationError: of settings or topology.
         """
-        url = self._settings.url_for("event_queue").reveal()
+        url = self._ground.settings.url_for("event_queue").reveal()
         with self._naming_source("event_queue"):
-            self._queue_adapter = self._registry.create("event_queue", url, self.context())
+            self._queue_adapter = self._ground.registry.create("event_queue", url, self.context())
         await self._queue_adapter.connect()
-        self.event_queue.attach(self._queue_adapter, self._background)
+        self.event_queue.attach(self._queue_adapter, self._ground.background)
         await self._connect_pubsub()
         await self._connect_locks()
-        await self.caches.open(self._pubsub_adapter, self._background, self.context())
-        self.after_commit.open(self._background)
+        await self.caches.open(self._pubsub_adapter, self._ground.background, self.context())
+        self.after_commit.open(self._ground.background)
 
     async def _connect_pubsub(self) -> None:
         lacking = self._pubsub_lacks()
@@ -138,37 +116,39 @@ class Capabilities:
         self.sync_messages.lacks(lacking)
         if lacking:
             return
-        url = self._settings.url_for("pubsub").reveal()
+        url = self._ground.settings.url_for("pubsub").reveal()
         context = self.context()
         adapter: PubSubAdapter
         with self._naming_source("pubsub"):
-            adapter = self._registry.create("pubsub", url, context)
-        if self._settings.pubsub.url is None:  # nobody has asked for it so far
+            adapter = self._ground.registry.create("pubsub", url, context)
+        if self._ground.settings.pubsub.url is None:  # nobody has asked for it so far
             adapter = OnDemand(adapter, context.clock)
         self._pubsub_adapter = adapter
         await adapter.connect()
-        await self.pubsub.open(adapter, self._background)
-        await self.sync_messages.open(adapter, self._background)
+        await self.pubsub.open(adapter, self._ground.background)
+        await self.sync_messages.open(adapter, self._ground.background)
 
     async def _connect_locks(self) -> None:
-        chosen = self._settings.url_for("locks")
+        chosen = self._ground.settings.url_for("locks")
         context = self.context()
         adapter: LockAdapter
         try:
             with self._naming_source("locks"):
-                adapter = self._registry.create("locks", chosen.reveal(), context)
+                adapter = self._ground.registry.create("locks", chosen.reveal(), context)
         except ConfigurationError as exc:
             # One that is only implied by the URL of a server may lack what applications that do
             # without locks need not have.
-            if self._settings.locks.url is not None:
+            if self._ground.settings.locks.url is not None:
                 raise
             self.locks.lacks(f"there are no locks: {exc}; set CLUSTER_KIT_LOCKS__URL")
             return
-        if self._settings.locks.url is None:  # nobody has asked for it so far
+        if self._ground.settings.locks.url is None:  # nobody has asked for it so far
             adapter = LocksOnDemand(adapter, context)
         self._lock_adapter = adapter
         await adapter.connect()
-        self.locks.attach(adapter, self._background, self._settings.warnings(("locks",)))
+        self.locks.attach(
+            adapter, self._ground.background, self._ground.settings.warnings(("locks",))
+        )
 
     @contextmanager
     def _naming_source(self, capability: Capability) -> Generator[None]:
@@ -176,7 +156,7 @@ class Capabilities:
         try:
             yield
         except ConfigurationError as exc:
-            if not (source := self._settings.source_of(capability)):
+            if not (source := self._ground.settings.source_of(capability)):
                 raise
             named = copy(exc)  # the registry may keep it, to raise it again
             named.args = (f"{source}: {exc}",)
@@ -188,10 +168,10 @@ class Capabilities:
         An adapter that was chosen for it must have it; one that is only implied by the URL of the
         broker may lack it, for applications that do without.
         """
-        if self._settings.pubsub.url is not None:
+        if self._ground.settings.pubsub.url is not None:
             return ""
         try:
-            spec = self._registry.find(self._settings.url_for("pubsub").reveal())
+            spec = self._ground.registry.find(self._ground.settings.url_for("pubsub").reveal())
         except (AdapterNotFoundError, AdapterUnavailableError) as exc:
             return str(exc)
         if spec.pubsub is not None:
@@ -201,7 +181,7 @@ class Capabilities:
     async def start(self) -> None:
         """Begin to call handlers. Raises as `EventQueueAdapter.consume`."""
         if self.pubsub.used or self.sync_messages.used:
-            for warning in self._settings.warnings(("pubsub",)):
+            for warning in self._ground.settings.warnings(("pubsub",)):
                 log.warning(warning)
         self.pubsub.start()
         self.sync_messages.start()
@@ -240,7 +220,7 @@ class Capabilities:
         self._lock_adapter = self._pubsub_adapter = self._queue_adapter = None
         # At once: a broker that does not answer is waited for, and is often one and the same.
         closing = [adapter.close for adapter in adapters if adapter is not None]
-        for error in await self._background.run_all(closing, limit=len(adapters)):
+        for error in await self._ground.background.run_all(closing, limit=len(adapters)):
             if error is not None:
                 log.error("disconnecting failed", exc_info=error)
 
@@ -271,14 +251,14 @@ class Capabilities:
 
     def context(self) -> AdapterContext:
         """Return what adapters and extensions are given."""
-        limits = self._settings.pubsub
+        limits = self._ground.settings.pubsub
         return AdapterContext(
-            app=self._app,
-            instance_id=self._instance_id,
-            tasks=self._background,
-            emit=self._telemetry.emit,
-            connect_timeout=self._settings.connect_timeout,
-            crash_limit=self._settings.event_queue.crash_limit,
+            app=self._ground.app,
+            instance_id=self._ground.instance_id,
+            tasks=self._ground.background,
+            emit=self._ground.telemetry.emit,
+            connect_timeout=self._ground.settings.connect_timeout,
+            crash_limit=self._ground.settings.event_queue.crash_limit,
             broadcasts=BroadcastLimits(
                 sticky_expires=limits.sticky_expires,
                 sticky_max_messages=limits.sticky_max_messages,
@@ -287,3 +267,45 @@ class Capabilities:
                 stream_segment_bytes=limits.stream_segment_bytes,
             ),
         )
+
+
+def _event_queue(ground: Ground, after_commit: AfterCommit) -> EventQueue:
+    return EventQueue(
+        ground.app,
+        ground.instance_id,
+        ground.settings.event_queue,
+        telemetry=ground.telemetry,
+        consumes=ground.consumes,
+        after_commit=after_commit,
+    )
+
+
+def _pubsub(ground: Ground) -> PubSubManager:
+    return PubSubManager(ground.instance_id, ground.settings.pubsub, telemetry=ground.telemetry)
+
+
+def _sync_messages(ground: Ground, after_commit: AfterCommit) -> SyncMessageManager:
+    return SyncMessageManager(
+        ground.instance_id,
+        ground.settings.sync_messages,
+        ground.settings.pubsub,
+        telemetry=ground.telemetry,
+        after_commit=after_commit,
+    )
+
+
+def _locks(ground: Ground) -> LockManager:
+    return LockManager(
+        ground.app, ground.instance_id, ground.settings.locks, telemetry=ground.telemetry
+    )
+
+
+def _caches(ground: Ground, after_commit: AfterCommit) -> CacheManager:
+    return CacheManager(
+        ground.app,
+        ground.instance_id,
+        ground.settings,
+        registry=ground.registry,
+        telemetry=ground.telemetry,
+        after_commit=after_commit,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.wording import shorten
 
 MAX_PREFETCH = 65_535
 """Most unsettled deliveries a consumer may ask for: AMQP counts them in 16 bits."""
@@ -24,6 +25,20 @@ def whole_number(name: str, value: object, *, least: int = 0, most: int | None =
     if value < least or (most is not None and value > most):
         bounds = f"{least} or more" if most is None else f"from {least} to {most}"
         raise ConfigurationError(f"{name} must be {bounds}, not {value}")
+    return value
+
+
+def truth(name: str, value: object) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        ConfigurationError: it is not; the text names it.
+
+    >>> truth("relay", True)
+    True
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {shorten(repr(value))}")
     return value
 
 

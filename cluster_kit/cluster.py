@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from cluster_kit.capabilities import Capabilities
+from cluster_kit.capabilities import Capabilities, Ground
 from cluster_kit.checks import takes
 from cluster_kit.clock import MAX_WAIT, Duration, SystemClock, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
@@ -18,14 +18,13 @@ from cluster_kit.plugin import (
     Plugin,
     check_plugins,
     hear_sync_messages,
-    idle_topics,
     make_plugin,
     run_hook,
     start_order,
+    warn_of_idle_topics,
 )
 from cluster_kit.registry import AdapterRegistry
-from cluster_kit.settings import Settings, WorkerMode
-from cluster_kit.settings.model import check_settings
+from cluster_kit.settings import Settings, WorkerMode, check_settings
 from cluster_kit.signals import ending_signals
 from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
@@ -93,15 +92,26 @@ class Cluster:
         self._asked: set[str] = set()  # topics whose work is done by more than subscriptions
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._capabilities = Capabilities(
-            self.name,
-            self.instance_id,
-            self.settings,
-            registry=self.registry,
-            telemetry=self.telemetry,
-            background=self._background,
-            consumes=self._consumes,
+            Ground(
+                app=self.name,
+                instance_id=self.instance_id,
+                settings=self.settings,
+                registry=self.registry,
+                telemetry=self.telemetry,
+                background=self._background,
+                consumes=self._consumes,
+            )
         )
-        self._extensions = Extensions()
+        self._life = Lifecycle(
+            Steps(
+                name=f"cluster {self.name}, instance {self.instance_id},",
+                begin=self._start,
+                begun=self._started,
+                end=self._unwind,
+                ended=self._stopped,
+            )
+        )
+        self._extensions = Extensions(self._life.hook)
         self.outlets: Outlets = self._capabilities.outlets
         self.event_queue: EventQueue = self._capabilities.event_queue
         self.pubsub: PubSubManager = self._capabilities.pubsub
@@ -109,9 +119,6 @@ class Cluster:
         self.locks: LockManager = self._capabilities.locks
         self.caches: CacheManager = self._capabilities.caches
         self.cache: Cache = self.caches.default
-        self._life = Lifecycle(
-            Steps(begin=self._start, begun=self._started, end=self._unwind, ended=self._stopped)
-        )
         for plugin in check_plugins(plugins):
             self.add_plugin(plugin)
 
@@ -150,9 +157,8 @@ class Cluster:
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
-        if topic is None:
-            return self._worker_mode.serving()
-        self._asked.add(check_topic(topic))
+        if topic is not None:
+            self._asked.add(check_topic(topic))
         return self._worker_mode.serving(topic)
 
     def on_publish_failure(self, hook: FailureHook) -> Callable[[], None]:
@@ -180,7 +186,8 @@ class Cluster:
             ConnectError: no connection to the broker.
             PluginFailedError: a hook raised; the cause is chained.
             ConfigurationError: of settings, plugins or topology.
-            LifecycleError: called from a plugin's hook, or `stop` was called meanwhile.
+            LifecycleError: called from a plugin's hook, or from a task made in one that still
+                runs; or `stop` was called meanwhile.
         """
         await self._life.start()
 
@@ -203,7 +210,8 @@ class Cluster:
             published, sorted; empty after a complete drain.
 
         Raises:
-            LifecycleError: called from a plugin's hook.
+            LifecycleError: called from a plugin's hook, or from a task made in a `before_stop`
+                that still runs.
         """
         setting = self.settings.drain_timeout
         limit = setting if timeout is None else seconds("timeout", timeout, limit=MAX_WAIT)
@@ -262,16 +270,20 @@ class Cluster:
             for plugin in order:
                 await hear_sync_messages(plugin)
         for plugin in order:
-            await run_hook(plugin, "before_load")
+            await self._run_hook(plugin, "before_load")
         for plugin in order:
-            await run_hook(plugin, "load")
+            await self._run_hook(plugin, "load")
             self._loaded.append(plugin)
-        self._worker_mode.require_known(self._topics())
+        declared = {topic for plugin in order for topic in plugin.topics}
+        self._worker_mode.require_known(declared | self.event_queue.topics())
         await self._capabilities.start()
         for plugin in order:
-            await run_hook(plugin, "after_start")
-        for warning in idle_topics(order, self.event_queue.topics() | self._asked):
-            log.warning(warning)
+            await self._run_hook(plugin, "after_start")
+        warn_of_idle_topics(order, self.event_queue.topics() | self._asked)
+
+    async def _run_hook(self, plugin: Plugin, hook: str) -> None:
+        with self._life.hook():
+            await run_hook(plugin, hook)
 
     def _started(self) -> None:
         log.info("%s started as instance %s", self.name, self.instance_id)
@@ -293,7 +305,8 @@ class Cluster:
         while self._loaded:
             plugin = self._loaded.pop()
             async with logged(f"before_stop of plugin {plugin.name!r}"):
-                await plugin.before_stop()
+                with self._life.hook():
+                    await plugin.before_stop()
         await self._extensions.stop(lambda: deadline - self._clock.monotonic())
         unfinished += await self._capabilities.flush(deadline - self._clock.monotonic())
         await self._capabilities.close()
@@ -305,7 +318,3 @@ class Cluster:
         """Whether this instance runs tasks of `topic`, or those that belong to none."""
         mode = self._worker_mode
         return not mode.transient if topic is None else mode.serving(topic)
-
-    def _topics(self) -> set[str]:
-        declared = {topic for plugin in self._plugins.values() for topic in plugin.topics}
-        return declared | self.event_queue.topics()

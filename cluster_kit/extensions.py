@@ -10,6 +10,7 @@ from cluster_kit.supervisor import logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from cluster_kit.ports import (
         AdapterContext,
@@ -27,23 +28,30 @@ _WORST: tuple[HealthStatus, ...] = ("down", "degraded", "ok")
 
 
 class Extensions:
-    """Those of one cluster, in the order they were added."""
+    """Those of one cluster, in the order they were added.
 
-    def __init__(self) -> None:
+    Args:
+        hook: to be entered around what is called of each.
+    """
+
+    def __init__(self, hook: Callable[[], AbstractContextManager[None]]) -> None:
+        self._hook = hook
         self._all: dict[str, Extension] = {}
         self._started: list[Extension] = []
 
     def add(self, extension: Extension) -> None:
         """Add one; `ConfigurationError` where its name is taken."""
-        if extension.name in self._all:
-            raise ConfigurationError(f"there are two extensions named {extension.name!r}")
+        taken = self._all.get(extension.name)
+        if taken is not None:
+            raise ConfigurationError(_clash(taken, extension))
         self._all[extension.name] = extension
 
     async def start(self, context: AdapterContext) -> None:
         """Start all, or raise what one of them raised."""
         for extension in self._all.values():
             self._started.append(extension)
-            await extension.start(context)
+            with self._hook():
+                await extension.start(context)
 
     async def stop(self, left: Callable[[], float]) -> None:
         """Stop in reverse what was started; no failure keeps the rest back.
@@ -54,7 +62,8 @@ class Extensions:
         while self._started:
             extension = self._started.pop()
             async with logged(f"stopping {extension.name}"):
-                await extension.stop(max(LEAST_SECONDS, left()))
+                with self._hook():
+                    await extension.stop(max(LEAST_SECONDS, left()))
 
     def health(self) -> dict[str, Health]:
         """Return the state of each that runs."""
@@ -74,3 +83,10 @@ def overall(states: Mapping[str, Health], *, ready: bool) -> ClusterHealth:
     statuses: list[HealthStatus] = [health.status for health in states.values()]
     worst: HealthStatus = min(statuses, key=_WORST.index) if statuses else "down"
     return {"status": worst, "ready": ready, "adapters": shown}
+
+
+def _clash(taken: Extension, extension: Extension) -> str:
+    kind, other = type(extension).__name__, type(taken).__name__
+    if kind == other:
+        return f"this cluster was given a second {kind} named {extension.name!r}; make one of them"
+    return f"this cluster was given {other} and {kind}, both named {extension.name!r}"

@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from types import UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Protocol,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from cluster_kit.errors import ConfigurationError, DecodeError
 from cluster_kit.message import Delivery, HandlerAnswer
+from cluster_kit.signature import (
+    ANYTHING,
+    About,
+    Process,
+    is_async,
+    positional,
+    resolve,
+    wants_second,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
     from cluster_kit.codec import Codec
     from cluster_kit.supervisor import Supervisor
-
-Process = Callable[..., Any]
-"""``process(payload)``, or with what is to be known about it, ``process(payload, delivery)``.
-
-Async or sync.
-"""
-
-_ANYTHING: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
-_GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-
-
-class About(Protocol):
-    """What every second argument has: it names what the handler was called for."""
-
-    @property
-    def channel(self) -> str:
-        """Name without the app prefix."""
-        ...
-
-    @property
-    def id(self) -> str:
-        """Of the message."""
-        ...
 
 
 class Handler:
@@ -73,9 +48,9 @@ class Handler:
         self._codec = codec
         self.name = getattr(process, "__qualname__", None) or repr(process)
         self._is_async = is_async(process)
-        parameters = _positional(process, self.name, second.__name__.lower())
-        self._validator = _validator(process, parameters[0], self.name)
-        self._wants_delivery = _wants_second(process, parameters, self.name, second)
+        parameters = positional(process, self.name, second.__name__.lower())
+        self._validate = _validator(process, parameters[0], self.name)
+        self._wants_delivery = wants_second(process, parameters, self.name, second)
         self.needs_delivery: bool = self._wants_delivery or not self._is_async
 
     def decode(self, body: bytes, content_type: str | None) -> object:
@@ -90,18 +65,27 @@ class Handler:
         own = self._codec.content_type
         if content_type not in (None, own) and _media_type(content_type or "") != own:
             raise DecodeError(f"content type {content_type!r} is not {own}")
-        if self._validator is None or b"NaN" in body or b"Infinity" in body:
+        if self._validate is None or _may_be_infinite(body):
             payload = self._codec.decode(body)  # stricter than pydantic, which takes NaN for JSON
-            if self._validator is None:
+            if self._validate is None:
                 return payload
+        try:
+            return self._validate(body)
+        except ValueError as exc:
+            raise self._refused(body, exc) from exc
+
+    def _refused(self, body: bytes, error: ValueError) -> Exception:
+        """Return the error for what the validator did not take.
+
+        Raises:
+            DecodeError: it is not JSON at all.
+        """
         from pydantic import ValidationError  # noqa: PLC0415 - only for annotated payloads
 
-        try:
-            return self._validator.validate_json(body)
-        except ValidationError as exc:
-            self._codec.decode(body)  # says so when it is not JSON at all
-            text = f"the payload is not what {self.name} takes: {_summary(exc)}"
-            raise DecodeError(text) from exc
+        if not isinstance(error, ValidationError):
+            return error
+        self._codec.decode(body)  # says so when it is not JSON at all
+        return DecodeError(f"the payload is not what {self.name} takes: {_summary(error)}")
 
     def call(
         self, payload: object, delivery: About | None, supervisor: Supervisor
@@ -139,158 +123,58 @@ async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervis
     return await supervisor.run_in_thread(call, name=name)
 
 
+_DIGITS = bytes.maketrans(b"123456789+E", b"0000000000e")
+_LONG = b"0" * 200
+
+
+def _may_be_infinite(body: bytes) -> bool:
+    """Whether JSON may be inside that becomes NaN or an infinity: says no only when it is sure.
+
+    A number of less than 200 digits with an exponent of two is finite.
+    """
+    # Most bodies have not even the letter, and one letter is looked for much faster.
+    if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body):
+        return True
+    alike = body.translate(_DIGITS)
+    return b"0e000" in alike or _LONG in alike
+
+
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def is_async(process: Process) -> bool:
-    """Whether calling it gives a coroutine, also through partials and callable objects."""
-    return inspect.iscoroutinefunction(_innermost(process))
-
-
-def _innermost(process: Process) -> object:
-    """Return the function that is called in the end, with partials and callable objects opened."""
-    while isinstance(process, functools.partial):
-        process = process.func
-    if inspect.isroutine(process) or isinstance(process, type):
-        return process
-    return getattr(process, "__call__", None)  # noqa: B004 - its type
-
-
-def _positional(process: Process, name: str, second: str) -> list[inspect.Parameter]:
-    if not callable(process):
-        raise ConfigurationError(f"a handler is a function, not {type(process).__name__}")
-    try:
-        parameters = list(inspect.signature(process).parameters.values())
-    except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"handler {name} has no readable signature: {exc}") from exc
-    kinds = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-    if any(test(_innermost(process)) for test in _GENERATORS):
-        text = f"handler {name} is a generator, which would never run; return or await instead"
-        raise ConfigurationError(text)
-    positional = [p for p in parameters if p.kind in kinds]
-    empty = inspect.Parameter.empty
-    fixed = [p for p in positional if p.kind is not inspect.Parameter.VAR_POSITIONAL]
-    demanded = [p for p in fixed[2:] if p.default is empty]
-    demanded += [
-        p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is empty
-    ]
-    if not positional or demanded:
-        text = f"handler {name} must take (payload) or (payload, {second})"
-        raise ConfigurationError(text)
-    return positional
-
-
-def _wants_second(
-    process: Process, positional: list[inspect.Parameter], name: str, kind: type[About]
-) -> bool:
-    _refuse_keyword_only(process, name, kind)
-    if len(positional) == 1 or positional[1].kind is inspect.Parameter.VAR_POSITIONAL:
-        return positional[-1].kind is inspect.Parameter.VAR_POSITIONAL
-    second = positional[1]
-    meant = [*_members(_resolve(process, second, name, strict=False))]
-    wanted = second.default is inspect.Parameter.empty or second.name == kind.__name__.lower()
-    if wanted and not any(_may_be(member, kind) for member in meant):
-        given, says = f"handler {name} is given a {kind.__name__}", second.annotation
-        shown = says if isinstance(says, str) else inspect.formatannotation(says)
-        raise ConfigurationError(f"{given} as {second.name}, which is annotated with {shown}")
-    return wanted or kind in meant
-
-
-def _refuse_keyword_only(process: Process, name: str, kind: type[About]) -> None:
-    """Refuse what is never passed, as the second argument is passed by its position."""
-    bound = _bound(process)
-    for parameter in inspect.signature(process).parameters.values():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.name in bound:
-            continue
-        meant = _members(_resolve(process, parameter, name, strict=False))
-        if parameter.name == kind.__name__.lower() or kind in meant:
-            text = f"handler {name}: {parameter.name} can be passed by keyword only"
-            raise ConfigurationError(f"{text}, but the {kind.__name__} comes second")
-
-
-def _bound(process: Process) -> frozenset[str]:
-    """Return the keywords that are filled in already."""
-    return frozenset(process.keywords if isinstance(process, functools.partial) else ())
-
-
-def _members(annotation: object) -> Iterator[object]:
-    """Iterate over the types an annotation allows."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _members(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _members(member)
-    else:
-        yield annotation
-
-
-def _may_be(annotation: object, kind: type[About]) -> bool:
-    """Whether a value of this kind may be meant; so it is wherever nobody can tell."""
-    origin = get_origin(annotation) or annotation
-    if annotation in _ANYTHING or not isinstance(origin, type):
-        return annotation is not None
-    return getattr(origin, "_is_protocol", False) or issubclass(kind, origin)
-
-
 def _validator(
     process: Process, parameter: inspect.Parameter, name: str
-) -> TypeAdapter[Any] | None:
-    if parameter.annotation in _ANYTHING or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+) -> Callable[[bytes], object] | None:
+    if parameter.annotation in ANYTHING or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
         return None
-    annotation: Any = _resolve(process, parameter, name)
-    if annotation in _ANYTHING:
+    annotation: Any = resolve(process, parameter, name)
+    if annotation in ANYTHING:
         return None
     if annotation is Delivery:
         raise ConfigurationError(f"handler {name}: the payload comes first, the delivery second")
-    from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415 - costs 100 ms to import
+    from pydantic import PydanticUserError  # noqa: PLC0415 - costs 100 ms to import
 
     try:
-        adapter = TypeAdapter(annotation)
+        adapter = _adapter(annotation)
         _ = adapter.validator.title  # raises while a forward reference inside is open
     except PydanticUserError as exc:
         text = f"handler {name}: cannot validate payloads as {annotation!r}: {exc.message}"
         raise ConfigurationError(text) from exc
-    return adapter
+    return adapter.validator.validate_json  # that of the adapter itself costs twice as much
 
 
-def _resolve(
-    process: Process, parameter: inspect.Parameter, name: str, *, strict: bool = True
-) -> object:
-    """Return the annotation as a type, also where it was written as a string.
+def _adapter(annotation: object) -> TypeAdapter[Any]:
+    """Return what validates: floats are finite, as in JSON, unless a model has it otherwise."""
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter  # noqa: PLC0415 - as above
 
-    Without `strict` one that exists for type checkers only is `Any`.
-    """
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
-    function = inspect.unwrap(process)
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        function = type(function).__call__
-    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    form = cast("Any", annotation)
     try:
-        hints = get_type_hints(_only(parameter), globalns=namespace, include_extras=True)
-    except Exception as exc:
-        if not strict:
-            return Any
-        text = f"handler {name}: cannot resolve the annotation {parameter.annotation!r}: {exc}"
-        raise ConfigurationError(text) from exc
-    return hints[parameter.name]
-
-
-def _only(parameter: inspect.Parameter) -> Callable[[], None]:
-    """Return a function with just this annotation: others may exist only for type checkers."""
-
-    def holder() -> None: ...
-
-    holder.__annotations__ = {parameter.name: parameter.annotation}
-    return holder
+        return TypeAdapter(form, config=ConfigDict(allow_inf_nan=False))
+    except PydanticUserError as exc:
+        if exc.code != "type-adapter-config-unused":  # a model, which has a config of its own
+            raise
+        return TypeAdapter(form)
 
 
 def _summary(error: ValidationError) -> str:

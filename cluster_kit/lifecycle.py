@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import atexit
+import logging
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from cluster_kit.errors import LifecycleError
 from cluster_kit.supervisor import Supervisor, being_cancelled
+
+log = logging.getLogger(__name__)
 
 ABANDONED = "start() was abandoned: stop() was called"
 """What the caller of a start is told that a stop has ended."""
@@ -18,6 +24,7 @@ class Steps(NamedTuple):
     """What is done at each turn of a life.
 
     Attributes:
+        name: of what lives, for people.
         begin: starts everything, or raises with a part of it started.
         begun: told once `begin` has ended well.
         end: undoes whatever was started, in reverse; is given the seconds running work may take
@@ -25,10 +32,22 @@ class Steps(NamedTuple):
         ended: told what `end` of a stop returned.
     """
 
+    name: str
     begin: Callable[[], Awaitable[None]]
     begun: Callable[[], None]
     end: Callable[[float], Awaitable[list[str]]]
     ended: Callable[[list[str]], None]
+
+
+class _Hook:
+    """One call of foreign code by a step of `life`, which is None when that has returned."""
+
+    def __init__(self, life: Lifecycle) -> None:
+        self.life: Lifecycle | None = life
+
+
+_hooks: ContextVar[tuple[_Hook, ...]] = ContextVar("cluster_kit.hooks", default=())
+# Those the current task is made in, from the outermost: one may start another cluster.
 
 
 class Lifecycle:
@@ -50,6 +69,7 @@ class Lifecycle:
         self._starter: asyncio.Task[Any] | None = None
         self._stopping: asyncio.Task[list[str]] | None = None
         self._stops = 0
+        self._mark = object()
 
     async def start(self) -> None:
         """Start, unless it is started; undo what was done when something fails.
@@ -57,7 +77,8 @@ class Lifecycle:
         A caller that is cancelled ends its start, and leaves when that is undone.
 
         Raises:
-            LifecycleError: called from a step; or a stop was asked for meanwhile.
+            LifecycleError: called from a step or a task of a hook; or a stop was asked for
+                meanwhile.
             Exception: that of the step that failed.
         """
         self._refuse_in_step("start()")
@@ -78,9 +99,10 @@ class Lifecycle:
         Completes even when the caller is cancelled.
 
         Raises:
-            LifecycleError: called from a step.
+            LifecycleError: called from a step, or while stopping from a task of a hook.
         """
-        self._refuse_in_step("stop()")
+        # A start that is abandoned is cancelled, the hook that waits for this included.
+        self._refuse_in_step("stop()", abandons=self._starting is not None)
         self.abandon()
         if self._stopping is None:
             self._stopping = self._tasks.spawn(self._stop(timeout), name="stop")
@@ -91,6 +113,20 @@ class Lifecycle:
         self._stops += 1
         if self._starting is not None:
             _cancel_once(self._starting)
+
+    @contextmanager
+    def hook(self) -> Generator[None]:
+        """Refuse starts and stops from what a step calls in this block, and from its tasks.
+
+        The step waits for the block, which may wait for such a task. One that outlives the block
+        is as free as any other, and a task may stop what is just starting: that ends the block.
+        """
+        hook = _Hook(self)
+        _hooks.set((*(outer for outer in _hooks.get() if outer.life is not None), hook))
+        try:
+            yield
+        finally:
+            hook.life = None
 
     # --- in tasks of their own ---
 
@@ -110,6 +146,7 @@ class Lifecycle:
                 abandoned = isinstance(error, asyncio.CancelledError) and stops != self._stops
                 return LifecycleError(ABANDONED) if abandoned else error
             self._starter, self.ready = self._changer, True
+            _running[self._mark] = _Running(self._steps.name, os.getpid())
             self._steps.begun()
         return None
 
@@ -137,6 +174,7 @@ class Lifecycle:
             return await self._steps.end(timeout)
         finally:
             self.started = False
+            _running.pop(self._mark, None)
 
     # --- inside ---
 
@@ -158,8 +196,9 @@ class Lifecycle:
             finally:
                 self._changer = None
 
-    def _refuse_in_step(self, what: str) -> None:
-        if self._changer is not None and asyncio.current_task() is self._changer:
+    def _refuse_in_step(self, what: str, *, abandons: bool = False) -> None:
+        own = self._changer is not None and asyncio.current_task() is self._changer
+        if own or (not abandons and any(hook.life is self for hook in _hooks.get())):
             raise LifecycleError(f"{what} in a plugin's hook would wait for itself")
 
 
@@ -180,3 +219,23 @@ async def _outlast(task: asyncio.Task[Any]) -> None:
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task})
+
+
+class _Running(NamedTuple):
+    name: str
+    pid: int  # a fork has what its parent started, and need not stop it
+
+
+_running: dict[object, _Running] = {}  # by mark: a life that is forgotten is not stopped
+
+
+@atexit.register
+def _tell_of_the_unstopped() -> None:
+    """Say what no traceback of a closed event loop says: who did not stop what."""
+    for running in _running.values():
+        if running.pid == os.getpid():
+            log.warning(
+                "%s was not stopped before its process or event loop ended: running handlers were "
+                "cut short; use 'async with cluster' or await cluster.stop()",
+                running.name,
+            )

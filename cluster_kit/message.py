@@ -103,6 +103,8 @@ class Envelope:
     Attributes:
         queue: where it belongs.
         id: the message id users see; the same through retries, redelivery and replay.
+        id_is_stable: False for what came from a foreign publisher without an id, and has the one
+            it was given by this delivery alone.
         body: the encoded payload, exactly as published.
         content_type: of the body; None when a foreign publisher did not say.
         published_at: seconds since 1970; None when unknown.
@@ -129,6 +131,7 @@ class Envelope:
     origin: str = ""
     headers: Headers = field(default_factory=dict[str, object])
     death: Death | None = None
+    id_is_stable: bool = True
 
 
 # --- what a handler sees ---------------------------------------------------------------------
@@ -207,6 +210,8 @@ class Delivery:
         redelivered: an earlier delivery ended without an outcome (a worker died, a link broke),
             so this run may repeat effects of that one.
         signal: set when the run should stop.
+        id_is_stable: whether `id` is the same at every delivery. Not so when a foreign publisher
+            gave none: should this delivery end without an outcome, the next has another id.
     """
 
     id: str
@@ -218,6 +223,7 @@ class Delivery:
     headers: Headers
     redelivered: bool
     signal: AbortSignal
+    id_is_stable: bool = True
 
     @property
     def retried(self) -> int:

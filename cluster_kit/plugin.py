@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -207,8 +207,8 @@ def _alike(name: str, hook: str) -> bool:
     return same_letters or SequenceMatcher(None, name, hook).ratio() >= _MISSPELT
 
 
-def idle_topics(plugins: Iterable[Plugin], known: Collection[str]) -> Iterator[str]:
-    """Iterate over what to say of topics that plugins name and nothing serves.
+def warn_of_idle_topics(plugins: Iterable[Plugin], known: Collection[str]) -> None:
+    """Log which topics plugins name that nothing serves.
 
     Args:
         plugins: those of a cluster.
@@ -217,8 +217,8 @@ def idle_topics(plugins: Iterable[Plugin], known: Collection[str]) -> Iterator[s
     for plugin in plugins:
         for topic in plugin.topics:
             if topic not in known:
-                text = f"plugin {plugin.name!r} names topic {topic!r}, which no subscription serves"
-                yield text + suggestion(topic, known)
+                text = "plugin %r names topic %r, which no subscription serves%s"
+                log.warning(text, plugin.name, topic, suggestion(topic, known))
 
 
 def start_order(plugins: Mapping[str, Plugin]) -> list[Plugin]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Generator
@@ -11,33 +12,52 @@ from contextlib import contextmanager
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask a process to end."""
 
+STDERR = 2
+"""Descriptor of standard error."""
+
+HOW_TO_HURRY = "a second signal ends this process at once, and what it runs is delivered again"
+"""What the first signal is answered with."""
+
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def ending_signals(on_first: Callable[[], None]) -> Generator[asyncio.Event, None, None]:
     """Give an event that the first SIGTERM or SIGINT sets; a second ends the process at once.
 
-    `on_first` is called by the first one too.
-    Within the context only, and on the main thread. The second one must not depend on Python: a
-    KeyboardInterrupt would wait for ever on a handler that ignores its cancellation.
+    `on_first` is called by the first one too. It is logged how to end the process at once; a
+    second SIGINT, which comes from a person, says what that means.
+    Within the context only, and on the main thread. A second one must not end by an exception: a
+    KeyboardInterrupt would wait for ever on a handler that ignores its cancellation. A second
+    SIGTERM does not depend on Python at all.
     """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     before = {number: signal.getsignal(number) for number in ENDING}
 
-    def ask() -> None:
+    def ask(number: signal.Signals) -> None:
         if asked.is_set():  # both came while the event loop was busy, and this is the second
-            os.kill(os.getpid(), signal.SIGTERM)
+            _end_at_once(number, None)
         asked.set()
+        log.info("stopping on %s; %s", number.name, HOW_TO_HURRY)
         on_first()
-        for number in ENDING:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+        for other in ENDING:
+            loop.remove_signal_handler(other)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, _end_at_once)
 
     for number in ENDING:
-        loop.add_signal_handler(number, ask)
+        loop.add_signal_handler(number, ask, number)
     try:
         yield asked
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    # Past every buffer and lock: whoever holds one may be what is stuck.
+    os.write(STDERR, b"cluster-kit: second signal: ended at once, without a drain\n")
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)

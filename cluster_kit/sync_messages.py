@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
     from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock, Duration
-    from cluster_kit.handler import Process
-    from cluster_kit.ports import PubSubAdapter
+    from cluster_kit.ports import BroadcastOutlet, PubSubAdapter
     from cluster_kit.pubsub import BroadcastStats, Subscription
-    from cluster_kit.pubsub.outlet import Outlet
     from cluster_kit.settings import PubSubSettings, SyncMessagesSettings
+    from cluster_kit.signature import Process
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
 
@@ -117,20 +116,21 @@ class SyncMessageManager:
             UnknownTransactionError: nobody can tell when `transaction` is committed.
             ConfigurationError: it cannot be committed.
         """
-        made = self.outlet.prepare(channel, message, skip_self=skip_self, only_self=only_self)
-        self.outlet.check()
+        outlet = self._manager.outlet
+        made = outlet.prepare(channel, message, skip_self=skip_self, only_self=only_self)
+        outlet.check()
         if transaction is None:
             await self._after_commit.turn()
-            return await self.outlet.send(made)
+            return await outlet.send(made)
 
         async def send() -> str:
-            return await self.outlet.send(replace(made, published_at=self._clock.wall()))
+            return await outlet.send(replace(made, published_at=self._clock.wall()))
 
         parcel = Parcel(kind="sync", channel=made.channel, id=made.id, body=made.body, send=send)
         return await self._after_commit.join(transaction, parcel)
 
     @property
-    def outlet(self) -> Outlet:
+    def outlet(self) -> BroadcastOutlet:
         """Publishing in two steps; see `BroadcastOutlet`."""
         return self._manager.outlet
 
@@ -139,7 +139,7 @@ class SyncMessageManager:
         return self._manager.stats()
 
     def troubles(self) -> list[str]:
-        """Return which subscriptions cannot keep up; empty when all is well."""
+        """As `PubSubManager.troubles`."""
         return self._manager.troubles()
 
     # --- life, led by Cluster ------------------------------------------------------------

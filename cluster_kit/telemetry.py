@@ -32,6 +32,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "broadcast.failed": ("kind", "channel", "id", "subscription", "error"),
     "broadcast.dropped": ("kind", "channel", "id", "subscription"),
     "broadcast.repeated": ("kind", "channel", "id", "subscription"),
+    "broadcast.malformed": ("kind", "channel", "id", "subscription"),
+    "broadcast.twin": ("kind", "channel", "id", "subscription"),
     "broadcast.gap": ("kind", "channel", "subscription", "reason"),
     # locks; key is the name without prefix, times are seconds
     "lock.acquired": ("key", "fence", "seconds"),
@@ -53,7 +55,7 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     # outbox and inbox; kind is task, sync or pubsub, oldest and lag are seconds
     "outbox.sent": ("kind", "channel", "id", "key", "seconds"),
     "outbox.retried": ("kind", "channel", "id", "key", "attempt", "delay", "error"),
-    "outbox.failed": ("kind", "channel", "id", "key", "attempt", "error"),
+    "outbox.failed": ("kind", "channel", "id", "key", "attempt", "unconfirmed", "error"),
     "outbox.depth": ("pending", "failed", "oldest", "lag"),
     "outbox.database_lost": ("error",),
     "outbox.database_back": (),

@@ -1,6 +1,6 @@
 """A first task: published, failed once, tried again.
 
-Needs no broker. On RabbitMQ: CLUSTER_KIT_AMQP_URL=amqp://guest:guest@localhost/
+Needs no server. The same on RabbitMQ: CLUSTER_KIT_AMQP_URL=amqp://guest:guest@localhost/
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What becomes of a task that fails: retries, a dead letter, and a replay after the repair."""
+"""What becomes of a task that fails: retries, a dead letter, and a replay after the repair.
+
+Needs no server. The same on RabbitMQ: CLUSTER_KIT_AMQP_URL=amqp://guest:guest@localhost/
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A plugin with long tasks. Its instance is stopped in the middle of one; another takes it over."""
+"""A plugin with long tasks. Its instance is stopped in the middle of one; another takes it over.
+
+Needs no server. The same on RabbitMQ: CLUSTER_KIT_AMQP_URL=amqp://guest:guest@localhost/
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Several instances share the work of a channel; one of them is busy and takes nothing.
 
-Clusters on one hub of a process are instances of one application, as processes on one RabbitMQ
-are. That is how to try out, and to test, what many instances do.
+Clusters of one process are instances of one application, as processes on one RabbitMQ are. That
+is how to try out, and to test, what many instances do.
+
+Needs no server. The same on RabbitMQ: CLUSTER_KIT_AMQP_URL=amqp://guest:guest@localhost/
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ all_packed = asyncio.Event()
 
 
 def make_instance(name: str, *, busy: bool = False) -> Cluster:
-    url = "memory://parcels"
-    cluster = Cluster("shop", settings=Settings(instance_id=name, event_queue={"url": url}))
+    cluster = Cluster("shop", settings=Settings(instance_id=name))
 
     async def pack(parcel: int) -> None:
         await asyncio.sleep(0.02)

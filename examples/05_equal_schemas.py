@@ -1,4 +1,7 @@
-"""Who commits a change of the schema tells every instance; what is rolled back, nobody hears."""
+"""Who commits a change of the schema tells every instance; what is rolled back, nobody hears.
+
+Needs SQLAlchemy and aiosqlite, pip install 'cluster-kit[sqlalchemy]' aiosqlite, and no server.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A task is cancelled on whichever instance it runs: here if it is here, else by a broadcast."""
+"""A task is cancelled on whichever instance it runs: here if it is here, else by a broadcast.
+
+Needs no server. The same on RabbitMQ: CLUSTER_KIT_AMQP_URL=amqp://guest:guest@localhost/
+"""
 
 from __future__ import annotations
 

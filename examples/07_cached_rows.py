@@ -1,4 +1,7 @@
-"""Two instances of a web service: a row is read once, and again after a commit that changed it."""
+"""Two instances of a web service: a row is read once, and again after a commit that changed it.
+
+Needs SQLAlchemy and aiosqlite, pip install 'cluster-kit[sqlalchemy]' aiosqlite, and no server.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Needs SQLAlchemy, pip install 'cluster-kit[sqlalchemy]', and no server: SQLite a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, insert, select, update
 from sqlalchemy.orm import Session
@@ -21,12 +21,12 @@ accounts = Table("accounts", metadata, Column("balance", Integer))
 fences = Fences(first, table=fence_table(metadata))
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """What a holder knows that looks at nothing more before it writes."""
 
     key: str
     fence: int
+    app: str = "shop"
 
 
 def pay(holder: Holder, amount: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster_kit.errors import PublishRefused
+from cluster_kit.errors import PublishBlocked, PublishRefused
 from cluster_kit.message import DeadReason, Death
 from cluster_kit.names import new_id
 from cluster_kit.testing.proxy import FaultProxy
@@ -213,7 +213,7 @@ async def test_a_blocked_broker_is_told_waited_for_and_consumed_from(
                 await made.adapter.publish(made.task(), timeout=1.0)
             health = await eventually(made.adapter.health, lambda h: h.status == "degraded")
             assert "blocks publishers" in health.detail
-            with pytest.raises(PublishRefused, match="blocks publishers"):
+            with pytest.raises(PublishBlocked, match="blocks publishers"):
                 await made.adapter.publish(made.task(), timeout=0.3)
             # Consuming goes on, or a full broker could never be emptied.
             await made.adapter.consume(made.queue(), prefetch=3, on_delivery=taker)

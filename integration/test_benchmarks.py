@@ -10,7 +10,7 @@ import pytest
 from pamqp import commands, frame
 
 from benchmarks import payload
-from benchmarks.document import BEGIN, END
+from benchmarks.document import BEGIN, CACHE_BEGIN, CACHE_END, END
 from benchmarks.figures import Spread, ratio, spread
 from benchmarks.measure import Tally
 from benchmarks.peer import AgainError
@@ -23,19 +23,24 @@ HERE = ["aio_pika_raw", "cluster_kit", "raw_socket"]  # what the development env
 @pytest.mark.broker
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # seconds; it takes about 40
-def test_what_needs_no_other_library_can_still_be_measured(rabbitmq: str, tmp_path: Path) -> None:
+def test_what_needs_no_other_library_can_still_be_measured(
+    rabbitmq: str, redis: str, tmp_path: Path
+) -> None:
     figures, document = tmp_path / "figures.json", tmp_path / "benchmarks.md"
-    document.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    caches = f"{CACHE_BEGIN}old\n{CACHE_END}"
+    document.write_text(f"before\n{BEGIN}old\n{END}between\n{caches}after\n")
     command = [
         *(sys.executable, "benchmarks/run.py", "--url", rabbitmq, "--rounds", "1"),
         *("--seconds", "0.02", "--paced", "40", "--memory", "50", "--peers", *HERE),
+        *("--redis-url", redis, "--sets", "2000"),
         *("--json", str(figures), "--document", str(document)),
     ]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    samples = json.loads(figures.read_text())["samples"]
+    measured = json.loads(figures.read_text())
+    samples = measured["tasks"]["samples"]
     assert {name: sorted(peers) for name, peers in samples.items()} == {
         "serial": HERE,
         "bulk": HERE,
@@ -50,7 +55,14 @@ def test_what_needs_no_other_library_can_still_be_measured(rabbitmq: str, tmp_pa
     assert all(sample["publish.rate"] > 0 for [sample] in samples["bulk"].values())
     text = document.read_text()
     assert text.startswith(f"before\n{BEGIN}")
-    assert text.endswith(f"{END}after\n")
+    assert f"{END}between\n{CACHE_BEGIN}" in text
+    assert text.endswith(f"{CACHE_END}after\n")
+    cached = measured["caches"]["samples"]
+    assert set(cached) == {"cache.hit", "cache.set", "cache.get", "cache.memory"}
+    for workload in ("cache.hit", "cache.set", "cache.get"):
+        assert {"cluster_kit", "aiocache"} <= set(cached[workload])
+    [hits] = cached["cache.hit"]["cluster_kit"]
+    assert 0 < hits["hit.text.cpu"] < hits["hit.object.cpu"]
     assert "old" not in text
     assert ET.fromstring(document.with_suffix(".svg").read_text()).tag.endswith("svg")
 

@@ -133,6 +133,25 @@ async def test_a_call_that_was_given_up_leaves_no_answer_behind(
 
 
 @pytest.mark.asyncio
+async def test_a_counter_counts_once_although_the_answer_is_lost(
+    request: pytest.FixtureRequest,
+) -> None:
+    url, factory = request.getfixturevalue("redis"), ClusterFactory()
+    async with FaultProxy(url) as proxy:
+        [far], [near] = [await factory(cache={"url": u, "timeout": 10}) for u in (proxy.url, url)]
+        assert await far.cache.incr("hits") == 1
+        proxy.freeze("to_client")
+        counting = asyncio.get_running_loop().create_task(far.cache.incr("hits", 5))
+        await eventually(lambda: near.cache.count("hits"), lambda count: count == 6)
+        proxy.cut()
+        proxy.resume()
+
+        assert await counting == 6
+        assert await near.cache.count("hits") == 6
+        await factory.close()
+
+
+@pytest.mark.asyncio
 async def test_more_callers_than_connections_wait_their_turn(
     request: pytest.FixtureRequest,
 ) -> None:
@@ -173,7 +192,7 @@ async def test_four_processes_load_once(
         def who() -> list[str]:
             return runs.read_text().split() if runs.exists() else []
 
-        [first] = await eventually(who, timeout=30)
+        [first] = await eventually(who, timeout=60)
         os.kill(int(first), signal.SIGKILL)
     answers = [
         (process, (await process.communicate())[0].decode().split()) for process in processes

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from cluster_kit.cli.demo.promises import PROMISES
-from cluster_kit.cli.demo.stage import APP, demo_settings
+from cluster_kit.cli.demo.settings import APP, demo_settings
 from cluster_kit.cluster import Cluster
 from cluster_kit.testing.waiting import eventually
 from tests.cli.support import Outcome, run_command

@@ -13,6 +13,7 @@ import pytest_asyncio
 from cluster_kit import Cluster, Settings
 from cluster_kit.errors import LockLost, LockUnavailable
 from cluster_kit.locks import Lease, LeaseState
+from cluster_kit.locks.possession import Possession
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
@@ -126,6 +127,22 @@ async def tries_in_vain(cluster: Cluster) -> bool:
         return await cluster.locks.try_acquire(KEY, timeout=0.3) is None
     except Exception:  # noqa: BLE001 - whatever it was told
         return True
+
+
+@pytest.mark.asyncio
+async def test_a_grant_that_came_too_late_is_asked_for_again_and_not_waited_for(
+    pair: tuple[Cluster, Cluster], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    answers = iter([True, False])
+    with monkeypatch.context() as patch:
+        patch.setattr(Possession, "too_late", property(lambda _: next(answers)))
+        lease = await first.locks.acquire(KEY, timeout=10)
+
+    await lease.extend(30)
+    assert await second.locks.try_acquire(KEY) is None
+    await lease.release()
+    await eventually(lambda: is_free(place))
 
 
 @pytest.mark.asyncio
@@ -244,7 +261,8 @@ async def test_a_thousand_releases_racing_renewals_leave_no_zombie(
 
     async def race(number: int) -> None:
         for turn in range(40):
-            lease = await first.locks.acquire(f"{KEY}.{number}", ttl=2)
+            # Of a zombie the ttl would not be over yet.
+            lease = await first.locks.acquire(f"{KEY}.{number}", ttl=60, timeout=20)
             async with asyncio.TaskGroup() as group:
                 group.create_task(extend(lease))
                 for _ in range(turn % 10):
@@ -261,4 +279,4 @@ async def test_a_thousand_releases_racing_renewals_leave_no_zombie(
 
 async def extend(lease: Lease) -> None:
     with contextlib.suppress(LockLost):  # the release may have been first
-        await lease.extend(2)
+        await lease.extend(60)

@@ -215,18 +215,27 @@ async def test_locks_do_not_heed_a_switch_of_aiocache(own_redis: PlainServer) ->
 
 
 @pytest.mark.asyncio
-async def test_a_thousand_releases_racing_renewals_leave_no_zombie(redis: str) -> None:
-    async with running(redis) as cluster:
+@pytest.mark.parametrize("kind", ["redis", "memcached"])
+async def test_a_thousand_releases_racing_renewals_leave_no_zombie(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    async with (
+        FaultProxy(request.getfixturevalue(kind)) as proxy,
+        running(proxy.url) as cluster,
+    ):
         for turn in range(1000):
-            lease = await cluster.locks.acquire("zombie", ttl=2)
+            # Of a zombie the ttl would not be over yet.
+            lease = await cluster.locks.acquire("zombie", ttl=30, timeout=10)
             async with asyncio.TaskGroup() as group:
+                proxy.delay(0.002)  # the renewal is overtaken by the release
                 group.create_task(_extend(lease))
                 for _ in range(turn % 10):
                     await asyncio.sleep(0)
+                proxy.delay(0)
                 group.create_task(lease.release())
         assert await cluster.locks.inspect("zombie") is None
 
 
 async def _extend(lease: Lease) -> None:
     with suppress(LockLost):  # the release may have been first
-        await lease.extend(2)
+        await lease.extend(30)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from cluster_kit.testing.contracts.outbox import Environment, Features, OutboxContract
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from cluster_kit.testing.servers import PostgresServer, RabbitServer
 
 pytestmark = pytest.mark.broker
@@ -29,6 +32,20 @@ class PostgresEnvironment(Environment):
 
     def broker(self) -> str:
         return self._broker
+
+    @asynccontextmanager
+    async def unwritable(self) -> AsyncGenerator[None]:
+        await asyncio.to_thread(self._set, "default_transaction_read_only = on")
+        yield
+        await asyncio.to_thread(self._set, "default_transaction_read_only = off")
+
+    def _set(self, what: str) -> None:
+        name = self._url.rpartition("/")[2]
+        self._server.execute(f'ALTER DATABASE "{name}" SET {what}')
+        # Only new connections hear of it.
+        self._server.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
 
     async def stop_database(self) -> None:
         await asyncio.to_thread(self._server.stop)

@@ -32,6 +32,7 @@ class Lease:
 
     fence: int
     key: str = "account"
+    app: str = "shop"
 
 
 @pytest_asyncio.fixture(params=LEVELS)

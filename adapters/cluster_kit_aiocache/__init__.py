@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster_kit.ports import AdapterSpec
+from cluster_kit.ports import AdapterSpec, Driver
 from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ ADAPTER = AdapterSpec(
     schemes=(*REDIS, MEMCACHED),
     locks=_locks,
     cache=_cache,
+    drivers=(Driver(package="aiocache"), Driver(package="redis", schemes=REDIS)),
     install="pip install 'cluster-kit[redis]'",
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""

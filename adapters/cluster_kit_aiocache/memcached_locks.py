@@ -16,6 +16,7 @@ from cluster_kit_aiocache.memcached_client import (
     MemcachedClient,
 )
 from cluster_kit_aiocache.memcached_options import parse_url
+from cluster_kit_aiocache.redis_client import say
 from cluster_kit_aiocache.state import State
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class MemcachedLocks:
             await MEMCACHED.give_back(self._options, self._context)
             if not isinstance(exc, DRIVER_ERRORS):
                 raise
-            raise ConnectError(self._options.url, _say(exc)) from exc
+            raise ConnectError(self._options.url, say(exc)) from exc
         self._client = client
         self._state.well()
 
@@ -175,8 +176,8 @@ class MemcachedLocks:
             async with asyncio.timeout(timeout):
                 answer = await call(client)
         except DRIVER_ERRORS as exc:
-            self._state.ill(_say(exc))
-            raise LockUnavailable(name, _say(exc)) from exc
+            self._state.ill(say(exc))
+            raise LockUnavailable(name, say(exc)) from exc
         self._state.well()
         return answer
 
@@ -227,9 +228,3 @@ def _fence_key(name: str) -> bytes:
 
 def _value(claim: Claim) -> bytes:
     return f"{claim.token} {claim.owner}".encode()
-
-
-def _say(error: BaseException) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    return str(error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
@@ -30,6 +31,7 @@ class Lines:
     def __init__(self, pool: Any) -> None:  # noqa: ANN401 - the driver's
         self._pool = pool
         self._idle: list[Any] = []
+        self._closed = False
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
@@ -37,27 +39,39 @@ class Lines:
         try:
             return await self._ask(request)
         except ConnectionError:
-            await self.close()  # what was gone with it has to go, too
+            await self._drop_idle()  # what was gone with it has to go, too
             return await self._ask(request)
 
     async def close(self) -> None:
-        """Give all connections back to the pool; those in use follow when they are not."""
-        while self._idle:
-            await self._drop(self._idle.pop())
+        """Close all connections; those in use follow when they are not."""
+        self._closed = True
+        await self._drop_idle()
 
     async def _ask(self, request: bytes) -> Any:  # noqa: ANN401 - see there
         connection = self._idle.pop() if self._idle else await self._pool.get_connection()
         try:
             await connection.send_packed_command(request, check_health=False)
+            # Others' turn. Whoever goes to sleep at once is woken later than the answer comes.
+            await asyncio.sleep(0)
             answer = await connection.read_response()
         except ResponseError:
-            self._idle.append(connection)  # it is an answer
+            await self._keep(connection)  # it is an answer
             raise
         except BaseException:
             await self._drop(connection)
             raise
-        self._idle.append(connection)
+        await self._keep(connection)
         return answer
+
+    async def _keep(self, connection: Any) -> None:  # noqa: ANN401 - see there
+        if self._closed:
+            await self._drop(connection)
+        else:
+            self._idle.append(connection)
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._drop(self._idle.pop())
 
     async def _drop(self, connection: Any) -> None:  # noqa: ANN401 - the driver's
         await connection.disconnect(nowait=True)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectError, LockUnavailable
+from redis.exceptions import NoPermissionError
+
+from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
-from cluster_kit_aiocache.redis_backend import REDIS
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
-from cluster_kit_aiocache.redis_options import parse_url
-from cluster_kit_aiocache.redis_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, RELEASE, RENEW
-from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.redis_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
+from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.wakeups import Wakeups
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from cluster_kit.ports import AdapterContext, Claim, Quota
+    from cluster_kit_aiocache.redis_lines import Lines
 
 CAPABILITIES = LockCapabilities(
     backend="redis",
@@ -32,14 +31,11 @@ CAPABILITIES = LockCapabilities(
     wake_up="push",
     fair=False,
 )
-_Call = Callable[[Any], Awaitable[Any]]  # given a client
-
 _DRIFT = 0.99  # of a ttl; clocks of two machines may run that differently
 _MARGIN = 0.002  # seconds; the server expires on whole milliseconds
 _POLL_SECONDS = 1.0
 _POLL_DEAF_SECONDS = 0.1
 _SUBSCRIBE_SECONDS = 0.5
-_PROBE_SECONDS = 2.0
 _MICROSECONDS = 1_000_000
 
 
@@ -55,13 +51,10 @@ class RedisLocks:
     """
 
     def __init__(self, url: str, context: AdapterContext) -> None:
-        self._options = parse_url(url)
+        self._server = RedisServer(url, context, "locks", LockUnavailable)
         self._context = context
-        self._client: Any = None  # while connected
         self.wakeups = Wakeups(context)
-        self._state = State(context, "locks", self._options.url, self._ping)
-        self._warnings: list[str] = []
-        self._places = asyncio.Semaphore(MOST_CALLS)
+        self._risk = ""
 
     @property
     def capabilities(self) -> LockCapabilities:
@@ -81,52 +74,26 @@ class RedisLocks:
         Raises:
             ConnectError: unreachable or refused.
         """
-        if self._client is not None:
-            return
-        client = REDIS.borrow(self._options, self._context).client
-        try:
-            async with asyncio.timeout(self._context.connect_timeout):
-                await client.ping()
-                for script in (ACQUIRE, RENEW, RELEASE, ADMIT):
-                    await script.load(client)
-                memory: dict[str, Any] = await client.info("memory")
-        except BaseException as exc:
-            await REDIS.give_back(self._options, self._context)
-            if not isinstance(exc, DRIVER_ERRORS):
-                raise
-            retryable = not lasting(exc)
-            raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
-        self._client = client
-        self.wakeups.use(client)
-        self._warnings = self._judge(memory)
-        self._state.well()
+        if not self._server.connected:
+            self.wakeups.use(await self._server.connect(self._greet))
 
-    def _judge(self, memory: Mapping[str, Any]) -> list[str]:
-        policy = str(memory.get("maxmemory_policy", ""))
-        if int(memory.get("maxmemory", 0)) and policy not in {"", "noeviction"}:
-            text = (
-                f"{self._options.url} evicts keys when its memory is full (maxmemory-policy "
-                f"{policy}): a lock may vanish while it is held; set it to noeviction, or give "
-                "the locks a server of their own"
-            )
-            return [text]
-        return []
+    async def _greet(self, lines: Lines) -> None:
+        for script in (ACQUIRE, RENEW, RELEASE, LOOK, ADMIT):
+            await script.load(lines)
+        self._risk = await _risk(lines)
 
     async def close(self) -> None:
         """Close every connection. What is held stays until its ttl is over."""
         await self.wakeups.close()
-        await self._state.close()
-        client, self._client = self._client, None
-        if client is not None:
-            await REDIS.give_back(self._options, self._context)
+        await self._server.close()
 
     def warnings(self) -> Sequence[str]:
         """Return whether the server may drop locks."""
-        return tuple(self._warnings)
+        return (f"{self._server.options.url} {self._risk}",) if self._risk else ()
 
     def health(self) -> Health:
         """Return how the last call went."""
-        return self._state.health()
+        return self._server.health()
 
     # --- locks -----------------------------------------------------------------------------------
 
@@ -144,24 +111,26 @@ class RedisLocks:
         keys = [key, f"{key}:fence"]
         values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
         call = partial(ACQUIRE.run, keys=keys, values=values)
-        granted, number = await self._ask(claim.name, call, timeout)
+        granted, number = await self._server.ask(claim.name, call, timeout)
         return bool(granted), int(number)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
         values: list[str | int] = [_value(claim), _milliseconds(claim)]
         call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
-        return valid_for(claim) if await self._ask(claim.name, call, timeout) else None
+        return valid_for(claim) if await self._server.ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
         values = [_value(claim), channel(claim.name)]
         call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
-        return bool(await self._ask(claim.name, call, timeout))
+        return bool(await self._server.ask(claim.name, call, timeout))
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
-        value, left, fence = await self._ask(name, partial(_look, _key(name)), timeout)
+        key = _key(name)
+        call = partial(LOOK.run, keys=[key, f"{key}:fence"], values=[])
+        value, left, fence = await self._server.ask(name, call, timeout)
         if value is None:
             return None
         owner = value.decode(errors="replace").partition(" ")[2]
@@ -178,23 +147,7 @@ class RedisLocks:
         """Count a token if it is within the quota; see the port. Raises as `acquire`."""
         values: list[str | int] = [token, quota.limit, round(quota.period * _MICROSECONDS)]
         call = partial(ADMIT.run, keys=[f"ck:rate:{{{quota.name}}}"], values=values)
-        return int(await self._ask(quota.name, call, timeout)) / _MICROSECONDS
-
-    async def _ping(self) -> None:
-        await self._ask("", lambda client: client.ping(), _PROBE_SECONDS)
-
-    async def _ask(self, name: str, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
-        client = self._client
-        if client is None:
-            raise LockUnavailable(name, "not connected")
-        try:
-            async with asyncio.timeout(timeout), self._places:
-                answer = await call(client)
-        except DRIVER_ERRORS as exc:
-            self._state.ill(say(exc))
-            raise LockUnavailable(name, say(exc)) from exc
-        self._state.well()
-        return answer
+        return int(await self._server.ask(quota.name, call, timeout)) / _MICROSECONDS
 
 
 class RedisContender:
@@ -247,12 +200,24 @@ class RedisContender:
             self._locks.wakeups.leave(self._channel, self._woken)
 
 
-async def _look(key: str, client: Any) -> Any:  # noqa: ANN401 - the driver's
-    """Return value, milliseconds left and fence, of one moment."""
-    async with client.pipeline(transaction=True) as pipe:
-        for command in (("GET", key), ("PTTL", key), ("GET", f"{key}:fence")):
-            pipe.execute_command(*command)
-        return await pipe.execute()
+async def _risk(lines: Lines) -> str:
+    """Return why the server may lose locks that are held; empty when it keeps them."""
+    try:
+        told: bytes = await lines.execute_command("INFO", "memory")
+    except NoPermissionError:
+        return (
+            "does not let this user ask (INFO) whether it evicts keys when its memory is full: "
+            "if it does, a lock may vanish while it is held"
+        )
+    parted = (line.partition(":") for line in told.decode().splitlines())
+    info = {name: value for name, _, value in parted}
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction" or not int(info.get("maxmemory", "0")):
+        return ""
+    return (
+        f"evicts keys when its memory is full (maxmemory-policy {policy}): a lock may vanish "
+        "while it is held; set it to noeviction, or give the locks a server of their own"
+    )
 
 
 def valid_for(claim: Claim) -> float:

@@ -20,7 +20,7 @@ class Script:
 
     async def load(self, client: Any) -> None:  # noqa: ANN401 - the driver's
         """Tell it to the server, so that the first run need not."""
-        await client.script_load(self._text)
+        await client.execute_command("SCRIPT", "LOAD", self._text)
 
     async def run(
         self,
@@ -75,6 +75,13 @@ return 0
 )
 """Keys: lock. Arguments: value, milliseconds. Returns 1, or 0 when it is not this one's."""
 
+LOOK = Script(
+    """
+return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[2])}
+"""
+)
+"""Keys: lock, fence. Returns value, milliseconds that are left, and fence, of one moment."""
+
 RELEASE = Script(
     """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
@@ -88,15 +95,20 @@ return 0
 """Keys: lock. Arguments: value, channel of those who wait. Returns 1, or 0 as above."""
 
 # Scores are microseconds of the server, which are exact. Whoever comes too early is not noted.
+# What was noted before the server's clock went back counts as if it were noted now.
 ADMIT = Script(
     """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local period = tonumber(ARGV[3])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - period))
+local moment = string.format('%.0f', now)
+for _, token in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. moment, '+inf')) do
+  redis.call('ZADD', KEYS[1], moment, token)
+end
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
 if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[2]) then
-  redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
+  redis.call('ZADD', KEYS[1], moment, ARGV[1])
   redis.call('PEXPIRE', KEYS[1], math.ceil(period / 1000))
   return 0
 end

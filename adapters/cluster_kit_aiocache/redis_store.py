@@ -9,6 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import CacheUnavailable, ConnectError
+from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
 from cluster_kit_aiocache.redis_backend import REDIS
 from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
@@ -28,12 +29,13 @@ _Call = Callable[[Lines], Awaitable[Any]]
 
 _PROBE_SECONDS = 2.0
 _SCAN_COUNT = 1000
+_LATE_SECONDS = 1.0  # that a command may come to the server after its connection was lost
 
 
 class RedisStore:
     """A `CacheStore` on one Redis server, or on the primary that sentinels name.
 
-    Its commands are repeated once after a lost connection, so a counter may count twice then.
+    Its commands are repeated once after a lost connection, without another effect.
 
     Args:
         url: see `cluster_kit_aiocache.redis_options`.
@@ -149,8 +151,9 @@ class RedisStore:
         timeout: float,
     ) -> tuple[int, list[bytes | None]]:
         """Add to a counter, then read."""
-        values = [amount, _milliseconds(ttl)]
-        call = partial(INCREMENT.run, keys=[key, *then_read], values=values)
+        note = f"{key} {new_id()}"  # no key of a caller has a space
+        values = [amount, _milliseconds(ttl), _milliseconds(timeout + _LATE_SECONDS)]
+        call = partial(INCREMENT.run, keys=[key, note, *then_read], values=values)
         count, found = await self._ask(call, timeout)
         return int(count), found
 

@@ -81,20 +81,25 @@ return heads
 
 INCREMENT = Script(
     """
-local count = redis.pcall('INCRBY', KEYS[1], ARGV[1])
-if type(count) == 'table' then
-  redis.call('SET', KEYS[1], ARGV[1])
-  count = tonumber(ARGV[1])
-end
-if count == tonumber(ARGV[1]) and ARGV[2] ~= '0' then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local count = tonumber(redis.call('GET', KEYS[2]) or '')
+if not count then
+  count = redis.pcall('INCRBY', KEYS[1], ARGV[1])
+  if type(count) == 'table' then
+    redis.call('SET', KEYS[1], ARGV[1])
+    count = tonumber(ARGV[1])
+  end
+  if count == tonumber(ARGV[1]) and ARGV[2] ~= '0' then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  end
+  redis.call('SET', KEYS[2], string.format('%.0f', count), 'PX', ARGV[3])
 end
 local found = {}
-if #KEYS > 1 then
-  found = redis.call('MGET', unpack(KEYS, 2))
+if #KEYS > 2 then
+  found = redis.call('MGET', unpack(KEYS, 3))
 end
 return {count, found}
 """
 )
-"""Keys: the counter, then those to read. Arguments: amount, milliseconds or 0. Returns the counter
-and what was read."""
+"""Keys: the counter, where this call notes its count, then those to read. Arguments: amount,
+milliseconds or 0, milliseconds for which the call may be repeated. Returns the counter and what was
+read; a call that is repeated counts once."""

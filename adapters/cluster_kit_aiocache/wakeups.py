@@ -44,6 +44,7 @@ class Wakeups:
         self._client: Any = None
         self._channels: dict[str, _Channel] = {}
         self._pubsub: Any = None
+        self._swept = 0.0
         self._reader: asyncio.Task[None] | None = None
 
     def use(self, client: Any) -> None:  # noqa: ANN401 - the driver's
@@ -113,6 +114,9 @@ class Wakeups:
 
     async def _sweep(self, pubsub: Any) -> None:  # noqa: ANN401 - the driver's
         now = self._context.clock.monotonic()
+        if now - self._swept < _LOOK_SECONDS:
+            return
+        self._swept = now
         unused = [
             name
             for name, channel in self._channels.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster_kit.ports import AdapterContext, AdapterSpec
+from cluster_kit.ports import AdapterContext, AdapterSpec, Driver
 
 if TYPE_CHECKING:
     from cluster_kit.ports import EventQueueAdapter, LockAdapter, PubSubAdapter
@@ -41,6 +41,7 @@ ADAPTER = AdapterSpec(
     event_queue=_event_queue,
     pubsub=_pubsub,
     locks=_locks,
+    drivers=(Driver(package="aiormq"), Driver(package="pamqp")),
     install="pip install cluster-kit",
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -49,6 +49,10 @@ class Packed(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(self._read())
+
+    def items(self) -> ItemsView[str, object]:
+        """Return all of them; what a mapping has of its own looks each one up again."""
+        return self._read().items()
 
 
 @dataclass(slots=True)  # not frozen, here and below: that triples the cost

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from cluster_kit_memory.options import MemoryOptions
 
 
+_FEW = 1000  # quotas that may be kept for nothing
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """A lock that somebody has. `ends` is a reading of the table's clock."""
@@ -41,6 +44,23 @@ class _Lock:
     line: list[Place] = field(default_factory=list[Place])
 
 
+@dataclass(slots=True, eq=False)
+class _Counted:
+    """When each token of a quota was counted, the oldest first."""
+
+    period: float
+    at: dict[str, float] = field(default_factory=dict[str, float])
+
+    def first_since(self, end: float) -> float:
+        """Forget what was counted until `end`; return when the first of the others was."""
+        while self.at:
+            token, at = next(iter(self.at.items()))
+            if at > end:
+                return at
+            del self.at[token]
+        return end
+
+
 class LockTable:
     """All locks of one hub, of one event loop.
 
@@ -59,7 +79,8 @@ class LockTable:
         self.users = 0
         self._clock = clock
         self._locks: dict[str, _Lock] = {}
-        self._counted: dict[str, dict[str, float]] = {}  # by quota: when each token was counted
+        self._counted: dict[str, _Counted] = {}  # by the name of the quota
+        self._most_counted = _FEW
         self._fences = itertools.count(1)
 
     def take(self, place: Place) -> Held | None:
@@ -117,13 +138,25 @@ class LockTable:
     def admit(self, quota: Quota, token: str) -> float:
         """Count a token if it is within the quota, and return 0; else the seconds to wait."""
         now = self._clock.monotonic()
-        counted = self._counted.setdefault(quota.name, {})
-        for known in [known for known, at in counted.items() if at <= now - quota.period]:
-            del counted[known]
-        if token in counted or len(counted) < quota.limit:
-            counted.setdefault(token, now)
+        counted = self._counted.get(quota.name)
+        if counted is None:
+            self._sweep(now)
+            counted = self._counted[quota.name] = _Counted(quota.period)
+        first = counted.first_since(now - quota.period)
+        if token in counted.at or len(counted.at) < quota.limit:
+            counted.at.setdefault(token, now)
             return 0.0
-        return min(counted.values()) + quota.period - now
+        return first + quota.period - now
+
+    def _sweep(self, now: float) -> None:
+        """Forget quotas nobody used for a period, whenever there are twice as many as then."""
+        if len(self._counted) < self._most_counted:
+            return
+        for name, counted in tuple(self._counted.items()):
+            counted.first_since(now - counted.period)
+            if not counted.at:
+                del self._counted[name]
+        self._most_counted = max(2 * len(self._counted), _FEW)
 
     def clear(self) -> None:
         """Forget everything, as a server that was restarted without its data."""

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cluster_kit.ports import AdapterSpec, TransactionSupport
+from cluster_kit.ports import AdapterSpec, Driver, TransactionSupport
 
 if TYPE_CHECKING:
     from cluster_kit.ports import TransactionAdapter
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 
+_INSTALL = "pip install 'cluster-kit[sqlalchemy]'"
+
+
 @cache  # what is learnt of an engine serves every cluster of the process
 def _transactions() -> TransactionAdapter:
     # Imported here, for it loads SQLAlchemy, which listing adapters must not.
@@ -51,7 +54,8 @@ ADAPTER = AdapterSpec(
         accepts="a Session, AsyncSession, Connection or AsyncConnection of SQLAlchemy 2",
         load=_transactions,
     ),
-    install="pip install 'cluster-kit[sqlalchemy]'",
+    drivers=(Driver(package="sqlalchemy"),),
+    install=_INSTALL,
 )
 """Registered in the entry-point group ``cluster_kit.adapters``."""
 
@@ -72,7 +76,13 @@ _HOME = {
 
 def __getattr__(name: str) -> object:
     if (home := _HOME.get(name)) is not None:
-        return getattr(import_module(f"cluster_kit_sqlalchemy.{home}"), name)
+        try:
+            return getattr(import_module(f"cluster_kit_sqlalchemy.{home}"), name)
+        except ModuleNotFoundError as exc:
+            if exc.name is None or exc.name.startswith(__name__):
+                raise
+            text = f"{name} of {__name__} needs the package {exc.name}: {_INSTALL}"
+            raise ImportError(text, name=exc.name) from exc
     text = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(text)
 

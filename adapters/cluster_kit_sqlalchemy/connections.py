@@ -50,7 +50,9 @@ class ConnectionJournals:
         self._lock = threading.Lock()
         self._journals: WeakKeyDictionary[Connection, Journal] = WeakKeyDictionary()
         self._dialects: WeakSet[Dialect] = WeakSet()
-        self._committing: dict[int, Journal] = {}  # by the id of what the dialect is to commit
+        self._linked: WeakKeyDictionary[Connection, Journal] = WeakKeyDictionary()
+        # By the id of what the dialect is to commit, with that of the session which asked for it.
+        self._committing: dict[int, tuple[Journal, Journal | None]] = {}
 
     def note(self, connection: Connection, call: Committed) -> None:
         """Call `call` once the transaction that `connection` is in is committed."""
@@ -61,6 +63,23 @@ class ConnectionJournals:
             journal = self._journals[connection]
         journal.note(call)
 
+    def link(self, connection: Connection, session: Journal) -> None:
+        """Have the journal of a session, which will commit `connection`, share in its life.
+
+        A savepoint of the connection drops what was published through the session, too, and what
+        was published through either is sent in one order.
+        """
+        self._linked[connection] = session
+        self._learn_from(connection.dialect)
+
+    def unlink(self, connection: Connection) -> None:
+        """Undo `link`."""
+        self._linked.pop(connection, None)
+
+    def _of(self, connection: Connection) -> list[Journal]:
+        found = (self._journals.get(connection), self._linked.get(connection))
+        return [journal for journal in found if journal is not None]
+
     def _watch(self, connection: Connection, journal: Journal) -> None:
         def drop(*_: object) -> None:
             journal.drop()
@@ -68,13 +87,13 @@ class ConnectionJournals:
         def commit(connection: Connection) -> None:
             if journal:
                 expect_commit(connection)
-            self._committing[id(connection.connection)] = journal
+            self._committing[id(connection.connection)] = (journal, self._linked.get(connection))
 
         def commit_twophase(connection: Connection, *details: object) -> None:
             xid, is_prepared = details
             if journal and not is_prepared:  # a doomed transaction cannot be prepared
                 _expect_commit_in_one_phase(connection, xid)
-            self._committing[id(connection)] = journal
+            self._committing[id(connection)] = (journal, self._linked.get(connection))
 
         # A commit that failed is followed by no event of a rollback, but by another beginning.
         for name in ("begin", "begin_twophase", "rollback", "rollback_twophase"):
@@ -97,7 +116,7 @@ class ConnectionJournals:
             setattr(dialect, name, partial(instead, getattr(dialect, name)))
 
     def _commit(self, do: DoIt, subject: object, *details: Any) -> None:  # noqa: ANN401 - passed on
-        journal = self._committing.pop(id(subject), None)
+        journal, heir = self._committing.pop(id(subject), (None, None))
         if journal is None:
             do(subject, *details)
             return
@@ -106,20 +125,23 @@ class ConnectionJournals:
         except BaseException:
             journal.drop()
             raise
+        if heir:  # it is about to be committed, too, and has calls before and after these
+            journal.give(heir)
+            return
         for call in journal.take():
             call()
 
     def _savepoint(self, do: DoIt, connection: Connection, name: str) -> None:
         do(connection, name)
-        if (journal := self._journals.get(connection)) is not None:
+        for journal in self._of(connection):
             journal.mark(name)
 
     def _rollback_to_savepoint(self, do: DoIt, connection: Connection, name: str) -> None:
-        if (journal := self._journals.get(connection)) is not None:
+        for journal in self._of(connection):
             journal.cut(name)
         do(connection, name)
 
     def _release_savepoint(self, do: DoIt, connection: Connection, name: str) -> None:
         do(connection, name)
-        if (journal := self._journals.get(connection)) is not None:
+        for journal in self._of(connection):
             journal.release(name)

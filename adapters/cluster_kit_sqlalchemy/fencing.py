@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from sqlalchemy import BigInteger, Column, CursorResult, MetaData, String, Table
 from sqlalchemy.exc import IntegrityError
 
-from cluster_kit.errors import LockError, LockLost
+from cluster_kit.errors import ConfigurationError, LockError, LockLost
 from cluster_kit.names import MAX_APP_BYTES
+from cluster_kit_sqlalchemy.schema import check_table
 from cluster_kit_sqlalchemy.transactional import within, within_blocking
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class StaleSnapshotError(LockError):
 
 class Fenced(Protocol):
     """A lease, such as `cluster_kit.Lease`."""
+
+    @property
+    def app(self) -> str:
+        """Name of the application whose lock it is."""
+        ...
 
     @property
     def key(self) -> str:
@@ -95,7 +101,8 @@ class Fences:
     """
 
     def __init__(self, cluster: Extensible, *, table: Table | None = None) -> None:
-        self.table: Table = fence_table(MetaData()) if table is None else table
+        own = fence_table(MetaData())
+        self.table: Table = own if table is None else check_table("table", table, own)
         self._app = cluster.outlets.app
 
     async def guard(self, transaction: AsyncTransaction, lease: Fenced) -> None:
@@ -110,7 +117,8 @@ class Fences:
 
         Raises:
             TypeError: `transaction` is of no such kind.
-            ConfigurationError: the connection is in autocommit.
+            ConfigurationError: the connection is in autocommit, or the lease is of a lock of
+                another application.
             LockLost: a newer holder has, or the lease says itself that it is lost. Let it end the
                 transaction.
             StaleSnapshotError: the transaction cannot see whether one has; begin it anew.
@@ -126,6 +134,9 @@ class Fences:
     # --- inside --------------------------------------------------------------------------
 
     def _guard(self, lease: Fenced, connection: Connection) -> None:
+        if lease.app != self._app:
+            text = f"lock {lease.key!r} is of application {lease.app!r}, and not of {self._app!r}"
+            raise ConfigurationError(f"{text}, whose fences these are")
         key, fence = lease.key, lease.fence
         looked, refusal = False, None
         while not self._raise(connection, key, fence):

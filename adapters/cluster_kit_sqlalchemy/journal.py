@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import count
 
 Committed = Callable[[], None]
+
+_NUMBERS = count()  # of calls; what order they were noted in, whichever journal has them
 
 
 class Journal:
@@ -14,7 +17,7 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        self._calls: list[Committed] = []
+        self._calls: list[tuple[int, Committed]] = []
         self._marks: dict[Hashable, int] = {}
 
     def __bool__(self) -> bool:
@@ -22,7 +25,7 @@ class Journal:
 
     def note(self, call: Committed) -> None:
         """Add a call."""
-        self._calls.append(call)
+        self._calls.append((next(_NUMBERS), call))
 
     def mark(self, savepoint: Hashable) -> None:
         """Note that `savepoint` begins here."""
@@ -42,8 +45,12 @@ class Journal:
         self._marks.clear()
 
     def take(self) -> list[Committed]:
-        """Forget everything, and return the calls."""
-        calls = self._calls
-        self._calls = []
-        self._marks.clear()
-        return calls
+        """Forget everything, and return the calls in the order in which they were noted."""
+        calls = sorted(self._calls, key=lambda numbered: numbered[0])
+        self.drop()
+        return [call for _, call in calls]
+
+    def give(self, other: Journal) -> None:
+        """Forget everything, and leave the calls to another journal."""
+        other._calls += self._calls
+        self.drop()

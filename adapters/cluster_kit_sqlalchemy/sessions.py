@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from cluster_kit_sqlalchemy.connections import ConnectionJournals
 
 
-_EVENTS = ("after_transaction_create", "before_commit", "after_commit", "after_transaction_end")
+_EVENTS = (
+    "after_begin",
+    "after_transaction_create",
+    "before_commit",
+    "after_commit",
+    "after_transaction_end",
+)
 
 
 class SessionJournals:
@@ -50,6 +56,7 @@ class SessionJournals:
         watch = _Watch(self._connections)
         for name in _EVENTS:
             event.listen(session, name, getattr(watch, name))
+        watch.link(session)
         return watch
 
 
@@ -73,6 +80,15 @@ class _Watch:
         else:
             self._connections.note(outer, call)
 
+    def link(self, session: Session) -> None:
+        """Hear what is done to the session's connection, where it has one and has opened it."""
+        parts = parts_of(session)
+        if len(parts) == 1 and parts[0].own:
+            self._connections.link(parts[0].connection, self._journal)
+
+    def after_begin(self, session: Session, *_: object) -> None:
+        self.link(session)
+
     def after_transaction_create(self, _: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
             self._journal.mark(id(transaction))
@@ -80,10 +96,14 @@ class _Watch:
     def before_commit(self, session: Session) -> None:
         if not self._published or session.get_nested_transaction() is not None:
             return
-        for part in parts_of(session):
+        parts = parts_of(session)
+        for part in parts:
             check_transactional(part.connection)
             if part.commits:
                 expect_commit(part.connection)
+        if len(parts) > 1:  # one may be committed and the next fail: each speaks for itself
+            for part in parts:
+                self._connections.unlink(part.connection)
 
     def after_commit(self, session: Session) -> None:
         nested = session.get_nested_transaction()

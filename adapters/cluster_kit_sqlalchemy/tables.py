@@ -22,6 +22,9 @@ from sqlalchemy import (
     false,
 )
 
+from cluster_kit_sqlalchemy.schema import check_table
+from cluster_kit_sqlalchemy.transactional import check_engine
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,6 +33,8 @@ OUTBOX = "cluster_kit_outbox"
 
 INBOX = "cluster_kit_inbox"
 """Default name of the inbox's table."""
+
+_UNKNOWN = "an attempt got no answer: it may have arrived"
 
 LANES = 16
 """Parts of an outbox that relays work off side by side. All messages of a key are in one."""
@@ -59,7 +64,8 @@ def outbox_table(metadata: MetaData, *, name: str = OUTBOX, schema: str | None =
         Column("origin", String(255), nullable=False, comment="instance that published it"),
         Column("created_at", Double, nullable=False),
         Column("due_at", Double, comment="not to be delivered before"),
-        Column("attempts", Integer, nullable=False, server_default="0", comment="that failed"),
+        Column("attempts", Integer, nullable=False, server_default="0", comment="refused"),
+        Column("unconfirmed", Boolean, nullable=False, server_default=false(), comment=_UNKNOWN),
         Column("retry_at", Double, comment="its key waits until then"),
         Column("failed", Boolean, nullable=False, server_default=false(), comment="given up"),
         Column("failed_at", Double),
@@ -98,8 +104,15 @@ def inbox_table(metadata: MetaData, *, name: str = INBOX, schema: str | None = N
 async def create_tables(engine: AsyncEngine, *tables: Table) -> None:
     """Create tables that are missing; by default outbox and inbox under their default names.
 
-    For trying out, tests, and applications without migrations.
+    For trying out, tests, and applications without migrations. A table that is there stays as it
+    is, also where it lacks columns.
+
+    Raises:
+        ConfigurationError: `engine` is no `AsyncEngine`, or what is to be created no `Table`.
     """
+    check_engine(engine)
+    for table in tables:
+        check_table("tables", table)
     if not tables:
         metadata = MetaData()
         tables = (outbox_table(metadata), inbox_table(metadata))

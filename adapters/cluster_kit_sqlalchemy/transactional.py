@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from cluster_kit.errors import ConfigurationError
+from cluster_kit_sqlalchemy.schema import lacking_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,8 @@ def check_engine(engine: object) -> None:
     """Raise `ConfigurationError` for what is no `AsyncEngine`."""
     if not isinstance(engine, AsyncEngine):
         kind = type(engine).__name__
-        raise ConfigurationError(f"engine must be an AsyncEngine, not {kind}")
+        hint = ": make it with create_async_engine" if isinstance(engine, Engine) else ""
+        raise ConfigurationError(f"engine must be an AsyncEngine, not {kind}{hint}")
 
 
 async def within(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
@@ -41,7 +43,7 @@ async def within(transaction: object, table: Table, work: Callable[[Connection],
 
     Raises:
         TypeError: `transaction` cannot be awaited.
-        ConfigurationError: it commits each statement by itself.
+        ConfigurationError: it commits each statement by itself; or the table is missing.
     """
     if isinstance(transaction, AsyncSession):
         return await transaction.run_sync(within_blocking, table, work)
@@ -59,7 +61,8 @@ def within_blocking(transaction: object, table: Table, work: Callable[[Connectio
     else:
         raise TypeError(_wrong(transaction, "a Session or Connection"))
     check_transactional(connection)
-    return work(connection)
+    with lacking_told(table):
+        return work(connection)
 
 
 def check_transactional(connection: Connection) -> None:

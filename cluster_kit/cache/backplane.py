@@ -5,18 +5,25 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.cache.changes import Change, Unsent, from_message
+from cluster_kit.cache.changes import Change, Unsent, beat, from_message, quiet_before
 from cluster_kit.errors import ClusterKitError, ConnectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cluster_kit.broadcast import Event
     from cluster_kit.pubsub import PubSubManager
 
 log = logging.getLogger(__name__)
 
 RECOVERY = 2.5
 """Seconds after the link is back within which missed messages are told, see `on_gap`."""
+
+BEATS = 3
+"""Empty changes sent after the last one, each after twice the pause of the one before."""
+
+MAX_SENDERS = 10_000
+"""Instances whose broadcasts are known to arrive."""
 
 
 class Hearing(Protocol):
@@ -35,13 +42,15 @@ class Backplane:
     """Carries the changes of one cache to other instances, and theirs to it.
 
     It is live as long as the link to the broker is known to work. What could not be told is kept
-    and told when it is live again.
+    and told when it is live again. Broadcasts are numbered, so whoever missed one learns of it
+    from the next of that instance; when none follows, a few empty ones do, the beats.
 
     Args:
         pubsub: of the caches.
         channel: of this cache.
         linked: whether the link to the broker works now, as far as known.
         monotonic: the time.
+        beat: seconds without a change after which the first beat is sent.
 
     Attributes:
         live: whether invalidations of others arrive, as far as known.
@@ -54,6 +63,7 @@ class Backplane:
         channel: str,
         linked: Callable[[], bool],
         monotonic: Callable[[], float],
+        beat: float,
     ) -> None:
         self._pubsub = pubsub
         self._channel = channel
@@ -61,6 +71,11 @@ class Backplane:
         self._monotonic = monotonic
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
+        self._beat = beat
+        self._told_at = 0.0
+        self._beats = BEATS  # sent since then
+        self._senders: set[str] = set()
+        self._attached_at = 0.0
         self._attached = False
         self._doubted = False
         self.live: bool = False
@@ -85,7 +100,8 @@ class Backplane:
             log.warning("invalidations on %s are not heard yet: %s", self._channel, exc)
             self._doubted = True
             return
-        self._attached = True
+        self._attached, self._attached_at = True, self._monotonic()
+        self._senders.clear()
         if self._doubted:  # what was held meanwhile may have been invalidated unheard
             self._hearing.missed("invalidations are heard from now on")
         self.live = self._linked()
@@ -100,20 +116,41 @@ class Backplane:
         """Tell other instances, or keep it for later; return whether they were told."""
         if self.live:
             try:
-                await self._pubsub.publish(self._channel, change.message())
+                for part in change.parts():
+                    await self._pubsub.publish(self._channel, part.message())
             except ClusterKitError as exc:
                 log.warning("invalidations on %s are put off: %s", self._channel, exc)
+            except BaseException:
+                self.unsent.add(change)
+                raise
             else:
+                self._told_at, self._beats = self._monotonic(), 0
                 return True
         self.unsent.add(change)
         return False
 
+    async def beat(self) -> None:
+        """After the last change, show others its number, should they have missed it."""
+        quiet = self._monotonic() - self._told_at
+        if (
+            not self.live
+            or self._beats >= BEATS
+            or quiet < self._beat * (2 ** (self._beats + 1) - 1)
+        ):
+            return
+        self._beats += 1
+        try:
+            await self._pubsub.publish(self._channel, beat(quiet))
+        except ClusterKitError as exc:
+            log.info("a beat on %s was not sent: %s", self._channel, exc)
+
     async def flush(self) -> None:
         """Tell what was kept, as far as it goes."""
-        for change in tuple(self.unsent.parts(stored=True)):
+        additions = self.unsent.additions
+        for change in tuple(self.unsent.parts()):
             if not self.live:
                 return
-            self.unsent.done(change)
+            self.unsent.done(change, additions)
             if not await self.tell(change):
                 return
 
@@ -135,9 +172,17 @@ class Backplane:
         self.live = now - self._linked_since >= RECOVERY
         return self.live
 
-    async def _receive(self, message: object) -> None:
-        if self._hearing is not None:
-            self._hearing.heard(from_message(message))
+    async def _receive(self, message: object, event: Event) -> None:
+        change, known = from_message(message), event.origin in self._senders
+        if len(self._senders) >= MAX_SENDERS:
+            self._senders.clear()
+        self._senders.add(event.origin)
+        if self._hearing is None:
+            return
+        if not change.empty:
+            self._hearing.heard(change)
+        elif not known and self._monotonic() - self._attached_at >= quiet_before(message):
+            self._hearing.missed(f"the first broadcast of {event.origin} did not arrive")
 
     async def _gap(self, channels: list[str]) -> None:
         del channels  # there is but one

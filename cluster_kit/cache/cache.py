@@ -10,7 +10,6 @@ from cluster_kit.cache.objects import Objects
 from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
-from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,12 +101,11 @@ class Cache(Wrapping):
         engine = await self._open()
         if not checked:
             return
-        change = Change(keys=tuple(checked))
+        change, payloads = Change(keys=tuple(checked)), engine.shelf.encode(checked)
         try:
-            hold = await engine.shelf.put(checked, life, names)
-        except CacheUnavailable:
-            engine.invalidation.forget(change)  # the store may have it, and nobody knows
-            await engine.invalidation.broadcast(change)
+            hold = await engine.shelf.put(checked, payloads, life, names)
+        except BaseException:
+            engine.invalidation.doubt(change)
             raise
         engine.invalidation.forget(change)
         hold()
@@ -139,7 +137,7 @@ class Cache(Wrapping):
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate all values with any of these tags, as `delete` does. Raises as it does."""
-        names = check_tags(tags)
+        names = check_tags(tags, most=None)
         engine = await self._open()
         if names:
             await engine.invalidation.apply(Change(tags=names))
@@ -163,7 +161,7 @@ class Cache(Wrapping):
             ConfigurationError: it cannot be committed, or a name is wrong.
         """
         checked = tuple(dict.fromkeys(check_key(key) for key in keys))
-        change = Change(keys=checked, tags=check_tags(tags))
+        change = Change(keys=checked, tags=check_tags(tags, most=None))
         await (await self._open()).apply_after_commit(transaction, change)
 
     # --- values in objects ---------------------------------------------------------------
@@ -229,7 +227,7 @@ class Cache(Wrapping):
         engine = self._engine
         if engine is not None:
             now.entries, now.bytes = len(engine.local.entries), engine.local.bytes
-            now.unsent = engine.invalidation.behind
+            now.unsent, now.loading = engine.invalidation.behind, engine.loading.count
         return now
 
     def troubles(self) -> list[str]:

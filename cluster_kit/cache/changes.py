@@ -29,9 +29,23 @@ class Change:
     everything: bool = False
     stored: bool = True
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is invalidated: it was sent for its number alone, see `Backplane`."""
+        return not (self.keys or self.tags or self.everything)
+
     def message(self) -> dict[str, object]:
         """Return what travels to other instances: names, never values."""
         return {"k": self.keys, "t": self.tags, "all": self.everything, "stored": self.stored}
+
+    def parts(self) -> Iterator[Change]:
+        """Return all of it, in changes of a handy size."""
+        if self.everything:
+            yield Change(everything=True, stored=self.stored)
+        for keys in _chunks(self.keys):
+            yield Change(keys=keys, stored=self.stored)
+        for tags in _chunks(self.tags):
+            yield Change(tags=tags, stored=self.stored)
 
 
 def from_message(message: object) -> Change:
@@ -50,6 +64,17 @@ def from_message(message: object) -> Change:
     )
 
 
+def beat(quiet: float) -> dict[str, object]:
+    """Return the message of no change, by an instance that told of none for so many seconds."""
+    return {**Change().message(), "quiet": quiet}
+
+
+def quiet_before(message: object) -> float:
+    """Return how long an instance had told of nothing, as its beat says."""
+    quiet = cast("dict[str, object]", message).get("quiet") if isinstance(message, dict) else None
+    return quiet if isinstance(quiet, float) else 0.0
+
+
 def _names(value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(name, str) for name in cast("list[object]", value)
@@ -57,47 +82,54 @@ def _names(value: object) -> bool:
 
 
 class Unsent:
-    """Changes somebody is still to be told of, each key and tag once."""
+    """Changes somebody is still to be told of, each key and tag once.
+
+    Attributes:
+        keys: with the number of the last addition that named each.
+        tags: likewise.
+        everything: likewise; 0 where not everything is to be told of.
+        additions: so many there were.
+    """
 
     def __init__(self) -> None:
-        self.keys: dict[str, None] = {}
-        self.tags: dict[str, None] = {}
-        self.everything: bool = False
+        self.keys: dict[str, int] = {}
+        self.tags: dict[str, int] = {}
+        self.everything: int = 0
+        self.additions: int = 0
 
     def __len__(self) -> int:
-        return len(self.keys) + len(self.tags) + self.everything
+        return len(self.keys) + len(self.tags) + bool(self.everything)
 
     def add(self, change: Change) -> None:
         """Note one more."""
+        self.additions += 1
         if not self.everything:
-            self.keys.update(dict.fromkeys(change.keys))
-            self.tags.update(dict.fromkeys(change.tags))
-        if change.everything or len(self) > MOST_UNSENT:
-            self.everything = True
+            self.keys.update(dict.fromkeys(change.keys, self.additions))
+            self.tags.update(dict.fromkeys(change.tags, self.additions))
+        if change.everything or self.everything or len(self) > MOST_UNSENT:
+            self.everything = self.additions
             self.keys.clear()
             self.tags.clear()
 
     def concerns(self, key: str) -> bool:
         """Whether a key is among them."""
-        return self.everything or key in self.keys
+        return bool(self.everything) or key in self.keys
 
-    def parts(self, *, stored: bool) -> Iterator[Change]:
+    def parts(self) -> Iterator[Change]:
         """Return all of it, in changes of a handy size."""
-        if self.everything:
-            yield Change(everything=True, stored=stored)
-        for keys in _chunks(self.keys):
-            yield Change(keys=keys, stored=stored)
-        for tags in _chunks(self.tags):
-            yield Change(tags=tags, stored=stored)
+        everything = bool(self.everything)
+        yield from Change(
+            keys=tuple(self.keys), tags=tuple(self.tags), everything=everything
+        ).parts()
 
-    def done(self, change: Change) -> None:
-        """Forget a part that was told."""
-        for key in change.keys:
-            self.keys.pop(key, None)
-        for tag in change.tags:
-            self.tags.pop(tag, None)
-        if change.everything:
-            self.everything = False
+    def done(self, change: Change, additions: int) -> None:
+        """Forget a part that was told, but for what was added after so many additions."""
+        for noted, told in ((self.keys, change.keys), (self.tags, change.tags)):
+            for name in told:
+                if noted.get(name, additions + 1) <= additions:
+                    del noted[name]
+        if change.everything and self.everything <= additions:
+            self.everything = 0
 
 
 def _chunks(names: Iterable[str]) -> Iterator[tuple[str, ...]]:

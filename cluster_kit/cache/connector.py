@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectError
+from cluster_kit.errors import CacheUnavailable, ConnectError
 
 if TYPE_CHECKING:
     from cluster_kit.ports import CacheStore
@@ -30,6 +30,7 @@ class Connector:
         self._supervisor = supervisor
         self._connecting: asyncio.Task[None] | None = None
         self._error: ConnectError | None = None
+        self._closed = False
         self.connected: bool = False
         self.refused: str = ""
 
@@ -38,8 +39,11 @@ class Connector:
 
         Raises:
             ConnectError: it cannot be connected.
+            CacheUnavailable: it was closed, for good.
         """
         while not self.connected:
+            if self._closed:  # by a stop, which a load has outlived
+                raise CacheUnavailable("", "the store is closed")
             if self._connecting is None:
                 work = self._connect()
                 self._connecting = self._supervisor.spawn(work, name="connect a cache's store")
@@ -49,7 +53,7 @@ class Connector:
 
     async def close(self) -> None:
         """Close the store."""
-        self.connected = False
+        self._closed, self.connected = True, False
         connecting = self._connecting
         if connecting is not None:
             connecting.cancel()

@@ -166,6 +166,7 @@ class Engine:
             random=around.random,
             stats=self._stats,
             live=lambda: self.live,
+            told=remote is None or self.backplane is not None,
             corrupt=self._corrupt,
         )
 

@@ -23,6 +23,8 @@ class Flight:
         key: that is loaded.
         outcome: gets what was loaded, or the error.
         stale: what may stand in for it; None for nothing.
+        refused: whether what was loaded was not kept, for it was invalidated meanwhile.
+        close: lets nobody join it any more.
         cancel: ends it.
     """
 
@@ -30,7 +32,10 @@ class Flight:
         self.key: str = key
         self.outcome: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         self.stale: Entry | None = stale
+        self.refused: bool = False
         self.cancel: Callable[[], object] = self.outcome.cancel
+        self.close: Callable[[], object] = lambda: None
+        self._joins = 0
         self._waiting = 0
         self._wanted = False
 
@@ -38,6 +43,11 @@ class Flight:
     def heard(self) -> bool:
         """Whether anybody waits for it."""
         return self._waiting > 0
+
+    @property
+    def joined(self) -> bool:
+        """Whether somebody waits, or did, who did not begin it."""
+        return self._joins > 1
 
     async def join(self, soft: float | None, hard: float, used_stale: Callable[[], None]) -> Entry:
         """Wait for the value.
@@ -51,6 +61,7 @@ class Flight:
             CacheLoadTimeout: no value in time, and no older one; the load goes on.
             Exception: the loader's.
         """
+        self._joins += 1
         self._waiting += 1
         try:
             if soft is not None and soft < hard:
@@ -64,7 +75,7 @@ class Flight:
             if self.stale is not None:
                 return self._in_place(self.stale, used_stale)
             self._wanted = True
-            raise CacheLoadTimeout(self.key, hard)
+            raise CacheLoadTimeout(self.key, max(0.0, hard))
         finally:
             self._waiting -= 1
             if not self._waiting and not self._wanted and not self.outcome.done():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cluster_kit.cache.changes import Change
 from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
     from cluster_kit.cache.backplane import Backplane
+    from cluster_kit.cache.changes import Change
     from cluster_kit.cache.counters import LocalCounters
     from cluster_kit.cache.loading import Loading
     from cluster_kit.cache.remote import Remote
@@ -51,15 +53,26 @@ class Invalidation:
         The store first: what is read from it from then on is right. Then this process, and with
         it whoever read before. Then the others.
 
+        A caller who gives up in between takes nothing back: it is carried out all the same.
+
         Raises:
             CacheUnavailable: neither the store nor other instances could be told. Both will be.
         """
         self._stats.invalidations += 1
+        try:
+            return await self._apply(change)
+        except asyncio.CancelledError:
+            if self._remote is not None:
+                self._owed.add(change)
+            self.doubt(change)
+            raise
+
+    async def _apply(self, change: Change) -> int:
         held = self.forget(change)
         count, error = await self._tell_store(change)
         held = max(held, self.forget(change))
         stored = error is None
-        told = await self.broadcast(change if stored else _not_stored(change))
+        told = await self.broadcast(replace(change, stored=stored))
         self._report(
             "cache.invalidated",
             cache=self._name,
@@ -82,6 +95,12 @@ class Invalidation:
         if self._backplane is None:
             return True
         return await self._backplane.tell(change)
+
+    def doubt(self, change: Change) -> None:
+        """Have everybody forget what a call that failed may have changed in the store."""
+        self.forget(change)
+        if self._backplane is not None:
+            self._backplane.unsent.add(change)
 
     def heard(self, change: Change) -> None:
         """Forget what another instance has invalidated."""
@@ -110,9 +129,10 @@ class Invalidation:
 
     async def catch_up(self) -> None:
         """Tell what could not be told, as far as it goes."""
-        for change in tuple(self._owed.parts(stored=True)):
+        additions = self._owed.additions
+        for change in tuple(self._owed.parts()):
             if await self._pay(change):
-                self._owed.done(change)
+                self._owed.done(change, additions)
                 self.forget(change)
                 await self.broadcast(change)  # others may have read the store meanwhile
         if self._backplane is not None:
@@ -148,7 +168,3 @@ class Invalidation:
         if change.tags:
             await remote.bump(change.tags)
         return await remote.remove(change.keys) if change.keys else 0
-
-
-def _not_stored(change: Change) -> Change:
-    return Change(keys=change.keys, tags=change.tags, everything=change.everything, stored=False)

@@ -126,6 +126,7 @@ class Load:
         """Return what was found if it will do."""
         record = found.record
         if record is None:
+            self._flight.stale = None  # invalidated, as far as anybody can tell
             return None
         now = self._tools.clock.wall()
         old = self._is_old(found)
@@ -203,7 +204,7 @@ class Load:
     async def _keep(self, value: object, ttl: float | None) -> Entry:
         """Keep what was loaded, unless it was invalidated meanwhile; return it in any case."""
         shelf, tags = self._shelf, self._request.tags
-        payload = shelf.encode(value)
+        payload = shelf.encode({self._key: value})[self._key]
         entry = shelf.entry(value, payload, ttl, tags)
         kept = shelf.remote is None
         if self._right is not None:
@@ -211,14 +212,18 @@ class Load:
         elif self._alone:
             kept = shelf.shorten(entry)
         if not (kept and shelf.local.redeem(self._ticket, entry)):
+            self._flight.refused = True
             self._tools.stats.refused += 1
             self._tools.report("cache.refused", cache=self._tools.options.name, key=self._key)
         return entry
 
     async def _store(self, right: _Right, payload: bytes, ttl: float | None) -> bool:
-        record = right.remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
+        flight, remote = self._flight, right.remote
+        flight.close()  # who asks from here on may ask after an invalidation that is not seen here
+        record = remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
         try:
-            return await right.remote.fill(self._key, right.promise, payload, record)
+            kept = await remote.fill(self._key, right.promise, payload, record)
+            return kept and (not flight.joined or await remote.stands(right.found))
         except CacheUnavailable:
             return False
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.cache.flight import Flight
 from cluster_kit.cache.load import THROTTLE, Load
-from cluster_kit.errors import CacheRecursion, NotStartedError
+from cluster_kit.errors import CacheError, CacheRecursion, NotStartedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from cluster_kit.cache.load import Request
     from cluster_kit.cache.local import Entry
     from cluster_kit.cache.tools import Tools
+    from cluster_kit.errors import ClusterKitError
 
 log = logging.getLogger(__name__)
 
 BACKGROUND = 10
 """A load that nobody waits for any more is cancelled after so many times the hard timeout."""
 
-_under_way: ContextVar[tuple[Flight, ...]] = ContextVar("cluster_kit_cache_loads", default=())
+JOINS = 2
+"""Loads a caller joins before it begins one of its own."""
+
+GRACE = 1.0
+"""Seconds that loaders have to end at a stop."""
+
+_loads: ContextVar[tuple[Flight, ...]] = ContextVar("cluster_kit_cache_loads", default=())
 
 
 class Loading:
@@ -38,17 +45,31 @@ class Loading:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._flights: dict[str, Flight] = {}
+        self._renewals: dict[str, Flight] = {}  # of what there is, in the background
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def count(self) -> int:
+        """How many are under way."""
+        return len(self._tasks)
 
     def forget(self, keys: Iterable[str] | None = None) -> None:
         """Let nobody join the loads of these keys any more, by default of all.
 
         Those who wait for one already get what they asked for before the invalidation.
         """
-        if keys is None:
-            self._flights.clear()
-        else:
-            for key in keys:
-                self._flights.pop(key, None)
+        for flights in (self._flights, self._renewals):
+            for key in tuple(flights) if keys is None else keys:
+                flights.pop(key, None)
+
+    async def stop(self) -> None:
+        """End all loads, so that other instances need not wait for them."""
+        self.forget()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
 
     async def get(self, key: str, request: Request) -> object:
         """Return the value of a key, loaded if need be. Raises as `Flight.join`."""
@@ -61,27 +82,53 @@ class Loading:
                 entry.eager = now + THROTTLE  # one at a time, and not at once again
                 self.renew(key, request)
             return entry.copy()
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._begin(key, request)
-        elif flight in _under_way.get():
-            raise CacheRecursion(key)
-        else:
+        return (await self._wait(key, request)).copy()
+
+    async def _wait(self, key: str, request: Request) -> Entry:
+        """Wait for a load, one that is under way or a new one.
+
+        Who joins one that then turns out to be overtaken by an invalidation may have asked after
+        that, and waits for another.
+        """
+        tools, options = self._tools, self._tools.options
+        end = tools.clock.monotonic() + options.hard_timeout
+        for _ in range(JOINS):
+            flight = self._under_way(key)
+            if flight is None:
+                break
             tools.stats.joined += 1
-        options = tools.options
-        found = await flight.join(options.soft_timeout, options.hard_timeout, self._used_stale)
-        return found.copy()
+            left = end - tools.clock.monotonic()
+            entry = await flight.join(options.soft_timeout, left, self._used_stale)
+            if not flight.refused:
+                return entry
+        flight = self._begin(key, request, self._flights)
+        left = end - tools.clock.monotonic()
+        return await flight.join(options.soft_timeout, left, self._used_stale)
+
+    def _under_way(self, key: str) -> Flight | None:
+        """Return the load to wait for.
+
+        A renewal is none where there is a store: it may still have the value that is renewed.
+        """
+        flight, renewal, around = self._flights.get(key), self._renewals.get(key), _loads.get()
+        if flight in around or renewal in around:
+            raise CacheRecursion(key)
+        return flight or (renewal if self._tools.shelf.remote is None else None)
 
     def renew(self, key: str, request: Request) -> None:
-        """Load a key in the background although there is a value."""
-        self._begin(key, replace(request, renew=True)).background()
+        """Load a key in the background although there is a value, unless that is under way."""
+        if key not in self._renewals:
+            self._begin(key, replace(request, renew=True), self._renewals).background()
 
-    def _begin(self, key: str, request: Request) -> Flight:
+    def _begin(self, key: str, request: Request, flights: dict[str, Flight]) -> Flight:
         flight = Flight(key, self._tools.shelf.stale(key))
         flight.outcome.add_done_callback(_retrieve)
-        self._flights[key] = flight
+        flights[key] = flight
         name = f"cache:{self._tools.options.name}:{key}"
         task = self._tools.supervisor.spawn(self._run(flight, request), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._over, flight))
+        flight.close = partial(self._remove, flight)
         flight.cancel = partial(self._abandon, flight, task)
         return flight
 
@@ -91,11 +138,12 @@ class Loading:
         task.cancel()
 
     def _remove(self, flight: Flight) -> None:
-        if self._flights.get(flight.key) is flight:
-            del self._flights[flight.key]
+        for flights in (self._flights, self._renewals):
+            if flights.get(flight.key) is flight:
+                del flights[flight.key]
 
     async def _run(self, flight: Flight, request: Request) -> None:
-        _under_way.set((*_under_way.get(), flight))
+        _loads.set((*_loads.get(), flight))
         tools = self._tools
         ticket = tools.shelf.local.open(flight.key)
         try:
@@ -105,10 +153,15 @@ class Loading:
         except Exception as exc:  # noqa: BLE001 - handed to those who wait
             self._failed(flight, exc)
         finally:
-            if not flight.outcome.done():
-                flight.outcome.set_exception(NotStartedError("the load was ended by a stop"))
             tools.shelf.local.close(ticket)
             self._remove(flight)
+
+    def _over(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """Let nobody wait any more, however it ended and if it did not even begin."""
+        self._tasks.discard(task)
+        self._remove(flight)
+        if not flight.outcome.done():
+            flight.outcome.set_exception(_ended(flight.key, task))
 
     def _failed(self, flight: Flight, error: Exception) -> None:
         if not flight.heard:
@@ -118,6 +171,16 @@ class Loading:
 
     def _used_stale(self) -> None:
         self._tools.stats.stale += 1
+
+
+def _ended(key: str, task: asyncio.Task[None]) -> ClusterKitError:
+    """Return what to tell those who wait for a load that ended without value and error."""
+    if task.cancelled() and task.cancelling():
+        return NotStartedError("the load was ended by a stop")
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    told = CacheError(f"the loader of {key!r} raised {type(error).__name__}")
+    told.__cause__ = error
+    return told
 
 
 def _retrieve(outcome: asyncio.Future[Entry]) -> None:

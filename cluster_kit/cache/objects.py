@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -58,15 +59,17 @@ class Objects:
             CacheUnavailable: the store did not answer, or others changed it all the time.
         """
         check_field(field)
-        was_there = (
-            self._change_here(key, field, value)
-            if self._shelf.remote is None
-            else await self._change_there(self._shelf.remote, key, field, value)
-        )
+        remote, change = self._shelf.remote, Change(keys=(key,))
+        if remote is None:
+            was_there = self._change_here(key, field, value)
+        else:
+            try:
+                was_there = await self._change_there(remote, key, field, value)
+            except (CacheUnavailable, asyncio.CancelledError):
+                self._invalidation.doubt(change)
+                raise
+            self._invalidation.forget(change)
         if was_there or value is not MISSING:
-            change = Change(keys=(key,))
-            if self._shelf.remote is not None:
-                self._invalidation.forget(change)
             await self._invalidation.broadcast(change)
         return was_there
 

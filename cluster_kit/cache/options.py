@@ -20,6 +20,9 @@ T = TypeVar("T")
 MAX_AMOUNT = 2**31
 """Most a counter is raised by at once."""
 
+MAX_TAGS = 1_000
+"""Of a value. Each is looked up whenever the value is read."""
+
 
 class CacheValues(TypedDict, total=False):
     """The options of `CacheManager.create_cache`."""
@@ -129,15 +132,18 @@ def check_key(key: object) -> str:
     return check_name("cache key", key)
 
 
-def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+def check_tags(tags: Iterable[str], most: int | None = MAX_TAGS) -> tuple[str, ...]:
     """Return tags, each once.
 
     Raises:
-        ConfigurationError: one is malformed, or they are a single string.
+        ConfigurationError: one is malformed, they are more than `most`, or a single string.
     """
     if isinstance(tags, str):
         raise ConfigurationError(f"tags are several: tags=({tags!r},)")
-    return tuple(dict.fromkeys(check_name("cache tag", tag) for tag in tags))
+    checked = tuple(dict.fromkeys(check_name("cache tag", tag) for tag in tags))
+    if most is not None and len(checked) > most:
+        raise ConfigurationError(f"a value may have {most:,} tags, not {len(checked):,}")
+    return checked
 
 
 def check_amount(amount: object) -> int:

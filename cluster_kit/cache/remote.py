@@ -22,7 +22,7 @@ from cluster_kit.cache.envelope import (
     removed_value,
     unpack,
 )
-from cluster_kit.cache.versions import VersionBook, Versions
+from cluster_kit.cache.versions import TAG_LIFE, VersionBook, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -157,6 +157,10 @@ class Remote:
         body = pack(replace(record, payload=payload))
         return await self._guard.swap(self._names.entry(key), body, expected, record.life)
 
+    async def stands(self, found: Found) -> bool:
+        """Whether epoch and tags are still those that were found."""
+        return await self._versions.current(tuple(found.versions.tags)) == found.versions
+
     async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
         """Take a promise back; what it stood in front of stays."""
         body, life = None, None
@@ -189,7 +193,7 @@ class Remote:
     async def bump(self, tags: Sequence[str]) -> None:
         """Let no entry with any of these tags count any more."""
         marks = {tag: new_stamp() for tag in tags}
-        await self._guard.write({self._names.tag(t): v for t, v in marks.items()}, None, ())
+        await self._guard.write({self._names.tag(t): v for t, v in marks.items()}, TAG_LIFE, ())
         self._versions.remember(marks)
 
     async def reset(self) -> None:

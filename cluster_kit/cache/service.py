@@ -216,8 +216,9 @@ class CacheManager:
         engines, self._engines = self._engines, {}
         for cache in self._caches.values():
             cache.use(None)
-        for engine in engines.values():
-            engine.loading.forget()
+        for name, engine in engines.items():
+            await engine.loading.stop()
+            await self._say_the_last(name or self._app, engine)
             if engine.backplane is not None:
                 async with logged("leaving a cache's backplane"):
                     await engine.backplane.close()
@@ -277,7 +278,19 @@ class CacheManager:
             wanted = self._stores.reaches(options.store)
         if linked is None or not wanted:
             return None
-        return Backplane(self._pubsub, options.prefix, linked, self._clock.monotonic)
+        beat = self._settings.cache.beat
+        return Backplane(self._pubsub, options.prefix, linked, self._clock.monotonic, beat)
+
+    @staticmethod
+    async def _say_the_last(name: str, engine: Engine) -> None:
+        """Tell what could not be told before, for there is no later."""
+        if engine.invalidation.behind:
+            async with logged(f"telling the last invalidations of cache {name!r}"):
+                await engine.invalidation.catch_up()
+        if behind := engine.invalidation.behind:
+            log.error(
+                "cache %r: %d invalidations were not told to all, and will not be", name, behind
+            )
 
     async def _look_after(self) -> None:
         while self._around is not None:
@@ -295,3 +308,5 @@ class CacheManager:
                 self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
         if engine.invalidation.behind:
             await engine.invalidation.catch_up()
+        if backplane is not None:
+            await backplane.beat()

@@ -40,7 +40,8 @@ class Shelf:
         clock: tells the time.
         random: for jitter.
         stats: counts.
-        live: whether invalidations of others arrive.
+        live: whether invalidations of others arrive, as far as known.
+        told: whether there is a way by which they arrive, or nobody else who could invalidate.
         corrupt: called with a key whose value cannot be decoded.
     """
 
@@ -57,6 +58,7 @@ class Shelf:
         random: random.Random,
         stats: CacheStats,
         live: Callable[[], bool],
+        told: bool,
         corrupt: Callable[[str], None],
     ) -> None:
         self._options = options
@@ -72,6 +74,7 @@ class Shelf:
         self._live = live
         self._corrupt = corrupt
         self._grace = options.fail_safe or 0.0
+        self._told = told
 
     @property
     def grace(self) -> float:
@@ -83,17 +86,19 @@ class Shelf:
     def held(self, key: str) -> Entry | None:
         """Return what is held here and can be trusted now."""
         entry = self.local.find(key)
-        if entry is None:
-            return None
-        now = self._clock.monotonic()
-        if now >= entry.until or (not self._live() and now - entry.born >= self._degraded_ttl):
+        if entry is None or self._clock.monotonic() >= entry.until or self._is_doubtful(entry):
             return None
         entry.used = True
         return entry
 
     def stale(self, key: str) -> Entry | None:
         """Return what is held here and may stand in for a value that cannot be loaded."""
-        return self.local.find(key) if self._grace else None
+        entry = self.local.find(key) if self._grace else None
+        return None if entry is None or self._is_doubtful(entry) else entry
+
+    def _is_doubtful(self, entry: Entry) -> bool:
+        """Whether it may have been invalidated unheard for too long."""
+        return not self._live() and self._clock.monotonic() - entry.born >= self._degraded_ttl
 
     async def found(self, keys: Sequence[str], tags: Sequence[str] = ()) -> list[Found | None]:
         """Ask the store; None for what it must not be believed, or when it does not answer."""
@@ -161,9 +166,9 @@ class Shelf:
 
     # --- putting ---------------------------------------------------------------------------------
 
-    def encode(self, value: object) -> bytes:
-        """Return the bytes of a value. Raises as `Values.encode`."""
-        return self._values.encode(value)
+    def encode(self, values: Mapping[str, object]) -> dict[str, bytes]:
+        """Return the bytes of each value. Raises as `Values.encode`."""
+        return {key: self._values.encode(value) for key, value in values.items()}
 
     def lifetime(self, ttl: float | None) -> float | None:
         """Return how long a value is to count that is stored now."""
@@ -173,14 +178,18 @@ class Shelf:
         return life * (1 - self._random.uniform(0.0, self._options.jitter))
 
     async def put(
-        self, values: Mapping[str, object], ttl: float | None, tags: Sequence[str]
+        self,
+        values: Mapping[str, object],
+        payloads: Mapping[str, bytes],
+        ttl: float | None,
+        tags: Sequence[str],
     ) -> Callable[[], None]:
-        """Store values; return what holds them here, to be called at once.
+        """Store values, which were encoded; return what holds them here, to be called at once.
 
         Raises:
             CacheUnavailable: the store did not answer; they may be stored.
+            MessageTooLargeError: the store refused one; others may be stored.
         """
-        payloads = {key: self.encode(value) for key, value in values.items()}
         life = self.lifetime(ttl)
         tickets = [self.local.open(key) for key in values]
         try:
@@ -204,7 +213,7 @@ class Shelf:
 
     def passing(self, value: object) -> Entry:
         """Return what holds a value that is kept nowhere."""
-        return Entry(value, None, 0.0, inf, 0.0, 0.0, 0.0, frozenset(), 0)
+        return Entry(value, self._values.copier(value), 0.0, inf, 0.0, 0.0, 0.0, frozenset(), 0)
 
     def shorten(self, entry: Entry) -> bool:
         """Let an entry that is not in the store count for a moment only; return that it does."""
@@ -229,14 +238,14 @@ class Shelf:
         now = self._clock.monotonic()
         expires = moment(now, left)
         until = min(expires, moment(now, self._l1_ttl))
-        share = self._options.eager
+        share, stands_in = self._options.eager, self._grace and self._told
         return Entry(
             value=value,
             copier=self._values.copier(value),
             until=until,
             eager=inf if share is None or ttl is None else expires - ttl * (1 - share),
             expires=expires,
-            usable=expires + self._grace if self._grace or self.remote is None else until,
+            usable=expires + self._grace if stands_in or self.remote is None else until,
             born=now,
             tags=tags,
             size=self._values.size(value, payload),

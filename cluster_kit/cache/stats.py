@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, kw_only=True)
 class CacheStats:
-    """What one cache did in this instance since it was made; the last three are now.
+    """What one cache did in this instance since it was made; the last four are now.
 
     Attributes:
         local_hits: values found in this process.
@@ -22,6 +22,7 @@ class CacheStats:
         unavailable: calls of the store that failed.
         gaps: times invalidations may have been missed, so that all held here was dropped.
         invalidations: those of this instance.
+        loading: loads under way, those in the background included.
         entries: held in this process.
         bytes: they take about.
         unsent: invalidations that store or other instances have not been told of yet.
@@ -39,6 +40,7 @@ class CacheStats:
     unavailable: int = 0
     gaps: int = 0
     invalidations: int = 0
+    loading: int = 0
     entries: int = 0
     bytes: int = 0
     unsent: int = 0

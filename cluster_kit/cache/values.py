@@ -31,6 +31,9 @@ class Missing:
     def __repr__(self) -> str:
         return "MISSING"
 
+    def __reduce__(self) -> str:
+        return "MISSING"  # a copy of it, or what was pickled, is still the only one
+
     def __bool__(self) -> bool:
         return False
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from cluster_kit.cache.guard import Guard
     from cluster_kit.cache.names import Names
 
+TAG_LIFE = 30 * 24 * 3600.0
+"""Seconds the store keeps the version of a tag that nobody invalidates, as long as the longest ttl.
+An entry that stands on one that is gone is a miss."""
+
 MAX_VERSIONS = 10_000
 """Tags whose version is remembered, to be confirmed with the next write."""
 
@@ -65,7 +69,8 @@ class VersionBook:
         while None in current:
             for place, mark in zip(places, current, strict=True):
                 if mark is None:
-                    await self._guard.swap(place, new_stamp(), None, None)
+                    life = None if place == self._names.epoch else TAG_LIFE
+                    await self._guard.swap(place, new_stamp(), None, life)
             current = await self._guard.read(places)
         epoch, *versions = (mark for mark in current if mark is not None)
         self.epoch = epoch

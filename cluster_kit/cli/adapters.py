@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from cluster_kit.cli.output import Column, print_json, print_table
+from cluster_kit.errors import AdapterUnavailableError
+from cluster_kit.ports import AdapterSpec
 from cluster_kit.registry import AdapterRegistry
 
 
@@ -43,6 +45,18 @@ def list_adapters(*, as_json: bool) -> None:
 def _rows() -> Iterator[Row]:
     registry = AdapterRegistry()
     for spec in registry.specs():
-        yield Row(spec.name, list(spec.schemes), spec.offers())
+        yield _row(spec)
     for error in registry.unavailable():
         yield Row(error.name, [], [], str(error))
+
+
+def _row(spec: AdapterSpec) -> Row:
+    missing, schemes = spec.missing(), spec.usable_schemes()
+    if not missing:
+        return Row(spec.name, schemes, spec.offers())
+    useless = not schemes or any(not driver.schemes for driver in missing)
+    packages = ", ".join(f"the package {driver.package}" for driver in missing)
+    error = AdapterUnavailableError(spec.name, packages, spec.install)
+    lost = [f"{scheme}://" for scheme in spec.schemes if scheme not in schemes]
+    problem = f"{error} (for {' '.join(lost)})" if lost and not useless else str(error)
+    return Row(spec.name, schemes, [] if useless else spec.offers(), problem)

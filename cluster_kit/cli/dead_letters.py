@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -72,8 +74,7 @@ def list_letters(box: Box, *, limit: int, as_json: bool) -> None:
 
 def show_letter(box: Box, message_id: str, *, as_json: bool) -> None:
     """Print all there is to know about one letter."""
-    letters = box.open(lambda dead: dead.browse(sys.maxsize))
-    found = next((letter for letter in letters if letter.id == message_id), None)
+    found = box.open(lambda dead: _find(dead, message_id))
     if found is None:
         fail(f"no dead letter {message_id!r} in {box.channel!r}")
     if as_json:
@@ -101,8 +102,7 @@ def discard_letters(box: Box, ids: list[str] | None, *, yes: bool, as_json: bool
 
 def export_letters(box: Box) -> None:
     """Print every letter as a line of JSON."""
-    for letter in box.open(lambda dead: dead.browse(sys.maxsize)):
-        typer.echo(one_line_json(as_dict(letter)))
+    box.open(_print_all)
 
 
 def as_dict(letter: DeadLetter) -> dict[str, Any]:
@@ -130,6 +130,20 @@ def as_dict(letter: DeadLetter) -> dict[str, Any]:
         "body": text,
         "body_base64": encoded,
     }
+
+
+async def _find(dead: DeadLetters, message_id: str) -> DeadLetter | None:
+    async with aclosing(aiter(dead)) as letters:
+        async for letter in letters:
+            if letter.id == message_id:
+                return letter
+    return None
+
+
+async def _print_all(dead: DeadLetters) -> None:
+    async for letter in dead:
+        # In a thread: a pager that nobody scrolls must not end the connection.
+        await asyncio.to_thread(typer.echo, one_line_json(as_dict(letter)))
 
 
 def _confirm(box: Box, ids: list[str] | None) -> None:

@@ -23,6 +23,9 @@ HEALTHY_AGE = 60.0
 LAST_WORDS = 1.0
 """Seconds in which what an ended worker had said is read; a child of its may hold the line."""
 
+HURRY = "a second signal kills the workers at once, and what they run is delivered again"
+"""What the first signal is answered with."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -147,10 +150,15 @@ class Pool:
 
     def _signalled(self, number: int) -> None:
         again = self._stopping.is_set()
+        name = signal.Signals(number).name
+        say(f"{name} again: workers are killed" if again else f"stopping on {name}; {HURRY}")
+        self._stop(signal.SIGKILL if again else number)
+
+    def _stop(self, number: int) -> None:
         self._stopping.set()
         self._changed.set()
         for worker in self._workers:
-            worker.send(signal.SIGKILL if again else number)
+            worker.send(number)
 
     async def _keep(self, number: int) -> None:
         pause, failed_starts = self._first_pause, 0
@@ -196,7 +204,7 @@ class Pool:
         if why and not self._failed:
             say(f"{why}; giving up")
         self._failed = True
-        self._signalled(signal.SIGTERM)
+        self._stop(signal.SIGTERM)
 
     async def _start(self, number: int) -> Worker:
         ours, theirs = socket.socketpair()

@@ -19,6 +19,7 @@
     │   ├── ConnectError              no connection at start: unreachable, wrong password, no vhost
     │   ├── ConnectionLost            nothing was sent: no connection within the deadline
     │   ├── PublishRefused            the broker said no; the message is not stored
+    │   │   └── PublishBlocked        it takes none from anybody now: an alarm of memory or disk
     │   ├── Unroutable                no queue took the message; it is not stored
     │   ├── PublishUnconfirmed        the outcome is unknown; the message may be stored
     │   └── PublishManyError          a batch that ended in part: which ids are confirmed
@@ -83,6 +84,7 @@ from cluster_kit.errors.plugins import PluginError, PluginFailedError, PluginReq
 from cluster_kit.errors.transport import (
     ConnectError,
     ConnectionLost,
+    PublishBlocked,
     PublishManyError,
     PublishRefused,
     PublishUnconfirmed,
@@ -119,6 +121,7 @@ __all__ = [
     "PluginError",
     "PluginFailedError",
     "PluginRequirementError",
+    "PublishBlocked",
     "PublishManyError",
     "PublishRefused",
     "PublishUnconfirmed",

@@ -38,6 +38,13 @@ class PublishRefused(TransportError):  # noqa: N818 - the name is the contract's
     """The broker refused the message (queue full, alarm, size); it is not stored."""
 
 
+class PublishBlocked(PublishRefused):
+    """The broker takes no message from anybody now: an alarm of memory or disk lasts.
+
+    It says nothing about this message, which is not stored.
+    """
+
+
 class Unroutable(TransportError):  # noqa: N818 - the name is the contract's
     """No queue took the message; it is not stored."""
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cluster_kit.errors import ConnectionLost
+from cluster_kit.event_queue.quarantine import Quarantine
+from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.subscription import Subscription
+from cluster_kit.event_queue.worker import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cluster_kit.clock import Clock
+    from cluster_kit.event_queue.ledger import Ledger
     from cluster_kit.event_queue.registration import Registration
-    from cluster_kit.event_queue.worker import Surroundings
+    from cluster_kit.event_queue.run import Run
     from cluster_kit.names import QueueName
+    from cluster_kit.ports import Emit, EventQueueAdapter
+    from cluster_kit.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +37,30 @@ class Consumption:
         self.shared = shared
         self._open: dict[QueueName, Subscription] = {}
         self._retiring: set[Subscription] = set()
+
+    @classmethod
+    def on(
+        cls,
+        adapter: EventQueueAdapter,
+        supervisor: Supervisor,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        report: Emit,
+        publish_timeout: float,
+    ) -> Self:
+        """Return what consumes over a connected adapter."""
+        settler = Settler(adapter, ledger, report, clock, publish_timeout=publish_timeout)
+        shared = Surroundings(
+            adapter=adapter,
+            ledger=ledger,
+            quarantine=Quarantine(clock),
+            settler=settler,
+            supervisor=supervisor,
+            clock=clock,
+            report=report,
+        )
+        return cls(shared)
 
     async def start(
         self, registrations: Iterable[Registration], wanted: Callable[[Registration], bool]
@@ -87,21 +118,20 @@ class Consumption:
 
         Returns the ids of tasks that were cut short, sorted.
         """
-        if running := self._running_ids():
-            log.info("draining: %d tasks run, up to %g s", len(running), timeout)
+        if runs := self._runs():
+            log.info("draining: %d tasks run, up to %g s", len(runs), timeout)
         if await self._finished(timeout):
             return []
-        running = self._running_ids()
-        runs = [run for subscription in self._all() for run in subscription.runs()]
-        log.warning("cutting short %d tasks: %s", len(running), ", ".join(running))
+        runs = self._runs()
+        if running := _ids(run for run in runs if run.running):
+            log.warning("cutting short %d tasks: %s", len(running), ", ".join(running))
         self.shared.settler.hurry()
         for subscription in self._all():
             subscription.abort()
         if not await self._finished(grace):
-            stuck = ", ".join(self._running_ids())
-            log.error("tasks that ignore their cancellation: %s", stuck)
-        left = {run for subscription in self._all() for run in subscription.runs()}
-        return sorted(run.envelope.id for run in runs if run.given_back or run in left)
+            self._tell_left()
+        left = set(self._runs())
+        return _ids(run for run in runs if run.given_back or run in left)
 
     async def close(self) -> None:
         """Close every consumer; what is unsettled goes back to its queue."""
@@ -157,8 +187,21 @@ class Consumption:
             return False
         return True
 
-    def _running_ids(self) -> list[str]:
-        return sorted(run.envelope.id for s in self._all() for run in s.runs())
+    def _tell_left(self) -> None:
+        """Say what is to blame for each task that has not ended: its handler, or the broker."""
+        runs = self._runs()
+        if stuck := _ids(run for run in runs if run.running):
+            log.error("tasks that ignore their cancellation: %s", ", ".join(stuck))
+        if unsettled := _ids(run for run in runs if not run.running):
+            text = "the broker did not take the outcomes in time of tasks that go back to it: %s"
+            log.error(text, ", ".join(unsettled))
+
+    def _runs(self) -> list[Run]:
+        return [run for subscription in self._all() for run in subscription.runs()]
 
     def _all(self) -> list[Subscription]:
         return [*self._open.values(), *self._retiring]
+
+
+def _ids(runs: Iterable[Run]) -> list[str]:
+    return sorted(run.envelope.id for run in runs)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.checks import whole_number
@@ -25,6 +26,11 @@ LOWEST_RATE = 1 / MAX_WAIT
 
 class DeadLetters:
     """The dead letters of one channel. Got from `EventQueue.dead_letters`.
+
+    ``async for letter in dead_letters:`` goes through all there are now, oldest first, one in
+    memory at a time, and leaves them where they are; `browse` is for a few. Until it ends, what
+    it has shown is held: nobody else sees it, `replay` and `discard` neither. Who leaves the loop
+    early and goes on at once enters ``contextlib.aclosing(aiter(dead_letters))`` around it.
 
     A letter that somebody else is looking at in this moment is not seen. It may be kept over a
     stop and a start of the cluster. Every method raises `NotStartedError` in between, and
@@ -52,15 +58,21 @@ class DeadLetters:
         depth = await self._adapter().depth(self._queue)
         return 0 if depth is None else depth.dead
 
+    async def __aiter__(self) -> AsyncGenerator[DeadLetter]:
+        """Go through them; see above."""
+        async with self._adapter().read_dead(self._queue) as entries:
+            async for entry in entries:
+                yield self._letter(entry.envelope)
+
     async def browse(self, limit: int = 100) -> list[DeadLetter]:
         """Return the oldest `limit` dead letters and leave them where they are."""
         whole_number("limit", limit)
         letters: list[DeadLetter] = []
         if limit == 0:
             return letters
-        async with self._adapter().read_dead(self._queue) as entries:
-            async for entry in entries:
-                letters.append(self._letter(entry.envelope))
+        async with aclosing(aiter(self)) as found:
+            async for letter in found:
+                letters.append(letter)
                 if len(letters) == limit:
                     break
         return letters

@@ -7,19 +7,20 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from cluster_kit.checks import MAX_PREFETCH, whole_number
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors import AlreadySubscribedError, ConfigurationError
+from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.publishing import check_max_retries, check_timeout
 from cluster_kit.event_queue.worker import Options
 from cluster_kit.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cluster_kit.clock import Duration
-    from cluster_kit.event_queue.outcome import Judge
     from cluster_kit.handler import Handler
     from cluster_kit.names import QueueName
     from cluster_kit.settings import EventQueueSettings
+    from cluster_kit.signature import Process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +39,54 @@ class Registration:
         return mine == (other.judge, other.options, other.serves)
 
 
-def check_policy(retry: object) -> RetryPolicy:
-    """Return a retry policy, or raise `ConfigurationError`."""
+class Registrations:
+    """The subscriptions of one instance, one for each queue."""
+
+    def __init__(self) -> None:
+        self._by_queue: dict[QueueName, Registration] = {}
+
+    def __iter__(self) -> Iterator[Registration]:
+        """Go through those there are now, whatever becomes of them meanwhile."""
+        return iter(tuple(self._by_queue.values()))
+
+    def __contains__(self, registration: Registration) -> bool:
+        """Whether it is this very one that is in force."""
+        return self._by_queue.get(registration.queue) is registration
+
+    def check(self, queue: QueueName, process: Process) -> None:
+        """Check that no other function runs the tasks of this queue.
+
+        Raises:
+            AlreadySubscribedError: one does, or the queue is known by another name.
+        """
+        known = next((r for r in self if r.queue.full == queue.full), None)
+        if known is not None and (known.queue, known.handler.process) != (queue, process):
+            raise AlreadySubscribedError(queue.channel)
+
+    def have_like(self, registration: Registration) -> bool:
+        """Whether the one of this queue has the same options."""
+        known = self._by_queue.get(registration.queue)
+        return known is not None and known.is_like(registration)
+
+    def add(self, registration: Registration) -> None:
+        """Put one in force."""
+        self._by_queue[registration.queue] = registration
+
+    def remove(self, queue: QueueName) -> None:
+        """Forget the one of a queue, if there is one."""
+        self._by_queue.pop(queue, None)
+
+
+def make_judge(settings: EventQueueSettings, retry: object, instance_id: str) -> Judge:
+    """Return what decides by a retry policy, None for that of the settings.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if retry is None:
+        return Judge(policy=settings.retry.policy(), instance_id=instance_id)
     if isinstance(retry, RetryPolicy):
-        return retry
+        return Judge(policy=retry, instance_id=instance_id)
     raise ConfigurationError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
 
 

@@ -58,7 +58,7 @@ class Run:
         copy_key: of this copy, in the ledger.
         received: the newest delivery of this copy.
         former: earlier ones, most likely lost; settled along with it where they are not.
-        running: the handler has not ended; False once the outcome is being settled.
+        running: the handler has not ended, or will be called; False once there is an outcome.
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
         settled_early: that copy is stored; only the acknowledgement is left.

@@ -7,27 +7,29 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
-from cluster_kit.errors import AlreadySubscribedError, NotStartedError
+from cluster_kit.errors import NotStartedError
 from cluster_kit.event_queue.consumption import Consumption
 from cluster_kit.event_queue.dead_letters import DeadLetters
 from cluster_kit.event_queue.ledger import Ledger
-from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.outlet import Outlet
 from cluster_kit.event_queue.publishing import Publisher, PublishOptions
-from cluster_kit.event_queue.quarantine import Quarantine
-from cluster_kit.event_queue.registration import Registration, check_options, check_policy
-from cluster_kit.event_queue.settlement import Settler
+from cluster_kit.event_queue.registration import (
+    Registration,
+    Registrations,
+    check_options,
+    make_judge,
+)
 from cluster_kit.event_queue.stats import ChannelStats, Counters
-from cluster_kit.event_queue.worker import Surroundings
-from cluster_kit.handler import Handler, Process
+from cluster_kit.handler import Handler
 from cluster_kit.names import check_topic
+from cluster_kit.signature import Process
 
 if TYPE_CHECKING:
     from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock, Duration
+    from cluster_kit.event_queue.worker import Surroundings
     from cluster_kit.message import Headers
-    from cluster_kit.names import QueueName
-    from cluster_kit.ports import EventQueueAdapter, QueueDepth
+    from cluster_kit.ports import EventQueueAdapter, QueueDepth, TaskOutlet
     from cluster_kit.retry import RetryPolicy
     from cluster_kit.settings import EventQueueSettings
     from cluster_kit.supervisor import Supervisor
@@ -58,7 +60,7 @@ class EventQueue:
         )
         self._counters = Counters(telemetry)
         self._ledger = Ledger(self._clock)
-        self._registrations: dict[QueueName, Registration] = {}
+        self._registrations = Registrations()
         self._consumption: Consumption | None = None
         self._consuming = False
 
@@ -105,10 +107,7 @@ class EventQueue:
             ConfigurationError: an option, or the handler's signature, is wrong.
         """
         queue = self._publisher.queue(channel, shared=shared)
-        known = next((r for r in self._registrations.values() if r.queue.full == queue.full), None)
-        if known is not None and (known.queue, known.handler.process) != (queue, process):
-            raise AlreadySubscribedError(channel)
-        policy = self._settings.retry.policy() if retry is None else check_policy(retry)
+        self._registrations.check(queue, process)
         options = check_options(
             self._settings,
             concurrency=concurrency,
@@ -119,27 +118,27 @@ class EventQueue:
         registration = Registration(
             queue=queue,
             handler=Handler(process, self._codec),
-            judge=Judge(policy=policy, instance_id=self._instance_id),
+            judge=make_judge(self._settings, retry, self._instance_id),
             options=options,
             serves=None if serves is None else check_topic(serves),
         )
-        if known is not None and known.is_like(registration):
+        if self._registrations.have_like(registration):
             return
         self.unsubscribe(channel, shared=shared)
-        self._registrations[queue] = registration
+        self._registrations.add(registration)
         if self._consuming and self._wanted(registration):
             self._active().open_later(registration)
 
     def unsubscribe(self, channel: str, *, shared: bool = False) -> None:
         """Take nothing more from a channel; what runs finishes. An unknown channel is no error."""
         queue = self._publisher.queue(channel, shared=shared)
-        self._registrations.pop(queue, None)
+        self._registrations.remove(queue)
         if self._consumption is not None:
             self._consumption.retire(queue)
 
     def topics(self) -> set[str]:
         """Return the topics named by `serves` of the subscriptions so far."""
-        return {r.serves for r in self._registrations.values() if r.serves is not None}
+        return {r.serves for r in self._registrations if r.serves is not None}
 
     # --- publishing ----------------------------------------------------------------------
 
@@ -226,7 +225,7 @@ class EventQueue:
         return await self._publisher.send_all(envelopes, options.delay, around)
 
     @property
-    def outlet(self) -> Outlet:
+    def outlet(self) -> TaskOutlet:
         """Publishing in two steps; see `TaskOutlet`."""
         return Outlet(self._publisher, self._shared)
 
@@ -267,24 +266,19 @@ class EventQueue:
 
     def attach(self, adapter: EventQueueAdapter, supervisor: Supervisor) -> None:
         """Use a connected adapter: publishing is possible from now on."""
-        timeout, report = self._settings.publish_timeout, self._counters.report
-        settler = Settler(adapter, self._ledger, report, self._clock, publish_timeout=timeout)
-        self._consumption = Consumption(
-            Surroundings(
-                adapter=adapter,
-                ledger=self._ledger,
-                quarantine=Quarantine(self._clock),
-                settler=settler,
-                supervisor=supervisor,
-                clock=self._clock,
-                report=report,
-            )
+        self._consumption = Consumption.on(
+            adapter,
+            supervisor,
+            ledger=self._ledger,
+            clock=self._clock,
+            report=self._counters.report,
+            publish_timeout=self._settings.publish_timeout,
         )
 
     async def start(self) -> None:
         """Open every consumer declared so far. Raises as `EventQueueAdapter.consume`."""
         self._consuming = True
-        await self._active().start(tuple(self._registrations.values()), self._wanted)
+        await self._active().start(self._registrations, self._wanted)
 
     async def quiet(self) -> None:
         """Take nothing more and give back what had not started."""
@@ -316,5 +310,4 @@ class EventQueue:
         return self._shared().adapter
 
     def _wanted(self, registration: Registration) -> bool:
-        known = self._registrations.get(registration.queue)
-        return known is registration and self._consumes(registration.serves)
+        return registration in self._registrations and self._consumes(registration.serves)

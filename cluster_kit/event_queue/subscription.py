@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import TopologyError, TransportError
+from cluster_kit.event_queue.idleness import Idleness
 from cluster_kit.event_queue.outcome import GiveBack
 from cluster_kit.event_queue.quarantine import POSTPONED, crashes, is_suspect
 from cluster_kit.event_queue.run import Place, Run
@@ -54,6 +55,7 @@ class Subscription:
         self.queue = queue
         self._worker = Worker(queue.channel, handler, judge, options, shared)
         self._options = options
+        self._idleness = Idleness(queue.channel, options.idle, shared.clock)
         self._shared = shared
         self._consumer: Consumer | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -201,13 +203,7 @@ class Subscription:
     def _may_take(self) -> bool:
         if self._stopping or self._busy >= self._options.concurrency:
             return False
-        if self._options.idle is None:
-            return True
-        try:
-            return bool(self._options.idle())
-        except Exception:
-            log.exception("idle() of channel %s failed and counts as false", self.queue.channel)
-            return False
+        return self._idleness.allows()
 
     def _take(self, received: Received, *, suspect: bool = False) -> None:
         timeout = received.envelope.timeout or self._options.timeout

@@ -97,10 +97,12 @@ class Worker:
     async def _outcome(self, run: Run) -> Outcome:
         payload, refused = self._payload(run)
         if refused is not None:
+            run.running = False  # it never did
             return refused
         if run.suspect:
             await self._shared.quarantine.alone()
             if run.signal.aborted:
+                run.running = False
                 return _STOPPED
         shared, report = self._shared, self._shared.report
         channel, id_, attempt = self._channel, run.envelope.id, run.envelope.attempt
@@ -125,7 +127,9 @@ class Worker:
             return self._handler.decode(envelope.body, envelope.content_type), None
         except DecodeError as exc:
             return None, self._judge.dead(envelope, DeadReason.UNDECODABLE, exc)
-        except Exception as exc:  # noqa: BLE001 - of a validator, which is foreign code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - of a validator, which ends the task only
             return None, self._failed(run, exc)
 
     def _refusal(self, run: Run) -> Dead | None:
@@ -148,7 +152,9 @@ class Worker:
     def _verdict(self, envelope: Envelope, error: BaseException) -> Outcome:
         try:
             return self._judge.verdict(envelope, error, max_retries=self._max_retries(envelope))
-        except Exception as exc:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:
             # A policy of the user's making: without an outcome the task would run for ever.
             log.exception("the retry policy of %s failed", self._channel)
             return self._judge.dead(envelope, DeadReason.FAILED, exc)
@@ -210,4 +216,5 @@ class Worker:
             headers=envelope.headers,
             redelivered=run.again,
             signal=run.signal,
+            id_is_stable=envelope.id_is_stable,
         )

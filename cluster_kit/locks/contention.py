@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -57,18 +57,15 @@ class Contention:
 
     Args:
         around: what everything about locks shares.
-        prefix: of all names.
         owner: of all claims, for people.
 
     Attributes:
         held: the locks it has, by key.
-        prefix: of all names.
     """
 
-    def __init__(self, around: Surroundings, *, prefix: str, owner: str) -> None:
+    def __init__(self, around: Surroundings, *, owner: str) -> None:
         self.around = around
         self.held: dict[str, Possession] = {}
-        self.prefix = prefix
         self._owner = f"{owner} pid {os.getpid()}"
         self._lines = Lines()
         self._waiting: set[asyncio.Timeout] = set()
@@ -130,22 +127,30 @@ class Contention:
         self._closing = True
         loop = asyncio.get_running_loop()
         for scope in tuple(self._waiting):
-            scope.reschedule(loop.time())
-        held = list(self.held.values())
-        for possession in held:
-            possession.lose("the cluster stops")
+            if not scope.expired():
+                scope.reschedule(loop.time())
+        ended: set[Possession] = set()
         end = loop.time() + _UNWIND_SECONDS
-        while (self._waiting or any(p.bound for p in held)) and loop.time() < end:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_SECONDS)  # bodies end in tasks of users
-        for possession in held:
+        while True:  # bodies end in tasks of users; what was just granted comes late
+            ended.update(self.held.values())
+            for possession in ended:
+                possession.lose("the cluster stops")
+            if not self._busy(ended) or loop.time() >= end:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        for possession in ended:
             await possession.give_back()
         if self.around.releasing:
             await asyncio.wait(set(self.around.releasing), timeout=_RELEASE_SECONDS)
 
+    def _busy(self, lost: Iterable[Possession]) -> bool:
+        """Whether somebody waits, is inside, or is giving back."""
+        return bool(self._waiting or self.held) or any(p.bound for p in lost)
+
     def _claim(self, key: str, ttl: float) -> Claim:
         task = asyncio.current_task()
         owner = _short(f"{self._owner} {task.get_name() if task else ''}")
-        return Claim(name=f"{self.prefix}{key}", token=new_id(), owner=owner, ttl=ttl)
+        return Claim(name=self.around.name_of(key), token=new_id(), owner=owner, ttl=ttl)
 
     def _refused(self, key: str, begun: float, error: Exception) -> None:
         waited = self.around.clock.monotonic() - begun
@@ -158,7 +163,11 @@ class Contention:
         if attempt.terms.timeout == 0 and not line.idle:
             raise LockTimeout(attempt.key, 0.0)
         attempt.held = True  # by somebody here, while it waits for its turn
-        await line.enter()
+        try:
+            await line.enter()
+        except BaseException:
+            self._lines.tidy(attempt.claim.name, line)
+            raise
         attempt.held = False
         try:
             return await self._contend(attempt, line)

@@ -23,10 +23,14 @@ class Holding:
 
     def __init__(self, acquire: Callable[[], Awaitable[Lease]]) -> None:
         self._acquire = acquire
+        self._entered = False
         self._lease: Lease | None = None
 
     async def __aenter__(self) -> Lease:
         """Wait for the lock. Raises as `LockManager.hold`."""
+        if self._entered:
+            raise RuntimeError("what hold() returned can be entered once")
+        self._entered = True
         self._lease = await self._acquire()
         return await self._lease.__aenter__()
 
@@ -64,6 +68,11 @@ class Lease:
     def key(self) -> str:
         """Of the lock, without the prefix of the application."""
         return self._possession.key
+
+    @property
+    def app(self) -> str:
+        """Name of the application whose lock it is."""
+        return self._possession.app
 
     @property
     def fence(self) -> int:
@@ -105,7 +114,8 @@ class Lease:
         Raises:
             ConfigurationError: `ttl` is no duration above 0.
             LockLost: the lock is not ours any more.
-            LockUnavailable: the server did not answer; the lease is as it was.
+            LockUnavailable: the server did not answer. It is ours as long as before, and no longer
+                than a shorter `ttl` allows, which the server may have set.
         """
         asked = seconds("ttl", ttl, zero=False, limit=MAX_WAIT)
         self.check()

@@ -63,5 +63,9 @@ class Lines:
     def leave(self, name: str, line: Line) -> None:
         """Pass the turn on; a line nobody stands in is forgotten."""
         line.leave()
+        self.tidy(name, line)
+
+    def tidy(self, name: str, line: Line) -> None:
+        """Forget a line nobody stands in."""
         if line.idle and self._lines.get(name) is line:
             del self._lines[name]

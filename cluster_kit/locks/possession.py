@@ -26,6 +26,7 @@ _RENEWALS_IN_A_TTL = 3
 _FIRST_PAUSE = 0.05  # seconds between two attempts to renew
 _LEAST_TTL = 0.01  # seconds
 _LONGEST_GRACE = 1.0
+_SURE_SHARE = 0.5  # of a ttl the server may have set or not; less than what it would confirm
 _LONGEST_LOOK = 1.0  # seconds; timers of the loop do not count the time of a suspended machine
 
 
@@ -65,6 +66,7 @@ class Possession:
         around: Surroundings,
         on_end: Callable[[Possession], None],
     ) -> None:
+        self.app = around.app
         self.key = key
         self.claim = claim
         self.fence = grant.fence
@@ -88,15 +90,14 @@ class Possession:
         self._renewing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        self._gone = grant.gone
         self._set_end(asked_at, grant.valid_for)
-        if grant.gone is not None:
-            grant.gone.add_done_callback(self._taken_away)
 
     def begin(self) -> None:
         """Start to renew and to watch. To be called in the step that hands it out."""
-        self._await_renewal()
-        self._look()
+        if self._gone is not None:
+            self._gone.add_done_callback(self._taken_away)
+        self._set_timer()
 
     # --- what it is ----------------------------------------------------------------------
 
@@ -110,7 +111,8 @@ class Possession:
     @property
     def live(self) -> bool:
         """Whether it is held as far as known, without a look at the clock."""
-        return self._state in {LeaseState.HELD, LeaseState.SUSPECT}
+        state = self._state
+        return state is LeaseState.HELD or state is LeaseState.SUSPECT
 
     @property
     def too_late(self) -> bool:
@@ -119,7 +121,8 @@ class Possession:
 
     def seconds_left(self) -> float:
         """Return for how long it is certainly ours, 0 when it is not."""
-        if self.read() in {LeaseState.LOST, LeaseState.RELEASED}:
+        self.read()
+        if not self.live:
             return 0.0
         return max(self._ends - self._around.clock.monotonic(), 0.0)
 
@@ -201,9 +204,8 @@ class Possession:
             self._on_end(self)
 
     def _stop(self) -> None:
-        for timer in (self._timer, self._watch):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._keeper is not None and self._keeper is not asyncio.current_task():
             self._keeper.cancel()
 
@@ -214,50 +216,46 @@ class Possession:
 
         Raises:
             LockLost: it is not ours any more.
-            LockUnavailable: the server did not answer; it is ours as long as before.
+            LockUnavailable: the server did not answer; it is ours no longer than before.
         """
         self.check()
-        await self._renew(ttl, extends=True)
+        await self._renew(ttl)
         self.check()
-        if self._keeper is not None:
-            self._keeper.cancel()  # it sleeps as the former ttl wanted it
-        self._await_renewal()
 
     def _set_end(self, asked_at: float, valid_for: float) -> None:
-        self._interval = valid_for / _RENEWALS_IN_A_TTL
         grace = min(self.claim.ttl / 10, self._leash / 10, _LONGEST_GRACE)
         self._ends = min(asked_at + valid_for - grace, self._most)
+        self._renew_at = asked_at + valid_for / _RENEWALS_IN_A_TTL if self._renews else math.inf
 
-    def _look(self) -> None:
-        if self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
-            left = self._ends - self._around.clock.monotonic()
-            pause = min(max(left, 0.0), _LONGEST_LOOK)
-            self._watch = asyncio.get_running_loop().call_later(pause, self._look)
-
-    def _await_renewal(self) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._renews:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._interval, self._start_keeper)
+        left = min(self._ends, self._renew_at) - self._around.clock.monotonic()
+        pause = min(max(left, 0.0), _LONGEST_LOOK)
+        self._timer = asyncio.get_running_loop().call_later(pause, self._look)
 
-    def _start_keeper(self) -> None:
-        name = f"renew {self.claim.name}"
-        self._keeper = self._around.supervisor.spawn(self._keep(), name=name)
+    def _look(self) -> None:
+        self.read()
+        if not self.live:
+            return
+        if self._around.clock.monotonic() >= self._renew_at:
+            self._renew_at = math.inf
+            name = f"renew {self.claim.name}"
+            self._keeper = self._around.supervisor.spawn(self._keep(), name=name)
+        self._set_timer()
 
     async def _keep(self) -> None:
-        """Renew until it is lost or given back."""
+        """Renew it once: again and again while that fails and it is still held."""
         pause = _FIRST_PAUSE
-        while self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
+        while self.read() is not LeaseState.LOST and self.live:
             try:
-                await self._renew(self._ttl())
+                await self._renew()
             except LockUnavailable as exc:
                 self._doubt(exc)
                 await asyncio.sleep(pause * self._around.random.uniform(0.8, 1.2))
                 pause = min(2 * pause, max(self.claim.ttl / 10, _FIRST_PAUSE))
             else:
-                pause = _FIRST_PAUSE
-                await asyncio.sleep(self._interval)
+                return
 
     def _ttl(self) -> float:
         """Return for how long it is to live on: anew, or as long as it was to in the beginning."""
@@ -265,26 +263,42 @@ class Possession:
             return self.claim.ttl
         return max(self._ttl_ends - self._around.clock.monotonic(), _LEAST_TTL)
 
-    async def _renew(self, ttl: float, *, extends: bool = False) -> None:
+    async def _renew(self, wanted: float | None = None) -> None:
+        """Renew it, by the `wanted` ttl from now on where one is given."""
         async with self._renewing:  # two at once could leave the shorter ttl at the server
             asked_at = self._around.clock.monotonic()
+            claim = replace(self.claim, ttl=self._ttl() if wanted is None else wanted)
             left = max(self._ends - asked_at, 0.01)
-            claim = replace(self.claim, ttl=ttl)
-            timeout = min(answer_timeout(self.claim.ttl), left)
+            timeout = min(answer_timeout(min(self.claim.ttl, claim.ttl)), left)
             try:
                 valid_for = await self._around.adapter.renew(claim, timeout=timeout)
-            except LockUnavailable as exc:
-                raise LockUnavailable(self.key, exc.reason) from exc
+            except BaseException as exc:
+                if wanted is not None:
+                    self._assume(claim, asked_at)
+                if isinstance(exc, LockUnavailable):
+                    raise LockUnavailable(self.key, exc.reason) from exc
+                raise
+            self.read()
             if valid_for is None:
                 self.lose("the server does not know it as ours any more", gone=True)
-            elif self.read() in {LeaseState.HELD, LeaseState.SUSPECT}:
+            elif self.live:
                 self._state = LeaseState.HELD
-                self._ttl_ends = asked_at + ttl
-                self.claim = claim if extends else self.claim
+                self._ttl_ends = asked_at + claim.ttl
+                self.claim = claim if wanted is not None else self.claim
                 self._set_end(asked_at, valid_for)
-                if self._watch is not None:
-                    self._watch.cancel()
-                self._look()
+                self._set_timer()
+
+    def _assume(self, claim: Claim, asked_at: float) -> None:
+        """Nobody knows whether the server has set a ttl that was wanted: the shorter one counts.
+
+        It does from now on, for the request may still be on its way. Where the holder's own
+        instance keeps the ttl, there is nothing to doubt.
+        """
+        if self.live and claim.ttl < self.claim.ttl and math.isinf(self._leash):
+            self.claim = claim
+            self._ends = min(self._ends, asked_at + claim.ttl * _SURE_SHARE)
+            self._renew_at = asked_at if self._renews else math.inf
+            self._set_timer()
 
     def _doubt(self, error: LockUnavailable) -> None:
         if self._state is LeaseState.HELD:

@@ -38,6 +38,7 @@ class RateLimit:
         self._active = active
         self._wait = wait
         self._line = Line()
+        self._full = False  # as far as who waits at the head of the line was told
 
     async def acquire(self, *, timeout: Duration | None = None) -> None:
         """Wait until one more is within the limit, and count it.
@@ -57,14 +58,16 @@ class RateLimit:
         if keeper is None:
             backend = contention.around.adapter.capabilities.backend
             raise ConfigurationError(f"there are no rate limits on {backend}, only on Redis")
-        if limit == 0 and not self._line.idle:
-            raise LockTimeout(self.key, 0.0)
+        if limit == 0:
+            await self._try(contention, keeper)
+            return
         try:
             async with contention.within(limit):
                 await self._line.enter()
                 try:
-                    await self._admit(contention, keeper, waits=limit > 0)
+                    await self._wait_for(contention, keeper)
                 finally:
+                    self._full = False
                     self._line.leave()
         except TimeoutError:
             raise LockTimeout(self.key, limit) from None
@@ -77,19 +80,33 @@ class RateLimit:
             return False
         return True
 
-    async def _admit(self, contention: Contention, keeper: QuotaKeeper, *, waits: bool) -> None:
-        name = f"{contention.prefix}{self.key}"
-        quota = Quota(name=name, limit=self.limit, period=self.period)
-        token, pause = new_id(), _FIRST_PAUSE
+    def _quota(self, contention: Contention) -> Quota:
+        name = contention.around.name_of(self.key)
+        return Quota(name=name, limit=self.limit, period=self.period)
+
+    async def _try(self, contention: Contention, keeper: QuotaKeeper) -> None:
+        """Ask once. Who waits was here before, so nobody is let in while somebody has to."""
+        left = 1.0
+        if not self._full:
+            left = await self._ask(keeper, self._quota(contention), new_id())
+        if left:
+            raise LockTimeout(self.key, 0.0)
+
+    async def _wait_for(self, contention: Contention, keeper: QuotaKeeper) -> None:
+        quota, token, pause = self._quota(contention), new_id(), _FIRST_PAUSE
         while True:
             try:
-                left = await keeper.admit(quota, token, timeout=answer_timeout(self.period))
-            except LockUnavailable as exc:
-                if not waits:
-                    raise LockUnavailable(self.key, exc.reason) from exc
+                left = await self._ask(keeper, quota, token)
+            except LockUnavailable:
                 left, pause = pause, min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._full = left > 0
             if not left:
                 return
-            if not waits:
-                raise LockTimeout(self.key, 0.0)
             await asyncio.sleep(left + contention.around.random.uniform(0.0, _SPREAD))
+
+    async def _ask(self, keeper: QuotaKeeper, quota: Quota, token: str) -> float:
+        try:
+            return await keeper.admit(quota, token, timeout=answer_timeout(self.period))
+        except LockUnavailable as exc:
+            raise LockUnavailable(self.key, exc.reason) from exc

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import Duration
-from cluster_kit.errors import LockError, LockTimeout
+from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
 from cluster_kit.locks.lease import Lease
 from cluster_kit.locks.terms import DEFAULT_TTL
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cluster_kit.locks.contention import Contention
     from cluster_kit.locks.terms import Terms
 
-Answer = Lease | LockError
+Answer = Lease | LockTimeout | LockUnavailable | NotStartedError
 
 
 class Semaphore:
@@ -62,18 +63,22 @@ class Semaphore:
         # No wildcard is legal in a key: permits meet no lock of a user.
         names = [f"{self.key}#{number}" for number in range(self.permits)]
         contention.around.random.shuffle(names)
-        last: LockError = LockTimeout(self.key, waiting.timeout)
-        for name in names:
-            answer = await _ask(contention, name, at_once)
-            if isinstance(answer, Lease):
-                return answer
-            last = answer
-        if waiting.timeout:
-            found = await _first(contention, names, waiting)
-            if isinstance(found, Lease):
-                return found
-            last = found
-        raise LockTimeout(self.key, waiting.timeout) if isinstance(last, LockTimeout) else last
+        end = contention.around.clock.monotonic() + waiting.timeout
+        try:
+            async with asyncio.timeout(waiting.timeout or None):
+                answer = await _any(contention, names, at_once)
+        except TimeoutError:
+            answer = LockUnavailable(self.key, f"no answer within {waiting.timeout:.3g} s")
+        left = end - contention.around.clock.monotonic()
+        if not isinstance(answer, Lease) and left > 0:
+            answer = await _first(contention, names, replace(waiting, timeout=left))
+        if isinstance(answer, Lease):
+            return answer
+        if isinstance(answer, LockTimeout):
+            raise LockTimeout(self.key, waiting.timeout)
+        if isinstance(answer, LockUnavailable):
+            raise LockUnavailable(self.key, answer.reason) from answer
+        raise answer
 
     async def try_acquire(
         self, *, ttl: Duration = DEFAULT_TTL, timeout: Duration = 0
@@ -88,9 +93,19 @@ class Semaphore:
 async def _ask(contention: Contention, name: str, terms: Terms) -> Answer:
     try:
         possession = await contention.acquire(name, terms)
-    except LockError as exc:
+    except (LockTimeout, LockUnavailable, NotStartedError) as exc:
         return exc
     return Lease(possession, contention.around.adapter.capabilities)
+
+
+async def _any(contention: Contention, names: Sequence[str], terms: Terms) -> Answer:
+    """Ask for one after the other, until one is ours or the server does not answer."""
+    answer: Answer = LockTimeout(names[0], 0.0)
+    for name in names:
+        answer = await _ask(contention, name, terms)
+        if not isinstance(answer, LockTimeout):
+            break
+    return answer
 
 
 async def _first(contention: Contention, names: Sequence[str], terms: Terms) -> Answer:

@@ -64,7 +64,7 @@ class LockManager(Acquiring):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(settings)
-        self._prefix = f"{app}."
+        self._app = app
         self._instance_id = instance_id
         self._telemetry = telemetry
         self._clock = clock or BootClock()
@@ -143,10 +143,10 @@ class LockManager(Acquiring):
         Raises:
             LockUnavailable: the server did not answer.
         """
-        adapter = self._active().around.adapter
-        name = f"{self._prefix}{check_key(key)}"
+        around = self._active().around
+        name = around.name_of(check_key(key))
         try:
-            return await adapter.inspect(name, timeout=answer_timeout(DEFAULT_TTL))
+            return await around.adapter.inspect(name, timeout=answer_timeout(DEFAULT_TTL))
         except LockUnavailable as exc:
             raise LockUnavailable(key, exc.reason) from exc
 
@@ -180,13 +180,14 @@ class LockManager(Acquiring):
             log.warning("locks: %s", warning)
         self._hints = hints
         around = Surroundings(
+            app=self._app,
             adapter=adapter,
             supervisor=supervisor,
             clock=self._clock,
             random=random.Random(),
             report=self._report,
         )
-        self._contention = Contention(around, prefix=self._prefix, owner=self._instance_id)
+        self._contention = Contention(around, owner=self._instance_id)
 
     def lacks(self, reason: str) -> None:
         """There is no adapter for locks: whoever asks for one is told so."""

@@ -27,6 +27,7 @@ class Surroundings:
     """Made at start.
 
     Attributes:
+        app: name of the application, which comes before all names.
         adapter: connected.
         supervisor: starts what outlives a call.
         clock: by which locks are valid; counts the time the machine was suspended.
@@ -35,12 +36,17 @@ class Surroundings:
         releasing: releases under way that nobody waits for.
     """
 
+    app: str
     adapter: LockAdapter
     supervisor: Supervisor
     clock: Clock
     random: random.Random
     report: Emit
     releasing: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+
+    def name_of(self, key: str) -> str:
+        """Return what the server knows a key as."""
+        return f"{self.app}.{key}"
 
     def free_later(self, claim: Claim, *, unsure: bool) -> None:
         """Release a token in the background; `unsure`: its grant may still be on the way."""

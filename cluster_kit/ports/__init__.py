@@ -47,7 +47,7 @@ from cluster_kit.ports.locks import (
     QuotaKeeper,
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
-from cluster_kit.ports.spec import AdapterSpec
+from cluster_kit.ports.spec import AdapterSpec, Driver
 from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "Consumer",
     "Contender",
     "DeadEntry",
+    "Driver",
     "Emit",
     "EventQueueAdapter",
     "EventQueueFactory",

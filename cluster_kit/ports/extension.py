@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,18 +34,8 @@ class TaskOptions(BatchOptions, total=False):
 class TaskOutlet(Protocol):
     """Publishing a task in two steps: made now, sent later, perhaps by another instance."""
 
-    def prepare(  # noqa: PLR0913 - the options of a publish
-        self,
-        channel: str,
-        payload: object,
-        *,
-        timeout: Duration | None = None,
-        max_retries: int | None = None,
-        delay: Duration | None = None,
-        ttl: Duration | None = None,
-        message_id: str | None = None,
-        headers: Headers | None = None,
-        shared: bool = False,
+    def prepare(
+        self, channel: str, payload: object, **options: Unpack[TaskOptions]
     ) -> tuple[Envelope, float]:
         """Return a task and the seconds it is to be delayed. Legal before start.
 
@@ -53,20 +43,12 @@ class TaskOutlet(Protocol):
             ConfigurationError: a name or an option is wrong.
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over a limit.
+            TypeError: there is no such option.
         """
         ...
 
-    def prepare_many(  # noqa: PLR0913 - the options of a publish_many
-        self,
-        channel: str,
-        payloads: Iterable[object],
-        *,
-        timeout: Duration | None = None,
-        max_retries: int | None = None,
-        delay: Duration | None = None,
-        ttl: Duration | None = None,
-        headers: Headers | None = None,
-        shared: bool = False,
+    def prepare_many(
+        self, channel: str, payloads: Iterable[object], **options: Unpack[BatchOptions]
     ) -> tuple[list[Envelope], float]:
         """Return many tasks, each as `prepare`; an error says which one it is about."""
         ...

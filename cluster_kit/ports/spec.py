@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,24 @@ if TYPE_CHECKING:
     from cluster_kit.ports.locks import LockFactory
     from cluster_kit.ports.pubsub import PubSubFactory
     from cluster_kit.ports.transactions import TransactionSupport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """A package an adapter cannot do without.
+
+    Attributes:
+        package: as it is imported; a top one.
+        schemes: that need it; all when empty.
+    """
+
+    package: str
+    schemes: tuple[str, ...] = ()
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be found. It is not imported."""
+        return find_spec(self.package) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +47,8 @@ class AdapterSpec:
         locks: makes a lock adapter; None when it has none.
         cache: makes a cache store; None when it has none.
         transactions: of a database library, for publishing after a commit; None when it has none.
-        install: what to type when the driver is missing.
+        drivers: packages it needs.
+        install: what to type when one is missing.
     """
 
     name: str
@@ -38,6 +58,7 @@ class AdapterSpec:
     locks: LockFactory | None = None
     cache: CacheFactory | None = None
     transactions: TransactionSupport | None = None
+    drivers: tuple[Driver, ...] = ()
     install: str = ""
 
     def capabilities(
@@ -55,3 +76,12 @@ class AdapterSpec:
         """Return the names of what it has."""
         made = [name for name, factory in self.capabilities().items() if factory is not None]
         return made if self.transactions is None else [*made, "transactions"]
+
+    def missing(self) -> list[Driver]:
+        """Return the drivers that are not installed."""
+        return [driver for driver in self.drivers if not driver.installed]
+
+    def usable_schemes(self) -> list[str]:
+        """Return the schemes whose drivers are installed."""
+        lost = {scheme for driver in self.missing() for scheme in driver.schemes or self.schemes}
+        return [scheme for scheme in self.schemes if scheme not in lost]

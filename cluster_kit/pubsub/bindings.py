@@ -36,6 +36,14 @@ class Bindings:
             for binding in sorted(wanted - self._bound, key=str):
                 await self._adapter.bind(binding)
                 self._bound.add(binding)
-            for binding in sorted(self._bound - wanted, key=str):
-                await self._adapter.unbind(binding)
-                self._bound.discard(binding)
+            await self._unbind(self._bound - wanted)
+
+    async def retract(self) -> None:
+        """Unbind what nobody asks for any more."""
+        async with self._turn:
+            await self._unbind(self._bound - set(self._wanted()))
+
+    async def _unbind(self, bindings: set[Binding]) -> None:
+        for binding in sorted(bindings, key=str):
+            await self._adapter.unbind(binding)
+            self._bound.discard(binding)

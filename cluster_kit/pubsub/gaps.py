@@ -8,7 +8,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cluster_kit.handler import is_async
+from cluster_kit.signature import is_async
 from cluster_kit.supervisor import being_cancelled
 
 if TYPE_CHECKING:
@@ -39,19 +39,16 @@ class GapTeller:
         self._name = name
         self._turn = turn
         self._around = around
-        self._channels: dict[str, None] = {}
+        self._channels: dict[str, str] = {}  # with the reason
         self._calling = False
         self._held = True
         self._task: asyncio.Task[None] | None = None
 
     def note(self, channels: Iterable[str], reason: str) -> None:
         """Tell of these channels, soon and once."""
-        self._channels.update(dict.fromkeys(channels))
+        self._channels.update(dict.fromkeys(channels, reason))
         if self.on_gap is None:
-            names = ", ".join(self._channels)
-            self._channels.clear()
-            text = "messages on %s may be missing: %s; subscribe with on_gap to hear of it"
-            log.warning(text, names, reason)
+            self._warn()
         else:
             self._wake()
 
@@ -59,6 +56,14 @@ class GapTeller:
         """Begin to call `on_gap`."""
         self._held = False
         self._wake()
+
+    def _warn(self) -> None:
+        """Have the log tell of it, where nobody else does."""
+        told, self._channels = self._channels, {}
+        for reason in dict.fromkeys(told.values()):
+            names = ", ".join(name for name in told if told[name] == reason)
+            text = "messages on %s may be missing: %s; subscribe with on_gap to hear of it"
+            log.warning(text, names, reason)
 
     def _wake(self) -> None:
         if self._channels and self._task is None and not self._held:
@@ -95,8 +100,11 @@ class GapTeller:
             return False
 
     async def _call(self) -> None:
+        if self.on_gap is None:  # it was taken back meanwhile
+            self._warn()
+            return
         channels, self._channels = list(self._channels), {}
-        if self.on_gap is None or not channels:
+        if not channels:
             return
         self._calling = True
         try:

@@ -254,4 +254,5 @@ def _event(message: Broadcast) -> Event:
         origin=message.origin,
         seq=message.seq,
         published_at=None if published is None else utc(published),
+        id_is_stable=message.id_is_stable,
     )

@@ -14,12 +14,12 @@ from cluster_kit.errors import (
     TopologyError,
 )
 from cluster_kit.names import check_name, new_id
-from cluster_kit.pubsub.numbering import Numbering
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
     from cluster_kit.codec import Codec
     from cluster_kit.ports import Emit, PubSubAdapter
+    from cluster_kit.pubsub.numbering import Numbering
     from cluster_kit.pubsub.transports import Transports
     from cluster_kit.settings import PubSubSettings
 
@@ -33,7 +33,7 @@ class Publisher:
     def __init__(
         self,
         realm: str,
-        instance_id: str,
+        numbering: Numbering,
         settings: PubSubSettings,
         transports: Transports,
         codec: Codec,
@@ -41,11 +41,10 @@ class Publisher:
     ) -> None:
         self._report = report
         self._realm = realm
-        self._instance_id = instance_id
         self._settings = settings
         self._transports = transports
         self._codec = codec
-        self._numbering = Numbering()
+        self._numbering = numbering
 
     def message(self, channel: str, payload: object, audience: Audience, clock: Clock) -> Broadcast:
         """Return the message as it will travel, but for its number.
@@ -67,7 +66,7 @@ class Publisher:
             body=body,
             content_type=self._codec.content_type,
             published_at=clock.wall(),
-            origin=self._instance_id,
+            origin=self._numbering.instance_id,
             audience=audience,
         )
 
@@ -78,14 +77,17 @@ class Publisher:
         a message that is never sent leaves no hole.
         """
         transport = self._transports.of(message.channel)
-        epoch, seq = self._numbering.next(message.channel)
-        sender = "" if message.origin == self._instance_id else self._instance_id
-        numbered = replace(message, sender=sender, epoch=epoch, seq=seq)
+        number = self._numbering.next(message.channel)
+        sender = (
+            "" if message.origin == self._numbering.instance_id else self._numbering.instance_id
+        )
+        epoch, seq, after = number
+        numbered = replace(message, sender=sender, epoch=epoch, seq=seq, after=after)
         timeout = self._settings.publish_timeout
         try:
             await adapter.publish(numbered, transport=transport, timeout=timeout)
         except _NOT_SENT:
-            self._numbering.give_back(message.channel, epoch, seq)
+            self._numbering.give_back(message.channel, number)
             raise
         self._report(
             "broadcast.published",

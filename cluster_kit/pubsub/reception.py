@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from cluster_kit.broadcast import Audience
 from cluster_kit.clock import utc
 from cluster_kit.patterns import matches
-from cluster_kit.pubsub.numbering import REPEATED, Follower
+from cluster_kit.pubsub.following import REPEATED, Follower
+from cluster_kit.pubsub.twins import Twins
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cluster_kit.broadcast import Binding, Broadcast
-    from cluster_kit.ports import Emit
+    from cluster_kit.broadcast import Binding, Broadcast, Transport
     from cluster_kit.pubsub.lane import Lane
+    from cluster_kit.pubsub.surroundings import Surroundings
     from cluster_kit.pubsub.transports import Transports
 
 log = logging.getLogger(__name__)
@@ -28,20 +29,19 @@ class Reception:
     """The `Listener` of one realm: routes messages, finds repeats and holes.
 
     Args:
-        kind: the realm.
-        instance_id: of this instance, by which it knows its own messages.
         transports: of the channels.
-        report: tells telemetry.
+        twins: knows this instance's own messages.
+        around: what the subscriptions share.
     """
 
-    def __init__(self, kind: str, instance_id: str, transports: Transports, report: Emit) -> None:
-        self._kind = kind
-        self._instance_id = instance_id
+    def __init__(self, transports: Transports, twins: Twins, around: Surroundings) -> None:
         self._transports = transports
-        self._report = report
+        self._twins = twins
+        self._around = around
         self._follower = Follower()
         self._lanes: list[Lane] = []
         self._routes: dict[str, tuple[Lane, ...]] = {}
+        self._told: dict[tuple[str, Transport], float] = {}  # when a gap was, by binding
 
     def add(self, lane: Lane) -> None:
         """Route to `lane` what its name stands for."""
@@ -54,26 +54,27 @@ class Reception:
             self._lanes.remove(lane)
             self._routes.clear()
             self._follower.keep(self._is_wanted)
-
-    @property
-    def lanes(self) -> tuple[Lane, ...]:
-        """All there are."""
-        return tuple(self._lanes)
+            self._told = {
+                binding: at
+                for binding, at in self._told.items()
+                if any(lane.name == binding[0] for lane in self._lanes)
+            }
 
     def received(self, message: Broadcast) -> None:
         """Hand a message to all subscriptions it is for; see `Listener.received`."""
         lanes = self._lanes_of(message.channel)
         if not lanes:
             return
+        if message.malformed:
+            self._report_each("broadcast.malformed", message, lanes)
+        if self._twins.notice(message):
+            self._report_each("broadcast.twin", message, lanes[:1])
         missing = self._follower.missing(message)
         if missing == REPEATED:
-            self._report_repeated(message, lanes)
+            self._report_each("broadcast.repeated", message, lanes)
             return
         if missing:
-            sender = message.sender or message.origin
-            reason = f"{missing} of the messages of instance {sender} did not arrive"
-            for lane in lanes:
-                lane.note_gap([message.channel], reason)
+            self._tell_of(missing, message, lanes)
         if self._is_for_us(message):
             for lane in lanes:
                 lane.offer(message)
@@ -85,13 +86,23 @@ class Reception:
         for lane in self._lanes:
             if lane.name in patterns:
                 lane.note_gap([lane.name], text)
-        told = {(binding.pattern, binding.transport) for binding in bindings}
+        now = self._around.clock.monotonic()
+        self._told.update({(binding.pattern, binding.transport): now for binding in bindings})
 
-        def concerned(channel: str) -> bool:
-            own = self._transports.of(channel)
-            return any(own == transport and matches(name, channel) for name, transport in told)
+    def _tell_of(self, missing: int, message: Broadcast, lanes: tuple[Lane, ...]) -> None:
+        """Tell of a hole whomever no gap has been told that explains it.
 
-        self._follower.excuse(concerned)
+        The last of what is missing was sent `after` seconds before this message. What loads anew
+        because of a gap that was told later has its effect.
+        """
+        sent = self._around.clock.monotonic() - message.after
+        transport = self._transports.of(message.channel)
+        sender = message.sender or message.origin
+        reason = f"{missing} of the messages of instance {sender} did not arrive"
+        for lane in lanes:
+            told = self._told.get((lane.name, transport))
+            if told is None or told < sent:
+                lane.note_gap([message.channel], reason)
 
     def _lanes_of(self, channel: str) -> tuple[Lane, ...]:
         found = self._routes.get(channel)
@@ -108,14 +119,13 @@ class Reception:
     def _is_for_us(self, message: Broadcast) -> bool:
         if message.audience is Audience.ALL:
             return True
-        own = message.origin == self._instance_id
-        return own is (message.audience is Audience.SELF)
+        return self._twins.is_own(message) is (message.audience is Audience.SELF)
 
-    def _report_repeated(self, message: Broadcast, lanes: tuple[Lane, ...]) -> None:
+    def _report_each(self, event: str, message: Broadcast, lanes: tuple[Lane, ...]) -> None:
         for lane in lanes:
-            self._report(
-                "broadcast.repeated",
-                kind=self._kind,
+            self._around.report(
+                event,
+                kind=self._around.kind,
                 channel=message.channel,
                 id=message.id,
                 subscription=lane.name,

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import Event
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import ConfigurationError, NotStartedError
-from cluster_kit.handler import Handler, Process
+from cluster_kit.handler import Handler
 from cluster_kit.patterns import check_pattern
-from cluster_kit.pubsub.bindings import Bindings
-from cluster_kit.pubsub.lane import Lane
+from cluster_kit.pubsub.numbering import Numbering
 from cluster_kit.pubsub.outlet import Outlet
 from cluster_kit.pubsub.publishing import Publisher
-from cluster_kit.pubsub.reception import Reception
+from cluster_kit.pubsub.session import Session
 from cluster_kit.pubsub.stats import BroadcastStats, Counters
 from cluster_kit.pubsub.subscription import Registration, Subscription, check_options
 from cluster_kit.pubsub.surroundings import Options, Surroundings
 from cluster_kit.pubsub.transports import Transports
+from cluster_kit.pubsub.twins import Twins
+from cluster_kit.signature import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
     from cluster_kit.clock import Clock, Duration
     from cluster_kit.ports import PubSubAdapter
+    from cluster_kit.pubsub.lane import Lane
     from cluster_kit.settings import PubSubSettings
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
@@ -52,25 +53,21 @@ class PubSubManager:
         transports: Transports | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._instance_id = instance_id
         self._settings = settings
         self._telemetry = telemetry
         self._realm = realm
         self._clock = clock or SystemClock()
         self._codec = JsonCodec()
         self._transports = transports or Transports(settings.transport, settings.transports)
+        self._numbering = Numbering(instance_id, self._clock)
         publisher = Publisher(
-            realm, instance_id, settings, self._transports, self._codec, self._report
+            realm, self._numbering, settings, self._transports, self._codec, self._report
         )
         self.outlet: Outlet = Outlet(publisher, self._connected, self._clock)
         self._counters = Counters()
         self._registrations: list[Registration] = []
-        self._reception: Reception | None = None
-        self._around: Surroundings | None = None
-        self._adapter: PubSubAdapter | None = None
+        self._session: Session | None = None
         self._missing = ""
-        self._released = False
-        self._bindings: Bindings | None = None
 
     # --- subscribing ---------------------------------------------------------------------
 
@@ -114,7 +111,9 @@ class PubSubManager:
         known = self._find(name, handler)
         if known is not None:
             self._change(known, options)
-            return known.subscription
+            await self._adjust()  # whoever made it may still be waiting for that
+            if known in self._registrations:
+                return known.subscription
         made = Handler(handler, self._codec, second=Event)
         self._refuse_where_missing()
         return await self._register(name, made, options)
@@ -170,8 +169,14 @@ class PubSubManager:
         return self._counters.snapshot(self._lanes())
 
     def troubles(self) -> list[str]:
-        """Return which subscriptions cannot keep up; empty when all is well."""
-        return [lane.trouble for lane in self._lanes() if lane.trouble is not None]
+        """Return what is wrong; empty when all is well.
+
+        That is each subscription that cannot keep up, and another process with this instance id.
+        """
+        found = [lane.trouble for lane in self._lanes()]
+        if self._session is not None:
+            found.append(self._session.twins.trouble)
+        return [trouble for trouble in found if trouble is not None]
 
     @property
     def used(self) -> bool:
@@ -196,48 +201,37 @@ class PubSubManager:
         Raises:
             TopologyError: as `PubSubAdapter.bind`.
         """
-        self._around = Surroundings(
+        around = Surroundings(
             kind=self._realm,
             supervisor=supervisor,
             clock=self._clock,
             report=self._report,
             buffer_size=self._settings.buffer_size,
         )
-        self._reception = Reception(self._realm, self._instance_id, self._transports, self._report)
-        self._adapter = adapter
-        self._bindings = Bindings(adapter, self._wanted)
-        adapter.listen(self._realm, self._reception)
+        twins = Twins(self._numbering, self._clock)
+        self._session = Session(adapter, around, self._transports, twins, self._wanted)
         for registration in self._registrations:
-            self._open_lane(registration)
+            self._session.enter(registration)
         await self._adjust()
 
     def start(self) -> None:
         """Call handlers from now on."""
-        self._released = True
-        for lane in self._lanes():
-            lane.release()
+        if self._session is not None:
+            self._session.release(self._lanes())
 
     async def close(self) -> None:
         """End every subscription and publishing. Registrations stay for another start."""
-        around, self._around = self._around, None
-        self._adapter = self._bindings = self._reception = None
-        self._released = False
-        lanes = self._lanes()
-        for registration in self._registrations:
-            registration.lane = None
-        for lane in lanes:
-            lane.shut()
-        if around is not None and lanes:
-            closing = [partial(lane.close, self._settings.close_grace) for lane in lanes]
-            await around.supervisor.run_all(closing, limit=len(closing))
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close(self._registrations, self._settings.close_grace)
 
     # --- inside --------------------------------------------------------------------------
 
     def _connected(self) -> PubSubAdapter:
         self._refuse_where_missing()
-        if self._adapter is None:
+        if self._session is None:
             raise NotStartedError(self._realm)
-        return self._adapter
+        return self._session.adapter
 
     def _find(self, name: str, handler: object) -> Registration | None:
         same = (r for r in self._registrations if r.name == name and r.handler.process == handler)
@@ -258,46 +252,34 @@ class PubSubManager:
             name=name, handler=handler, options=options, subscription=subscription
         )
         self._registrations.append(registration)
-        self._open_lane(registration)
+        if self._session is not None:
+            self._session.enter(registration)
         try:
             await self._adjust()
-        except BaseException:
-            self._registrations.remove(registration)
-            self._close_lane(registration)
+        except BaseException as exc:
+            self._drop(registration)
+            if isinstance(exc, Exception) and self._session is not None:
+                await self._session.retract()
             raise
         return subscription
 
     async def _remove(self, registration: Registration) -> None:
-        if registration not in self._registrations:
-            return
-        self._registrations.remove(registration)
-        lane = self._close_lane(registration)
+        self._drop(registration)
         try:
             await self._adjust()
         finally:
-            if lane is not None:
-                await lane.close(self._settings.close_grace)
+            if registration.left is not None:  # whoever closes it, too, waits for its last call
+                await registration.left.close(self._settings.close_grace)
 
-    def _open_lane(self, registration: Registration) -> None:
-        if self._around is None or self._reception is None:
-            return
-        lane = Lane(registration.name, registration.handler, registration.options, self._around)
-        registration.lane = lane
-        self._reception.add(lane)
-        if self._released:
-            lane.release()
-
-    def _close_lane(self, registration: Registration) -> Lane | None:
-        lane, registration.lane = registration.lane, None
-        if lane is not None:
-            lane.shut()
-            if self._reception is not None:
-                self._reception.remove(lane)
-        return lane
+    def _drop(self, registration: Registration) -> None:
+        if registration in self._registrations:
+            self._registrations.remove(registration)
+        if self._session is not None:
+            self._session.leave(registration)
 
     async def _adjust(self) -> None:
-        if self._bindings is not None:
-            await self._bindings.adjust()
+        if self._session is not None:
+            await self._session.adjust()
 
     def _wanted(self) -> set[Binding]:
         of = self._transports.bindings

@@ -28,6 +28,7 @@ class BroadcastStats:
         failed: calls that did not, and messages that could not be decoded.
         dropped: messages that came while the buffer was full.
         repeated: messages that came twice and were handled once.
+        malformed: messages with metadata that could not be read, and was passed over.
         gaps: times that messages may have been missing.
         waiting: messages that wait for a handler, those held by a debounce included.
         lag: seconds the oldest of them in line has waited here.
@@ -38,6 +39,7 @@ class BroadcastStats:
     failed: int = 0
     dropped: int = 0
     repeated: int = 0
+    malformed: int = 0
     gaps: int = 0
     waiting: int = 0
     lag: float = 0.0
@@ -75,6 +77,7 @@ class Counters:
             failed=counts["failed"],
             dropped=counts["dropped"],
             repeated=counts["repeated"],
+            malformed=counts["malformed"],
             gaps=counts["gap"],
             waiting=waiting,
             lag=lag,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from cluster_kit.checks import takes
@@ -53,13 +53,19 @@ class Subscription:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Registration:
-    """A handler on a channel or pattern; `lane` is there while the instance is connected."""
+    """A handler on a channel or pattern.
+
+    Attributes:
+        lane: there while the instance is connected.
+        left: the last one it had; a call of it may still be under way.
+    """
 
     name: str
     handler: Handler
     options: Options
     subscription: Subscription
-    lane: Lane | None = field(default=None)
+    lane: Lane | None = None
+    left: Lane | None = None
 
 
 def check_options(

@@ -116,6 +116,7 @@ class CacheSettingsValues(CapabilityValues, total=False):
     degraded_ttl: Duration
     promise_ttl: Duration
     publish_timeout: Duration
+    beat: Duration
     transport: Transport
 
 
@@ -136,6 +137,8 @@ class CacheSettings(_Group):
             10.
         publish_timeout: until an invalidation that other instances could not be told is put off.
             Defaults to 2.
+        beat: without an invalidation after which other instances are shown the number of the last
+            one, in case they missed it; twice more later. Defaults to 1.
         transport: of invalidations, the same in all instances. Defaults to ``ephemeral``.
     """
 
@@ -148,6 +151,7 @@ class CacheSettings(_Group):
     degraded_ttl: Timeout = 2.0
     promise_ttl: Timeout = 10.0
     publish_timeout: Timeout = 2.0
+    beat: Timeout = 1.0
     transport: TransportName = "ephemeral"
 
     def __init__(self, **values: Unpack[CacheSettingsValues]) -> None:

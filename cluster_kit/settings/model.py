@@ -40,6 +40,7 @@ from cluster_kit.settings.variables import (
     Variables,
     argument,
     naming_origins,
+    origin,
     variable,
 )
 
@@ -148,13 +149,10 @@ class Settings(BaseSettings):
         >>> Settings(amqp_url="amqp://mq/").url_for("event_queue")
         ServerUrl('amqp://mq/')
         """
-        own: CacheSettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
-            self, capability
-        )
         implied = self.amqp_url if capability in {"event_queue", "pubsub"} else self.redis_url
         if capability == "locks":
             implied = implied or self.amqp_url
-        return own.url or implied or ServerUrl(f"{MEMORY}://")
+        return self._own_url(capability) or implied or ServerUrl(f"{MEMORY}://")
 
     def source_of(self, capability: Capability) -> str:
         """Return what `url_for` has its answer from, as people know it; empty for none at all.
@@ -173,21 +171,32 @@ class Settings(BaseSettings):
     def warnings(self, capabilities: Iterable[Capability] = ("event_queue",)) -> list[str]:
         """Return what looks like a mistake, to be logged at start.
 
-        A capability in memory beside a configured server splits the instances into islands that
-        do not see each other's work.
+        A capability that is in memory because nobody gave it a URL, beside a configured server,
+        splits the instances into islands that do not see each other's work.
 
         Args:
             capabilities: those in use.
         """
-        shared = [variable(path) for path, url in self._urls() if url.scheme != MEMORY]
-        if not shared:
+        forgotten = [c for c in capabilities if not self._own_url(c) and self._in_memory(c)]
+        shared = [(path, url) for path, url in self._urls() if url.scheme != MEMORY]
+        if not (forgotten and shared):
             return []
+        names = " and ".join(origin(type(self), path, url.reveal()) for path, url in shared)
         return [
-            f"{capability} is on memory:// although {', '.join(shared)} is set: every instance "
-            f"works on its own island; set {variable((capability, 'url'))}"
-            for capability in capabilities
-            if self.url_for(capability).scheme == MEMORY
+            f"{capability} is on memory:// although {names} {'is' if len(shared) == 1 else 'are'} "
+            "set: every instance works on its own island; set "
+            f"{variable((capability, 'url'))}, to memory:// if that is meant"
+            for capability in forgotten
         ]
+
+    def _own_url(self, capability: Capability) -> ServerUrl | None:
+        own: CacheSettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
+            self, capability
+        )
+        return own.url
+
+    def _in_memory(self, capability: Capability) -> bool:
+        return self.url_for(capability).scheme == MEMORY
 
     def _urls(self) -> list[tuple[Path, ServerUrl]]:
         """Return every URL that is set, with the path of its setting."""

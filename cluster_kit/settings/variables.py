@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -93,6 +92,14 @@ def argument(path: Path) -> str:
     return ".".join(path)
 
 
+def origin(model: type[BaseSettings], path: Path, value: object) -> str:
+    """Return by what a setting got its value: its variable, where that says the same, or code."""
+    variables = Variables(model)
+    if variables.values.get(path) == value:
+        return f"{variable(path)}{variables.origins[path]}"
+    return f"the argument {argument(path)}"
+
+
 def paths(model: type[BaseModel], above: Path = ()) -> Iterator[Path]:
     """Iterate over the paths of all settings of `model`."""
     for name, field in model.model_fields.items():
@@ -175,13 +182,23 @@ class _Speaker:
         return f": {text}"
 
     def _hint(self, form: Callable[[Path], str], unknown: Path) -> str:
-        """Return the closest setting: of the same group, where that exists, else of all."""
-        *group, name = unknown
-        candidates = {other[-1]: other for other in self._known if [*other[:-1]] == group}
-        if not group or not candidates:
-            name, candidates = argument(unknown), {argument(path): path for path in self._known}
-        close = get_close_matches(name, candidates, n=1)
-        return f"; did you mean {form(candidates[close[0]])}?" if close else ""
+        """Return what is closest: in the same place, where that exists, else of all settings."""
+        from difflib import get_close_matches  # noqa: PLC0415 - only when somebody has erred
+
+        depth = len(unknown)
+        beside = {
+            other[depth - 1]: other[:depth]
+            for other in self._known
+            if other[: depth - 1] == unknown[:-1] and (form is argument or len(other) == depth)
+        }
+        everywhere = {argument(path): path for path in self._known}
+        tries = [(unknown[-1], beside)] if beside else [(argument(unknown), everywhere)]
+        if depth == 1:  # CLUSTER_KIT_PUBSUB_URL has lost an underscore
+            tries = [*(tries if form is argument else []), (argument(unknown), everywhere)]
+        for name, candidates in tries:
+            if close := get_close_matches(name, candidates, n=1):
+                return f"; did you mean {form(candidates[close[0]])}?"
+        return ""
 
 
 def _is_setting(name: str) -> bool:

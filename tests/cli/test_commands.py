@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -178,6 +180,49 @@ def test_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
         "capabilities": ["event_queue", "pubsub", "locks", "cache"],
         "problem": None,
     }
+
+
+def test_adapters_whose_driver_is_missing_are_not_shown_as_usable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hidden = {"redis", "sqlalchemy", "aiormq"}
+
+    class Hiding(PathFinder):
+        @classmethod
+        def find_spec(cls, name: str, *where: Any) -> ModuleSpec | None:
+            return None if name in hidden else super().find_spec(name, *where)
+
+    for name in hidden:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    others = [finder for finder in sys.meta_path if finder is not PathFinder]
+    monkeypatch.setattr(sys, "meta_path", [*others, Hiding])
+
+    aiocache, amqp, memory, sqlalchemy = run_command("adapters", "--json").json
+
+    assert (aiocache["schemes"], aiocache["capabilities"]) == (["memcached"], ["locks", "cache"])
+    assert "needs the package redis: pip install 'cluster-kit[redis]'" in aiocache["problem"]
+    assert "rediss+sentinel://" in aiocache["problem"]
+    assert (amqp["schemes"], amqp["capabilities"]) == ([], [])
+    assert "needs the package aiormq" in amqp["problem"]
+    assert (memory["schemes"], memory["problem"]) == (["memory"], None)
+    assert sqlalchemy["capabilities"] == []
+    text = "needs the package sqlalchemy: pip install 'cluster-kit[sqlalchemy]'"
+    assert text in sqlalchemy["problem"]
+
+
+@pytest.mark.parametrize("name", ["Outbox", "Inbox", "Fences", "create_tables"])
+def test_without_sqlalchemy_an_import_names_the_extra(name: str) -> None:
+    code = (
+        "import sys\nsys.modules['sqlalchemy'] = None\n"
+        f"try: from cluster_kit_sqlalchemy import {name}\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == (
+        f"{name} of cluster_kit_sqlalchemy needs the package sqlalchemy: "
+        "pip install 'cluster-kit[sqlalchemy]'\n"
+    )
 
 
 def test_an_adapter_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,10 @@ def test_a_second_signal_ends_at_once(program: Start, number: signal.Signals) ->
 
     eventually(ended)
     assert running.wait() == -number
+    told = f"stopping on {number.name}; a second signal ends this process at once"
+    assert running.err.count(told) == 1
+    said = "cluster-kit: second signal: ended at once, without a drain\n"
+    assert running.err.endswith(said) is (number == signal.SIGINT)
 
 
 def test_a_factory_and_what_the_command_line_says(program: Start) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import Engine, event
@@ -7,6 +9,7 @@ from sqlalchemy import Engine, event
 from cluster_kit.testing.contracts.outbox import Environment, Features, OutboxContract
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     import pytest
@@ -24,6 +27,13 @@ class SqliteEnvironment(Environment):
     def blocking_url(self) -> str:
         return f"sqlite:///{self._path}"
 
+    @asynccontextmanager
+    async def unwritable(self) -> AsyncGenerator[None]:
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")  # there is one writer at a time
+        yield
+        connection.close()
+
     def prepare(self, engine: Engine) -> None:
         @event.listens_for(engine, "connect")
         def quicken(connection: Any, _record: object) -> None:
@@ -32,7 +42,7 @@ class SqliteEnvironment(Environment):
 
 class TestSqliteOutbox(OutboxContract):
     features: ClassVar[Features] = Features(
-        isolation=False, outage=False, two_phase=False, tells=False
+        isolation=False, outage=False, two_phase=False, tells=False, row_locks=False, lax=True
     )
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:

@@ -44,6 +44,16 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [link for link in inner if not leads_somewhere(document, link)] == []
 
 
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs/README.md"
+    linked = {
+        (index.parent / match["target"]).resolve() for match in LINK.finditer(index.read_text())
+    }
+    pages = {*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.py")} - {index}
+
+    assert pages - linked == set()
+
+
 def leads_somewhere(document: Path, link: str) -> bool:
     name, _, anchor = link.partition("#")
     target = (document.parent / name) if name else document

@@ -46,6 +46,7 @@ DESCRIBED = (
     "adapters/cluster_kit_sqlalchemy/relay",
     "adapters/cluster_kit_sqlalchemy/inbox",
 )
+SHORT_TABLE = 10  # settings in the README, which leads to the page that has all
 FOLDERS = {
     "event_queue",
     "pubsub",
@@ -88,11 +89,13 @@ def shown_default(path: tuple[str, ...]) -> str:
     )
 
 
-@pytest.mark.parametrize("document", ["docs/reference/settings.md", "README.md"])
-def test_settings_are_as_in_the_code(document: str) -> None:
-    known = paths(Settings)
+def test_settings_are_as_in_the_code() -> None:
+    known = {variable(path): shown_default(path) for path in paths(Settings)}
 
-    assert settings_table(document) == {variable(path): shown_default(path) for path in known}
+    assert settings_table("docs/reference/settings.md") == known
+    short = settings_table("README.md")
+    assert len(short) == SHORT_TABLE
+    assert short.items() <= known.items()
 
 
 def test_errors_are_as_in_the_code() -> None:
@@ -204,3 +207,71 @@ def modules(folder: Path) -> set[str]:
     inner = {path.stem for path in folder.glob("[a-z]*.py")}
     folders = {path.parent.name for path in folder.glob("*/__init__.py")}
     return (inner | folders) - FOLDERS
+
+
+# --- health ----------------------------------------------------------------------------------
+
+DEGRADED = {
+    "adapters/cluster_kit_aiocache/state.py": set[str](),  # what is down there degrades a cache
+    "adapters/cluster_kit_amqp/connection/supervised.py": {"the broker blocks publishers"},
+    "adapters/cluster_kit_amqp/tasks/consumer.py": {"is not taking"},
+    "adapters/cluster_kit_amqp/tasks/publisher.py": {"fails"},
+    "adapters/cluster_kit_amqp/broadcast/adapter.py": {"fails"},
+    "adapters/cluster_kit_amqp/broadcast/attachment.py": {"do not arrive"},
+    "adapters/cluster_kit_memory/store.py": {"cannot write"},
+    "adapters/cluster_kit_sqlalchemy/inbox/service.py": {"pruning failed"},
+    "adapters/cluster_kit_sqlalchemy/relay/loop.py": {
+        "messages are given up",
+        "nothing can be sent",
+    },
+    "cluster_kit/cache/engine.py": {
+        "its store does not answer",
+        "invalidations of other instances may be missed",
+        "invalidations wait to be told",
+    },
+    "cluster_kit/event_queue/settlement.py": {"the outcome of task"},
+    "cluster_kit/event_queue/subscription.py": {"cannot consume"},
+    "cluster_kit/locks/service.py": {"could not be renewed"},
+    "cluster_kit/pubsub/lane.py": {"cannot keep up"},
+    "cluster_kit/pubsub/twins.py": {"another living process has instance id"},
+}
+"""Where something becomes `degraded`, and in which words."""
+
+TELLS = re.compile(
+    r"""\.report\([^()]*"degraded" | HealthStatus\ =\ "degraded" | Health\(status="degraded"
+    | def\ troubles?\b | self\._?trouble:?\ [^=\n]*=\  | status=status""",
+    re.VERBOSE,
+)
+PASSES_ON = {  # what others said
+    "adapters/cluster_kit_amqp/health.py",
+    "adapters/cluster_kit_memory/event_queue.py",
+    "cluster_kit/cache/cache.py",
+    "cluster_kit/cache/service.py",
+    "cluster_kit/cache/stores.py",
+    "cluster_kit/event_queue/consumption.py",
+    "cluster_kit/event_queue/service.py",
+    "cluster_kit/pubsub/service.py",
+    "cluster_kit/sync_messages.py",
+}
+
+
+def test_the_list_of_what_degrades_health_is_complete() -> None:
+    sources = [
+        path
+        for folder in ("cluster_kit", "adapters")
+        for path in (ROOT / folder).rglob("*.py")
+        if "testing" not in path.parts
+    ]
+    telling = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources
+        if TELLS.search(path.read_text(encoding="utf-8"))
+    }
+    page = (ROOT / "docs/how-to/operate.md").read_text(encoding="utf-8")
+
+    assert telling - PASSES_ON == set(DEGRADED)
+    for place, texts in DEGRADED.items():
+        source = (ROOT / place).read_text(encoding="utf-8")
+        for text in texts:
+            assert text in source
+            assert text in page

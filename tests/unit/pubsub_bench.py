@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from cluster_kit.broadcast import Broadcast
 from cluster_kit.ports import AdapterContext
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.settings import PubSubSettings
@@ -33,6 +34,12 @@ class Instance:
         await self.manager.open(self.adapter, self.supervisor)
         self.manager.start()
 
+    def receive(self, seq: int, channel: str = "a", **more: Any) -> None:
+        """Have a message arrive, of another instance unless said otherwise."""
+        fields = {"id": str(seq), "body": b"%d" % seq, "origin": "other", "epoch": "e"} | more
+        message = Broadcast(realm="pubsub", channel=channel, seq=seq, **fields)
+        self.adapter.hand_over(message)
+
     async def close(self) -> None:
         await self.manager.close()
         await self.adapter.close()
@@ -43,8 +50,8 @@ class Stage:
     """So many instances on a hub of their own, as an async context."""
 
     def __init__(self, n: int, **settings: Any) -> None:
-        url = f"memory://{uuid.uuid4().hex}"
-        self.instances = [Instance(f"i{number}", url, **settings) for number in range(n)]
+        self.url = f"memory://{uuid.uuid4().hex}"
+        self.instances = [Instance(f"i{number}", self.url, **settings) for number in range(n)]
 
     async def __aenter__(self) -> list[Instance]:
         for instance in self.instances:

@@ -36,6 +36,7 @@ BROADCAST = Broadcast(
     origin="instance-1",
     epoch="0123abcd",
     seq=2**40,
+    after=1.25,
     audience=Audience.OTHERS,
 )
 
@@ -82,13 +83,15 @@ def test_what_is_not_kept_need_not_outlive_the_broker() -> None:
 
 MALFORMED: tuple[Mapping[str, object], ...] = (
     {"ck-seq": 5},
+    {"ck-seq": 2**63, "ck-origin": "i", "ck-epoch": "e"},
+    {"ck-seq": 5.5, "ck-origin": "i", "ck-epoch": "e"},
     {"ck-seq": 5, "ck-origin": "i"},
     {"ck-seq": True, "ck-origin": "i", "ck-epoch": "e"},
     {"ck-seq": -1, "ck-origin": "i", "ck-epoch": "e"},
     {"ck-seq": "5", "ck-origin": "i", "ck-epoch": "e"},
     {"ck-seq": 5, "ck-origin": "x" * 300, "ck-epoch": "e"},
     {"ck-seq": 5, "ck-origin": ["i"], "ck-epoch": "e", "ck-to": {"all": True}},
-    {"ck-to": "nobody", "ck-id": "a b", "ck-published-at": 10**20},
+    {"ck-to": "nobody", "ck-id": "a b", "ck-published-at": 10**20, "ck-after-ms": -1},
 )
 
 
@@ -98,12 +101,28 @@ def test_malformed_metadata_counts_as_missing(headers: Mapping[str, object]) -> 
 
     assert (found.seq, found.audience, found.published_at) == (0, Audience.ALL, None)
     assert found.channel == "prices.changed"
+    assert found.after == 0
     assert len(found.id) == 32
+    assert set(found.malformed) <= set(headers)
+    assert found.malformed
+
+
+def test_what_is_not_there_is_not_malformed() -> None:
+    headers = {"ck-origin": "i", "ck-epoch": "e"}
+    assert to_broadcast(arrived(headers=headers), "pubsub").malformed == ()
 
 
 def test_a_foreign_message_has_its_own_id_and_time() -> None:
     found = to_broadcast(arrived(message_id="theirs", timestamp=1.7e9), "pubsub")
     assert (found.id, found.published_at, found.content_type) == ("theirs", 1.7e9, None)
+    assert found.id_is_stable
+
+
+def test_a_message_without_an_id_has_another_at_each_delivery() -> None:
+    first, second = (to_broadcast(arrived(), "pubsub") for _ in range(2))
+
+    assert first.id != second.id
+    assert [first.id_is_stable, second.id_is_stable] == [False, False]
 
 
 # --- names ---

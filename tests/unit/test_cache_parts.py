@@ -194,15 +194,20 @@ def test_what_is_unsent_is_kept_once_and_collapses() -> None:
     for _ in range(2):
         unsent.add(Change(keys=("a", "b"), tags=("t",)))
     assert len(unsent) == 3
-    unsent.done(Change(keys=("a",)))
+    unsent.done(Change(keys=("a", "b")), additions=1)
+    assert len(unsent) == 3  # they were added once more since
+    unsent.done(Change(keys=("a",)), additions=2)
     assert not unsent.concerns("a")
-    assert [c.keys or c.tags for c in unsent.parts(stored=True)] == [("b",), ("t",)]
+    assert [c.keys or c.tags for c in unsent.parts()] == [("b",), ("t",)]
 
     unsent.add(Change(keys=tuple(str(number) for number in range(MOST_UNSENT + 1))))
 
     assert len(unsent) == 1
     assert unsent.concerns("anything")
-    assert [change.everything for change in unsent.parts(stored=True)] == [True]
+    assert [change.everything for change in unsent.parts()] == [True]
+    unsent.add(Change(keys=("a",)))
+    unsent.done(Change(everything=True), additions=2)
+    assert unsent.concerns("a")
 
 
 def test_a_change_travels_by_name() -> None:

@@ -262,15 +262,12 @@ async def test_a_start_after_a_failed_one_makes_a_new_adapter() -> None:
 
 
 @pytest.mark.asyncio
-async def test_memory_beside_a_server_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    island = "memory://island"
-    async with cluster(
-        amqp_url="amqp://shop:s3cret@mq/", event_queue={"url": island}, pubsub={"url": island}
-    ):
+async def test_memory_by_oversight_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    async with cluster(redis_url="redis://shop:s3cret@r/", locks={"url": "memory://island"}):
         pass
 
     [warning] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warning.startswith("event_queue is on memory:// although CLUSTER_KIT_AMQP_URL is set")
+    assert warning.startswith("event_queue is on memory:// although the argument redis_url is set")
     assert "s3cret" not in caplog.text
 
 

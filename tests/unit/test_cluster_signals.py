@@ -84,7 +84,7 @@ async def test_a_second_signal_ends_the_process_at_once() -> None:
     async with program(drain_timeout=60) as process:
         # Signals of one kind that come together are one: sent again until it is felt.
         while process.returncode is None:
-            process.send_signal(signal.SIGTERM)
+            os.kill(process.pid, signal.SIGTERM)  # the process's own way would reap it itself
             try:
                 async with asyncio.timeout(0.05):
                     await process.wait()
@@ -101,7 +101,7 @@ async def test_two_signals_that_come_while_the_loop_is_blocked_are_two() -> None
             process.send_signal(number)
 
         async with asyncio.timeout(20):
-            assert await process.wait() == -signal.SIGTERM
+            assert -await process.wait() in NUMBERS
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -15,6 +15,7 @@ from cluster_kit.errors import (
     NotStartedError,
     PluginFailedError,
 )
+from cluster_kit.ports import AdapterContext, Health
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder, until
 from tests.unit.adapters import Faults
@@ -248,6 +249,154 @@ async def test_a_hook_that_stops_its_cluster_is_refused_also_while_a_start_is_un
 
     assert "before_stop of plugin 'stops' failed" in caplog.text
     assert "stop() in a plugin's hook would wait for itself" in caplog.text
+
+
+class Waits(Plugin):
+    """Waits in one of its hooks for a task that starts or stops a cluster."""
+
+    name = "waits"
+
+    def __init__(self, hook: str, call: str, through: Cluster | None = None) -> None:
+        self._hook, self._call, self._through = hook, call, through
+        self.errors: list[BaseException | None] = []
+
+    async def before_load(self) -> None:
+        await self._wait("before_load")
+
+    async def load(self) -> None:
+        await self._wait("load")
+
+    async def after_start(self) -> None:
+        await self._wait("after_start")
+
+    async def before_stop(self) -> None:
+        await self._wait("before_stop")
+
+    async def _wait(self, hook: str) -> None:
+        if hook == self._hook and not self.errors:
+            call = getattr(self._through or self.cluster, self._call)
+            self.errors += await asyncio.gather(asyncio.create_task(call()), return_exceptions=True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("hook", "call"),
+    [
+        ("before_load", "start"),
+        ("load", "start"),
+        ("after_start", "start"),
+        ("before_stop", "start"),
+        ("before_stop", "stop"),
+    ],
+)
+async def test_a_hook_may_wait_for_a_task_that_wants_to_start_or_stop(hook: str, call: str) -> None:
+    waits = Waits(hook, call)
+    made = cluster(waits)
+    async with asyncio.timeout(5):
+        await made.start()
+        await made.stop()
+
+    [error] = waits.errors
+    assert isinstance(error, LifecycleError)
+    assert str(error) == f"{call}() in a plugin's hook would wait for itself"
+
+
+@pytest.mark.asyncio
+async def test_a_hook_of_another_cluster_in_between_changes_nothing() -> None:
+    """The one is being stopped, which starts the other, which wants to stop the first."""
+    inner, outer = Waits("load", "stop"), Waits("before_stop", "start")
+    clusters = cluster(inner), cluster(outer)
+    outer._through, inner._through = clusters
+    async with asyncio.timeout(5):
+        await clusters[1].start()
+        await clusters[1].stop()
+        await clusters[0].stop()
+
+    assert outer.errors == [None]
+    [error] = inner.errors
+    assert isinstance(error, LifecycleError)
+
+
+@pytest.mark.asyncio
+async def test_an_extension_may_wait_for_a_task_that_wants_to_stop() -> None:
+    class Stops:
+        name = "stops"
+
+        def __init__(self) -> None:
+            self.errors: list[BaseException | list[str]] = []
+
+        async def start(self, context: AdapterContext) -> None: ...
+
+        async def stop(self, timeout: float) -> None:
+            stop = asyncio.create_task(made.stop())
+            self.errors += await asyncio.gather(stop, return_exceptions=True)
+
+        def health(self) -> Health:
+            return Health(status="ok", detail="", since=0.0)
+
+    made, stops = cluster(), Stops()
+    made.extend(stops)
+    async with asyncio.timeout(5), made:
+        pass
+
+    [error] = stops.errors
+    assert isinstance(error, LifecycleError)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hook", ["load", "after_start", "before_stop"])
+async def test_a_task_that_outlives_its_hook_may_stop_and_start(hook: str) -> None:
+    class Leaves(Plugin):
+        name = "leaves"
+        left: asyncio.Task[None] | None = None
+
+        async def load(self) -> None:
+            self._leave("load")
+
+        async def after_start(self) -> None:
+            self._leave("after_start")
+
+        async def before_stop(self) -> None:
+            self._leave("before_stop")
+
+        def _leave(self, here: str) -> None:
+            if here == hook and self.left is None:
+                self.left = asyncio.create_task(self._turn())
+
+        async def _turn(self) -> None:
+            await asked.wait()
+            await made.stop()
+            await made.start()
+
+    leaves, asked = Leaves(), asyncio.Event()
+    made = cluster(leaves)
+    async with asyncio.timeout(5):
+        await made.start()
+        if hook == "before_stop":
+            await made.stop()
+        asked.set()
+        assert leaves.left is not None
+        await leaves.left
+        assert made.health()["ready"]
+        await made.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_hook_may_have_its_cluster_stopped_once_it_is_over() -> None:
+    class Once(Plugin):
+        name = "once"
+        stop: asyncio.Task[list[str]] | None = None
+
+        async def after_start(self) -> None:
+            self.stop = asyncio.create_task(made.stop())
+
+    once = Once()
+    made = cluster(once)
+    async with asyncio.timeout(5):
+        await made.start()
+        assert once.stop is not None
+        assert await once.stop == []
+    assert made.health()["status"] == "down"
 
 
 @pytest.mark.asyncio

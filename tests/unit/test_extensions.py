@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cluster_kit import Cluster, Plugin
@@ -11,7 +13,7 @@ from cluster_kit.errors import (
     NotStartedError,
 )
 from cluster_kit.ports import AdapterContext, Health
-from cluster_kit.pubsub.numbering import REPEATED, Follower
+from cluster_kit.pubsub.following import REPEATED, Follower
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.recorder import Recorder
@@ -57,6 +59,9 @@ class Loading(Plugin):
 @pytest.fixture(autouse=True)
 def _no_steps() -> None:
     STEPS.clear()
+
+
+class Other(Noting): ...
 
 
 @pytest.mark.asyncio
@@ -116,8 +121,10 @@ async def test_health_has_extensions_while_they_run() -> None:
 async def test_an_extension_is_added_once_and_before_start() -> None:
     cluster = Cluster("shop")
     cluster.extend(Noting("mine"))
-    with pytest.raises(ConfigurationError, match="two extensions named 'mine'"):
+    with pytest.raises(ConfigurationError, match="given a second Noting named 'mine'; make one"):
         cluster.extend(Noting("mine"))
+    with pytest.raises(ConfigurationError, match="given Noting and Other, both named 'mine'"):
+        cluster.extend(Other("mine"))
     async with cluster:
         with pytest.raises(AlreadyStartedError):
             cluster.extend(Noting("late"))
@@ -158,6 +165,19 @@ def test_what_is_prepared_is_checked_then() -> None:
     with pytest.raises(ConfigurationError, match="nobody"):
         outlets.pubsub.prepare("mails", 1, skip_self=True, only_self=True)
     assert outlets.pubsub.prepare("mails", 1, only_self=True).audience is Audience.SELF
+
+
+def test_an_option_nobody_knows_is_refused_when_it_is_prepared() -> None:
+    tasks: Any = Cluster("shop").outlets.tasks
+    its = "delay, headers, max_retries, {}shared, timeout, ttl"
+    with pytest.raises(TypeError) as caught:
+        tasks.prepare("mails", 1, dealy=1)
+    text = "prepare() got an unexpected keyword argument 'dealy', it takes "
+    assert str(caught.value) == text + its.format("message_id, ")
+    with pytest.raises(TypeError) as caught:
+        tasks.prepare_many("mails", [1], message_id="order-17")
+    text = "prepare_many() got an unexpected keyword argument 'message_id', it takes "
+    assert str(caught.value) == text + its.format("")
 
 
 def test_numbers_are_those_of_the_sender() -> None:

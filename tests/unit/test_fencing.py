@@ -27,6 +27,7 @@ class Lease:
 
     fence: int
     key: str = "account"
+    app: str = "shop"
 
 
 @pytest.fixture
@@ -69,9 +70,16 @@ def test_locks_do_not_meet_and_fences_may_be_large(engine: Engine) -> None:
 def test_applications_that_share_a_table_do_not_meet(engine: Engine) -> None:
     write(engine, Lease(7))
     with Session(engine) as session, session.begin():
-        Fences(Cluster("billing"), table=TABLE).guard_blocking(session, Lease(1))
+        Fences(Cluster("billing"), table=TABLE).guard_blocking(session, Lease(1, app="billing"))
         rows = session.execute(text("SELECT app, key, fence FROM cluster_kit_fences"))
         assert set(rows) == {("shop", "account", 7), ("billing", "account", 1)}
+
+
+def test_a_lease_of_another_application_is_refused(engine: Engine) -> None:
+    with pytest.raises(ConfigurationError, match="'account' is of application 'billing'"):
+        write(engine, Lease(7, app="billing"))
+
+    assert seen(engine) == {}
 
 
 def test_without_a_table_of_yours_it_has_its_default_name(engine: Engine) -> None:
@@ -172,6 +180,7 @@ async def sessions(tmp_path: Path) -> AsyncIterator[async_sessionmaker[AsyncSess
 async def test_a_lease_guards_a_transaction(sessions: async_sessionmaker[AsyncSession]) -> None:
     async with Cluster("shop") as first, Cluster("shop") as second:
         stale = await first.locks.acquire("account", ttl=0.1, renew=False)
+        assert stale.app == "shop"
         old = Lease(stale.fence)
         async with second.locks.hold("account") as lease, sessions.begin() as session:
             await FENCES.guard(session, lease)

@@ -10,8 +10,8 @@ import pytest
 
 from cluster_kit.broadcast import Event
 from cluster_kit.errors import ConfigurationError
-from cluster_kit.handler import About
 from cluster_kit.message import Delivery
+from cluster_kit.signature import About
 from tests.unit.handlers import (
     DELIVERY,
     Mailer,

@@ -200,3 +200,93 @@ def test_a_body_that_is_not_json_is_refused_with_or_without_annotation(
 ) -> None:
     with pytest.raises(DecodeError, match=r"^the body is not JSON: "):
         handler(process).decode(body, None)
+
+
+# --- numbers JSON does not have ---
+
+
+class Reading(BaseModel):
+    id: int
+    note: Any = None
+
+
+@dataclass
+class Sample:
+    value: Any
+
+
+async def wants_float(payload: float) -> None: ...
+async def wants_floats(payload: list[float]) -> None: ...
+async def wants_integer(payload: int) -> None: ...
+async def wants_text(payload: str) -> None: ...
+async def wants_reading(payload: Reading) -> None: ...
+async def wants_sample(payload: Sample) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("process", "form"),
+    [
+        (takes_payload, "%s"),
+        (wants_float, "%s"),
+        (wants_maybe, "%s"),
+        (wants_dict, '{"a": %s}'),
+        (wants_floats, "[1, %s]"),
+        (wants_reading, '{"id": 1, "note": [%s]}'),
+        (wants_reading, '{"id": 1, "unknown": %s}'),
+        (wants_sample, '{"value": %s}'),
+    ],
+)
+@pytest.mark.parametrize(
+    "number",
+    ["1e999", "-1e999", "1E+309", "1e0999", "1.5e400", "1" * 250 + "e99", "NaN", "-Infinity"],
+)
+def test_a_number_no_float_can_hold_is_refused_with_or_without_annotation(
+    process: object, form: str, number: str
+) -> None:
+    with pytest.raises(DecodeError, match=r"^the body is not JSON: "):
+        handler(process).decode((form % number).encode(), None)
+
+
+@pytest.mark.parametrize(
+    ("process", "body", "payload"),
+    [
+        (wants_float, b"1e308", 1e308),
+        (wants_float, b"1e-999", 0.0),
+        (wants_float, b"1." + b"1" * 400, float("1." + "1" * 400)),
+        (wants_integer, b"1" * 400, int("1" * 400)),
+        (wants_text, b'"1e999"', "1e999"),
+        (wants_text, b'"NaN, or Infinity"', "NaN, or Infinity"),
+        (wants_dict, b'{"a": "inf", "a": "1e999"}', {"a": "1e999"}),
+        (takes_payload, b'{"a": "inf", "a": "1e999"}', {"a": "1e999"}),
+    ],
+)
+def test_what_only_looks_like_such_a_number_is_taken(
+    process: object, body: bytes, payload: object
+) -> None:
+    assert handler(process).decode(body, None) == payload
+
+
+@pytest.mark.parametrize(
+    "body", [b'"inf"', b'"-Infinity"', b'"NaN"', b'"1e999"', b'"\\u0069nf"', b"1" * 400]
+)
+@pytest.mark.parametrize(("process", "form"), [(wants_float, b"%b"), (wants_floats, b"[%b]")])
+def test_nothing_else_becomes_an_infinity_on_its_way_to_a_float(
+    process: object, form: bytes, body: bytes
+) -> None:
+    with pytest.raises(DecodeError, match=r"Input should be a finite number$"):
+        handler(process).decode(form % body, None)
+
+
+class Bounds(BaseModel, allow_inf_nan=True):
+    upper: float
+
+
+async def wants_bounds(payload: Bounds) -> None: ...
+
+
+async def wants_any_float(payload: Annotated[float, Field(allow_inf_nan=True)]) -> None: ...
+
+
+def test_an_annotation_may_ask_for_infinities_written_as_text() -> None:
+    assert handler(wants_bounds).decode(b'{"upper": "inf"}', None) == Bounds(upper=float("inf"))
+    assert handler(wants_any_float).decode(b'"inf"', None) == float("inf")

@@ -3,99 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from cluster_kit.clock import BootClock, SystemClock
 from cluster_kit.errors import LockLost, LockUnavailable
-from cluster_kit.locks import LeaseState, LockManager
-from cluster_kit.ports import Claim, Grant, Health, LockCapabilities, LockHolder
-from cluster_kit.settings import LockSettings
-from cluster_kit.supervisor import Supervisor
-from cluster_kit.telemetry import Telemetry
-from cluster_kit.testing.clock import FakeClock
+from cluster_kit.locks import LeaseState
+from cluster_kit.ports import Claim, Grant
 from cluster_kit.testing.waiting import eventually
-
-
-class OrderedAdapter:
-    """Grants everything, unless `before_answer` raises; keeps what was asked in `log`."""
-
-    capabilities = LockCapabilities(
-        backend="test",
-        scope="process",
-        exclusion="never",
-        ttl_grain=0.0,
-        least_ttl=0.0,
-        fence="strict",
-        wake_up="push",
-        fair=False,
-    )
-
-    quotas = None
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.before_answer: Callable[[str], object] = lambda what: None
-        self.ours = True
-        self.fence = 0
-
-    async def connect(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def warnings(self) -> Sequence[str]:
-        return ("it may forget",)
-
-    def contend(self, claim: Claim) -> OrderedContender:
-        return OrderedContender(self, claim)
-
-    async def renew(self, claim: Claim, *, timeout: float) -> float | None:
-        self.answer("renew")
-        return claim.ttl if self.ours else None
-
-    async def release(self, claim: Claim, *, timeout: float) -> bool:
-        self.answer("release")
-        return self.ours
-
-    async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
-        return None
-
-    def health(self) -> Health:
-        return Health(status="ok", detail="", since=0.0)
-
-    def answer(self, what: str) -> None:
-        self.log.append(what)
-        self.before_answer(what)
-
-
-class OrderedContender:
-    def __init__(self, adapter: OrderedAdapter, claim: Claim) -> None:
-        self._adapter = adapter
-        self._claim = claim
-
-    async def attempt(self, *, timeout: float) -> Grant | None:
-        self._adapter.answer("attempt")
-        self._adapter.fence += 1
-        return Grant(fence=self._adapter.fence, valid_for=self._claim.ttl)
-
-    async def changed(self) -> None:
-        await asyncio.sleep(0)
-
-    def leave(self) -> None:
-        self._adapter.log.append("leave")
-
-
-class Bench:
-    def __init__(self) -> None:
-        self.adapter = OrderedAdapter()
-        self.clock = FakeClock()
-        self.supervisor = Supervisor()
-        self.locks = LockManager(
-            "shop", "one", LockSettings(), telemetry=Telemetry(), clock=self.clock
-        )
-        self.locks.attach(self.adapter, self.supervisor)
+from tests.unit.locks_bench import Bench, OrderedContender
 
 
 @pytest_asyncio.fixture
@@ -178,6 +96,53 @@ async def test_max_hold_is_not_moved_by_an_extension(bench: Bench) -> None:
 
     with pytest.raises(LockLost, match="max_hold"):
         lease.check()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("renew", [True, False])
+async def test_a_shorter_ttl_that_may_be_set_is_reckoned_with(bench: Bench, renew: bool) -> None:
+    lease = await bench.locks.acquire("a", ttl=60, renew=renew)
+    bench.adapter.before_answer = refuse
+
+    with pytest.raises(LockUnavailable):
+        await lease.extend(10)  # and the server may free it in 10 s
+    assert 0 < lease.valid_for() < 10
+    await bench.clock.advance(10)
+
+    with pytest.raises(LockLost):
+        lease.check()
+
+
+@pytest.mark.asyncio
+async def test_a_shortening_that_is_cancelled_may_have_happened(bench: Bench) -> None:
+    lease = await bench.locks.acquire("a", ttl=60)
+    bench.adapter.before_answer = cancel
+
+    with pytest.raises(asyncio.CancelledError):
+        await lease.extend(10)
+    bench.adapter.before_answer = refuse
+
+    assert 0 < lease.valid_for() < 10
+
+
+@pytest.mark.asyncio
+async def test_a_longer_ttl_that_was_not_confirmed_changes_nothing(bench: Bench) -> None:
+    lease = await bench.locks.acquire("a", ttl=10)
+    before = lease.valid_for()
+    bench.adapter.before_answer = refuse
+
+    with pytest.raises(LockUnavailable):
+        await lease.extend(60)
+
+    assert lease.valid_for() == before
+
+
+def refuse(_: str) -> None:
+    raise LockUnavailable("a", "no answer")
+
+
+def cancel(_: str) -> None:
+    raise asyncio.CancelledError
 
 
 @pytest.mark.asyncio

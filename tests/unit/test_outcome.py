@@ -118,6 +118,7 @@ def test_a_copy_differs_in_nothing_but_what_was_counted() -> None:
         crashes=3,
         origin="two",
         headers={"tenant": "a"},
+        id_is_stable=False,
     )
     defaults = Envelope(queue=QueueName("a", "b"), id="", body=b"")
     unset = {
@@ -127,7 +128,7 @@ def test_a_copy_differs_in_nothing_but_what_was_counted() -> None:
 
     assert unset == {"death"}, "a new field belongs into the copy, and above"
     assert isinstance(outcome, Again)
-    assert outcome.envelope == replace(before, attempt=3, crashes=0)
+    assert outcome.envelope == replace(before, attempt=3, crashes=0, id_is_stable=True)
 
 
 def test_an_error_in_one_line_says_where_it_was_raised() -> None:

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_kit.broadcast import Broadcast
-from cluster_kit.pubsub.numbering import REPEATED, Follower, Numbering
+from cluster_kit.clock import SystemClock
+from cluster_kit.pubsub.following import MAX_EPOCHS, MAX_HOLES, REPEATED, Follower
+from cluster_kit.pubsub.numbering import Numbering, incarnation_of
+from cluster_kit.testing.clock import FakeClock
 
 MESSAGE = Broadcast(realm="pubsub", channel="a", id="1", body=b"1", origin="one", epoch="e")
 
@@ -17,40 +21,60 @@ def seen(follower: Follower, *numbers: int, epoch: str = "e", channel: str = "a"
 
 
 def test_numbers_count_from_one_by_channel() -> None:
-    numbering = Numbering()
-    numbers = [numbering.next(channel)[1] for channel in "abaab"]
+    numbering = Numbering("one", SystemClock())
+    numbers = [numbering.next(channel).seq for channel in "abaab"]
 
     assert numbers == [1, 1, 2, 3, 2]
-    assert numbering.next("a")[0] == numbering.next("a")[0]
-    assert numbering.next("a")[0] != numbering.next("b")[0]
+    assert numbering.next("a").epoch == numbering.next("a").epoch
+
+
+def test_an_epoch_names_the_process() -> None:
+    numbering, other = Numbering("one", SystemClock()), Numbering("one", SystemClock())
+
+    assert {incarnation_of(numbering.next(c).epoch) for c in "ab"} == {numbering.incarnation}
+    assert other.incarnation != numbering.incarnation
+
+
+@pytest.mark.asyncio
+async def test_a_number_says_how_long_ago_the_one_before_was_given() -> None:
+    clock = FakeClock()
+    numbering = Numbering("one", clock)
+    first = numbering.next("a")
+    await clock.advance(2.5)
+    second = numbering.next("a")
+    numbering.give_back("a", second)
+    await clock.advance(1.5)
+
+    assert (first.after, second.after, numbering.next("b").after) == (0.0, 2.5, 0.0)
+    assert numbering.next("a") == (first.epoch, 2, 1.5)
 
 
 @given(st.lists(st.booleans(), max_size=30), st.randoms(use_true_random=False))
 def test_what_was_not_sent_leaves_no_hole_once_nothing_is_under_way(
     outcomes: list[bool], random: object
 ) -> None:
-    numbering = Numbering()
+    numbering = Numbering("one", SystemClock())
     taken = [(numbering.next("a"), sent) for sent in outcomes]
     unsent = [number for number, sent in taken if not sent]
     random.shuffle(unsent)  # type: ignore[attr-defined]
-    for epoch, seq in unsent:
-        numbering.give_back("a", epoch, seq)
+    for number in unsent:
+        numbering.give_back("a", number)
 
-    sent = [number for (_, number), success in taken if success]
-    assert numbering.next("a")[1] == max(sent, default=0) + 1
+    sent = [number.seq for number, success in taken if success]
+    assert numbering.next("a").seq == max(sent, default=0) + 1
 
 
 def test_a_forgotten_channel_begins_a_new_epoch_and_takes_nothing_back() -> None:
-    numbering = Numbering(limit=2)
-    epoch, seq = numbering.next("a")
+    numbering = Numbering("one", SystemClock(), limit=2)
+    first = numbering.next("a")
     numbering.next("b")
     numbering.next("c")
 
-    again, number = numbering.next("a")
-    numbering.give_back("a", epoch, seq)
+    again = numbering.next("a")
+    numbering.give_back("a", first)
 
-    assert (number, numbering.next("a")[1]) == (1, 2)
-    assert again != epoch
+    assert (again.seq, numbering.next("a").seq) == (1, 2)
+    assert again.epoch != first.epoch
 
 
 @given(st.sets(st.integers(min_value=1, max_value=30), min_size=1), st.data())
@@ -60,7 +84,7 @@ def test_every_hole_is_found_once_and_every_repeat(arriving: set[int], data: st.
         missing = number - expected - 1 if position else 0
         assert seen(follower, number) == [missing]
         expected = number
-        earlier = data.draw(st.integers(min_value=1, max_value=number))
+        earlier = data.draw(st.sampled_from(sorted(n for n in arriving if n <= number)))
         assert seen(follower, earlier) == [REPEATED]
 
 
@@ -72,31 +96,55 @@ def test_a_publisher_that_begins_anew_is_followed_from_its_first_number() -> Non
     assert seen(follower, 3, epoch="g") == [2]
 
 
-def test_an_excused_hole_is_no_news_but_the_next_one_is() -> None:
+def test_two_processes_under_one_name_are_followed_apart() -> None:
     follower = Follower()
-    seen(follower, 1)
-    seen(follower, 1, channel="b")
+    numbers = [seen(follower, n, epoch=epoch)[0] for n in range(1, 6) for epoch in "ef"]
 
-    follower.excuse(lambda channel: channel == "a")
-
-    assert seen(follower, 5, 7) == [0, 1]
-    assert seen(follower, 5, channel="b") == [3]
+    assert numbers == [0] * 10
+    assert [seen(follower, 7, epoch="e"), seen(follower, 6, epoch="f")] == [[1], [0]]
 
 
-def test_an_excuse_is_used_up_by_a_message_without_a_hole() -> None:
-    follower = Follower()
-    seen(follower, 1)
-    follower.excuse(lambda _: True)
-
-    assert seen(follower, 2, 4) == [0, 1]
-
-
-def test_repeats_are_found_after_an_excuse_too() -> None:
+def test_one_wrong_number_is_a_gap_and_the_real_ones_are_followed_on() -> None:
     follower = Follower()
     seen(follower, 1, 2)
-    follower.excuse(lambda _: True)
 
-    assert seen(follower, 2, 5) == [REPEATED, 0]
+    assert seen(follower, 2**62) == [2**62 - 3]
+    assert seen(follower, 3, 4, 5) == [0, 0, 0]
+    assert seen(follower, 4, 2**62) == [REPEATED, REPEATED]
+    assert seen(follower, 8, 9) == [2, 0]
+
+
+@given(st.lists(st.integers(min_value=1, max_value=2**63 - 1), max_size=2 * MAX_HOLES))
+def test_no_wrong_numbers_take_a_real_one_for_a_repeat(wrong: list[int]) -> None:
+    follower, real = Follower(), 1000
+    seen(follower, real)
+    for number in wrong:
+        seen(follower, number)
+        real += 1
+        if real not in wrong:
+            assert seen(follower, real) != [REPEATED]
+
+
+def test_a_publisher_whose_first_number_is_wrong_is_heard() -> None:
+    assert seen(Follower(), 2**62, 7, 8, 7) == [0, 6, 0, REPEATED]
+
+
+def test_a_number_that_was_passed_over_is_no_repeat() -> None:
+    follower = Follower()
+
+    assert seen(follower, 1, 5, 2, 4, 3, 6) == [0, 3, 0, 1, 0, 0]
+    assert seen(follower, 3, 4) == [REPEATED, REPEATED]
+
+
+def test_wrong_epochs_cost_one_gap_each_and_do_not_gather() -> None:
+    follower = Follower()
+    seen(follower, 1)
+    for number in range(3 * MAX_EPOCHS):
+        assert seen(follower, 5, epoch=f"wrong {number}") == [4]
+        assert seen(follower, number + 2) == [0]
+
+    [epochs] = follower._lines.values()
+    assert len(epochs) == MAX_EPOCHS
 
 
 def test_channels_that_nobody_wants_any_more_are_forgotten() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.hearer import Hearer, holds
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory.event_queue import MemoryEventQueue
-from tests.unit.pubsub_bench import Stage
+from tests.unit.pubsub_bench import Instance, Stage
 
 
 async def handle(_message: object) -> None: ...
@@ -109,17 +110,7 @@ async def test_a_message_that_comes_twice_is_handled_once() -> None:
         hearer = Hearer()
         await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
         for seq in (1, 2, 1, 2, 3):
-            instance.adapter.hand_over(
-                Broadcast(
-                    realm="pubsub",
-                    channel="a",
-                    id=str(seq),
-                    body=b"%d" % seq,
-                    origin="other",
-                    epoch="e",
-                    seq=seq,
-                )
-            )
+            instance.receive(seq)
 
         assert await hearer.hears(3) == [1, 2, 3]
         assert instance.manager.stats()["a"].repeated == 2
@@ -133,16 +124,7 @@ async def test_several_gaps_at_once_are_one_call() -> None:
         await instance.manager.subscribe("#", hearer.handle, on_gap=hearer.on_gap)
         for seq in (1, 5):
             for channel in "abc":
-                message = Broadcast(
-                    realm="pubsub",
-                    channel=channel,
-                    id="1",
-                    body=b"1",
-                    origin="other",
-                    epoch="e",
-                    seq=seq,
-                )
-                instance.adapter.hand_over(message)
+                instance.receive(seq, channel)
 
         assert await hearer.is_told() == [["a", "b", "c"]]
         await hearer.hears(6)
@@ -266,7 +248,7 @@ async def test_an_island_is_warned_about_where_it_matters(
     async with Cluster("shop", settings=settings):
         assert "pubsub is on memory://" not in caplog.text
     async with Cluster("shop", settings=settings, plugins=[Hearing]):
-        assert "pubsub is on memory:// although CLUSTER_KIT_REDIS_URL is set" in caplog.text
+        assert "pubsub is on memory:// although the argument redis_url is set" in caplog.text
 
 
 @pytest.mark.asyncio
@@ -287,28 +269,302 @@ async def test_a_gap_of_one_transport_excuses_no_hole_in_another() -> None:
         hearer = Hearer()
         await instance.manager.subscribe("#", hearer.handle, on_gap=hearer.on_gap)
 
-        def arrive(channel: str, seq: int) -> None:
-            instance.adapter.hand_over(
-                Broadcast(
-                    realm="pubsub",
-                    channel=channel,
-                    id="1",
-                    body=b"1",
-                    origin="other",
-                    epoch="e",
-                    seq=seq,
-                )
-            )
-
         for channel in ("kept", "passing"):
-            arrive(channel, 1)
+            instance.receive(1, channel)
         instance.adapter.disconnect()
         instance.adapter.reconnect()
         await hearer.is_told()
         for channel in ("kept", "passing"):
-            arrive(channel, 3)
+            instance.receive(3, channel, after=60.0)
 
         assert await hearer.is_told(2) == [["#"], ["kept"]]
+
+
+@pytest.mark.asyncio
+async def test_a_told_gap_excuses_what_was_sent_before_it_and_nothing_later() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        instance.receive(1)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+        assert await hearer.is_told() == [["a"]]
+
+        instance.receive(5, after=60.0)  # 4 was sent a minute ago: that is the gap told
+        instance.receive(5, epoch="f", origin="third", after=0.0)
+        await hearer.hears(3)
+        assert instance.manager.stats()["a"].gaps == 1
+
+        instance.receive(8, after=0.0)  # 7 was sent when the link was there
+        assert await hearer.is_told(2) == [["a"], ["a"]]
+
+
+@pytest.mark.asyncio
+async def test_a_gap_that_another_subscription_was_told_of_excuses_nothing_here() -> None:
+    async with Stage(1, transport="sticky") as [instance]:
+        late, early = Hearer(), Hearer()
+        await instance.manager.subscribe("#", early.handle, on_gap=early.on_gap)
+        instance.receive(1)
+        instance.adapter.disconnect()
+        await instance.manager.subscribe("a", late.handle, on_gap=late.on_gap)
+        instance.adapter.reconnect()
+        assert await late.is_told() == [["a"]]
+
+        instance.receive(3, after=60.0)
+
+        assert await early.is_told() == [["a"]]
+        assert late.gaps == [["a"]]
+
+
+@pytest.mark.asyncio
+async def test_a_forged_number_silences_nobody() -> None:
+    async with Stage(2) as (sender, receiver):
+        hearer = Hearer()
+        await receiver.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        await sender.manager.publish("a", 1)
+        await hearer.hears()
+        epoch = sender.manager._numbering._counters["a"].epoch
+        receiver.receive(2**62, origin="i0", epoch=epoch)
+        for number in range(2, 6):
+            await sender.manager.publish("a", number)
+
+        assert await hearer.hears(6) == [1, 2**62, 2, 3, 4, 5]
+        assert await hearer.is_told() == [["a"]]
+        assert receiver.manager.stats()["a"].repeated == 0
+
+
+@pytest.mark.asyncio
+async def test_malformed_metadata_is_counted() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("a", hearer.handle)
+        instance.receive(0, malformed=("ck-seq",))
+        instance.receive(1)
+
+        assert await hearer.hears(2) == [0, 1]
+        assert instance.manager.stats()["a"].malformed == 1
+
+
+# --- two processes with one instance id ---
+
+
+TWIN = "another living process has instance id 'i0' too"
+
+
+class Twins(Stage):
+    """Two processes with one instance id."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.instances.append(Instance("i0", self.url))
+
+
+@pytest.mark.asyncio
+async def test_twins_hear_each_other_without_gaps_and_are_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Twins() as (one, two):
+        hearers = Hearer(), Hearer()
+        for instance, hearer in zip((one, two), hearers, strict=True):
+            await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        assert (one.manager.troubles(), two.manager.troubles()) == ([], [])
+        for number in range(5):
+            await one.manager.publish("a", number)
+            await two.manager.publish("a", -number)
+
+        assert await hearers[0].hears(5) == [0, -1, -2, -3, -4]
+        assert await hearers[1].hears(5) == [0, 1, 2, 3, 4]
+        assert [hearer.gaps for hearer in hearers] == [[], []]
+        for instance in (one, two):
+            [trouble] = instance.manager.troubles()
+            assert trouble.startswith(TWIN)
+            assert [event for event, _ in instance.events].count("broadcast.twin") == 1
+        assert caplog.text.count(TWIN) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_message_for_the_publisher_alone_is_not_for_its_twin() -> None:
+    async with Twins() as (one, two):
+        hearers = Hearer(), Hearer()
+        for instance, hearer in zip((one, two), hearers, strict=True):
+            await instance.manager.subscribe("a", hearer.handle)
+        await one.manager.publish("a", "self", only_self=True)
+        await one.manager.publish("a", "all", skip_self=False)
+
+        assert await hearers[0].hears(2) == ["self", "all"]
+        assert await hearers[1].hears() == ["all"]
+
+
+@pytest.mark.asyncio
+async def test_what_a_former_process_sent_is_no_twin() -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("a", hearer.handle)
+        instance.receive(7, origin="i0", epoch="former.1", published_at=time.time() - 5)
+        instance.receive(8, origin="i0", epoch="former.1")
+        await instance.manager.publish("a", 9, skip_self=False)
+        await instance.close()
+        await instance.open()
+        await instance.manager.publish("a", 10, skip_self=False)
+
+        assert await hearer.hears(4) == [7, 8, 9, 10]
+        assert instance.manager.troubles() == []
+
+
+@pytest.mark.asyncio
+async def test_a_twin_that_is_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Twins() as (one, two):
+        hearer = Hearer()
+        await one.manager.subscribe("a", hearer.handle)
+        await two.manager.publish("a", 1)
+        await hearer.hears()
+        assert len(one.manager.troubles()) == 1
+
+        monkeypatch.setattr("cluster_kit.pubsub.twins.MEMORY", 0.0)
+        assert one.manager.troubles() == []
+
+
+@pytest.mark.asyncio
+async def test_what_another_instance_sends_for_this_one_is_its_own() -> None:
+    async with Stage(2) as (origin, relay):
+        hearer = Hearer()
+        await origin.manager.subscribe("a", hearer.handle)
+        for option in ({}, {"only_self": True}):
+            await relay.manager.outlet.send(origin.manager.outlet.prepare("a", 1, **option))
+
+        assert await hearer.hears() == [1]
+        assert origin.manager.troubles() == []
+
+
+# --- together ---
+
+
+@pytest.mark.asyncio
+async def test_a_second_subscribe_of_a_pair_waits_for_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1) as [instance]:
+        gate, bind = asyncio.Event(), instance.adapter.bind
+
+        async def slow(binding: Binding) -> None:
+            await gate.wait()
+            await bind(binding)
+
+        monkeypatch.setattr(instance.adapter, "bind", slow)
+        both = [asyncio.ensure_future(instance.manager.subscribe("a", handle)) for _ in range(2)]
+        await asyncio.wait(both, timeout=0.05)
+        assert not any(task.done() for task in both)
+        gate.set()
+
+        first, second = await asyncio.gather(*both)
+        assert first is second
+
+
+@pytest.mark.asyncio
+async def test_a_second_subscribe_of_a_pair_does_not_inherit_the_firsts_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1) as [instance]:
+        gate, bind, fails = asyncio.Event(), instance.adapter.bind, [True]
+
+        async def fail_once(binding: Binding) -> None:
+            await gate.wait()
+            if fails.pop() if fails else False:
+                raise TopologyError("shop.pubsub", "it is a queue")
+            await bind(binding)
+
+        monkeypatch.setattr(instance.adapter, "bind", fail_once)
+        hearer = Hearer()
+        both = [
+            asyncio.ensure_future(instance.manager.subscribe("a", hearer.handle)) for _ in range(2)
+        ]
+        await asyncio.wait(both, timeout=0.05)
+        gate.set()
+        first, _second = await asyncio.gather(*both, return_exceptions=True)
+
+        assert isinstance(first, TopologyError)
+        await instance.manager.publish("a", 1, skip_self=False)
+        assert await hearer.hears() == [1]
+
+
+@pytest.mark.asyncio
+async def test_an_unsubscribe_during_a_subscribe_that_fails_hides_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1) as [instance]:
+        gate = asyncio.Event()
+
+        async def fail(_binding: Binding) -> None:
+            await gate.wait()
+            raise TopologyError("shop.pubsub", "it is a queue")
+
+        monkeypatch.setattr(instance.adapter, "bind", fail)
+        subscribing = asyncio.ensure_future(instance.manager.subscribe("a", handle))
+        await asyncio.sleep(0)
+        leaving = asyncio.ensure_future(instance.manager.unsubscribe("a", handle))
+        await asyncio.sleep(0)
+        gate.set()
+
+        with pytest.raises(TopologyError):
+            await subscribing
+        await leaving
+        assert instance.manager.stats() == {}
+
+
+@pytest.mark.asyncio
+async def test_whoever_closes_a_subscription_finds_its_last_call_ended() -> None:
+    async with Stage(1) as [instance]:
+        gate = asyncio.Event()
+        hearer = Hearer(holds(gate))
+        subscription = await instance.manager.subscribe("a", hearer.handle)
+        await instance.manager.publish("a", 1, skip_self=False)
+        await hearer.begins()
+        closers = [asyncio.ensure_future(subscription.close()) for _ in range(2)]
+        closers.append(asyncio.ensure_future(instance.manager.unsubscribe("a", hearer.handle)))
+        await asyncio.wait(closers, timeout=0.05)
+        assert [closer.done() for closer in closers[:2]] == [False, False]
+        gate.set()
+
+        await asyncio.gather(*closers)
+        assert hearer.ended == 1
+
+
+@pytest.mark.asyncio
+async def test_a_subscribe_that_fails_in_part_leaves_nothing_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1, transports={"kept": "sticky"}) as [instance]:
+        bound: list[str] = []
+
+        async def bind(binding: Binding) -> None:
+            if binding.transport == "sticky":
+                raise TopologyError("shop.pubsub", "it is a queue")
+            bound.append(binding.transport)
+
+        async def unbind(binding: Binding) -> None:
+            bound.remove(binding.transport)
+
+        monkeypatch.setattr(instance.adapter, "bind", bind)
+        monkeypatch.setattr(instance.adapter, "unbind", unbind)
+        with pytest.raises(TopologyError):
+            await instance.manager.subscribe("#", handle)
+
+        assert bound == []
+
+
+@pytest.mark.asyncio
+async def test_a_gap_whose_on_gap_was_taken_back_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Stage(1) as [instance]:
+        hearer = Hearer()
+        await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        instance.adapter.disconnect()
+        instance.adapter.reconnect()
+        await instance.manager.subscribe("a", hearer.handle)
+
+        await eventually(lambda: "messages on a may be missing: the link" in caplog.text)
+        assert hearer.gaps == []
 
 
 @pytest.mark.asyncio

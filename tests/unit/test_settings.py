@@ -183,11 +183,21 @@ def test_variables_of_the_test_harness_are_no_settings(monkeypatch: pytest.Monke
 
 
 def test_unknown_arguments() -> None:
-    values: dict[str, Any] = {"amqp_ulr": URL, "event_queue": {"timeot": 1}}
+    values: dict[str, Any] = {
+        "amqp_ulr": URL,
+        "event_queue": {"timeot": 1, "retri": {}},
+        "pubsubs": {"url": URL},
+        "l1_ttl": 1,
+        "xyzzy": 1,
+    }
 
-    assert problems(lambda: Settings(**values)) == [
-        "event_queue.timeot is not a setting; did you mean event_queue.timeout?",
+    assert sorted(problems(lambda: Settings(**values))) == [
         "amqp_ulr is not a setting; did you mean amqp_url?",
+        "event_queue.retri is not a setting; did you mean event_queue.retry?",
+        "event_queue.timeot is not a setting; did you mean event_queue.timeout?",
+        "l1_ttl is not a setting; did you mean cache.l1_ttl?",
+        "pubsubs is not a setting; did you mean pubsub?",
+        "xyzzy is not a setting",
     ]
 
 
@@ -336,14 +346,30 @@ def test_a_server_is_its_own_or_implied_or_memory() -> None:
     assert urls(own) == ["memory://x", "amqp://mq/", "memory://", "amqp://l"]
 
 
-def test_memory_beside_a_server_is_warned_about() -> None:
-    (warning,) = Settings(
-        amqp_url=URL, pubsub={"url": URL}, event_queue={"url": "memory://x"}
-    ).warnings()
+def test_memory_by_oversight_beside_a_server_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLUSTER_KIT_REDIS_URL", "redis://r")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"CLUSTER_KIT_LOCKS__URL={URL}\n")
+    [one] = Settings(redis_url="redis://r", locks={"url": "memory://"}).warnings()
+    [all_three] = Settings(pubsub={"url": URL}).warnings()
 
-    assert "event_queue is on memory://" in warning
-    assert "CLUSTER_KIT_AMQP_URL, CLUSTER_KIT_PUBSUB__URL is set" in warning
-    assert "CLUSTER_KIT_EVENT_QUEUE__URL" in warning
+    assert one == (
+        "event_queue is on memory:// although CLUSTER_KIT_REDIS_URL is set: every instance works "
+        "on its own island; set CLUSTER_KIT_EVENT_QUEUE__URL, to memory:// if that is meant"
+    )
+    assert (
+        "although CLUSTER_KIT_REDIS_URL and the argument pubsub.url and CLUSTER_KIT_LOCKS__URL "
+        "(in .env) are set" in all_three
+    )
+
+
+def test_a_warning_blames_no_variable_nobody_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTER_KIT_REDIS_URL", "redis://another")
+    [warning] = Settings(redis_url="redis://r").warnings()
+
+    assert "although the argument redis_url is set" in warning
 
 
 @pytest.mark.parametrize(
@@ -352,6 +378,7 @@ def test_memory_beside_a_server_is_warned_about() -> None:
         Settings,
         lambda: Settings(amqp_url=URL),
         lambda: Settings(event_queue={"url": "memory://x"}, pubsub={"url": "memory://x"}),
+        lambda: Settings(amqp_url=URL, event_queue={"url": "memory://x"}),
     ],
 )
 def test_no_warning_without_reason(settings: Callable[[], Settings]) -> None:

@@ -2,22 +2,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import weakref
 from collections import Counter
-from typing import Any, Unpack
+from collections.abc import Callable
+from typing import Annotated, Any, Never, Unpack
 
 import pytest
+from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConfigurationError, ConnectionLost, TopologyError
-from cluster_kit.event_queue import subscription
+from cluster_kit.event_queue import idleness, subscription
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
 from cluster_kit.message import Envelope
 from cluster_kit.settings.groups import EventQueueValues
-from cluster_kit.testing.recorder import Recorder, always, until
+from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.waiting import eventually
 from tests.unit.adapters import Faults
 
@@ -315,3 +318,171 @@ async def test_what_is_no_flag_is_not_taken_for_one(flag: Any) -> None:
             await made.event_queue.publish("audit", 1, shared=flag)
         with pytest.raises(ConfigurationError, match=text):
             made.event_queue.subscribe("audit", Recorder().handle, shared=flag)
+
+
+# --- foreign code beside handlers ---
+
+
+def leave(_: object = None) -> Never:
+    sys.exit(3)
+
+
+def be_cancelled(_: object = None) -> Never:
+    raise asyncio.CancelledError
+
+
+def be_thrown_away(_: object = None) -> Never:
+    raise GeneratorExit
+
+
+def fail(_: object = None) -> Never:
+    raise LookupError("no idea")
+
+
+class Willing:
+    """An `idle` that fails as it is told until it is willing."""
+
+    def __init__(self, failing: Callable[[], Never]) -> None:
+        self._failing = failing
+        self.is_now = False
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.is_now or self._failing()
+
+
+@pytest.mark.parametrize("failing", [leave, be_cancelled, be_thrown_away, fail])
+async def test_a_validator_that_ends_everything_ends_its_task_only(
+    failing: Callable[[object], Never],
+) -> None:
+    done: list[int] = []
+
+    def check(value: int) -> int:
+        return failing(value) if value == 1 else value
+
+    async def process(payload: int) -> None:
+        done.append(payload)
+
+    process.__annotations__["payload"] = Annotated[int, AfterValidator(check)]
+    async with Cluster("shop") as cluster:
+        cluster.event_queue.subscribe("mails", process, retry=RetryPolicy(initial_delay=0))
+        bad = await cluster.event_queue.publish("mails", 1, max_retries=1)
+        await cluster.event_queue.publish("mails", 7)
+        await eventually(lambda: done == [7])
+        await eventually(lambda: cluster.event_queue.stats()["mails"].dead == 1)
+
+        [letter] = await cluster.event_queue.dead_letters("mails").browse()
+        stats = cluster.event_queue.stats()["mails"]
+    assert (letter.id, letter.reason, letter.attempts) == (bad, "failed", 2)
+    assert (stats.retried, stats.given_back) == (1, 0)
+
+
+class Quitting(RetryPolicy):
+    def delay(self, failures: int) -> float:
+        sys.exit(failures)
+
+
+async def test_a_retry_policy_that_exits_ends_its_task_only() -> None:
+    recorder = Recorder(answers(ValueError("once")))
+    async with Cluster("shop") as cluster:
+        cluster.event_queue.subscribe("mails", recorder.handle, retry=Quitting())
+        bad = await cluster.event_queue.publish("mails", 1)
+        good = await cluster.event_queue.publish("mails", 2)
+        await recorder.finished(2)
+        await eventually(lambda: cluster.event_queue.stats()["mails"].dead == 1)
+
+        [letter] = await cluster.event_queue.dead_letters("mails").browse()
+    assert recorder.ids == [bad, good]
+    assert (letter.id, letter.error_type) == (bad, "SystemExit")
+
+
+@pytest.mark.parametrize("failing", [leave, be_cancelled, be_thrown_away, fail])
+async def test_an_idle_that_fails_counts_as_no_and_is_shown_once(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: Callable[[], Never],
+) -> None:
+    monkeypatch.setattr(subscription, "IDLE_POLL", 0.01)
+    recorder, willing = Recorder(), Willing(failing)
+    async with Cluster("shop") as cluster:
+        cluster.event_queue.subscribe("mails", recorder.handle, idle=willing)
+        await cluster.event_queue.publish("mails", 1)
+        await eventually(lambda: willing.asked > 5)
+        assert recorder.runs == []
+
+        willing.is_now = True
+        await recorder.finished()
+    assert caplog.text.count("idle() of channel mails failed") == 1
+    assert caplog.text.count("Traceback") == 1
+
+
+async def test_an_idle_that_goes_on_failing_is_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(subscription, "IDLE_POLL", 0.01)
+    monkeypatch.setattr(idleness, "SILENCE", 0.1)
+    willing = Willing(fail)
+    async with Cluster("shop") as cluster:
+        cluster.event_queue.subscribe("mails", Recorder().handle, idle=willing)
+        await eventually(lambda: " times more in " in caplog.text)
+
+    [line] = [r for r in caplog.records if "times more" in r.message][:1]
+    _, counted, *_ = line.args if isinstance(line.args, tuple) else ()
+    assert isinstance(counted, int)
+    assert 1 <= counted < willing.asked
+    assert "LookupError: no idea (test_subscription.py:" in line.message
+    assert caplog.text.count("Traceback") == 1
+
+
+async def test_a_stop_blames_the_broker_for_what_it_does_not_store(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made, faults = faulty("alarm", cancel_grace=0.05)
+    recorder = Recorder(always(ValueError("no")))
+    never = asyncio.Event()
+
+    async def wait(_: Envelope) -> Exception:
+        await never.wait()
+        return ConnectionLost("blocked")
+
+    async def refuse(payload: int) -> None: ...
+
+    refuse.__annotations__["payload"] = Annotated[int, AfterValidator(fail)]
+    await made.start()
+    published = [await made.event_queue.publish(channel, 1) for channel in ("mails", "notes")]
+    faults.publish_waits = wait
+    made.event_queue.subscribe("mails", recorder.handle)
+    made.event_queue.subscribe("notes", refuse)
+    await recorder.finished()
+    await eventually(lambda: "LookupError: no idea" in caplog.text)
+
+    assert await made.stop(0.05) == sorted(published)
+    assert "ignore their cancellation" not in caplog.text
+    assert "cutting short" not in caplog.text
+    assert f"go back to it: {', '.join(sorted(published))}" in caplog.text
+
+
+async def test_a_stop_blames_a_handler_that_ignores_its_cancellation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made, _ = faulty("deaf", cancel_grace=0.05)
+    gate = asyncio.Event()
+
+    async def ignore(_payload: object, _delivery: Delivery) -> None:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                continue
+
+    recorder = Recorder(ignore)
+    made.event_queue.subscribe("mails", recorder.handle)
+    await made.start()
+    published = await made.event_queue.publish("mails", 1)
+    await eventually(lambda: recorder.runs)
+
+    assert await made.stop(0) == [published]
+    gate.set()
+    assert f"tasks that ignore their cancellation: {published}" in caplog.text
+    assert "go back to it" not in caplog.text

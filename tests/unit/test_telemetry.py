@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HARNESS = ROOT / "cluster_kit" / "testing"
 FAMILIES = sorted({event.partition(".")[0] for event in EVENTS})
 EVENT = re.compile(rf"({'|'.join(FAMILIES)})\.[a-z_]+")
-ADDED_BY = {"_tell": {"channel", "id"}}
+ADDED_BY = {"_report_each": {"kind", "channel", "id", "subscription"}, "_tell": {"channel", "id"}}
 """Functions that complete the fields they are called with."""
 
 # Which of its two events is emitted is known only when it runs; the test of a whole life covers it.

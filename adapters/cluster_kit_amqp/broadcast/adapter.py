@@ -94,7 +94,7 @@ class AmqpPubSub:
 
         Raises:
             ConnectionLost: nothing was sent within `timeout` seconds.
-            PublishRefused: the broker said no, or blocks publishers.
+            PublishRefused: the broker said no; `PublishBlocked` when it blocks publishers.
             PublishUnconfirmed: it was sent and not answered.
             TopologyError: exchange or stream are there with other arguments, or missing where
                 this adapter may not make them.

@@ -123,11 +123,16 @@ class Attachment:
     async def _run(self) -> None:
         try:
             await self._follow()
-        finally:
-            self._unsubscribe()
-            self._wishes.put_off(self._late())
-            await self._leave()
-            self._around.problems.clear(self._part)
+        except (Exception, asyncio.CancelledError):  # where the loop is gone, nothing can be left
+            await self._end()
+            raise
+        await self._end()
+
+    async def _end(self) -> None:
+        self._unsubscribe()
+        self._wishes.put_off(self._late())
+        await self._leave()
+        self._around.problems.clear(self._part)
 
     async def _follow(self) -> None:
         quick = Backoff(self._context, LONGEST_DELAY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import Audience, Broadcast
@@ -36,6 +37,10 @@ def to_message(broadcast: Broadcast, transport: Transport, *, copy_id: str, app:
         "ck-epoch": broadcast.epoch,
         "ck-seq": broadcast.seq,
     }
+    if after := int(
+        broadcast.after * 1000
+    ):  # rounded down: nothing is taken to be older than it is
+        headers["ck-after-ms"] = min(after, _MAX_MS)
     if broadcast.sender:
         headers["ck-sender"] = broadcast.sender
     if broadcast.audience is not Audience.ALL:
@@ -60,41 +65,68 @@ def to_broadcast(incoming: Incoming, realm: str) -> Broadcast:
     too, for they are nobody's.
     """
     message = incoming.message
-    headers = message.headers
-    published = _whole(headers, "ck-published-at", _MAX_MS)
-    origin, epoch = _text(headers, "ck-origin"), _text(headers, "ck-epoch")
-    seq = _whole(headers, "ck-seq", _MAX_NUMBER) if origin and epoch else None
+    read = _Metadata(message.headers)
+    given = read.id(message.message_id)
+    published = read.whole("ck-published-at", _MAX_MS)
+    origin, epoch, seq = read.text("ck-origin"), read.text("ck-epoch"), read.number("ck-seq")
+    if seq and not (origin and epoch):
+        read.malformed.append("ck-seq")
+        seq = 0
     return Broadcast(
         realm=realm,
         channel=incoming.key,
-        id=_id(message),
+        id=given or new_id(),
+        id_is_stable=given is not None,
         body=message.body,
         content_type=message.content_type or None,
         published_at=message.timestamp if published is None else published / 1000,
         origin=origin,
-        sender=_text(headers, "ck-sender"),
+        sender=read.text("ck-sender"),
         epoch=epoch,
-        seq=seq or 0,
-        audience=_AUDIENCES.get(_text(headers, "ck-to"), Audience.ALL),
+        seq=seq,
+        after=(read.whole("ck-after-ms", _MAX_MS) or 0) / 1000,
+        audience=read.audience("ck-to"),
+        malformed=tuple(read.malformed),
     )
 
 
-def _id(message: Message) -> str:
-    for candidate in (message.headers.get("ck-id"), message.message_id):
-        try:
-            return check_message_id(candidate)
-        except InvalidNameError:
-            continue
-    return new_id()
+class _Metadata:
+    """Reads headers, and remembers the names of those that are malformed."""
 
+    def __init__(self, headers: Mapping[str, object]) -> None:
+        self._headers = headers
+        self.malformed: list[str] = []
 
-def _whole(headers: Mapping[str, object], name: str, most: int) -> int | None:
-    value = headers.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
+    def whole(self, name: str, most: int, least: int = 0) -> int | None:
+        value = self._headers.get(name)
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        self.malformed.append(name)
         return None
-    return value if 0 <= value <= most else None
 
+    def number(self, name: str) -> int:
+        return self.whole(name, _MAX_NUMBER, least=1) or 0
 
-def _text(headers: Mapping[str, object], name: str) -> str:
-    value = headers.get(name)
-    return value if isinstance(value, str) and len(value) <= _MAX_TEXT else ""
+    def text(self, name: str) -> str:
+        value = self._headers.get(name, "")
+        if isinstance(value, str) and len(value) <= _MAX_TEXT:
+            return value
+        self.malformed.append(name)
+        return ""
+
+    def audience(self, name: str) -> Audience:
+        value = self.text(name)
+        if value and value not in _AUDIENCES:
+            self.malformed.append(name)
+        return _AUDIENCES.get(value, Audience.ALL)
+
+    def id(self, other: object) -> str | None:
+        """Return the id users see, a foreign publisher's being the message's own; None without."""
+        for candidate in (self._headers.get("ck-id"), other):
+            with suppress(InvalidNameError):
+                return check_message_id(candidate)
+        if "ck-id" in self._headers:
+            self.malformed.append("ck-id")
+        return None

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.errors import ConnectionLost, PublishRefused, PublishUnconfirmed, TransportError
+from cluster_kit.errors import (
+    ConnectionLost,
+    PublishBlocked,
+    PublishRefused,
+    PublishUnconfirmed,
+    TransportError,
+)
 from cluster_kit.names import new_id
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, Refused
@@ -21,6 +27,7 @@ PAUSE_AFTER_CHANNEL = 0.05  # seconds
 _TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")
 _REFUSED_FOR = 5.0  # seconds; each refusal costs all other publishes their channel
 _MOST_LOST_CHANNELS = 5
+_NEW_FOR = 1.0  # seconds a channel is not replaced
 
 
 class Goal(Protocol):
@@ -80,6 +87,8 @@ class Outlet:
     def __init__(self, connection: Connection, context: AdapterContext) -> None:
         self._connection, self._clock = connection, context.clock
         self._channel: Channel | None = None
+        self._former: Channel | None = None
+        self._opened_at = 0.0
         self._link: Link | None = None
         self._opening = asyncio.Lock()
         self._refusing: dict[str, tuple[float, str]] = {}
@@ -117,11 +126,25 @@ class Outlet:
         async with self._opening:
             if self._channel is None or self._link is not link or not self._channel.open:
                 self._channel = await link.open_channel(confirms=True)
-                self._link = link
+                self._link, self._opened_at = link, self._clock.monotonic()
                 if self._generation != self._connection.generation:  # its broker may take more
                     self._generation, self.largest_body = self._connection.generation, None
                 self._channel.on_closed(partial(self._closed, self._channel))
             return self._channel
+
+    async def renew(self) -> None:
+        """Publish on another channel from now on, unless this one is new.
+
+        RabbitMQ 3 goes on to take nothing for a queue on a channel whose first publish to it met
+        it without a leader, also when it has one again. What is under way stays under way.
+        """
+        channel = self._channel
+        if channel is None or self._clock.monotonic() - self._opened_at < _NEW_FOR:
+            return
+        self._channel = self._link = None
+        former, self._former = self._former, channel
+        if former is not None:
+            await former.close()
 
     def _closed(self, channel: Channel, _: str) -> None:
         """Let go of the channel, and with it of a link that may be lost."""
@@ -158,9 +181,12 @@ class Outlet:
         trouble = f" ({progress.trouble})" if progress.trouble else ""
         if progress.unknown:
             return PublishUnconfirmed(progress.id, f"no confirm {within}{trouble}")
+        if progress.nacks:
+            reason = f"the broker did not take message {progress.id} for {progress.goal} {within}"
+            return PublishRefused(f"{reason}{trouble}")
         link = self._connection.link
         if link is None:
             return ConnectionLost(f"no connection {within}{trouble}; nothing was sent")
         if link.blocked is not None:
-            return PublishRefused(f"the broker blocks publishers: {link.blocked}; nothing was sent")
+            return PublishBlocked(f"the broker blocks publishers: {link.blocked}; nothing was sent")
         return ConnectionLost(f"not stored {within}{trouble}; nothing was sent")

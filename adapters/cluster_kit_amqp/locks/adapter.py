@@ -102,8 +102,12 @@ class AmqpLocks:
     def _take(self, session: Session, since: float) -> float:
         """A contender has the token. Return for how long it is valid from `since`."""
         self._held[session.claim.token] = session
-        session.gone.add_done_callback(lambda _: self._held.pop(session.claim.token, None))
+        session.gone.add_done_callback(lambda _: self._forget(session))
         return self._valid_for(session, session.claim.ttl, since)
+
+    def _forget(self, session: Session) -> None:
+        if self._held.get(session.claim.token) is session:
+            del self._held[session.claim.token]
 
     def _valid_for(self, session: Session, ttl: float, since: float) -> float:
         session.ends = since + ttl

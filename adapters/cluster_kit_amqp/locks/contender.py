@@ -42,6 +42,7 @@ class AmqpContender:
         self._context = context
         self._take = take
         self._session: Session | None = None
+        self._taken = False  # the session by the adapter: it is no longer for us to end
 
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask once; see the port.
@@ -63,7 +64,7 @@ class AmqpContender:
             raise LockUnavailable(name, str(exc)) from exc
         if not session.granted:
             raise LockUnavailable(name, session.lost or "the token is gone")
-        self._session = None
+        self._taken = True
         valid_for = self._take(session, since)
         return Grant(fence=session.fence, valid_for=valid_for, gone=session.gone)
 
@@ -99,7 +100,7 @@ class AmqpContender:
         except BaseException:
             self._desk.drop(seat)
             raise
-        self._session = Session(self._desk, self._claim, seat)
+        self._session, self._taken = Session(self._desk, self._claim, seat), False
         return self._session, counts
 
     async def _look(self, session: Session) -> None:
@@ -144,5 +145,5 @@ class AmqpContender:
     def leave(self) -> None:
         """Get out of the line; see the port."""
         session, self._session = self._session, None
-        if session is not None and session.lost is None:
+        if session is not None and session.lost is None and not self._taken:
             session.leave()

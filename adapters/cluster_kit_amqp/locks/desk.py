@@ -21,6 +21,7 @@ HEARTBEAT = 5
 
 _MARGIN = 0.5  # seconds; clocks of two machines
 _FREE_CHANNELS = 20
+_MOST_MADE = 20  # queues at a time: renewals are not to wait behind hundreds of them
 _MICROSECONDS = 1_000_000
 
 
@@ -78,6 +79,7 @@ class Desk:
         self._free: list[Seat] = []
         self._asking: Seat | None = None
         self._opening = asyncio.Lock()
+        self._making = asyncio.Semaphore(_MOST_MADE)
         self._seeding: Channel | None = None
         self._proof: tuple[Link | None, float] = (None, 0.0)
 
@@ -149,7 +151,8 @@ class Desk:
         """Make sure of a lock's queue. Raises `LinkError` or `TopologyError`."""
         queue = lock_queue(name)
         if not self._declarer.is_settled(seat.link, queue):
-            await self._declarer.ensure(seat.link, queue, lock_steps(queue))
+            async with self._making:
+                await self._declarer.ensure(seat.link, queue, lock_steps(queue))
 
     def doubt(self, name: str) -> None:
         """The queue of a lock may be gone: look again."""

@@ -105,7 +105,7 @@ class Confirms:
             return
         if not taken:
             future.set_exception(
-                Nacked("its queue did not take it, most likely because it is full")
+                Nacked("its queue did not take it: it is full, or has no leader for now")
             )
         elif reason is not None:
             future.set_exception(Returned(reason))

@@ -102,7 +102,7 @@ class AmqpEventQueue:
 
         Raises:
             ConnectionLost: nothing was sent within `timeout` seconds.
-            PublishRefused: the broker said no, or blocks publishers.
+            PublishRefused: the broker said no; `PublishBlocked` when it blocks publishers.
             Unroutable: there is no queue and none could be made.
             PublishUnconfirmed: it was sent and not answered.
             TopologyError: the queue is there with other arguments, or missing where this adapter

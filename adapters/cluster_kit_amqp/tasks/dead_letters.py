@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _RETURN_TIMEOUT = 2.0  # seconds; somebody else may take letters at the same time
 _RETURN_POLL = 0.01  # seconds
+_AT_ONCE = 32  # letters that a channel of RabbitMQ returns to a quorum queue in their order
 _LONGEST_TURN = 200  # letters taken for the sake of order alone; beyond, the order turns
 
 
@@ -75,9 +76,10 @@ async def _put_back(channel: ControlChannel, name: str, held: set[int]) -> None:
     """Give the held letters back in their order, and wait until they are there again.
 
     A quorum queue puts what is returned behind what was returned before and ahead of the rest. So
-    the letters returned by an earlier, longer look are taken too, and all returned together.
-    It does so some time after it was told; a reader that comes before would find the queue empty,
-    or find later letters first.
+    the letters returned by an earlier, longer look are taken too, and all returned in one go. A
+    broker that is told of more than it has under way at a time forgets their order: so it is told
+    of some, and of the next once it has them. A reader that comes before it has all of them would
+    find the queue empty, or find later letters first.
     """
     for _ in range(_LONGEST_TURN):
         incoming = await channel.get(name)
@@ -86,12 +88,15 @@ async def _put_back(channel: ControlChannel, name: str, held: set[int]) -> None:
         held.add(incoming.tag)
         if not incoming.redelivered:
             break
-    # The broker tells nobody when it has them: it has to be asked.
-    before = (await channel.check_queue(name)).ready
-    await channel.requeue(max(held), multiple=True)
-    async with asyncio.timeout(_RETURN_TIMEOUT):
-        while (await channel.check_queue(name)).ready < before + len(held):  # noqa: ASYNC110
-            await asyncio.sleep(_RETURN_POLL)
+    ready = (await channel.check_queue(name)).ready
+    tags = sorted(held)
+    for batch in (tags[at : at + _AT_ONCE] for at in range(0, len(tags), _AT_ONCE)):
+        await channel.requeue(batch[-1], multiple=True)
+        ready += len(batch)
+        # The broker tells nobody when it has them: it has to be asked.
+        async with asyncio.timeout(_RETURN_TIMEOUT):
+            while (await channel.check_queue(name)).ready < ready:  # noqa: ASYNC110
+                await asyncio.sleep(_RETURN_POLL)
 
 
 async def _walk(

@@ -1,8 +1,11 @@
-"""The headers most tasks have, as one structure: id, attempt, origin, time of publication.
+"""The headers most tasks have, as one structure: attempt, id, origin, time of publication.
 
 A task whose options are all left to the subscription, and whose id this library made, has these
 four and no other. What differs in anything goes the general way of
 `cluster_kit_amqp.tasks.wire` and the tables of the protocol, which says the same.
+
+They travel in the order of their names: RabbitMQ 4 hands the headers of a quorum queue out in that
+order, whatever order they came in.
 """
 
 from __future__ import annotations
@@ -23,19 +26,19 @@ MAX_MS = 253_402_300_799_000
 
 _ID_SIZE = 32  # bytes, of ids this library makes
 _LONGEST_ORIGIN = 255  # bytes
-_NAMES = ("ck-id", "ck-attempt", "ck-origin", "ck-published-at")
+_NAMES = ("ck-attempt", "ck-id", "ck-origin", "ck-published-at")
 _LAST_SMALL = 2**31 - 1  # of the type an attempt has, and a time has not
 # Names with their length, letters of types, the length of the id (4.2.5.5).
-_ID = b"\x05ck-idS\x00\x00\x00\x20"
 _ATTEMPT = b"\x0ack-attemptI"
+_ID = b"\x05ck-idS\x00\x00\x00\x20"
 _ORIGIN = b"\x09ck-originS"
 _PUBLISHED_AT = b"\x0fck-published-atl"
 _U32 = struct.Struct(">I")
-_NAMES_SIZE = len(_ID) + len(_ATTEMPT) + len(_ORIGIN) + len(_PUBLISHED_AT)
+_NAMES_SIZE = len(_ATTEMPT) + len(_ID) + len(_ORIGIN) + len(_PUBLISHED_AT)
 _SIZE_WITHOUT_ORIGIN = 4 + _NAMES_SIZE + _ID_SIZE + 4 + 4 + 8  # sizes and numbers beside
 
 
-Plain = tuple[str, int, str, int]
+Plain = tuple[int, str, str, int]
 """What the four say, in their order; the time in milliseconds since 1970."""
 
 
@@ -43,19 +46,19 @@ class _Layout(NamedTuple):
     """What is the same in all tables with an origin of this length."""
 
     fields: struct.Struct
-    start: bytes  # up to the id
+    start: bytes  # up to the attempt
 
 
 @lru_cache(maxsize=256)
 def _layout(origin_size: int) -> _Layout:
     middle = len(_ORIGIN) + 4 + origin_size + len(_PUBLISHED_AT)
-    start = _U32.pack(_SIZE_WITHOUT_ORIGIN + origin_size - 4) + _ID
-    return _Layout(struct.Struct(f">{len(start)}s32s12sI{middle}sq"), start)
+    start = _U32.pack(_SIZE_WITHOUT_ORIGIN + origin_size - 4) + _ATTEMPT
+    return _Layout(struct.Struct(f">{len(start)}si{len(_ID)}s32s{middle}sq"), start)
 
 
 @lru_cache(maxsize=256)
 def _middle(origin: str) -> bytes | None:
-    """Return what stands between two numbers: the origin, and the name of the second."""
+    """Return what stands between the id and the last number: the origin, and that one's name."""
     if not (origin.isascii() and 0 < len(origin) <= _LONGEST_ORIGIN):
         return None
     return _ORIGIN + _U32.pack(len(origin)) + origin.encode() + _PUBLISHED_AT
@@ -63,7 +66,7 @@ def _middle(origin: str) -> bytes | None:
 
 @lru_cache(maxsize=256)
 def _origin(middle: bytes) -> str | None:
-    """Return the origin that stands between two numbers; None when something else does."""
+    """Return the origin that stands behind the id; None when something else does."""
     raw = middle[len(_ORIGIN) + 4 : -len(_PUBLISHED_AT)]
     return raw.decode() if raw.isascii() and _middle(raw.decode()) == middle else None
 
@@ -81,7 +84,7 @@ def plain_headers(envelope: Envelope) -> Packed | None:
     if attempt > _LAST_SMALL or milliseconds <= _LAST_SMALL:
         return None
     fields, start = _layout(len(envelope.origin))
-    raw = fields.pack(start, id_.encode(), _ATTEMPT, attempt, middle, milliseconds)
+    raw = fields.pack(start, attempt, _ID, id_.encode(), middle, milliseconds)
     return Packed(raw, unpack)
 
 
@@ -90,7 +93,7 @@ def plain_envelope(packed: Packed, message: Message, queue: QueueName) -> Envelo
     found = read(packed.raw)
     if found is None:
         return None
-    id_, attempt, origin, milliseconds = found
+    attempt, id_, origin, milliseconds = found
     known = 0 <= milliseconds <= MAX_MS
     return Envelope(
         queue=queue,
@@ -110,11 +113,11 @@ def read(raw: bytes) -> Plain | None:
     if not 0 < size <= _LONGEST_ORIGIN:
         return None
     fields, start = _layout(size)
-    one, id_, two, attempt, middle, milliseconds = fields.unpack(raw)
+    one, attempt, two, id_, middle, milliseconds = fields.unpack(raw)
     origin = _origin(middle)
-    if one != start or two != _ATTEMPT or origin is None or not id_.isalnum():
+    if one != start or two != _ID or origin is None or not id_.isalnum():
         return None
-    return id_.decode(), attempt, origin, milliseconds
+    return attempt, id_.decode(), origin, milliseconds
 
 
 def unpack(raw: bytes) -> Mapping[str, object] | None:

@@ -30,6 +30,7 @@ from cluster_kit_amqp.link import (
     Unsent,
 )
 from cluster_kit_amqp.tasks.delays import Wait, wait_for
+from cluster_kit_amqp.tasks.fullness import Fullness
 from cluster_kit_amqp.tasks.wire import to_message
 from cluster_kit_amqp.topology import DEAD, work_exchange
 
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 _LONGEST_EXPIRATION_MS = 2**32 - 1
 _MOST_NACKS = 4  # of one task: a full queue is told after a second
 _PAUSE_AFTER_NACK = 0.1  # seconds, times the number of them
+_LONGEST_PAUSE = 1.0  # seconds
 _REMEMBERED = 300.0  # seconds a publish that failed shows in health
 _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it was given
 
@@ -54,12 +56,13 @@ _SLACK = 0.05  # seconds; a delay that began less than this ago is taken as it w
 class _Target:
     exchange: str
     key: str
+    queue: str  # that takes the message
     wait: Wait | None = None  # where it is delayed
 
 
 @lru_cache(maxsize=1024)
 def _work_queue(queue: QueueName) -> _Target:
-    return _Target(work_exchange(queue), queue.channel)
+    return _Target(work_exchange(queue), queue.channel, queue.full)
 
 
 class Publisher:
@@ -79,6 +82,7 @@ class Publisher:
         self._connection, self._declarer, self._context = connection, declarer, context
         self._problems, self._app = problems, context.app
         self._outlet = Outlet(connection, context)
+        self._fullness = Fullness(connection, context.clock)
         self._deadlines = Deadlines()
         self._ladder = declarer.makes
         self.used: set[QueueName] = set()
@@ -145,13 +149,13 @@ class Publisher:
     def _target(self, queue: QueueName, delay: float, progress: Progress, *, bury: bool) -> _Target:
         """Return where to publish now: what is left of the delay shrinks while we try."""
         if bury:
-            return _Target(DEAD, queue.full)
+            return _Target(DEAD, queue.full, queue.dead)
         passed = self._context.clock.monotonic() - progress.started
         left = delay if passed < _SLACK else delay - passed
         if left <= 0:
             return _work_queue(queue)
         wait = wait_for(queue, left, ladder=self._ladder)
-        return _Target(wait.exchange, wait.key, wait)
+        return _Target(wait.exchange, wait.key, wait.exchange, wait)  # its queue has its name
 
     def _message(self, envelope: Envelope, target: _Target, progress: Progress) -> Message:
         expires_at, expiration_ms = envelope.expires_at, None
@@ -221,7 +225,7 @@ class Publisher:
             case TopologyError():
                 self._do_without_ladder(target, error)
             case Nacked() | Refused() | Unencodable():
-                await self._not_taken(progress, error)
+                await self._not_taken(target, progress, error)
             case _:
                 raise error
 
@@ -243,12 +247,22 @@ class Publisher:
         log.info("delays go along the chain from now on: %s", error)
         self._ladder = False
 
-    async def _not_taken(self, progress: Progress, error: Nacked | Refused | Unencodable) -> None:
-        """Give up, but not at once: a quorum queue without a leader yet answers as a full one."""
-        progress.nacks, progress.trouble = progress.nacks + 1, error.reason
-        if not isinstance(error, Nacked) or progress.nacks > _MOST_NACKS:
+    async def _not_taken(
+        self, target: _Target, progress: Progress, error: Nacked | Refused | Unencodable
+    ) -> None:
+        """Give up, but not at once on a queue that has no leader for now: it answers as a full one.
+
+        A node that went away leads no more after some seconds, and until then takes nothing.
+        """
+        progress.trouble = error.reason
+        if not isinstance(error, Nacked):
             raise progress.unfinished(progress.refused(error)) from error
-        await self._context.clock.sleep(_PAUSE_AFTER_NACK * progress.nacks)
+        progress.nacks += 1
+        if progress.nacks > _MOST_NACKS:
+            if await self._fullness.is_full(target.queue):
+                raise progress.unfinished(progress.refused(error)) from error
+            await self._outlet.renew()
+        await self._context.clock.sleep(min(_PAUSE_AFTER_NACK * progress.nacks, _LONGEST_PAUSE))
 
     def _returned(
         self, queue: QueueName, target: _Target, progress: Progress, error: Returned

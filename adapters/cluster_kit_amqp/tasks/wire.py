@@ -169,9 +169,11 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
     if type(headers) is Packed and not dead and (task := plain_envelope(headers, message, queue)):
         return task
     users: dict[str, object] = {}
+    found = _given_id(message)
     envelope = Envelope(
         queue=queue,
-        id=_id(message),
+        id=found or new_id(),
+        id_is_stable=found is not None,
         body=message.body,
         content_type=message.content_type or None,
         published_at=message.timestamp,
@@ -237,14 +239,14 @@ def user_headers(headers: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _id(message: Message) -> str:
-    """Return the first legal id: the library's, AMQP's, or a fresh one."""
+def _given_id(message: Message) -> str | None:
+    """Return the first legal id: the library's, or AMQP's; None when there is none."""
     for candidate in (message.headers.get("ck-id"), message.message_id):
         try:
             return check_message_id(candidate)
         except InvalidNameError:
             continue
-    return new_id()
+    return None
 
 
 def _whole(headers: Mapping[str, object], name: str, least: int, most: int) -> int | None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from cluster_kit.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
 
 Effect = Callable[..., Awaitable[object]]
 """``effect(payload, session)`` or ``effect(payload, session, about)``."""
@@ -75,7 +73,7 @@ class Once:
 
     async def _try(self, payload: object, about: Message) -> None:
         arguments = (about,) if len(self._takes) > 2 else ()  # noqa: PLR2004 - the third
-        async with self._sessions() as session, session.begin():
+        async with _checked(self._sessions()) as session, session.begin():
             if await self._is_first(session, about):
                 await self._effect(payload, session, *arguments)
 
@@ -92,6 +90,12 @@ class Once:
 
 class _OvertakenError(Exception):
     """Another transaction has noted the message meanwhile."""
+
+
+def _checked(session: object) -> AsyncSession:
+    if not isinstance(session, AsyncSession):
+        raise ConfigurationError(f"sessions made no AsyncSession but {type(session).__name__}")
+    return session
 
 
 def _parameters(effect: Effect) -> list[inspect.Parameter]:

@@ -10,17 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import scoped_session, sessionmaker
 
+from cluster_kit.checks import takes
 from cluster_kit.clock import SystemClock, seconds
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.message import Reject
 from cluster_kit.names import check_name
 from cluster_kit.ports import Health
 from cluster_kit_sqlalchemy.inbox.handling import Message, Once
 from cluster_kit_sqlalchemy.inbox.records import PRUNE_BATCH, Records
+from cluster_kit_sqlalchemy.schema import check_table, lacking_told
 from cluster_kit_sqlalchemy.tables import inbox_table
 from cluster_kit_sqlalchemy.transactional import check_engine, within, within_blocking
 
@@ -89,11 +93,12 @@ class Inbox:
         prune_interval: Duration = 600.0,
     ) -> None:
         check_engine(engine)
-        self.table: Table = inbox_table(MetaData()) if table is None else table
+        own = inbox_table(MetaData())
+        self.table: Table = own if table is None else check_table("table", table, own)
         self._records = Records(self.table)
         self._records.check(engine.dialect)
         self._engine = engine
-        self._sessions = sessions or async_sessionmaker(engine, expire_on_commit=False)
+        self._sessions = _session_maker(sessions, engine)
         self._retention = seconds("retention", retention, zero=False)
         self._interval = seconds("prune_interval", prune_interval, zero=False)
         self._clock = SystemClock()
@@ -154,7 +159,10 @@ class Inbox:
 
         Raises:
             TypeError: `transaction` is of no such kind.
-            ConfigurationError: the name is malformed; or the connection is in autocommit.
+            ConfigurationError: the name is malformed, `message` has no id, the connection is in
+                autocommit, or the table is missing.
+            Reject: the message has no id of its own, so that a repetition could not be known. Let
+                it leave the handler: the message goes to the dead letters.
             SQLAlchemyError: of the database; at REPEATABLE READ and SERIALIZABLE also when another
                 transaction has noted the same meanwhile: begin anew then.
         """
@@ -173,7 +181,8 @@ class Inbox:
         before = self._clock.wall() - self._retention
         total, count = 0, PRUNE_BATCH
         while count == PRUNE_BATCH:
-            count = await self._records.prune(self._engine, before)
+            with lacking_told(self.table):
+                count = await self._records.prune(self._engine, before)
             total += count
         self._pruned += total
         self._emit("inbox.pruned", count=total)
@@ -214,7 +223,7 @@ class Inbox:
         return check_name("consumer", name)
 
     def _note(self, message: Message, consumer: str) -> Callable[[Connection], bool]:
-        name, message_id = self._consumer(consumer), message.id
+        name, message_id = self._consumer(consumer), _id_of(message)
 
         def note(connection: Connection) -> bool:
             first = self._records.note(connection, name, message_id, self._clock.wall())
@@ -251,3 +260,27 @@ class Inbox:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody observes
             loop.call_soon_threadsafe(partial(context.emit, event, **fields))
+
+
+def _session_maker(given: object, engine: AsyncEngine) -> Callable[[], AsyncSession]:
+    if given is None:
+        return async_sessionmaker(engine, expire_on_commit=False)
+    kind = type(given).__name__
+    if isinstance(given, sessionmaker | scoped_session):
+        wrong = f"{kind} makes sessions that block: take an async_sessionmaker"
+        raise ConfigurationError(f"sessions: a {wrong}")
+    takes("sessions", given)
+    return cast("Callable[[], AsyncSession]", given)
+
+
+def _id_of(message: Message) -> str:
+    message_id: object = getattr(message, "id", None)
+    if not isinstance(message_id, str) or not message_id:
+        kind = type(message).__name__
+        raise ConfigurationError(f"message must be a Delivery, an Event or have an id, not {kind}")
+    if not getattr(message, "id_is_stable", True):
+        raise Reject(
+            "the publisher gave this message no id, so it has another one at each delivery, and "
+            "an inbox could not keep its effects from happening again"
+        )
+    return message_id

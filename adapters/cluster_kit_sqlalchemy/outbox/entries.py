@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -20,6 +21,8 @@ Kind = Literal["task", "sync", "pubsub"]
 
 Row = dict[str, object]
 
+_END = 253_402_300_799  # of the year 9999, seconds since 1970
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -32,8 +35,9 @@ class Entry:
         channel: name without prefix.
         id: message id.
         created_at: seconds since 1970.
-        attempts: to send it that failed.
-        columns: of its row.
+        attempts: to send it that were refused.
+        unconfirmed: whether an attempt got no answer, so that it may have arrived.
+        columns: of its row, as the driver gives them.
     """
 
     position: int
@@ -43,14 +47,23 @@ class Entry:
     id: str
     created_at: float
     attempts: int
+    unconfirmed: bool
     columns: Mapping[str, Any]
 
     @classmethod
     def of(cls, columns: Mapping[str, Any]) -> Entry:
-        """Return the entry of a row."""
-        named = (name for name in cls.__dataclass_fields__ if name != "columns")
-        shown = {name: columns[name] for name in named}
-        return cls(**shown, columns=columns)
+        """Return the entry of a row, whoever wrote it. Never raises."""
+        return cls(
+            position=columns["position"],
+            key=str(columns["key"]),
+            kind=columns["kind"],
+            channel=str(columns["channel"]),
+            id=str(columns["id"]),
+            created_at=number(columns["created_at"]),
+            attempts=int(number(columns["attempts"])),
+            unconfirmed=bool(columns["unconfirmed"]),
+            columns=columns,
+        )
 
     def task(self, app: str, now: float) -> tuple[Envelope, float]:
         """Return the task and the seconds it is still to be delayed.
@@ -62,7 +75,7 @@ class Entry:
         envelope = Envelope(
             queue=QueueName(None if options.get("shared") else app, self.channel),
             id=self.id,
-            body=bytes(columns["body"]),
+            body=self._body(),
             content_type=columns["content_type"],
             published_at=self.created_at,
             max_retries=options.get("max_retries"),
@@ -71,8 +84,7 @@ class Entry:
             origin=columns["origin"],
             headers=options.get("headers") or {},
         )
-        due_at = columns["due_at"]
-        return envelope, 0.0 if due_at is None else max(0.0, due_at - now)
+        return envelope, max(0.0, number(columns["due_at"]) - now)
 
     def broadcast(self) -> Broadcast:
         """Return the broadcast. Raises as `task`."""
@@ -80,23 +92,41 @@ class Entry:
         try:
             audience = Audience(self._options().get("audience", Audience.OTHERS))
         except ValueError as exc:
-            raise DecodeError(f"outbox row {self.position}: {exc}") from exc
+            raise self.spoilt(str(exc)) from exc
         return Broadcast(
             realm=self.kind,
             channel=self.channel,
             id=self.id,
-            body=bytes(columns["body"]),
+            body=self._body(),
             content_type=columns["content_type"],
             published_at=self.created_at,
             origin=columns["origin"],
             audience=audience,
         )
 
+    def spoilt(self, problem: str) -> DecodeError:
+        """Return the error for a row that makes no sense."""
+        return DecodeError(f"outbox row {self.position}: {problem}")
+
+    def _body(self) -> bytes:
+        body: object = self.columns["body"]
+        if not isinstance(body, bytes):
+            raise self.spoilt(f"its body is no bytes but {type(body).__name__}")
+        return body
+
     def _options(self) -> dict[str, Any]:
-        options: object = self.columns["options"]
+        try:
+            options: object = json.loads(self.columns["options"])
+        except (TypeError, ValueError) as exc:
+            raise self.spoilt(f"its options are no JSON: {exc}") from exc
         if not isinstance(options, dict):
-            raise DecodeError(f"outbox row {self.position}: options are no object")
+            raise self.spoilt("its options are no object")
         return cast("dict[str, Any]", options)
+
+
+def number(value: object) -> float:
+    """Return a number of a row; 0 for what is none, as SQLite keeps anything in a column."""
+    return value if isinstance(value, int | float) and 0 <= value <= _END else 0.0
 
 
 def task_row(app: str, envelope: Envelope, delay: float, key: str | None) -> Row:

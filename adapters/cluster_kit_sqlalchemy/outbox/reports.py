@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster_kit.clock import utc
+from cluster_kit_sqlalchemy.outbox.entries import Entry, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,8 +47,9 @@ class FailedMessage:
         channel: name without prefix.
         key: what it was ordered with.
         body: as it would have travelled.
-        attempts: that failed.
-        error: of the last one.
+        attempts: that were refused.
+        unconfirmed: whether an attempt got no answer: it may have arrived all the same.
+        error: of the last attempt.
         published_at: aware UTC time.
         failed_at: aware UTC time.
     """
@@ -58,21 +60,24 @@ class FailedMessage:
     key: str
     body: bytes
     attempts: int
+    unconfirmed: bool
     error: str
     published_at: datetime
     failed_at: datetime
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> FailedMessage:
-        """Return the message of a row."""
+        """Return the message of a row, whoever wrote it. Never raises."""
+        entry, body = Entry.of(row), row["body"]
         return cls(
-            id=row["id"],
-            kind=row["kind"],
-            channel=row["channel"],
-            key=row["key"],
-            body=bytes(row["body"]),
-            attempts=row["attempts"],
-            error=row["error"] or "",
-            published_at=utc(row["created_at"]),
-            failed_at=utc(row["failed_at"] or row["created_at"]),
+            id=entry.id,
+            kind=entry.kind,
+            channel=entry.channel,
+            key=entry.key,
+            body=body if isinstance(body, bytes) else str(body).encode(),
+            attempts=entry.attempts,
+            unconfirmed=entry.unconfirmed,
+            error=str(row["error"] or ""),
+            published_at=utc(entry.created_at),
+            failed_at=utc(number(row["failed_at"]) or entry.created_at),
         )

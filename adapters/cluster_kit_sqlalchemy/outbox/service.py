@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Unpack, cast
 
 from sqlalchemy import MetaData
 
-from cluster_kit.checks import whole_number
+from cluster_kit.checks import truth, whole_number
 from cluster_kit.clock import MAX_WAIT, SystemClock, seconds
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.ports import Health
@@ -16,14 +17,15 @@ from cluster_kit_sqlalchemy.outbox.blocking import BlockingOutbox
 from cluster_kit_sqlalchemy.outbox.reports import FailedMessage, OutboxStats
 from cluster_kit_sqlalchemy.outbox.store import Store
 from cluster_kit_sqlalchemy.outbox.writing import Writer
-from cluster_kit_sqlalchemy.relay.loop import Counts, Relay, Terms
+from cluster_kit_sqlalchemy.relay.loop import Past, Relay, Terms
 from cluster_kit_sqlalchemy.relay.turns import turns_for
+from cluster_kit_sqlalchemy.schema import check_table, lacking_told
 from cluster_kit_sqlalchemy.tables import outbox_table
 from cluster_kit_sqlalchemy.transactional import check_engine, within
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from cluster_kit.clock import Duration
     from cluster_kit.ports import AdapterContext, BatchOptions, Extensible, TaskOptions
@@ -81,23 +83,24 @@ class Outbox:
     ) -> None:
         check_engine(engine)
         _check_retry(retry)
-        self.table: Table = outbox_table(MetaData()) if table is None else table
+        own = outbox_table(MetaData())
+        self.table: Table = own if table is None else check_table("table", table, own)
         self._terms = Terms(
             batch_size=whole_number("batch_size", batch_size, least=1, most=_MAX_BATCH),
             poll_interval=seconds("poll_interval", poll_interval, zero=False, limit=MAX_WAIT),
             retry=retry,
             max_retries=whole_number("max_retries", max_retries),
-            listen=listen,
+            listen=truth("listen", listen),
         )
         self._stop_grace = seconds("stop_grace", stop_grace, limit=MAX_WAIT)
         self._engine = engine
         self._outlets = cluster.outlets
-        self._relays = relay
+        self._relays = truth("relay", relay)
         self._relay: Relay | None = None
-        self._counts = Counts()
+        self._past = Past()
         self._clock = SystemClock()
         self._store = Store(self.table, self._outlets.app)
-        if relay:
+        if self._relays:
             turns_for(engine, self._store)
         self._writer = Writer(self._outlets, self._store, self._wake, self._tells)
         self.blocking: BlockingOutbox = BlockingOutbox(self._writer, self.table)
@@ -127,7 +130,8 @@ class Outbox:
 
         Raises:
             TypeError: `transaction` is of no such kind.
-            ConfigurationError: a name or an option is wrong; or the connection is in autocommit.
+            ConfigurationError: a name or an option is wrong; the connection is in autocommit; or
+                the table is missing.
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over a limit of the event queue.
             SQLAlchemyError: of the database.
@@ -197,10 +201,10 @@ class Outbox:
 
     async def stats(self) -> OutboxStats:
         """Count what is there, in the database, and what this instance has done."""
-        async with self._engine.connect() as connection:
+        async with self._connection() as connection:
             depth = await self._store.depth(connection)
         oldest = None if depth.oldest is None else max(0.0, self._clock.wall() - depth.oldest)
-        counts = self._counts
+        counts = self._past.counts
         return OutboxStats(
             pending=depth.pending,
             failed=depth.failed,
@@ -213,7 +217,7 @@ class Outbox:
     async def failed(self, limit: int = 100) -> list[FailedMessage]:
         """Return messages that were given up, oldest first."""
         most = whole_number("limit", limit, least=1)
-        async with self._engine.connect() as connection:
+        async with self._connection() as connection:
             rows = await connection.execute(self._store.failed(most))
             return [FailedMessage.of(row) for row in rows.mappings()]
 
@@ -221,16 +225,27 @@ class Outbox:
         """Have messages that were given up tried again, by default all; return how many.
 
         Where their keys have gone on meanwhile, they come late.
+
+        Args:
+            ids: of messages, each a str.
+
+        Raises:
+            ConfigurationError: `ids` is no list of ids; or the table is missing.
         """
-        async with self._engine.begin() as connection:
-            count = await self._store.replay(connection, ids)
+        chosen = _ids(ids)
+        async with self._connection() as connection:
+            count = await self._store.replay(connection, chosen)
+            await connection.commit()
         self._wake()
         return count
 
     async def discard(self, ids: Sequence[str] | None = None) -> int:
-        """Delete messages that were given up, by default all; return how many."""
-        async with self._engine.begin() as connection:
-            return await self._store.discard(connection, ids)
+        """Delete messages that were given up, by default all; return how many. As `replay`."""
+        chosen = _ids(ids)
+        async with self._connection() as connection:
+            count = await self._store.discard(connection, chosen)
+            await connection.commit()
+        return count
 
     # --- life, led by Cluster ------------------------------------------------------------
 
@@ -243,7 +258,7 @@ class Outbox:
         """Begin to relay. A database that is away or lacks the table is waited for."""
         if self._relays:
             self._relay = Relay(
-                self._engine, self._store, self._outlets, self._terms, self._counts, context
+                self._engine, self._store, self._outlets, self._terms, self._past, context
             )
             self._relay.start()
 
@@ -263,6 +278,13 @@ class Outbox:
 
     # --- inside --------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+        """Have a connection to ask or change something on, which is to be committed."""
+        with lacking_told(self.table):
+            async with self._engine.connect() as connection:
+                yield connection
+
     def _wake(self) -> None:
         if self._relay is not None:
             self._relay.wake()
@@ -270,6 +292,18 @@ class Outbox:
     def _tells(self) -> bool:
         """Whether nobody here hears of a commit: a notification makes commits wait in line."""
         return self._terms.listen and (self._relay is None or not self._relay.running)
+
+
+def _ids(ids: object) -> list[str] | None:
+    if ids is None:
+        return None
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise ConfigurationError(f"ids is a list of message ids, not one {type(ids).__name__}")
+    listed = list(cast("Iterable[object]", ids))
+    for each in listed:
+        if not isinstance(each, str):
+            raise ConfigurationError(f"ids: a message id is a str, not {type(each).__name__}")
+    return cast("list[str]", listed)
 
 
 def _check_retry(retry: object) -> None:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import (
+    JSON,
+    Text,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.types import NullType
 
 from cluster_kit_sqlalchemy.outbox.entries import Entry
 from cluster_kit_sqlalchemy.tables import LANES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -48,6 +59,7 @@ class Store:
     def __init__(self, table: Table, app: str) -> None:
         self.table = table
         self.app = app
+        self._rows = _raw(table)
 
     def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Add messages, in their order."""
@@ -55,56 +67,77 @@ class Store:
 
     # --- for relays ----------------------------------------------------------------------
 
-    async def heads(self, connection: AsyncConnection, now: float) -> list[int]:
-        """Return the lanes that have something to be sent, that with the oldest first."""
+    async def heads(
+        self, connection: AsyncConnection, now: float, without: Collection[str] = ()
+    ) -> list[int]:
+        """Return the lanes that have something to be sent, that with the oldest first.
+
+        Args:
+            connection: to ask on.
+            now: seconds since 1970.
+            without: keys that are to be passed over.
+        """
         # One look into the index for each: to search for distinct lanes would read all rows.
-        looks = [self._head(lane, now).label(f"lane_{lane}") for lane in range(LANES)]
+        looks = [self._head(lane, now, without).label(f"lane_{lane}") for lane in range(LANES)]
         [heads] = (await connection.execute(select(*looks))).all()
         found = [(head, lane) for lane, head in enumerate(heads) if head is not None]
         return [lane for _, lane in sorted(found)]
 
-    def _head(self, lane: int, now: float) -> ScalarSelect[Any]:
+    def _head(self, lane: int, now: float, without: Collection[str]) -> ScalarSelect[Any]:
         position = self.table.c.position
-        due = select(position).where(*self._due(lane, now)).order_by(position).limit(1)
+        due = select(position).where(*self._due(lane, now, without)).order_by(position).limit(1)
         return due.scalar_subquery()
 
     async def batch(
-        self, connection: AsyncConnection, lanes: Iterable[int], limit: int, now: float
+        self,
+        connection: AsyncConnection,
+        lanes: Iterable[int],
+        limit: int,
+        now: float,
+        without: Collection[str] = (),
     ) -> list[Entry]:
         """Return at most `limit` messages of each lane, in order, but for keys that wait."""
         found: list[Entry] = []
         for lane in lanes:
-            due = select(self.table).where(*self._due(lane, now))
+            due = self._rows.where(*self._due(lane, now, without))
             rows = await connection.execute(due.order_by(self.table.c.position).limit(limit))
             found += [Entry.of(dict(row)) for row in rows.mappings()]
         return found
 
-    async def remove(self, connection: AsyncConnection, positions: Sequence[int]) -> None:
-        """Forget what was sent."""
-        if positions:
-            gone = self.table.c.position.in_(positions)
-            await connection.execute(delete(self.table).where(gone))
+    async def lock(self, connection: AsyncConnection, positions: Sequence[int]) -> set[int]:
+        """Lock rows until the transaction ends; return those that nobody else has locked.
+
+        Only where the database locks rows. It waits for nobody.
+        """
+        c = self.table.c
+        free = select(c.position).where(c.position.in_(positions))
+        return set(await connection.scalars(free.with_for_update(skip_locked=True)))
+
+    async def existing(self, connection: AsyncConnection, positions: Sequence[int]) -> list[int]:
+        """Return those of these positions that have a row."""
+        c = self.table.c
+        return list(await connection.scalars(select(c.position).where(c.position.in_(positions))))
+
+    async def remove(self, connection: AsyncConnection, positions: Sequence[int]) -> int:
+        """Forget what was sent; return how many rows there were."""
+        if not positions:
+            return 0
+        gone = delete(self.table).where(self.table.c.position.in_(positions))
+        return (await connection.execute(gone)).rowcount
 
     async def postpone(
         self, connection: AsyncConnection, entry: Entry, retry_at: float, error: str
     ) -> None:
-        """Note a failed attempt; its key waits until `retry_at`."""
-        await self._change(
-            connection,
-            [entry.position],
-            attempts=entry.attempts + 1,
-            retry_at=retry_at,
-            error=error[:MAX_ERROR],
-        )
+        """Note what came of an attempt; the key of `entry` waits until `retry_at`."""
+        await self._change(connection, entry, retry_at=retry_at, error=error[:MAX_ERROR])
 
     async def give_up(
         self, connection: AsyncConnection, entry: Entry, now: float, error: str
     ) -> None:
-        """Note the last attempt: its key waits no more, the message stays as failed."""
+        """Note the last attempt: the key of `entry` waits no more, it stays as failed."""
         await self._change(
             connection,
-            [entry.position],
-            attempts=entry.attempts + 1,
+            entry,
             retry_at=None,
             failed=True,
             failed_at=now,
@@ -131,7 +164,7 @@ class Store:
     def failed(self, limit: int) -> Select[Any]:
         """Select the oldest messages that were given up."""
         c = self.table.c
-        return select(self.table).where(*self._failed()).order_by(c.position).limit(limit)
+        return self._rows.where(*self._failed()).order_by(c.position).limit(limit)
 
     async def replay(self, connection: AsyncConnection, ids: Sequence[str] | None) -> int:
         """Have messages that were given up tried again; return how many."""
@@ -145,7 +178,9 @@ class Store:
 
     # --- inside --------------------------------------------------------------------------
 
-    def _due(self, lane: int, now: float | None) -> list[ColumnElement[bool]]:
+    def _due(
+        self, lane: int, now: float | None, without: Collection[str] = ()
+    ) -> list[ColumnElement[bool]]:
         """Return what makes a row of a lane due; without `now`, whatever its key waits for."""
         c = self.table.c
         own = [c.app == self.app, c.lane == lane, c.failed.is_(False)]
@@ -155,7 +190,8 @@ class Store:
         waits = select(other.c.key).where(
             other.c.app == self.app, other.c.lane == lane, other.c.retry_at > now
         )
-        return [*own, c.key.not_in(waits)]
+        passed_over = [c.key.not_in(sorted(without))] if without else []
+        return [*own, c.key.not_in(waits), *passed_over]
 
     def _failed(self, ids: Sequence[str] | None = None) -> list[ColumnElement[bool]]:
         c = self.table.c
@@ -167,8 +203,16 @@ class Store:
         counted = select(func.count()).where(c.app == self.app, c.failed.is_(failed))
         return (await connection.execute(counted)).scalar_one()
 
-    async def _change(
-        self, connection: AsyncConnection, positions: Sequence[int], **values: object
-    ) -> None:
-        found = self.table.c.position.in_(positions)
-        await connection.execute(update(self.table).where(found).values(**values))
+    async def _change(self, connection: AsyncConnection, entry: Entry, **values: object) -> None:
+        tried = {"attempts": entry.attempts, "unconfirmed": entry.unconfirmed}
+        row = self.table.c.position == entry.position
+        await connection.execute(update(self.table).where(row).values(**tried, **values))
+
+
+def _raw(table: Table) -> Select[Any]:
+    """Select rows as they are: one that makes no sense must not keep others from being read."""
+    columns: list[ColumnElement[Any]] = [
+        (cast(c, Text) if isinstance(c.type, JSON) else type_coerce(c, NullType())).label(c.name)
+        for c in table.c
+    ]
+    return select(*columns)

@@ -6,18 +6,19 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectError, ConnectionLost, DecodeError, NotStartedError
+from cluster_kit.errors import ConnectError, ConnectionLost, NotStartedError, PublishBlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from cluster_kit.ports import AdapterContext, Outlets
     from cluster_kit_sqlalchemy.outbox.entries import Entry
+    from cluster_kit_sqlalchemy.relay.unsettled import Unsettled
 
 TURN_SECONDS = 5.0
 """Seconds after which a turn begins no further send, so that what is confirmed gets settled."""
 
-_OUTAGES = (ConnectionLost, ConnectError, NotStartedError)
+_OUTAGES = (ConnectionLost, ConnectError, NotStartedError, PublishBlocked)
 """Errors that say nothing about the message."""
 
 
@@ -27,13 +28,18 @@ class Results:
 
     Attributes:
         sent: confirmed, in their order.
-        refused: each with its error; what its key has behind it was not tried.
+        refused: each with its error, or without an answer; what its key has behind it was not
+            tried.
         outage: why nothing can be sent now.
+        locked: keys that wait because somebody else has locked their next message.
+        delays: seconds until those that were refused are tried again.
     """
 
     sent: list[Entry] = field(default_factory=list["Entry"])
     refused: list[tuple[Entry, Exception]] = field(default_factory=list[tuple["Entry", Exception]])
     outage: Exception | None = None
+    locked: frozenset[str] = frozenset()
+    delays: list[float] = field(default_factory=list[float])
 
 
 class Delivery:
@@ -41,19 +47,28 @@ class Delivery:
 
     Args:
         outlets: of the instance.
+        unsettled: remembers what became of messages.
         context: of the instance.
         ending: whether nothing new is to be begun.
     """
 
     def __init__(
-        self, outlets: Outlets, context: AdapterContext, ending: Callable[[], bool]
+        self,
+        outlets: Outlets,
+        unsettled: Unsettled,
+        context: AdapterContext,
+        ending: Callable[[], bool],
     ) -> None:
         self._outlets = outlets
+        self._unsettled = unsettled
         self._context = context
         self._ending = ending
 
-    async def deliver(self, entries: Iterable[Entry]) -> Results:
+    async def deliver(self, entries: Sequence[Entry]) -> Results:
         """Send, in the order given as far as the key is the same.
+
+        What is known already is not sent again, and nothing is sent beside it: while it cannot be
+        written down, neither could the rest.
 
         The next of a key is sent when the one before it is confirmed: were both under way, a
         refusal of the first would change their order. What is not begun in time is left for the
@@ -63,6 +78,11 @@ class Delivery:
         for entry in entries:
             chains.setdefault(entry.key, []).append(entry)
         results = Results()
+        known = [entry for entry in entries if entry in self._unsettled]
+        if known:
+            for entry in known:
+                self._sort(entry, results)
+            return results
         until = self._context.clock.monotonic() + TURN_SECONDS
         spawn = self._context.tasks.spawn
         tasks = [
@@ -91,9 +111,17 @@ class Delivery:
                 results.outage = exc
                 return
             except Exception as exc:  # noqa: BLE001 - kept with the message, which is not lost
-                results.refused.append((entry, exc))
+                self._unsettled.note(entry, exc)
+                self._sort(entry, results)
                 return
+            self._unsettled.note(entry, None)
+            self._sort(entry, results)
+
+    def _sort(self, entry: Entry, results: Results) -> None:
+        if (error := self._unsettled[entry]) is None:
             results.sent.append(entry)
+        else:
+            results.refused.append((entry, error))
 
     async def _send(self, entry: Entry) -> None:
         outlets = self._outlets
@@ -103,5 +131,5 @@ class Delivery:
             return
         realms = {"sync": outlets.sync_messages, "pubsub": outlets.pubsub}
         if (realm := realms.get(entry.kind)) is None:  # of a newer version, or of somebody else
-            raise DecodeError(f"outbox row {entry.position}: of unknown kind {entry.kind!r}")
+            raise entry.spoilt(f"of unknown kind {entry.kind!r}")
         await realm.send(entry.broadcast())

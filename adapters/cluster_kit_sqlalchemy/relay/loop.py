@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.ports import Health
 from cluster_kit_sqlalchemy.relay.bell import Bell
 from cluster_kit_sqlalchemy.relay.delivery import Delivery
 from cluster_kit_sqlalchemy.relay.listening import listen
 from cluster_kit_sqlalchemy.relay.settling import Settler
 from cluster_kit_sqlalchemy.relay.turns import DATABASE_SECONDS, Work, turns_for
+from cluster_kit_sqlalchemy.relay.unsettled import Unsettled
+from cluster_kit_sqlalchemy.schema import lacking_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +41,10 @@ _SOON = 1.0
 _LOOK_AGAIN = (0.005, 0.02, 0.1, 0.3)  # after a bell, which may come before the commit is done
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _JITTER = 0.2
+_SLACK = 0.01  # beyond the time at which a message is due, by another clock
 _REST = 9  # times as long as the last look took, before the next that nothing asks for
 _MOST_REST = 10.0
-_EXPECTED = (SQLAlchemyError, OSError, TimeoutError)
+_EXPECTED = (SQLAlchemyError, ConfigurationError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,19 @@ class Counts:
     lag: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What outlasts the relays of an instance.
+
+    Attributes:
+        counts: what they have done.
+        unsettled: what became of messages and is not written down yet.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    unsettled: Unsettled = field(default_factory=Unsettled)
+
+
 class Relay:
     """Sends what is in an outbox, as long as it runs.
 
@@ -84,7 +102,7 @@ class Relay:
         store: has the messages.
         outlets: sends them.
         terms: how.
-        counts: what it counts in.
+        past: what relays of this process have done before it.
         context: of the instance.
     """
 
@@ -94,13 +112,14 @@ class Relay:
         store: Store,
         outlets: Outlets,
         terms: Terms,
-        counts: Counts,
+        past: Past,
         context: AdapterContext,
     ) -> None:
         self._engine = engine
         self._store = store
         self._terms = terms
-        self._counts = counts
+        self._counts = past.counts
+        self._unsettled = past.unsettled
         self._context = context
         self._turns = turns_for(engine, store)
         self._bell = Bell()
@@ -110,6 +129,7 @@ class Relay:
         self._took = 0.0
         self._counted_at: float | None = None
         self._count_soon = False
+        self._retries: list[float] = []  # when messages are to be tried again; a heap
         self._health: dict[str, Health] = {}
         self._since = context.clock.wall()
         self._work = Work(
@@ -118,7 +138,8 @@ class Relay:
             batch_size=terms.batch_size,
             context=context,
             settler=Settler(store, terms.retry, terms.max_retries, context),
-            deliver=Delivery(outlets, context, lambda: self._ending).deliver,
+            unsettled=past.unsettled,
+            deliver=Delivery(outlets, past.unsettled, context, lambda: self._ending).deliver,
         )
 
     def start(self) -> None:
@@ -156,7 +177,7 @@ class Relay:
 
     def health(self) -> Health:
         """Return the state as known now: the worst there is."""
-        for part in ("database", "broker", "failed"):
+        for part in ("database", "broker", "locked", "failed"):
             if (found := self._health.get(part)) is not None:
                 return found
         return Health(status="ok", detail="relaying", since=self._since)
@@ -169,7 +190,8 @@ class Relay:
         while not self._ending:
             began = clock.monotonic()
             try:
-                results = await self._turns.take(self._work)
+                with lacking_told(self._store.table):
+                    results = await self._turns.take(self._work)
                 self._took = clock.monotonic() - began
                 self._note(results)
                 await self._count_when_due()
@@ -182,12 +204,19 @@ class Relay:
                 await self._pause()
             elif results.sent:
                 waits = self._idle_waits()
-            elif await self._bell.wait(next(waits)):
+            elif await self._bell.wait(self._until_retry(next(waits))):
                 waits = self._idle_waits(woken=True)
 
     def _idle_waits(self, *, woken: bool = False) -> Iterator[float]:
         """Yield how long to wait while there is nothing to be sent."""
         return chain(_LOOK_AGAIN if woken else (), (self._poll() for _ in repeat(None)))
+
+    def _until_retry(self, wait: float) -> float:
+        """Return `wait`, or less where a message is to be tried again before."""
+        now = self._context.clock.monotonic()
+        while self._retries and self._retries[0] <= now:
+            heapq.heappop(self._retries)
+        return min(wait, self._retries[0] - now) if self._retries else wait
 
     def _poll(self) -> float:
         # Many messages behind one that waits are read through at each look.
@@ -200,6 +229,11 @@ class Relay:
         counts.refused += len(results.refused)
         if results.sent:
             counts.lag = self._context.clock.wall() - results.sent[-1].created_at
+        later = self._context.clock.monotonic() + _SLACK
+        for delay in results.delays:
+            heapq.heappush(self._retries, later + delay)
+        locked = f"{len(results.locked)} keys wait for a row that another transaction has locked"
+        self._set("locked", locked if results.locked else "")
         outage = results.outage
         self._set("broker", "" if outage is None else f"nothing can be sent: {outage}")
         self._count_soon = self._count_soon or bool(results.refused)  # some may be given up
@@ -207,7 +241,9 @@ class Relay:
     async def _bear(self, error: Exception) -> None:
         """Report what went wrong in the database, and wait."""
         first = "database" not in self._health
-        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        text = str(error).splitlines()[0] if str(error) else ""
+        if not isinstance(error, ConfigurationError):
+            text = f"{type(error).__name__}: {text}"
         self._set("database", f"the database failed: {text}", "down")
         if first:
             unexpected = None if isinstance(error, _EXPECTED) else error
@@ -245,6 +281,8 @@ class Relay:
         self._counted_at, self._count_soon = now, False
         async with asyncio.timeout(DATABASE_SECONDS), self._engine.connect() as connection:
             depth = await self._store.depth(connection)
+            if positions := self._unsettled.positions:  # another relay may have sent them, too
+                self._unsettled.keep(await self._store.existing(connection, positions))
         self._report(depth)
 
     def _report(self, depth: Depth) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import MessageError, PublishUnconfirmed
@@ -22,15 +22,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is to become of a message that was refused.
+    """What is to become of a message that was not confirmed.
 
     Attributes:
-        entry: the message.
+        entry: the message, this attempt included.
+        attempt: number of this attempt; one that got no answer does not count for the next.
         error: why.
         delay: seconds until it is tried again; None when it is given up.
     """
 
     entry: Entry
+    attempt: int
     error: str
     delay: float | None
 
@@ -54,23 +56,21 @@ class Settler:
         self._context = context
 
     def judge(self, results: Results) -> list[Verdict]:
-        """Decide about the refused ones."""
-        return [
-            Verdict(
-                entry=entry,
-                error=f"{type(error).__name__}: {error}",
-                delay=self._delay(entry, error),
-            )
-            for entry, error in results.refused
-        ]
+        """Decide about those that were not confirmed."""
+        return [self._verdict(entry, error) for entry, error in results.refused]
 
-    def _delay(self, entry: Entry, error: Exception) -> float | None:
-        attempts = entry.attempts + 1
-        if isinstance(error, PublishUnconfirmed):  # it may be stored: no reason to give it up
-            return self._policy.delay(attempts)
-        if isinstance(error, MessageError) or attempts > self._max_retries:
-            return None
-        return self._policy.delay(attempts)
+    def _verdict(self, entry: Entry, error: Exception) -> Verdict:
+        attempt, unknown = entry.attempts + 1, isinstance(error, PublishUnconfirmed)
+        tried = replace(
+            entry,
+            # An attempt without an answer is none that was refused: no reason to give it up.
+            attempts=entry.attempts if unknown else attempt,
+            unconfirmed=entry.unconfirmed or unknown,
+        )
+        hopeless = isinstance(error, MessageError) or attempt > self._max_retries
+        delay = None if hopeless and not unknown else self._policy.delay(attempt)
+        text = f"{type(error).__name__}: {error}"
+        return Verdict(entry=tried, attempt=attempt, error=text, delay=delay)
 
     async def write(
         self, connection: AsyncConnection, results: Results, verdicts: list[Verdict]
@@ -111,16 +111,18 @@ class Settler:
             channel=entry.channel,
             id=entry.id,
             key=entry.key,
-            attempt=entry.attempts + 1,
+            attempt=verdict.attempt,
             delay=verdict.delay,
             error=verdict.error,
         )
 
     def _report_given_up(self, verdict: Verdict) -> None:
-        entry, attempt = verdict.entry, verdict.entry.attempts + 1
+        entry = verdict.entry
         log.error(
-            "outbox: %s %s for %s is given up after attempt %d, and kept as failed: %s",
-            *(entry.kind, entry.id, entry.channel, attempt, verdict.error),
+            "outbox: %s %s for %s is given up after attempt %d, and kept as failed%s: %s",
+            *(entry.kind, entry.id, entry.channel, verdict.attempt),
+            "; it may have arrived, as an attempt got no answer" if entry.unconfirmed else "",
+            verdict.error,
         )
         self._context.emit(
             "outbox.failed",
@@ -128,6 +130,7 @@ class Settler:
             channel=entry.channel,
             id=entry.id,
             key=entry.key,
-            attempt=attempt,
+            attempt=verdict.attempt,
+            unconfirmed=entry.unconfirmed,
             error=verdict.error,
         )

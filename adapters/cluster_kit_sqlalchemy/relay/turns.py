@@ -12,20 +12,27 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import OperationalError
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit_sqlalchemy.relay.delivery import Results
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Collection,
+        Generator,
+        Sequence,
+    )
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from cluster_kit.ports import AdapterContext
     from cluster_kit_sqlalchemy.outbox.entries import Entry
     from cluster_kit_sqlalchemy.outbox.store import Store
-    from cluster_kit_sqlalchemy.relay.settling import Settler
+    from cluster_kit_sqlalchemy.relay.settling import Settler, Verdict
+    from cluster_kit_sqlalchemy.relay.unsettled import Unsettled
 
 LANES_AT_ONCE = 4
 """Lanes a relay takes in one turn; those it leaves are for others."""
@@ -33,8 +40,8 @@ LANES_AT_ONCE = 4
 DATABASE_SECONDS = 30.0
 """Longest a step in the database may take; beyond it counts as lost."""
 
-_WRITES = 5
-"""How often a write is tried where other writers have locked the database."""
+_LOCKED_SECONDS = 1.0
+"""How long a key is passed over whose next message somebody else has locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,7 @@ class Work:
         batch_size: most messages of a turn.
         context: of the instance.
         settler: writes down what became of them.
+        unsettled: remembers it until then.
         deliver: sends them.
     """
 
@@ -55,20 +63,48 @@ class Work:
     batch_size: int
     context: AdapterContext
     settler: Settler
+    unsettled: Unsettled
     deliver: Callable[[Sequence[Entry]], Awaitable[Results]]
 
-    async def batch(self, connection: AsyncConnection, lanes: Sequence[int]) -> list[Entry]:
-        """Return what is to be sent of these lanes."""
+    async def batch(
+        self, connection: AsyncConnection, lanes: Sequence[int], without: Collection[str] = ()
+    ) -> list[Entry]:
+        """Return what is to be sent of these lanes, passing over keys."""
         if not lanes:
             return []
         taken = lanes[: self.batch_size]  # each gives one message at least
         limit = self.batch_size // len(taken)
         now = self.context.clock.wall()
-        return await self.store.batch(connection, taken, limit, now)
+        return await self.store.batch(connection, taken, limit, now, without)
 
-    async def heads(self, connection: AsyncConnection) -> list[int]:
-        """Return the lanes that have something to be sent."""
-        return await self.store.heads(connection, self.context.clock.wall())
+    async def heads(self, connection: AsyncConnection, without: Collection[str] = ()) -> list[int]:
+        """Return the lanes that have something to be sent, passing over keys."""
+        return await self.store.heads(connection, self.context.clock.wall(), without)
+
+    async def rehearse(self, connection: AsyncConnection, entries: Sequence[Entry]) -> None:
+        """Delete messages; the caller takes that back. What cannot be deleted must not be sent.
+
+        Raises:
+            SQLAlchemyError: this cannot be done here.
+            ConfigurationError: the database only says that it did.
+        """
+        gone = await self.store.remove(connection, [entry.position for entry in entries])
+        if gone < len(entries):
+            name = self.store.table.fullname
+            text = f"rows of {name} cannot be deleted, by a policy or a trigger of the database"
+            raise ConfigurationError(f"{text}; nothing is sent, as it would be again and again")
+
+    async def settle(
+        self, connection: AsyncConnection, results: Results, verdicts: list[Verdict]
+    ) -> None:
+        """Write down what became of messages, and commit."""
+        async with asyncio.timeout(DATABASE_SECONDS):
+            await self.settler.write(connection, results, verdicts)
+            await connection.commit()
+        self.unsettled.forget(results.sent)
+        self.unsettled.forget(entry for entry, _ in results.refused)
+        results.delays = [each.delay for each in verdicts if each.delay is not None]
+        self.settler.report(results, verdicts)
 
 
 class Turns(Protocol):
@@ -78,7 +114,8 @@ class Turns(Protocol):
         """Send a batch, write down what became of it, and return that.
 
         Raises:
-            Exception: of the database; what was sent may be sent again.
+            Exception: of the database. What was sent is remembered, and written down in a later
+                turn.
         """
         ...
 
@@ -101,28 +138,45 @@ def turns_for(engine: AsyncEngine, store: Store) -> Turns:
 class PostgresTurns:
     """Each lane has a lock of the database that ends with the transaction, or its connection.
 
-    The transaction is open while messages are sent. It reads and locks no row meanwhile.
+    The transaction is open while messages are sent. It has locked their rows, so that nobody can
+    keep it from deleting them; it waits for no row that others have locked.
     """
 
     def __init__(self, store: Store) -> None:
         space = f"{store.table.fullname} {store.app}".encode()
         self._space = zlib.crc32(space) - 2**31  # a signed integer of 32 bits
+        self._locked: dict[str, float] = {}
 
     async def take(self, work: Work) -> Results:
         """See `Turns.take`."""
         async with self._connection(work.engine) as connection:
             async with asyncio.timeout(DATABASE_SECONDS):
-                wanted = await work.heads(connection)
-                most = min(LANES_AT_ONCE, work.batch_size)
-                lanes = await self._lock(connection, wanted, most)
-                entries = await work.batch(connection, lanes)
+                entries = await self._claim(work, connection)
             results = await work.deliver(entries)
-            verdicts = work.settler.judge(results)
-            async with asyncio.timeout(DATABASE_SECONDS):
-                await work.settler.write(connection, results, verdicts)
-                await connection.commit()
-            work.settler.report(results, verdicts)
+            results.locked = frozenset(self._locked)
+            await work.settle(connection, results, work.settler.judge(results))
         return results
+
+    async def _claim(self, work: Work, connection: AsyncConnection) -> list[Entry]:
+        """Return messages that are ours to send, and that can be deleted afterwards."""
+        now = work.context.clock.monotonic()
+        self._locked = {key: until for key, until in self._locked.items() if now < until}
+        wanted = await work.heads(connection, self._locked)
+        lanes = await self._lock(connection, wanted, min(LANES_AT_ONCE, work.batch_size))
+        found = await work.batch(connection, lanes, self._locked)
+        if not found:
+            return []
+        free = await work.store.lock(connection, [entry.position for entry in found])
+        entries: list[Entry] = []
+        for entry in found:
+            if entry.position not in free:
+                self._locked[entry.key] = now + _LOCKED_SECONDS
+            if entry.key not in self._locked:  # what is behind a locked one must not overtake it
+                entries.append(entry)
+        rehearsal = await connection.begin_nested()
+        await work.rehearse(connection, entries)
+        await rehearsal.rollback()
+        return entries
 
     @asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
@@ -149,7 +203,8 @@ class PostgresTurns:
 class SqliteTurns:
     """One relay at a time, by a lock on a file beside the database; its end frees the lock.
 
-    The database itself is not locked while messages are sent.
+    The database itself is not locked while messages are sent. Where others lock it afterwards for
+    long, what was sent is written down in a later turn.
     """
 
     def __init__(self, engine: AsyncEngine, store: Store) -> None:
@@ -162,23 +217,14 @@ class SqliteTurns:
                 return Results()
             async with asyncio.timeout(DATABASE_SECONDS), work.engine.connect() as connection:
                 entries = await work.batch(connection, await work.heads(connection))
+                await connection.rollback()  # what only reads may not go on to write
+                if entries:
+                    await work.rehearse(connection, entries)
             results = await work.deliver(entries)
             if results.sent or results.refused:
-                await self._settle(work, results)
+                async with work.engine.connect() as connection:
+                    await work.settle(connection, results, work.settler.judge(results))
         return results
-
-    @staticmethod
-    async def _settle(work: Work, results: Results) -> None:
-        verdicts = work.settler.judge(results)
-        for attempt in range(1, _WRITES + 1):
-            try:
-                async with asyncio.timeout(DATABASE_SECONDS), work.engine.begin() as connection:
-                    await work.settler.write(connection, results, verdicts)
-                break
-            except OperationalError:
-                if attempt == _WRITES:
-                    raise
-        work.settler.report(results, verdicts)
 
     @contextmanager
     def _lock(self) -> Generator[bool]:

@@ -12,7 +12,9 @@ import typer
 from cluster_kit.cli.demo.journal import BrokenPromise, Journal
 from cluster_kit.cli.demo.local import LocalInstance
 from cluster_kit.cli.demo.processes import ProcessInstance
-from cluster_kit.cli.demo.promises import PROMISES, Promise
+from cluster_kit.cli.demo.promise import Promise
+from cluster_kit.cli.demo.promises import PROMISES
+from cluster_kit.cli.demo.settings import MEMORY
 from cluster_kit.cli.demo.stage import Instance, Stage
 from cluster_kit.cli.output import Column, print_json, print_table
 from cluster_kit.cli.reporting import FAILED, fail
@@ -20,8 +22,6 @@ from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ClusterKitError
 from cluster_kit.names import new_id
 from cluster_kit.urls import redact_url, url_scheme
-
-MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def _play(instances: int, url: str) -> list[Row]:
         kind = LocalInstance if local else ProcessInstance
         return kind(url, name, journal)
 
-    stage = Stage(url, make, delays=(1.0, 0.5, 0.2) if local else (5.0, 1.0, 0.2))
+    stage = Stage(url, make)
     try:
         await stage.open(instances)
         return [row async for row in _prove(stage)]
@@ -89,6 +89,7 @@ async def _prove(stage: Stage) -> AsyncIterator[Row]:
 
 async def _try(promise: Promise, stage: Stage) -> tuple[str, bool]:
     try:
+        await stage.fill_up()
         return await promise.prove(stage), True
     except BrokenPromise as exc:
         return str(exc), False

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from cluster_kit.cli.demo.journal import PATIENCE, BrokenPromise, Event
+from cluster_kit.cli.demo.journal import BrokenPromise, Event
 from cluster_kit.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 DIED = 99
 """Exit code of an instance whose task took it down."""
+
+CUT, MEND = "cut", "mend"
+"""Orders that concern the connections of the process."""
 
 COMMAND = (sys.executable, "-m", "cluster_kit.cli.demo.worker")
 
@@ -39,7 +42,7 @@ class ProcessInstance:
             *COMMAND, stdin=pipe, stdout=pipe, process_group=0
         )
         # Through the pipe: the URL has a password, and others can read command lines.
-        self._tell(json.dumps({"url": self._url, "name": self.name}))
+        self._tell({"url": self._url, "name": self.name})
         if self._process.stdout is not None:
             work = self._read(self._process.stdout)
             self._reading = self._supervisor.spawn(work, name=f"read:{self.name}")
@@ -57,14 +60,22 @@ class ProcessInstance:
         if self._process is None:
             return False
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._journal.patience):
                 return await self._process.wait() == DIED
         except TimeoutError:
             return False
 
-    async def fix(self) -> None:
-        """Repair its faulty handler."""
-        self._tell("fix")
+    def tell(self, order: str, **about: object) -> None:
+        """Have it do something."""
+        self._tell({"order": order, "about": about})
+
+    async def cut(self) -> None:
+        """Let it shut down its connections, new ones too."""
+        self.tell(CUT)
+
+    async def mend(self) -> None:
+        """Let it connect again."""
+        self.tell(MEND)
 
     async def close(self) -> None:
         """Kill it, unless it has ended."""
@@ -81,10 +92,10 @@ class ProcessInstance:
             raise BrokenPromise(f"{self.name} ended by itself")
         return self._process
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, what: object) -> None:
         stdin = self._running().stdin
         if stdin is not None:
-            stdin.write(f"{line}\n".encode())
+            stdin.write(json.dumps(what).encode() + b"\n")
 
     async def _read(self, stdout: asyncio.StreamReader) -> None:
         async for line in stdout:

@@ -1,55 +1,46 @@
-"""What every instance of the demo runs: one channel for each promise."""
+"""What an instance of the demo runs: a part for each capability, each with orders it obeys."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import BaseModel
-
-from cluster_kit.cli.demo.journal import Event, Kind
-from cluster_kit.clock import SystemClock
-from cluster_kit.message import Delivery, Reject, Snooze
-from cluster_kit.retry import RetryPolicy
+from cluster_kit.cli.demo.broadcasts import Hearing
+from cluster_kit.cli.demo.caching import Reading
+from cluster_kit.cli.demo.journal import Event, Kind, Reporter
+from cluster_kit.cli.demo.locking import Locking
+from cluster_kit.cli.demo.task_handlers import TaskHandlers
+from cluster_kit.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from cluster_kit.cli.demo.journal import Order
     from cluster_kit.cluster import Cluster
 
-SHARE, ORDER, RETRY, TIMEOUT, EXPIRE = "share", "order", "retry", "timeout", "expire"
-FAIL, REJECT, SNOOZE, INVALID, CRASH, KILL, DRAIN = (
-    "fail",
-    "reject",
-    "snooze",
-    "invalid",
-    "crash",
-    "kill",
-    "drain",
-)
-CHANNELS = (SHARE, ORDER, RETRY, TIMEOUT, EXPIRE, FAIL, REJECT, SNOOZE, INVALID, CRASH, KILL, DRAIN)
 
-BACKOFF = RetryPolicy(initial_delay=0.2, factor=2.0, jitter=0.0)
-NAP = 0.3
-"""Seconds a snoozing task asks for."""
-
-CRASH_LIMIT = 2
-"""Redeliveries without an outcome a task of the demo may have."""
-
-Handler = Callable[[Delivery], Awaitable[None]]
-Observed = Callable[[object, Delivery], Awaitable[None]]
+LOOK = 0.02
+"""Seconds between two looks at the connections."""
 
 
-class Order(BaseModel):
-    """The payload of the channel whose payloads are validated."""
+class Part(Protocol):
+    """What an instance does with one capability.
 
-    number: int
+    Attributes:
+        orders: what it does when told to, by name.
+    """
+
+    orders: Mapping[str, Order]
+
+    async def prepare(self) -> None:
+        """Subscribe; called before the cluster starts."""
+        ...
 
 
 class Workload:
-    """The handlers of one instance, each of which reports what it sees.
+    """Everything one instance does, and reports.
 
     Args:
-        cluster: where they are subscribed.
+        cluster: of the instance.
         report: takes the events.
         die: lets this instance die at once, without a word.
     """
@@ -57,102 +48,42 @@ class Workload:
     def __init__(
         self, cluster: Cluster, report: Callable[[Event], None], die: Callable[[], None]
     ) -> None:
-        self._name = cluster.instance_id
-        self._report = report
-        self._die = die
-        self._clock = SystemClock()
-        self._fixed = False
-        queue = cluster.event_queue
-        queue.subscribe(SHARE, self._observed(self._work))
-        queue.subscribe(ORDER, self._observed(self._nothing), concurrency=10)
-        queue.subscribe(RETRY, self._observed(self._flaky), retry=BACKOFF)
-        queue.subscribe(TIMEOUT, self._observed(self._hang))
-        queue.subscribe(EXPIRE, self._observed(self._nothing), idle=lambda: False)
-        queue.subscribe(FAIL, self._observed(self._until_fixed), retry=BACKOFF)
-        queue.subscribe(REJECT, self._observed(self._reject))
-        queue.subscribe(SNOOZE, self._observed(self._snooze))
-        queue.subscribe(INVALID, self._typed)
-        queue.subscribe(CRASH, self._observed(self._hang_once))
-        queue.subscribe(KILL, self._observed(self._kill))
-        queue.subscribe(DRAIN, self._observed(self._work_long))
+        self._cluster = cluster
+        self._reporter = Reporter(cluster.instance_id, report)
+        self._supervisor = Supervisor()
+        self._parts: tuple[Part, ...] = (
+            TaskHandlers(cluster, self._reporter, die),
+            Hearing(cluster, self._reporter),
+            Reading(cluster, self._reporter, self._supervisor),
+            Locking(cluster, self._reporter),
+        )
+        self._orders = {name: order for part in self._parts for name, order in part.orders.items()}
+
+    async def prepare(self) -> None:
+        """Subscribe; called before the cluster starts."""
+        for part in self._parts:
+            await part.prepare()
+
+    def obey(self, order: str, about: Mapping[str, object]) -> None:
+        """Begin what is ordered; it reports what comes of it."""
+        self._supervisor.spawn(self._try(order, about), name=f"order {order}")
+
+    async def _try(self, order: str, about: Mapping[str, object]) -> None:
+        try:
+            await self._orders[order](about)
+        except Exception as exc:  # noqa: BLE001 - reported, whatever it is
+            self.note("stumbled", f"{order}: {type(exc).__name__}: {exc}")
 
     def note(self, kind: Kind, detail: str = "") -> None:
-        """Report something that concerns no task."""
-        event = Event(kind=kind, instance=self._name, at=self._clock.wall(), detail=detail)
-        self._report(event)
+        """Report something that concerns no capability."""
+        self._reporter.note(kind, detail=detail)
 
-    def fix(self) -> None:
-        """Repair the handler of `FAIL`, as the deployment of a fix would."""
-        self._fixed = True
-        self.note("fixed")
+    async def note_mended(self) -> None:
+        """Report ``mended`` once every connection is up again."""
+        while self._cluster.health()["status"] != "ok":  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(LOOK)
+        self.note("mended")
 
-    def _observed(self, handler: Handler) -> Observed:
-        async def observed(_payload: object, delivery: Delivery) -> None:
-            self._see("run", delivery)
-            try:
-                await handler(delivery)
-            except asyncio.CancelledError:
-                self._see("cancelled", delivery, delivery.signal.reason)
-                raise
-            except Exception as exc:
-                self._see("failed", delivery, type(exc).__name__)
-                raise
-            self._see("done", delivery)
-
-        return observed
-
-    def _see(self, kind: Kind, delivery: Delivery, detail: str = "") -> None:
-        self._report(
-            Event(
-                kind=kind,
-                instance=self._name,
-                at=self._clock.wall(),
-                channel=delivery.channel,
-                id=delivery.id,
-                attempt=delivery.attempt,
-                redelivered=delivery.redelivered,
-                detail=detail,
-            )
-        )
-
-    # --- the handlers ------------------------------------------------------------------------
-
-    async def _nothing(self, _delivery: Delivery) -> None: ...
-
-    async def _work(self, _delivery: Delivery) -> None:
-        await asyncio.sleep(0.03)
-
-    async def _work_long(self, _delivery: Delivery) -> None:
-        await asyncio.sleep(0.5)
-
-    async def _flaky(self, delivery: Delivery) -> None:
-        if delivery.attempt < 3:  # noqa: PLR2004 - the third attempt succeeds
-            text = "the mail server does not answer"
-            raise ConnectionError(text)
-
-    async def _hang(self, _delivery: Delivery) -> None:
-        await asyncio.Event().wait()
-
-    async def _hang_once(self, delivery: Delivery) -> None:
-        if not delivery.redelivered:
-            await asyncio.Event().wait()
-
-    async def _kill(self, _delivery: Delivery) -> None:
-        self._die()
-        await asyncio.Event().wait()  # where a process survives, nothing more is heard of this
-
-    async def _until_fixed(self, _delivery: Delivery) -> None:
-        if not self._fixed:
-            text = "there is no such template"
-            raise LookupError(text)
-
-    async def _reject(self, _delivery: Delivery) -> None:
-        raise Reject("this customer has left")
-
-    async def _snooze(self, delivery: Delivery) -> None:
-        published = delivery.published_at
-        if published is None or self._clock.wall() < published.timestamp() + 2 * NAP:
-            raise Snooze(NAP)
-
-    async def _typed(self, payload: Order, delivery: Delivery) -> None:
-        await self._observed(self._nothing)(payload, delivery)
+    async def close(self) -> None:
+        """Cancel what was ordered and goes on."""
+        await self._supervisor.close()

@@ -61,25 +61,36 @@ class LocalNode:
 
     Args:
         programs: folder with ``rabbitmq-server`` and ``rabbitmqctl``.
+        first: of a cluster; this one joins it, and must be closed before it.
+
+    Attributes:
+        name: of the node, among Erlang's.
+        mapper_port: where nodes of the cluster find each other.
+        cookie: by which they know each other.
     """
 
     can_control = True
     has_ctl = True
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, first: LocalNode | None = None) -> None:
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="cluster-kit-rabbitmq-"))
         self._guard: subprocess.Popen[str] | None = None
         port, distribution, mapper = free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
-        self._mapper_port = mapper
-        own = _environment(self._folder, port, distribution, mapper)
+        self._has_mapper = first is None
+        self.mapper_port: int = mapper if first is None else first.mapper_port
+        self.cookie: str = secrets.token_hex(20).upper() if first is None else first.cookie
+        own = _environment(self._folder, port, distribution, self.mapper_port)
+        self.name: str = own["RABBITMQ_NODENAME"]
         self._environment = _inherited() | own
         self.ctl_command: Sequence[str] = (str(self._folder / "ctl"),)
-        _prepare(self._folder)
+        _prepare(self._folder, self.cookie)
         _write_ctl(Path(self.ctl_command[0]), programs / "rabbitmqctl", own)
         try:
             self.start()
+            if first is not None:
+                self._join(first)
         except BaseException:
             self.close()
             raise
@@ -92,6 +103,14 @@ class LocalNode:
     def ctl(self, *args: str) -> str:
         """Run this installation's rabbitmqctl on the node."""
         return run_ctl([*self.ctl_command, *args])
+
+    def member(self) -> LocalNode:
+        """Start another node that joins this one's cluster."""
+        return LocalNode(self._programs, self)
+
+    def _join(self, first: LocalNode) -> None:
+        for order in (["stop_app"], ["join_cluster", first.name], ["start_app"]):
+            self.ctl(*order)
 
     def start(self) -> None:
         """Start it; return when it greets."""
@@ -128,9 +147,9 @@ class LocalNode:
     def _mapper_command(self) -> list[list[str]]:
         """Run the port mapper ourselves: one that Erlang starts would outlive the node."""
         program = shutil.which("epmd")
-        if program is None:
+        if program is None or not self._has_mapper:
             return []
-        return [[program, "-port", str(self._mapper_port), "-address", "127.0.0.1"]]
+        return [[program, "-port", str(self.mapper_port), "-address", "127.0.0.1"]]
 
     def _await_greeting(self, running: subprocess.Popen[str]) -> None:
         clock = SystemClock()
@@ -198,14 +217,14 @@ def _environment(folder: Path, port: int, distribution: int, mapper: int) -> dic
     }
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path, secret: str) -> None:
     (folder / "data").mkdir()
     (folder / "log").mkdir()
     (folder / "enabled_plugins").write_text("[].\n")
     (folder / "rabbitmq.conf").write_text(_CONFIG)
     (folder / "rabbitmq-env.conf").write_text("")
     cookie = folder / ".erlang.cookie"
-    cookie.write_text(secrets.token_hex(20).upper())
+    cookie.write_text(secret)
     cookie.chmod(0o400)
 
 

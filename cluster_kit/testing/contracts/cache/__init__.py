@@ -14,6 +14,7 @@ says which. pytest and pytest-asyncio run them, in strict and in auto mode.
 
 from __future__ import annotations
 
+from cluster_kit.testing.contracts.cache.ageing import AgeingScenarios
 from cluster_kit.testing.contracts.cache.base import Scenarios
 from cluster_kit.testing.contracts.cache.bench import Bench
 from cluster_kit.testing.contracts.cache.counters import CounterScenarios
@@ -21,6 +22,7 @@ from cluster_kit.testing.contracts.cache.environment import Environment, Feature
 from cluster_kit.testing.contracts.cache.invalidation import InvalidationScenarios
 from cluster_kit.testing.contracts.cache.loading import LoadingScenarios
 from cluster_kit.testing.contracts.cache.outages import OutageScenarios
+from cluster_kit.testing.contracts.cache.races import RaceScenarios
 from cluster_kit.testing.contracts.cache.values import ValueScenarios
 
 __all__ = ["Bench", "CacheContract", "Environment", "Features", "Scenarios"]
@@ -30,7 +32,9 @@ class CacheContract(
     ValueScenarios,
     CounterScenarios,
     LoadingScenarios,
+    AgeingScenarios,
     InvalidationScenarios,
+    RaceScenarios,
     OutageScenarios,
 ):
     """All of it."""

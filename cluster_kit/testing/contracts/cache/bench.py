@@ -42,7 +42,7 @@ class Bench(BaseBench[Environment]):
     async def cluster(self, *, start: bool = True, **cache: Unpack[CacheSettingsValues]) -> Cluster:
         """Return one more instance; `cache` are settings of its caches."""
         url = await self.next_url()
-        settings: SettingsValues = {"cache": {"url": url, "timeout": 2.0, **cache}}
+        settings: SettingsValues = {"cache": {"url": url, "timeout": 10.0, **cache}}
         pubsub = self.environment.pubsub_url()
         if pubsub is not None:
             values: PubSubValues = {"url": pubsub}

@@ -11,6 +11,7 @@ import pytest
 from cluster_kit.cache import MISSING
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Row
+from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from cluster_kit.cache import Cache
@@ -25,7 +26,6 @@ WAYS: dict[str, Invalidate] = {
     "reset": lambda cache: cache.reset(),
 }
 EACH_WAY = pytest.mark.parametrize("way", list(WAYS))
-MOST_CALLS = 8  # of the store, in one load
 
 
 class Transaction:
@@ -86,6 +86,24 @@ class InvalidationScenarios(Scenarios):
         assert await two.wrap(KEY, row.loads(), tags=[TAG]) == {"row": 2}
 
     @pytest.mark.needs("told")
+    @EACH_WAY
+    async def test_one_whose_caller_gives_up_is_carried_out(self, bench: Bench, way: str) -> None:
+        slow, row = await bench.cluster(), Row()
+        one, two = await bench.cache(slow), await bench.cache()
+        for cache in (one, two):
+            await cache.wrap(KEY, row.loads(), tags=[TAG])
+        pauses = bench.pauses[slow.instance_id]
+        pauses.arm(0, after=False)
+        task = asyncio.get_running_loop().create_task(_invalidate(one, WAYS[way]))
+        await (pauses.reached.wait() if self.features.shared else asyncio.sleep(0))
+        task.cancel()
+        await asyncio.wait({task})
+        pauses.release()
+        for cache in (one, two):
+            await bench.sees(cache, KEY, None)
+        await eventually(lambda: one.stats().unsent == 0)
+
+    @pytest.mark.needs("told")
     async def test_a_new_value_replaces_what_others_hold(self, bench: Bench) -> None:
         one, two = await bench.caches(2)
         await two.set(KEY, "old")
@@ -138,52 +156,9 @@ class InvalidationScenarios(Scenarios):
         for cache in (loading, other):
             assert await cache.wrap(KEY, row.loads(), tags=[TAG]) == {"row": 2}
 
-    @pytest.mark.needs("shared")
-    @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-    @EACH_WAY
-    async def test_no_step_of_a_load_brings_an_old_value_back(
-        self,
-        bench: Bench,
-        way: str,
-        after: bool,  # noqa: FBT001 - pytest's
-    ) -> None:
-        slow = await bench.cluster()
-        loading, other = await bench.cache(slow), await bench.cache()
-        row, pauses = Row(), bench.pauses[slow.instance_id]
-        for number in range(MOST_CALLS):
-            await other.reset()
-            row.value = 1
-            pauses.arm(number, after=after)
-            load = row.loads()
-            task = asyncio.get_running_loop().create_task(loading.wrap(KEY, load, tags=[TAG]))
-            reached = asyncio.get_running_loop().create_task(pauses.reached.wait())
-            await asyncio.wait({task, reached}, return_when=asyncio.FIRST_COMPLETED)
-            row.value = 2
-            await WAYS[way](other)
-            pauses.release()
-            await task
-            reached.cancel()
-            # What was loaded before may be here for as long as it takes to be told.
-            await bench.sees_not(loading, KEY, {"row": 1})
-            assert await other.wrap(KEY, row.loads(), tags=[TAG]) == {"row": 2}
-            await bench.sees(loading, KEY, {"row": 2})
-            if task.done() and pauses.calls <= number:
-                return
-        raise AssertionError("a load takes more calls of the store than were held")
 
-    @pytest.mark.needs("shared")
-    async def test_a_new_value_is_not_overwritten_by_an_old_load(self, bench: Bench) -> None:
-        loading, other = await bench.caches(2)
-        row = Row()
-        load = row.loads()
-        load.go.clear()
-        task = asyncio.get_running_loop().create_task(loading.wrap(KEY, load))
-        await load.begun.wait()
-        await other.set(KEY, {"row": 5})
-        load.go.set()
-        assert await task == {"row": 1}
-        assert await other.get(KEY) == {"row": 5}
-        await bench.sees(loading, KEY, {"row": 5})
+async def _invalidate(cache: Cache, how: Invalidate) -> None:
+    await how(cache)
 
 
 async def _overtaken(

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from cluster_kit.cache import MISSING, loaded
 from cluster_kit.errors import (
+    CacheError,
     CacheLoadTimeout,
     CacheRecursion,
     ConfigurationError,
     EncodeError,
     InvalidNameError,
+    NotStartedError,
 )
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Loads, together
-from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -177,6 +178,41 @@ class LoadingScenarios(Scenarios):
         assert await cache.wrap("none", Loads(lambda: None), ttl=60) is None
         assert 0 < (await cache.ttl("none") or 0) <= 0.2
 
+    async def test_what_is_not_kept_belongs_to_each_caller_too(self, bench: Bench) -> None:
+        cache = await bench.cache()
+        load = Loads(lambda: loaded({"rows": [1]}, keep=False))
+        load.go.clear()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(2)]
+            await load.begun.wait()
+            load.go.set()
+        one, two = (cast("dict[str, list[int]]", task.result()) for task in tasks)
+        one["rows"].append(2)
+        assert two == {"rows": [1]}
+        assert load.runs == 1
+
+    async def test_a_loader_that_cancels_itself_is_told(self, bench: Bench) -> None:
+        cache = await bench.cache()
+
+        async def load() -> object:
+            raise asyncio.CancelledError
+
+        with pytest.raises(CacheError, match="CancelledError"):
+            await cache.wrap(KEY, load)
+        assert await cache.wrap(KEY, numbers()) == 1
+
+    async def test_a_stop_ends_a_load(self, bench: Bench) -> None:
+        cluster, load = await bench.cluster(), numbers()
+        cache, other = await bench.cache(cluster), await bench.cache()
+        load.go.clear()
+        waiting = asyncio.get_running_loop().create_task(cache.wrap(KEY, load))
+        await load.begun.wait()
+        await cluster.stop()
+        with pytest.raises(NotStartedError):
+            await waiting
+        async with asyncio.timeout(5):  # nobody waits for what it had promised
+            assert await other.wrap(KEY, numbers()) == 1
+
     async def test_what_cannot_be_kept_is_told(self, bench: Bench) -> None:
         cache = await bench.cache()
         with pytest.raises(EncodeError):
@@ -194,48 +230,6 @@ class LoadingScenarios(Scenarios):
         load.go.set()
         await bench.sees(cache, KEY, 1)
         assert load.runs == 1
-
-    async def test_an_old_value_stands_in_for_one_that_cannot_be_loaded(self, bench: Bench) -> None:
-        cache = await bench.cache(ttl=0.1, fail_safe=60)
-
-        async def fail() -> object:
-            raise OwnError
-
-        await cache.set(KEY, {"old": 1})
-        await asyncio.sleep(0.15)
-        assert await cache.get(KEY) is None
-        assert [await cache.wrap(KEY, fail) for _ in range(3)] == [{"old": 1}] * 3
-        assert cache.stats().failures == 1  # not tried again at once
-        await cache.delete(KEY)
-        with pytest.raises(OwnError):
-            await cache.wrap(KEY, fail)
-
-    async def test_an_old_value_stands_in_for_a_slow_one(self, bench: Bench) -> None:
-        cache = await bench.cache(ttl=0.1, fail_safe=60, soft_timeout=0.05)
-        await cache.set(KEY, "old")
-        await asyncio.sleep(0.15)
-        load = Loads(lambda: "new")
-        load.go.clear()
-        assert await cache.wrap(KEY, load, ttl=60) == "old"
-        load.go.set()
-        await bench.sees(cache, KEY, "new")
-        assert load.runs == 1
-
-    async def test_a_value_that_grows_old_is_loaded_early(self, bench: Bench) -> None:
-        cache, load = await bench.cache(ttl=60, eager=0.001), numbers()
-        assert await cache.wrap(KEY, load) == 1
-        await asyncio.sleep(0.1)
-        assert await cache.wrap(KEY, load) == 1  # at once, and loads besides
-        await eventually(lambda: load.runs == 2)
-        await bench.sees(cache, KEY, 2)
-
-    async def test_jitter_shortens_only(self, bench: Bench) -> None:
-        cache = await bench.cache(ttl=100, jitter=0.5)
-        await cache.mset({"a": 1})
-        await cache.mset({"b": 1})
-        ttls = [await cache.ttl(key) or 0 for key in ("a", "b")]
-        assert all(49 < ttl <= 100 for ttl in ttls)
-        assert ttls[0] != ttls[1]
 
     async def test_a_function_is_kept_by_its_arguments(self, bench: Bench) -> None:
         cache = await bench.cache()

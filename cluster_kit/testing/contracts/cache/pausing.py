@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from cluster_kit.ports import CacheStore, Health, StoreCapabilities
 
@@ -39,12 +39,16 @@ class Pauses:
         self._number = None
         self._go.set()
 
-    async def hold(self, call: Awaitable[T]) -> T:
+    async def hold(self, call: Coroutine[Any, Any, T]) -> T:
         """Make a call."""
         number, self.calls = self.calls, self.calls + 1
         mine = number == self._number
         if mine and not self._after:
-            await self._wait()
+            try:
+                await self._wait()
+            except asyncio.CancelledError:
+                call.close()
+                raise
         answer = await call
         if mine and self._after:
             await self._wait()

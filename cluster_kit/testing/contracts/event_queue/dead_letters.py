@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -87,6 +88,7 @@ class DeadLetterScenarios(Scenarios):
     async def test_a_channel_without_dead_letters_has_none(self, bench: Bench) -> None:
         cluster = await bench.cluster()
         letters = cluster.event_queue.dead_letters("never.used")
+        assert [letter async for letter in letters] == []
         assert await letters.count() == 0
         assert await letters.browse() == []
         assert await letters.replay() == 0
@@ -102,6 +104,32 @@ class DeadLetterScenarios(Scenarios):
         found = await bench.dead(cluster, CHANNEL, 5)
         assert [ids.index(letter.id) for letter in found] == [0, 1, 2, 3, 4]
         assert await letters.count() == 5
+
+    async def test_an_iteration_shows_all_in_order_and_takes_nothing_away(
+        self, bench: Bench
+    ) -> None:
+        cluster = await bench.cluster()
+        ids = await _bury(bench, cluster, 4)
+        letters = cluster.event_queue.dead_letters(CHANNEL)
+
+        for _ in range(2):
+            assert [letter.id async for letter in letters] == ids
+
+        assert await letters.count() == 4
+
+    async def test_an_iteration_that_is_left_gives_back_what_it_has_shown(
+        self, bench: Bench
+    ) -> None:
+        cluster = await bench.cluster()
+        ids = await _bury(bench, cluster, 4)
+        letters = cluster.event_queue.dead_letters(CHANNEL)
+
+        async with aclosing(aiter(letters)) as shown:
+            assert [(await anext(shown)).id for _ in range(3)] == ids[:3]
+            shown_elsewhere = [letter.id for letter in await letters.browse()]
+
+        assert set(shown_elsewhere) <= set(ids[3:])
+        assert [letter.id for letter in await bench.dead(cluster, CHANNEL, 4)] == ids
 
     async def test_an_error_text_of_any_size_is_cut_and_kept(self, bench: Bench) -> None:
         cluster = await bench.cluster()

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from cluster_kit.cluster import Cluster
+from cluster_kit.message import Reject
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
 from cluster_kit.testing.contracts.event_queue.environment import ForeignMessage
@@ -72,6 +73,31 @@ class ForeignScenarios(Scenarios):
 
         runs = await recorder.finished(3)
         assert len({run.delivery.id for run in runs}) == 3
+
+    @pytest.mark.needs("foreign_messages")
+    async def test_an_id_is_known_to_stay_where_somebody_gave_it(self, bench: Bench) -> None:
+        recorder = Recorder()
+        cluster = await _receiver(bench, recorder)
+
+        await _put(bench, ForeignMessage(body=b"1", message_id="theirs"))
+        await cluster.event_queue.publish(CHANNEL, 2)
+
+        runs = await recorder.finished(2)
+        assert "theirs" in recorder.ids
+        assert all(run.delivery.id_is_stable for run in runs)
+
+    @pytest.mark.needs("foreign_messages", "foreign_metadata")
+    async def test_a_made_up_id_stays_from_the_dead_letters_on(self, bench: Bench) -> None:
+        recorder = Recorder(answers(Reject("no id")))
+        cluster = await _receiver(bench, recorder)
+
+        await _put(bench, ForeignMessage(body=b"1"))
+        [letter] = await bench.dead(cluster, CHANNEL)
+        await cluster.event_queue.dead_letters(CHANNEL).replay()
+
+        runs = await recorder.finished(2)
+        assert runs[1].delivery.id == letter.id
+        assert [run.delivery.id_is_stable for run in runs] == [False, True]
 
     @pytest.mark.needs("foreign_messages")
     async def test_an_undecodable_body_is_dead_without_a_run(self, bench: Bench) -> None:

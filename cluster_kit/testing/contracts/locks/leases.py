@@ -184,9 +184,9 @@ class LeaseScenarios(Scenarios):
         cluster = await bench.cluster()
 
         for pause in range(60):
-            lease = await cluster.locks.acquire(KEY, ttl=self.ttl)
+            lease = await cluster.locks.acquire(KEY, ttl=30)
             async with asyncio.TaskGroup() as group:
-                group.create_task(_extend(lease, self.ttl))
+                group.create_task(_extend(lease, 30))
                 for _ in range(pause % 12):
                     await asyncio.sleep(0)
                 group.create_task(lease.release())

@@ -29,11 +29,7 @@ class RateScenarios(Scenarios):
                 for cluster in (first, second) * 6
             ]
 
-        # Tries of one instance that came while another of its tries was under way were refused.
-        admitted = sum(done.result() for done in tries)
-        for cluster in (first, second) * 5:
-            admitted += await cluster.locks.rate_limit(KEY, 5, _LONG).try_acquire()
-        assert admitted == 5
+        assert sum(done.result() for done in tries) == 5
 
     @pytest.mark.needs("rate_limits")
     async def test_no_stretch_of_time_has_more_than_the_limit(self, bench: Bench) -> None:

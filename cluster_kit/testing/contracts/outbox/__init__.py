@@ -20,6 +20,7 @@ from cluster_kit.testing.contracts.outbox.inbox import InboxScenarios
 from cluster_kit.testing.contracts.outbox.publishing import PublishingScenarios
 from cluster_kit.testing.contracts.outbox.refusals import RefusalScenarios
 from cluster_kit.testing.contracts.outbox.relaying import RelayingScenarios
+from cluster_kit.testing.contracts.outbox.settling import SettlingScenarios
 
 __all__ = ["Bench", "Environment", "Features", "OutboxContract", "Scenarios"]
 
@@ -28,6 +29,7 @@ class OutboxContract(
     PublishingScenarios,
     RelayingScenarios,
     RefusalScenarios,
+    SettlingScenarios,
     InboxScenarios,
     BadInputScenarios,
 ):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import MetaData, Table, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from cluster_kit.errors import (
     AlreadyStartedError,
@@ -15,12 +16,19 @@ from cluster_kit.errors import (
     EncodeError,
     InvalidNameError,
     MessageTooLargeError,
+    PublishRefused,
 )
 from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
-from cluster_kit_sqlalchemy import Inbox, Outbox
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_sqlalchemy import Inbox, Outbox, create_tables
 
 if TYPE_CHECKING:
     from cluster_kit.testing.contracts.outbox.bench import Bench
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    id: str
 
 
 @pytest.mark.asyncio
@@ -117,7 +125,7 @@ class BadInputScenarios(Scenarios):
         for kind in (Outbox, Inbox):
             with pytest.raises(ConfigurationError, match="must be an AsyncEngine, not Engine"):
                 kind(cluster, wrong)
-            with pytest.raises(ConfigurationError, match="two extensions named"):
+            with pytest.raises(ConfigurationError, match=f"given a second {kind.__name__}"):
                 kind(cluster, bench.engine)
             with pytest.raises(AlreadyStartedError):
                 kind(running, bench.engine)
@@ -134,6 +142,95 @@ class BadInputScenarios(Scenarios):
             Outbox(cluster, memory)
         await memory.dispose()
         wrong.dispose()
+
+    @pytest.mark.parametrize(
+        ("kind", "options", "text"),
+        [
+            (Outbox, {"relay": "no"}, "relay must be True or False, not 'no'"),
+            (Outbox, {"listen": 3}, "listen must be True or False, not 3"),
+            (Outbox, {"table": "x"}, "table must be a Table, not str"),
+            (Outbox, {"table": Table("x", MetaData())}, "table 'x' lacks columns: position, app"),
+            (Outbox, {"max_retries": "3"}, "max_retries must be an integer, not str"),
+            (Inbox, {"table": "x"}, "table must be a Table, not str"),
+            (Inbox, {"sessions": sessionmaker()}, "sessions: .* take an async_sessionmaker"),
+            (Inbox, {"sessions": 3}, "sessions is a function, not int"),
+        ],
+    )
+    async def test_a_bad_option_is_named(
+        self, bench: Bench, kind: type[Outbox | Inbox], options: dict[str, Any], text: str
+    ) -> None:
+        [cluster] = await bench.clusters()
+        with pytest.raises(ConfigurationError, match=text):
+            kind(cluster, bench.engine, **options)
+        with pytest.raises(TypeError, match="bacth_size"):
+            kind(cluster, bench.engine, **cast("Any", {"bacth_size": 3}))
+
+    async def test_sessions_that_block_are_named_by_the_handler(self, bench: Bench) -> None:
+        [cluster] = await bench.clusters()
+        make: Any = lambda: Session(bench.blocking)  # noqa: E731 - what cannot be seen before
+        inbox = Inbox(cluster, bench.engine, sessions=make)
+
+        @inbox.handler("billing")
+        async def bill(_payload: object, _session: AsyncSession) -> None: ...
+
+        with pytest.raises(ConfigurationError, match="sessions made no AsyncSession but Session"):
+            await bill(None, _Message("1"))
+
+    async def test_a_bad_table_or_engine_is_not_created(self, bench: Bench) -> None:
+        wrong: Any = bench.blocking
+        with pytest.raises(ConfigurationError, match="create_async_engine"):
+            await create_tables(wrong)
+        wrong = "my_outbox"
+        with pytest.raises(ConfigurationError, match="tables must be a Table, not str"):
+            await create_tables(bench.engine, wrong)
+
+    async def test_ids_that_are_none_change_nothing(self, bench: Bench) -> None:
+        instance = await bench.instance(max_retries=0)
+        instance.faults.of[CHANNEL] = PublishRefused("full")
+        async with AsyncSession(bench.engine) as session, session.begin():
+            await instance.outbox.publish(session, CHANNEL, 1, message_id="m1")
+        await eventually(instance.outbox.failed)
+
+        wrong: Any
+        for wrong, text in (("m1", "not one str"), ([1], "a str, not int"), (7, "not one int")):
+            with pytest.raises(ConfigurationError, match=f"ids.*{text}"):
+                await instance.outbox.replay(wrong)
+            with pytest.raises(ConfigurationError, match=f"ids.*{text}"):
+                await instance.outbox.discard(wrong)
+
+        assert [failed.id for failed in await instance.outbox.failed()] == ["m1"]
+        assert await instance.outbox.discard(("m1",)) == 1
+
+    async def test_a_message_or_transaction_that_is_none_is_named(self, bench: Bench) -> None:
+        inbox = (await bench.instance(start=False)).inbox
+        wrong: Any = None
+        with pytest.raises(TypeError, match=r"the transaction must be .* not NoneType"):
+            await inbox.first(wrong, _Message("1"), consumer="a")
+        async with AsyncSession(bench.engine) as session:
+            for wrong in (None, _Message(cast("Any", 7)), "1"):
+                with pytest.raises(ConfigurationError, match="message must be a Delivery"):
+                    await inbox.first(session, wrong, consumer="a")
+
+    async def test_a_table_that_is_missing_is_told(self, bench: Bench) -> None:
+        instance = await bench.instance(start=False)
+        for table in (instance.outbox.table, instance.inbox.table):
+            await bench.run(table.drop)
+        told = r"the table my_(out|in)box is missing .* create_tables\(engine, table\)"
+
+        async with AsyncSession(bench.engine) as session:
+            with pytest.raises(ConfigurationError, match=told):
+                await instance.outbox.publish(session, CHANNEL, 1)
+            await session.rollback()
+            with pytest.raises(ConfigurationError, match=told):
+                await instance.inbox.first(session, _Message("1"), consumer="a")
+        for ask in (instance.outbox.stats, instance.outbox.failed, instance.inbox.prune):
+            with pytest.raises(ConfigurationError, match=told):
+                await ask()
+        with (
+            bench.blocking.connect() as connection,
+            pytest.raises(ConfigurationError, match=told),
+        ):
+            instance.outbox.blocking.publish(connection, CHANNEL, 1)
 
     async def test_a_bad_handler_is_refused(self, bench: Bench) -> None:
         inbox = (await bench.instance()).inbox

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from sqlalchemy import (
@@ -44,6 +45,7 @@ KINDS: tuple[Kind, ...] = ("async_session", "async_connection", "session", "conn
 
 T = TypeVar("T")
 Transaction = AsyncSession | AsyncConnection | Session | Connection
+Blocking = TypeVar("Blocking", Session, Connection)
 
 
 @dataclass(slots=True)
@@ -54,11 +56,16 @@ class Faults:
         of: errors by channel.
         tried: ids of tasks that were to be sent, in order, successful or not.
         slowness: seconds each takes before anything is sent.
+        gate: is waited for before anything is sent.
     """
 
     of: dict[str, Exception] = field(default_factory=dict[str, Exception])
     tried: list[str] = field(default_factory=list[str])
     slowness: float = 0.0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
 
 class _FaultyOutlet:
@@ -80,6 +87,7 @@ class _FaultyOutlet:
 
     async def send(self, envelope: Envelope, delay: float) -> str:
         self._faults.tried.append(envelope.id)
+        await self._faults.gate.wait()
         if self._faults.slowness:
             await asyncio.sleep(self._faults.slowness)
         if (error := self._faults.of.get(envelope.queue.channel)) is not None:
@@ -183,6 +191,10 @@ class Bench:
             await cluster.start()
         return Instance(cluster, outbox, own, faults)
 
+    async def clusters(self, count: int = 1) -> list[Cluster]:
+        """Return instances without an outbox, which are not started."""
+        return await self._factory(count, start=False)
+
     def reports(self, event: str) -> list[dict[str, object]]:
         """Return the fields of every such event so far."""
         return [fields for name, fields in self.events if name == event]
@@ -199,10 +211,10 @@ class Bench:
             async with self.engine.begin() as connection:
                 yield connection
         elif kind == "session":
-            with Session(self.blocking) as blocking, blocking.begin():
+            async with _in_a_thread(Session(self.blocking)) as blocking:
                 yield blocking
         else:
-            with self.blocking.begin() as plain:
+            async with _in_a_thread(await asyncio.to_thread(self.blocking.connect)) as plain:
                 yield plain
 
     async def run(self, count: Callable[[Connection], T]) -> T:
@@ -234,4 +246,16 @@ async def publish(
     """Publish through whichever method takes the transaction."""
     if isinstance(transaction, AsyncSession | AsyncConnection):
         return await outbox.publish(transaction, channel, payload, **options)
-    return outbox.blocking.publish(transaction, channel, payload, **options)
+    return await asyncio.to_thread(
+        partial(outbox.blocking.publish, transaction, channel, payload, **options)
+    )
+
+
+@asynccontextmanager
+async def _in_a_thread(transaction: Blocking) -> AsyncGenerator[Blocking]:
+    # What blocks must not block the loop: the relay on it may be what the database waits for.
+    try:
+        yield transaction
+        await asyncio.to_thread(transaction.commit)
+    finally:
+        await asyncio.to_thread(transaction.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,12 @@ class Features:
     tells: bool = True
     """The database tells relays what processes without a relay have stored."""
 
+    row_locks: bool = True
+    """A transaction can lock single rows."""
+
+    lax: bool = False
+    """Columns keep what is not of their type."""
+
 
 class Environment:
     """A database and a broker for the time of one scenario."""
@@ -43,6 +50,13 @@ class Environment:
 
     def prepare(self, engine: Engine) -> None:
         """Do what is to be done to an engine before it is used, such as listening to its events."""
+
+    def unwritable(self) -> AbstractAsyncContextManager[None]:
+        """Have the database refuse every write meanwhile, also of transactions under way.
+
+        It can still be read.
+        """
+        raise NotImplementedError
 
     async def stop_database(self) -> None:
         """End it, with every connection."""

@@ -14,7 +14,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
 from cluster_kit.clock import SystemClock
-from cluster_kit.message import Delivery
+from cluster_kit.message import Delivery, Reject
 from cluster_kit.testing.contracts.outbox.base import CHANNEL, EACH_KIND, Scenarios
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_sqlalchemy import Inbox
@@ -30,6 +30,7 @@ class _Message:
     """What an inbox needs to know of one."""
 
     id: str
+    id_is_stable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,22 @@ class InboxScenarios(Scenarios):
             *("billing", "mails") * 2
         ]
         assert (instance.inbox.stats().first, instance.inbox.stats().repeated) == (2, 4)
+
+    async def test_a_message_without_an_id_of_its_own_is_rejected(self, bench: Bench) -> None:
+        instance = await bench.instance()
+        foreign = _Message("made up", id_is_stable=False)
+
+        @instance.inbox.handler("billing")
+        async def bill(_payload: object, session: AsyncSession) -> None:
+            await session.execute(bench.effect("billed"))
+
+        with pytest.raises(Reject, match="gave this message no id"):
+            await bill(None, foreign)
+        async with AsyncSession(bench.engine) as session, session.begin():
+            with pytest.raises(Reject, match="gave this message no id"):
+                await instance.inbox.first(session, foreign, consumer="a")
+
+        assert await bench.effects_of("billed") == 0
 
     async def test_a_handler_that_fails_has_no_effect_and_may_try_again(self, bench: Bench) -> None:
         instance = await bench.instance()

@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import (
     ConnectionLost,
     MessageTooLargeError,
+    PublishBlocked,
     PublishRefused,
     PublishUnconfirmed,
 )
@@ -41,6 +42,10 @@ async def _publish(bench: Bench, instance: Instance, *messages: tuple[str, objec
             await instance.outbox.publish(session, channel, payload)
             for channel, payload in messages
         ]
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__
 
 
 @pytest.mark.asyncio
@@ -133,10 +138,13 @@ class RefusalScenarios(Scenarios):
         await recorder.finished()
         assert recorder.ids == ids
 
-    async def test_a_broker_that_is_away_costs_no_attempt(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("error", [ConnectionLost("away"), PublishBlocked("away")], ids=_name)
+    async def test_a_broker_that_takes_nothing_costs_no_attempt(
+        self, bench: Bench, error: Exception
+    ) -> None:
         recorder = Recorder()
         instance = await _subscribed(bench, recorder, max_retries=0)
-        instance.faults.of |= dict.fromkeys((CHANNEL, OTHER), ConnectionLost("away"))
+        instance.faults.of |= dict.fromkeys((CHANNEL, OTHER), error)
 
         ids = await _publish(bench, instance, (CHANNEL, 1), (OTHER, 2))
         await eventually(lambda: len(instance.faults.tried) >= 2)
@@ -145,10 +153,59 @@ class RefusalScenarios(Scenarios):
 
         await recorder.finished(2)
         assert sorted(recorder.ids) == sorted(ids)
-        assert bench.reports("outbox.retried") == []
+        assert bench.reports("outbox.retried") == bench.reports("outbox.failed") == []
         await eventually(lambda: status(instance) == ("ok", "relaying"))
 
-    @pytest.mark.parametrize("wrong", [{"options": []}, {"kind": "letter"}], ids=str)
+    async def test_what_may_have_been_stored_says_so_when_it_is_given_up(
+        self, bench: Bench
+    ) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(bench, recorder, max_retries=1)
+        instance.faults.of[CHANNEL] = PublishUnconfirmed("id", "no answer")
+        await _publish(bench, instance, (CHANNEL, 1))
+        await eventually(lambda: len(bench.reports("outbox.retried")) >= 3)
+
+        instance.faults.of[CHANNEL] = PublishRefused("full")
+        [failed] = await eventually(instance.outbox.failed)
+
+        assert (failed.unconfirmed, failed.attempts, failed.error) == (
+            *(True, 2),
+            "PublishRefused: full",
+        )
+        assert bench.reports("outbox.failed")[0]["unconfirmed"] is True
+        await instance.outbox.replay()
+        [again] = await eventually(instance.outbox.failed)
+        assert again.unconfirmed  # by what is known of all attempts
+
+    async def test_a_refused_message_is_tried_again_when_it_is_due(self, bench: Bench) -> None:
+        recorder = Recorder()
+        instance = await _subscribed(
+            bench, recorder, max_retries=3, poll_interval=3600, listen=False
+        )
+        instance.faults.of[CHANNEL] = PublishRefused("full")
+
+        await _publish(bench, instance, (CHANNEL, 1))
+
+        [failed] = await eventually(instance.outbox.failed)
+        assert (failed.attempts, failed.unconfirmed) == (4, False)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"options": []},
+            {"kind": "letter"},
+            *(
+                pytest.param(wrong, marks=pytest.mark.needs("lax"))
+                for wrong in (
+                    {"options": text("'{broken'")},
+                    {"body": text("'no bytes'")},
+                    {"attempts": text("'none'"), "kind": "letter"},
+                    {"created_at": text("'yesterday'"), "kind": "letter"},
+                )
+            ),
+        ],
+        ids="-".join,
+    )
     async def test_a_row_that_makes_no_sense_is_given_up(
         self, bench: Bench, wrong: dict[str, object]
     ) -> None:
@@ -164,4 +221,5 @@ class RefusalScenarios(Scenarios):
         await recorder.finished()
         assert recorder.payloads == [2]
         [failed] = await instance.outbox.failed()
-        assert "DecodeError" in failed.error
+        assert failed.error.startswith("DecodeError: outbox row 1: ")
+        assert status(instance)[0] == "degraded"

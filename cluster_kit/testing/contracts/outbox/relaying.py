@@ -231,7 +231,8 @@ class RelayingScenarios(Scenarios):
         begun = instance.outbox.health().since
 
         _, detail = await eventually(lambda: status(instance), lambda found: found[0] == "down")
-        assert "my_outbox" in detail
+        assert "the table my_outbox is missing" in detail
+        assert "create_tables" in detail
         down = instance.outbox.health().since
 
         await bench.run(table.create)

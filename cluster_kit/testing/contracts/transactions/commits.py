@@ -31,6 +31,34 @@ class CommitScenarios(Scenarios):
         await work.close()
         assert bench.committed() == [1, 2, 3]
 
+    @pytest.mark.parametrize("first", ["session", "connection"])
+    @pytest.mark.parametrize("kind", ["session", "async_session"])
+    async def test_a_session_and_its_connection_have_one_order(
+        self, bench: Bench, kind: Kind, first: str
+    ) -> None:
+        session = await bench.environment.work(kind)
+        connection = await session.connection()
+        order = [session, connection] if first == "session" else [connection, session]
+        for number, work in enumerate(order * 2):
+            await bench.write(work, number)
+        for work in order:
+            savepoint = await work.savepoint()
+            await bench.write(session, 98)
+            await bench.write(connection, 99)
+            await savepoint.rollback()
+        await bench.write(connection, 4)
+        await bench.write(session, 5)
+        assert await bench.heard() == []
+
+        await session.commit()
+
+        assert await bench.heard() == bench.committed() == list(range(6))
+        await bench.publish(await session.connection(), "dropped")
+        await bench.publish(session, "dropped")
+        await session.rollback()
+        await session.close()
+        assert await bench.heard() == []
+
     @EACH_KIND
     async def test_the_id_is_known_at_once(self, bench: Bench, kind: Kind) -> None:
         work = await bench.environment.work(kind)

@@ -75,6 +75,10 @@ class Work:
         """Insert a row; a parent that does not exist has the commit fail."""
         await _done(self.subject.execute(insert(WRITTEN), {"id": value, "parent": parent}))
 
+    async def connection(self) -> Work:
+        """Return the connection that a session works on."""
+        return Work(await _done(self.subject.connection()))
+
     async def savepoint(self) -> Work:
         """Begin a savepoint; `commit` of what is returned releases it."""
         return Work(await _done(self.subject.begin_nested()))

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import logging
+import pickle
+from collections import Counter
+
+import pytest
+
+from cluster_kit import MISSING, Cluster
+from cluster_kit.broadcast import Broadcast
+from cluster_kit.cache.backplane import BEATS
+from cluster_kit.cache.service import LOOK
+from cluster_kit.errors import CacheUnavailable
+from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory import ADAPTER
+from cluster_kit_memory.cache import MemoryCacheStore
+from cluster_kit_memory.pubsub import MemoryPubSub
+
+BEAT = 0.2
+
+
+class Losing(MemoryPubSub):
+    """Loses what arrives without a word, when it is told to."""
+
+    losing = False
+
+    def __init__(self, url: str, context: AdapterContext) -> None:
+        super().__init__(url, context)
+        self.arrived: Counter[str] = Counter()
+
+    def hand_over(self, message: Broadcast) -> None:
+        if not self.losing:
+            self.arrived[message.origin] += 1
+            super().hand_over(message)
+
+
+class OwnError(Exception):
+    """Raised by loaders."""
+
+
+async def fail() -> object:
+    raise OwnError
+
+
+async def two_instances(factory: ClusterFactory, **cache: str) -> list[tuple[Cluster, Losing]]:
+    """By default without a store: what one holds goes by what it hears alone."""
+    made: list[Losing] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        made.append(Losing(url, context))
+        return made[-1]
+
+    clusters = await factory(2, start=False, cache={"url": "memory://", "beat": BEAT, **cache})  # type: ignore[arg-type]
+    for cluster in clusters:
+        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+        await cluster.start()
+    return list(zip(clusters, made, strict=True))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("lost", ["the first", "a later one", "it and a beat"])
+async def test_who_missed_the_last_invalidation_learns_of_it(
+    lost: str, cluster_factory: ClusterFactory
+) -> None:
+    [(one, _), (two, link)] = await two_instances(cluster_factory)
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.set("row", "old")
+    if lost != "the first":
+        await there.set("marker", 1)
+        await here.delete("marker")
+        await eventually(lambda: there.get("marker"), lambda value: value is None)
+
+    link.losing = True
+    await here.delete("row")
+    if lost == "it and a beat":
+        await asyncio.sleep(BEAT + 2 * LOOK)
+    link.losing = False
+
+    assert there.stats().gaps == 0
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert there.stats().gaps == 1
+
+
+@pytest.mark.asyncio
+async def test_beats_are_few_and_change_nothing(cluster_factory: ClusterFactory) -> None:
+    [(one, _), (two, link)] = await two_instances(cluster_factory)
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.set("row", "kept")
+    await here.delete("other")
+
+    await eventually(lambda: link.arrived[one.instance_id] == 1 + BEATS)
+    await asyncio.sleep(3 * LOOK)
+
+    assert link.arrived[one.instance_id] == 1 + BEATS
+    assert there.stats().gaps == 0
+    assert await there.get("row") == "kept"
+
+
+@pytest.mark.asyncio
+async def test_who_came_after_a_change_missed_nothing_by_it(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [(one, _), (two, link)] = await two_instances(cluster_factory)
+    here = await one.caches.create_cache("rows", backplane=True)
+    await here.delete("row")
+    await asyncio.sleep(BEAT)  # longer than a beat is under way
+    there = await two.caches.create_cache("rows", backplane=True)
+    await there.set("row", "kept")
+
+    before = link.arrived[one.instance_id]
+    await eventually(lambda: link.arrived[one.instance_id] > before)
+    await asyncio.sleep(LOOK)
+
+    assert there.stats().gaps == 0
+    assert await there.get("row") == "kept"
+
+
+@pytest.mark.asyncio
+async def test_what_was_never_told_is_said_at_the_end(
+    cluster_factory: ClusterFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    [(one, link), _] = await two_instances(cluster_factory)
+    cache = await one.caches.create_cache("rows", backplane=True)
+    link.disconnect()
+    await eventually(lambda: cache.troubles() != [])
+    with pytest.raises(CacheUnavailable):
+        await cache.mdel("a", "b")
+
+    with caplog.at_level(logging.ERROR):
+        await one.stop()
+
+    assert "cache 'rows': 2 invalidations were not told to all" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_value_invalidated_unheard_does_not_stand_in(
+    cluster_factory: ClusterFactory,
+) -> None:
+    caches = [
+        await c.caches.create_cache("rows", backplane=False, l1_ttl=0.1, ttl=0.1, fail_safe=60)
+        for c in await cluster_factory(2)
+    ]
+    here, there = caches
+    await here.set("row", "old")
+    assert await there.get("row") == "old"
+    await asyncio.sleep(0.15)
+    assert await there.wrap("row", fail) == "old"
+
+    await here.delete("row")
+    await asyncio.sleep(0.15)  # over the bound of one who is not told
+
+    with pytest.raises(OwnError):
+        await there.wrap("row", fail)
+
+
+@pytest.mark.asyncio
+async def test_a_value_the_store_has_no_more_does_not_stand_in(
+    cluster_factory: ClusterFactory,
+) -> None:
+    hub = f"memory://{cluster_factory.name}"
+    [(one, _), (two, link)] = await two_instances(cluster_factory, url=hub)
+    here, there = [
+        await c.caches.create_cache("rows", backplane=True, ttl=0.1, fail_safe=60)
+        for c in (one, two)
+    ]
+    await there.set("row", "old")
+    await asyncio.sleep(0.15)
+
+    link.losing = True
+    await here.delete("row")
+
+    with pytest.raises(OwnError):
+        await there.wrap("row", fail)
+
+
+@pytest.mark.asyncio
+async def test_a_value_that_has_to_be_doubted_does_not_stand_in(
+    cluster_factory: ClusterFactory,
+) -> None:
+    stores: list[MemoryCacheStore] = []
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(MemoryCacheStore(url, context))
+        return stores[-1]
+
+    [cluster] = await cluster_factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    await cluster.start()
+    options = {"l1_ttl": 0.1, "ttl": 0.1, "fail_safe": 60}
+    alone = await cluster.caches.create_cache("alone", backplane=False, **options)  # type: ignore[arg-type]
+    told = await cluster.caches.create_cache("told", backplane=True, **options)  # type: ignore[arg-type]
+    for cache in (alone, told):
+        await cache.set("row", "old")
+    await asyncio.sleep(0.15)
+    stores[0].disconnect()
+
+    assert await told.wrap("row", fail) == "old"
+    with pytest.raises(OwnError):
+        await alone.wrap("row", fail)
+
+
+@pytest.mark.asyncio
+async def test_what_is_invalidated_again_while_it_is_told_stays_owed(
+    cluster_factory: ClusterFactory,
+) -> None:
+    stores: list[MemoryCacheStore] = []
+    pauses = Pauses()
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(MemoryCacheStore(url, context))
+        return PausingStore(stores[-1], pauses)
+
+    [cluster] = await cluster_factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    await cluster.start()
+    cache = await cluster.caches.create_cache("rows", backplane=False)
+    await cache.set("row", "old")
+    stores[0].disconnect()
+    with pytest.raises(CacheUnavailable):
+        await cache.delete("row")
+    pauses.arm(0, after=True)
+    stores[0].reconnect()
+    await pauses.reached.wait()  # it was told, and does not know yet
+    stores[0].disconnect()
+    with pytest.raises(CacheUnavailable):
+        await cache.delete("row")
+    pauses.release()
+    await asyncio.sleep(2 * LOOK)
+
+    assert cache.stats().unsent == 1
+    stores[0].reconnect()
+    await eventually(lambda: cache.stats().unsent == 0)
+
+
+def test_there_is_one_missing() -> None:
+    assert pickle.loads(pickle.dumps(MISSING)) is MISSING
+    assert copy.deepcopy({"a": MISSING})["a"] is MISSING

@@ -1,0 +1,171 @@
+"""What happens when two things happen at once: a stop and a grant, a turn and a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+import pytest_asyncio
+
+from cluster_kit.errors import LockLost, LockTimeout, LockUnavailable, NotStartedError
+from cluster_kit.locks import LeaseState
+from cluster_kit.testing.waiting import eventually
+from tests.unit.locks_bench import Bench
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await bench.locks.close()
+    await bench.supervisor.close()
+
+
+@pytest.mark.asyncio
+async def test_a_stop_while_a_wait_is_running_out_of_time(bench: Bench) -> None:
+    out_of_time, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def hard_to_leave() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            out_of_time.set()
+            await goes_on.wait()
+
+    bench.adapter.while_asked = hard_to_leave
+    waiter = asyncio.ensure_future(bench.locks.acquire("a", timeout=0.01))
+    await out_of_time.wait()
+    closing = asyncio.ensure_future(bench.locks.close())
+    await asyncio.sleep(0)
+    goes_on.set()
+
+    await closing
+    with pytest.raises((LockUnavailable, NotStartedError)):
+        await waiter
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_is_granted_while_it_stops_is_not_kept(bench: Bench, turns: int) -> None:
+    granted = asyncio.Event()
+    bench.adapter.while_asked = granted.wait
+    waiter = asyncio.ensure_future(bench.locks.acquire("a"))
+    await eventually(lambda: "attempt" in bench.adapter.log)
+
+    closing = asyncio.ensure_future(bench.locks.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    granted.set()
+    await closing
+
+    with suppress(NotStartedError):
+        lease = await waiter
+        assert lease.state is LeaseState.LOST
+    await eventually(lambda: "release" in bench.adapter.log)
+
+
+@pytest.mark.asyncio
+async def test_a_grant_that_came_too_late_ends_nothing_later(bench: Bench) -> None:
+    gone = bench.adapter.gone = asyncio.get_running_loop().create_future()
+    late = [10.0]
+
+    async def slow() -> None:
+        bench.clock._now += late.pop() if late else 0
+
+    bench.adapter.while_asked = slow
+    lease = await bench.locks.acquire("a", ttl=5, timeout=20)  # the second grant it got
+    bench.adapter.gone = None
+    behind = asyncio.ensure_future(bench.locks.acquire("a", timeout=20))
+    await eventually(lambda: bench.locks.stats().waiting)
+
+    gone.set_result("its connection is gone")
+
+    other = await behind
+    assert lease.state is LeaseState.LOST
+    assert bench.locks.stats().lost == 1
+    with pytest.raises(LockTimeout):
+        await asyncio.ensure_future(bench.locks.acquire("a", timeout=0))
+    other.check()
+
+
+@pytest.mark.asyncio
+async def test_a_line_is_forgotten_by_who_leaves_it_at_his_turn(bench: Bench) -> None:
+    lease = await bench.locks.acquire("a")
+    waiter = asyncio.ensure_future(bench.locks.acquire("a"))
+    await eventually(lambda: bench.locks.stats().waiting)
+
+    await lease.release()  # does not let others run: the turn has come, and nobody knows
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+
+    assert bench.locks._contention is not None
+    assert bench.locks._contention._lines._lines == {}
+
+
+@pytest.mark.asyncio
+async def test_who_enters_the_same_hold_twice_is_told(bench: Bench) -> None:
+    hold = bench.locks.hold("a")
+    async with hold:
+        pass
+
+    with pytest.raises(RuntimeError, match="entered once"):
+        await hold.__aenter__()
+
+
+@pytest.mark.asyncio
+async def test_a_semaphore_asks_a_server_that_does_not_answer_but_once(bench: Bench) -> None:
+    def refuse(_: str) -> None:
+        raise LockUnavailable("shop.a#1", "no answer")
+
+    bench.adapter.before_answer = refuse
+    with pytest.raises(LockUnavailable) as found:
+        await bench.locks.semaphore("a", 50).acquire(timeout=0)
+
+    assert found.value.key == "a"
+    assert bench.adapter.log.count("attempt") == 1
+
+
+@pytest.mark.asyncio
+async def test_the_time_of_a_semaphore_counts_from_the_call(bench: Bench) -> None:
+    bench.adapter.while_asked = asyncio.Event().wait
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+
+    with pytest.raises(LockUnavailable, match=r"no answer within 0\.1 s"):
+        await bench.locks.semaphore("a", 50).acquire(timeout=0.1)
+
+    assert loop.time() - begun < 5
+
+
+@pytest.mark.asyncio
+async def test_a_stop_ends_the_wait_for_a_permit_without_a_word(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.adapter.taken = True
+    waiter = asyncio.ensure_future(bench.locks.semaphore("a", 3).acquire())
+    await eventually(lambda: bench.locks.stats().waiting == 3)
+
+    await bench.locks.close()
+
+    with pytest.raises(NotStartedError):
+        await waiter
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.asyncio
+async def test_two_that_are_lost_together_end_their_body_once(bench: Bench) -> None:
+    async def body() -> None:
+        async with bench.locks.multi(["a", "b"], ttl=10):
+            bench.adapter.ours = False
+            await bench.clock.advance(20)
+            await asyncio.sleep(60)
+
+    with pytest.raises(LockLost):
+        await body()
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
