@@ -16,7 +16,7 @@ MAKEFLAGS   += --no-print-directory
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed ## watch a small cluster work, without any server
+demo: $(BIN)/cluster-kit ## watch a small cluster work, without any server
 	$(BIN)/cluster-kit demo
 
 test: $(VENV)/.installed-dev ## tests without a server, then the same contracts and faults on real servers
@@ -48,6 +48,10 @@ $(VENV)/bin/python:
 	  echo "cluster-kit needs Python 3.11 or newer, and '$(PYTHON)' is none. Name one: make PYTHON=/path/to/python3" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# Only where there is none: what was installed there by hand is not replaced by a demonstration.
+$(BIN)/cluster-kit:
+	@$(MAKE) $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,11 +21,12 @@ from cluster_kit.supervisor import logged
 from cluster_kit.sync_messages import SyncMessageManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from cluster_kit.ports import EventQueueAdapter, Health, LockAdapter, PubSubAdapter
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
+    from cluster_kit.settings.model import Capability
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
 
@@ -98,7 +101,8 @@ class Capabilities:
             ConfigurationError: of settings or topology.
         """
         url = self._ground.settings.url_for("event_queue").reveal()
-        self._queue_adapter = self._ground.registry.create("event_queue", url, self.context())
+        with self._naming_source("event_queue"):
+            self._queue_adapter = self._ground.registry.create("event_queue", url, self.context())
         await self._queue_adapter.connect()
         self.event_queue.attach(self._queue_adapter, self._ground.background)
         await self._connect_pubsub()
@@ -114,7 +118,9 @@ class Capabilities:
             return
         url = self._ground.settings.url_for("pubsub").reveal()
         context = self.context()
-        adapter: PubSubAdapter = self._ground.registry.create("pubsub", url, context)
+        adapter: PubSubAdapter
+        with self._naming_source("pubsub"):
+            adapter = self._ground.registry.create("pubsub", url, context)
         if self._ground.settings.pubsub.url is None:  # nobody has asked for it so far
             adapter = OnDemand(adapter, context.clock)
         self._pubsub_adapter = adapter
@@ -127,7 +133,8 @@ class Capabilities:
         context = self.context()
         adapter: LockAdapter
         try:
-            adapter = self._ground.registry.create("locks", chosen.reveal(), context)
+            with self._naming_source("locks"):
+                adapter = self._ground.registry.create("locks", chosen.reveal(), context)
         except ConfigurationError as exc:
             # One that is only implied by the URL of a server may lack what applications that do
             # without locks need not have.
@@ -142,6 +149,18 @@ class Capabilities:
         self.locks.attach(
             adapter, self._ground.background, self._ground.settings.warnings(("locks",))
         )
+
+    @contextmanager
+    def _naming_source(self, capability: Capability) -> Generator[None]:
+        """Have an error about a URL say where that comes from."""
+        try:
+            yield
+        except ConfigurationError as exc:
+            if not (source := self._ground.settings.source_of(capability)):
+                raise
+            named = copy(exc)  # the registry may keep it, to raise it again
+            named.args = (f"{source}: {exc}",)
+            raise named from exc.__cause__
 
     def _pubsub_lacks(self) -> str:
         """Return why there is no publish and subscribe; empty when there is.

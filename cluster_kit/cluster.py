@@ -14,9 +14,17 @@ from cluster_kit.errors import AlreadyStartedError, ConfigurationError, Lifecycl
 from cluster_kit.extensions import Extensions, overall
 from cluster_kit.lifecycle import Lifecycle, Steps
 from cluster_kit.names import check_app, check_topic, new_id
-from cluster_kit.plugin import Plugin, hear_sync_messages, make_plugin, run_hook, start_order
+from cluster_kit.plugin import (
+    Plugin,
+    check_plugins,
+    hear_sync_messages,
+    make_plugin,
+    run_hook,
+    start_order,
+    warn_of_idle_topics,
+)
 from cluster_kit.registry import AdapterRegistry
-from cluster_kit.settings import Settings, WorkerMode
+from cluster_kit.settings import Settings, WorkerMode, check_settings
 from cluster_kit.signals import ending_signals
 from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
@@ -69,7 +77,7 @@ class Cluster:
         plugins: Iterable[Plugin | type[Plugin]] = (),
         settings: Settings | None = None,
     ) -> None:
-        self.settings: Settings = Settings() if settings is None else settings
+        self.settings: Settings = Settings() if settings is None else check_settings(settings)
         chosen = name if name is not None else self.settings.app
         if chosen is None:
             raise ConfigurationError("the app has no name: Cluster(name) or CLUSTER_KIT_APP")
@@ -81,6 +89,7 @@ class Cluster:
         self._worker_mode = WorkerMode.parse(self.settings.worker_mode)
         self._plugins: dict[str, Plugin] = {}
         self._loaded: list[Plugin] = []
+        self._asked: set[str] = set()  # topics whose work is done by more than subscriptions
         self._background = Supervisor()  # of adapters and services; emptied at stop
         self._capabilities = Capabilities(
             Ground(
@@ -110,7 +119,7 @@ class Cluster:
         self.locks: LockManager = self._capabilities.locks
         self.caches: CacheManager = self._capabilities.caches
         self.cache: Cache = self.caches.default
-        for plugin in plugins:
+        for plugin in check_plugins(plugins):
             self.add_plugin(plugin)
 
     # --- plugins -------------------------------------------------------------------------
@@ -148,7 +157,9 @@ class Cluster:
 
     def serving(self, topic: str | None = None) -> bool:
         """Whether this instance does the work of `topic`, or without one, the main service."""
-        return self._worker_mode.serving(topic if topic is None else check_topic(topic))
+        if topic is not None:
+            self._asked.add(check_topic(topic))
+        return self._worker_mode.serving(topic)
 
     def on_publish_failure(self, hook: FailureHook) -> Callable[[], None]:
         """Call `hook` with each `PublishFailure` from now on; return what undoes it.
@@ -263,10 +274,12 @@ class Cluster:
         for plugin in order:
             await self._run_hook(plugin, "load")
             self._loaded.append(plugin)
-        self._worker_mode.require_known(self._topics())
+        declared = {topic for plugin in order for topic in plugin.topics}
+        self._worker_mode.require_known(declared | self.event_queue.topics())
         await self._capabilities.start()
         for plugin in order:
             await self._run_hook(plugin, "after_start")
+        warn_of_idle_topics(order, self.event_queue.topics() | self._asked)
 
     async def _run_hook(self, plugin: Plugin, hook: str) -> None:
         with self._life.hook():
@@ -305,7 +318,3 @@ class Cluster:
         """Whether this instance runs tasks of `topic`, or those that belong to none."""
         mode = self._worker_mode
         return not mode.transient if topic is None else mode.serving(topic)
-
-    def _topics(self) -> set[str]:
-        declared = {topic for plugin in self._plugins.values() for topic in plugin.topics}
-        return declared | self.event_queue.topics()

@@ -5,39 +5,25 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast
 
 from cluster_kit.errors import ConfigurationError, DecodeError
-from cluster_kit.message import Delivery
+from cluster_kit.message import Delivery, HandlerAnswer
+from cluster_kit.signature import (
+    ANYTHING,
+    About,
+    Process,
+    is_async,
+    positional,
+    resolve,
+    wants_second,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
     from cluster_kit.codec import Codec
     from cluster_kit.supervisor import Supervisor
-
-Process = Callable[..., Any]
-"""``process(payload)``, or with what is to be known about it, ``process(payload, delivery)``.
-
-Async or sync.
-"""
-
-_ANYTHING: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
-_GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-
-
-class About(Protocol):
-    """What every second argument has: it names what the handler was called for."""
-
-    @property
-    def channel(self) -> str:
-        """Name without the app prefix."""
-        ...
-
-    @property
-    def id(self) -> str:
-        """Of the message."""
-        ...
 
 
 class Handler:
@@ -49,7 +35,7 @@ class Handler:
     Args:
         process: the function.
         codec: of the payloads.
-        second: what the second argument is called.
+        second: what the second argument is; it is called as its class, in lower case.
 
     Attributes:
         process: the function.
@@ -57,14 +43,14 @@ class Handler:
         needs_delivery: whether `call` must be given a delivery; most of their cost is saved else.
     """
 
-    def __init__(self, process: Process, codec: Codec, second: str = "delivery") -> None:
+    def __init__(self, process: Process, codec: Codec, second: type[About] = Delivery) -> None:
         self.process = process
         self._codec = codec
         self.name = getattr(process, "__qualname__", None) or repr(process)
         self._is_async = is_async(process)
-        parameters = _positional(process, self.name, second)
-        self._wants_delivery = _wants_second(parameters, second)
+        parameters = positional(process, self.name, second.__name__.lower())
         self._validate = _validator(process, parameters[0], self.name)
+        self._wants_delivery = wants_second(process, parameters, self.name, second)
         self.needs_delivery: bool = self._wants_delivery or not self._is_async
 
     def decode(self, body: bytes, content_type: str | None) -> object:
@@ -104,7 +90,7 @@ class Handler:
     def call(
         self, payload: object, delivery: About | None, supervisor: Supervisor
     ) -> Awaitable[object]:
-        """Start the function; it has run to its end when the result was awaited.
+        """Start the function. What awaiting it gives is for `conclude`: only then it has ended.
 
         Args:
             payload: as `decode` gave it.
@@ -119,10 +105,22 @@ class Handler:
         return _in_thread(functools.partial(self.process, *arguments), name, supervisor)
 
 
-async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervisor) -> None:
-    result = await supervisor.run_in_thread(call, name=name)
-    if inspect.isawaitable(result):  # a callable that hides a coroutine function
-        await result
+async def conclude(result: object) -> None:
+    """Take what a handler returned, unless that is None: await it, if it is to be awaited.
+
+    Raises:
+        TypeError: it is an answer such as `Reject`, which has no effect unless it is raised.
+        BaseException: what the awaited one raised.
+    """
+    while inspect.isawaitable(result):
+        result = await result
+    kind = cast("type[object]", result) if isinstance(result, type) else type(result)
+    if issubclass(kind, HandlerAnswer):
+        raise TypeError(f"the handler's return value is a {kind.__name__}: raise it")
+
+
+async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervisor) -> object:
+    return await supervisor.run_in_thread(call, name=name)
 
 
 _DIGITS = bytes.maketrans(b"123456789+E", b"0000000000e")
@@ -145,64 +143,13 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def is_async(process: Process) -> bool:
-    """Whether calling it gives a coroutine, also through partials and callable objects."""
-    return inspect.iscoroutinefunction(_innermost(process))
-
-
-def _innermost(process: Process) -> object:
-    """Return the function that is called in the end, with partials and callable objects opened."""
-    while isinstance(process, functools.partial):
-        process = process.func
-    if inspect.isroutine(process) or isinstance(process, type):
-        return process
-    return getattr(process, "__call__", None)  # noqa: B004 - its type
-
-
-def _positional(process: Process, name: str, second: str) -> list[inspect.Parameter]:
-    if not callable(process):
-        raise ConfigurationError(f"a handler is a function, not {type(process).__name__}")
-    try:
-        parameters = list(inspect.signature(process).parameters.values())
-    except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"handler {name} has no readable signature: {exc}") from exc
-    kinds = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-    if any(test(_innermost(process)) for test in _GENERATORS):
-        text = f"handler {name} is a generator, which would never run; return or await instead"
-        raise ConfigurationError(text)
-    positional = [p for p in parameters if p.kind in kinds]
-    empty = inspect.Parameter.empty
-    fixed = [p for p in positional if p.kind is not inspect.Parameter.VAR_POSITIONAL]
-    demanded = [p for p in fixed[2:] if p.default is empty]
-    demanded += [
-        p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is empty
-    ]
-    if not positional or demanded:
-        text = f"handler {name} must take (payload) or (payload, {second})"
-        raise ConfigurationError(text)
-    return positional
-
-
-def _wants_second(positional: list[inspect.Parameter], name: str) -> bool:
-    if positional[-1].kind is inspect.Parameter.VAR_POSITIONAL:
-        return True
-    if len(positional) == 1:
-        return False
-    second = positional[1]
-    return second.default is inspect.Parameter.empty or second.name == name
-
-
 def _validator(
     process: Process, parameter: inspect.Parameter, name: str
 ) -> Callable[[bytes], object] | None:
-    if parameter.annotation in _ANYTHING or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+    if parameter.annotation in ANYTHING or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
         return None
-    annotation: Any = _resolve(process, parameter, name)
-    if annotation in _ANYTHING:
+    annotation: Any = resolve(process, parameter, name)
+    if annotation in ANYTHING:
         return None
     if annotation is Delivery:
         raise ConfigurationError(f"handler {name}: the payload comes first, the delivery second")
@@ -228,33 +175,6 @@ def _adapter(annotation: object) -> TypeAdapter[Any]:
         if exc.code != "type-adapter-config-unused":  # a model, which has a config of its own
             raise
         return TypeAdapter(form)
-
-
-def _resolve(process: Process, parameter: inspect.Parameter, name: str) -> object:
-    """Return the annotation as a type, also where it was written as a string."""
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
-    function = inspect.unwrap(process)
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        function = type(function).__call__
-    namespace = getattr(inspect.unwrap(function), "__globals__", {})
-    try:
-        hints = get_type_hints(_only(parameter), globalns=namespace, include_extras=True)
-    except Exception as exc:
-        text = f"handler {name}: cannot resolve the annotation {parameter.annotation!r}: {exc}"
-        raise ConfigurationError(text) from exc
-    return hints[parameter.name]
-
-
-def _only(parameter: inspect.Parameter) -> Callable[[], None]:
-    """Return a function with just this annotation: others may exist only for type checkers."""
-
-    def holder() -> None: ...
-
-    holder.__annotations__ = {parameter.name: parameter.annotation}
-    return holder
 
 
 def _summary(error: ValidationError) -> str:

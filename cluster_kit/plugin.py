@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cluster_kit.errors import (
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from cluster_kit.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+_HOOKS = (
+    *("before_load", "load", "after_start", "before_stop"),
+    *("handle_sync_message", "on_sync_gap"),
+)
+"""Methods of a plugin that are called for it."""
+
+_MISSPELT = 0.85
+"""Likeness, from 0 to 1, from which a name is taken for a hook's with a mistake in it."""
 
 
 class Host(Protocol):
@@ -159,7 +169,56 @@ def make_plugin(plugin: object) -> Plugin:
             raise ConfigurationError(text)
     for topic in instance.topics:
         check_topic(topic)
+    _warn_of_misspelt_hooks(instance)
     return instance
+
+
+def check_plugins(plugins: object) -> Iterable[Plugin | type[Plugin]]:
+    """Return what a user listed, or raise `ConfigurationError`: one alone is no list."""
+    if isinstance(plugins, Iterable) and not isinstance(plugins, str | bytes | type | Plugin):
+        return cast("Iterable[Plugin | type[Plugin]]", plugins)
+    kind = plugins if isinstance(plugins, type) else type(plugins)
+    shown = f"the class {kind.__name__}" if isinstance(plugins, type) else kind.__name__
+    hint = f": plugins=[{kind.__name__}]" if issubclass(kind, Plugin) else ""
+    text = f"plugins is a list of Plugin classes or instances, not {shown}{hint}"
+    raise ConfigurationError(text)
+
+
+def _warn_of_misspelt_hooks(plugin: Plugin) -> None:
+    """Log which methods are named almost as a hook is that the plugin leaves out."""
+    kind = type(plugin)
+    left_out = [hook for hook in _HOOKS if getattr(kind, hook) is getattr(Plugin, hook)]
+    for name in sorted(_own_methods(kind)):
+        for hook in left_out:
+            if _alike(name, hook):
+                text = "plugin %r has a method %s(), which is never called; did you mean %s()?"
+                log.warning(text, plugin.name, name, hook)
+
+
+def _own_methods(kind: type[Plugin]) -> set[str]:
+    bases = [base for base in kind.__mro__ if base is not object and base is not Plugin]
+    methods = {name for base in bases for name, value in vars(base).items() if callable(value)}
+    return {name for name in methods if not (name.startswith("_") or hasattr(Plugin, name))}
+
+
+def _alike(name: str, hook: str) -> bool:
+    # Two letters of a short name that changed places make less of a likeness than they look.
+    same_letters = sorted(name) == sorted(hook)
+    return same_letters or SequenceMatcher(None, name, hook).ratio() >= _MISSPELT
+
+
+def warn_of_idle_topics(plugins: Iterable[Plugin], known: Collection[str]) -> None:
+    """Log which topics plugins name that nothing serves.
+
+    Args:
+        plugins: those of a cluster.
+        known: topics that subscriptions serve, or that were asked for.
+    """
+    for plugin in plugins:
+        for topic in plugin.topics:
+            if topic not in known:
+                text = "plugin %r names topic %r, which no subscription serves%s"
+                log.warning(text, plugin.name, topic, suggestion(topic, known))
 
 
 def start_order(plugins: Mapping[str, Plugin]) -> list[Plugin]:

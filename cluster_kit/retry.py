@@ -20,9 +20,11 @@ class RetryPolicy:
     Attributes:
         initial_delay: before the second attempt. Defaults to 0.5; 0 means at once.
         factor: by which each further delay grows. Defaults to 2.
-        max_delay: upper bound of a delay before jitter. Defaults to 600 (ten minutes).
+        max_delay: upper bound of a delay, jitter included, and at least `initial_delay`. Defaults
+            to 600 (ten minutes).
         jitter: share by which a delay is varied at random either way, so that what failed
-            together does not come back together. Defaults to 0.1; from 0 to 1.
+            together does not come back together; at `max_delay` it is only shortened. Defaults to
+            0.1; from 0 to 1.
         retry_on: exceptions that are retried. Defaults to every `Exception`. What is none, such as
             ``sys.exit()`` in a handler or a cancellation it ran into, is retried as well.
         give_up_on: exceptions that are dead-lettered at once; wins over `retry_on`.
@@ -43,6 +45,9 @@ class RetryPolicy:
         for name in ("initial_delay", "max_delay"):
             checked = seconds(name, getattr(self, name), limit=MAX_WAIT)
             object.__setattr__(self, name, checked)  # a timedelta becomes seconds
+        if self.initial_delay > self.max_delay:
+            bounds = f"initial_delay, {self.initial_delay:g}, is above max_delay"
+            raise ConfigurationError(f"{bounds}, {self.max_delay:g} seconds")
         if not (_is_number(self.factor) and math.isfinite(self.factor) and self.factor >= 1):
             raise ConfigurationError(f"factor must be finite and 1 or more, not {self.factor!r}")
         if not (_is_number(self.jitter) and 0 <= self.jitter <= 1):
@@ -63,7 +68,9 @@ class RetryPolicy:
             nominal = min(self.initial_delay * self.factor ** (failures - 1), self.max_delay)
         except OverflowError:
             nominal = self.max_delay if self.initial_delay else 0.0
-        return min(nominal * (1 + self.jitter * self.random.uniform(-1, 1)), MAX_WAIT)
+        # Not cut off after the draw: half of those at the bound would then come back together.
+        longest = min(nominal * (1 + self.jitter), self.max_delay)
+        return min(self.random.uniform(nominal * (1 - self.jitter), longest), longest)
 
 
 def _is_number(value: object) -> bool:

@@ -104,7 +104,9 @@ class Supervisor:
             try:
                 outcome = partial(done.set_result, context.run(function))
             except StopIteration as exc:  # no future can hold one
-                outcome = partial(done.set_exception, RuntimeError(f"{name} raised {exc!r}"))
+                error = RuntimeError(f"{name} raised {exc!r}").with_traceback(exc.__traceback__)
+                error.__cause__ = exc
+                outcome = partial(done.set_exception, error)
             except BaseException as exc:  # noqa: BLE001 - carried to the caller
                 outcome = partial(done.set_exception, exc)
             try:

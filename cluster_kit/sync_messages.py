@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock, Duration
-    from cluster_kit.handler import Process
     from cluster_kit.ports import BroadcastOutlet, PubSubAdapter
     from cluster_kit.pubsub import BroadcastStats, Subscription
     from cluster_kit.settings import PubSubSettings, SyncMessagesSettings
+    from cluster_kit.signature import Process
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
 

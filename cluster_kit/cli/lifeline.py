@@ -69,7 +69,7 @@ class Lifeline:
         self._send(Report(ready=True, stop_seconds=self._stop_seconds))
 
     def refused(self, why: str) -> None:
-        """Say what is wrong with the command line or the application; the others know it too."""
+        """Say why every start would fail, as the others find out too."""
         self._send(Report(refusal=why))
 
     def _send(self, report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ def load_cluster(target: str) -> Cluster:
         return found
     if inspect.iscoroutine(found):
         found.close()
+        raise ConfigurationError(f"{target} is async; what makes a Cluster is a plain function")
     raise ConfigurationError(f"{target} is no Cluster, but {type(found).__name__}")
 
 
@@ -59,13 +60,27 @@ def _attribute(module: ModuleType, path: str) -> object:
     found: object = module
     for name in path.split("."):
         if not hasattr(found, name):
-            hint = suggestion(name, [known for known in dir(found) if not known.startswith("_")])
+            hint = suggestion(name, _runnable(found, module))
             raise ConfigurationError(f"module {module.__name__!r} has no {path!r}{hint}")
         found = getattr(found, name)
     return found
 
 
+def _runnable(found: object, module: ModuleType) -> Iterator[str]:
+    """Iterate over the names in `found` of what the module has to run: clusters and functions."""
+    for name, value in getattr(found, "__dict__", {}).items():
+        own = callable(value) and getattr(value, "__module__", None) == module.__name__
+        if own or isinstance(value, Cluster):
+            yield name
+
+
 def _call(target: str, factory: Callable[[], object]) -> object:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as exc:
+        raise ConfigurationError(f"{target} is called without arguments: {exc}") from None
+    except ValueError:  # of a builtin, which tells nobody what it takes
+        pass
     try:
         return factory()
     except Exception as exc:

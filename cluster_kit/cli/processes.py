@@ -95,7 +95,7 @@ class Pool:
     """A number of workers that run the same command.
 
     Attributes:
-        misused: it was given up because a worker refused to run.
+        misused: it was given up because a worker refused to run as it was told to.
 
     Args:
         command: of a worker; ``--lifeline FD`` is appended.
@@ -179,14 +179,15 @@ class Pool:
     async def _after_death(
         self, worker: Worker, code: int, failed_starts: int, pause: float
     ) -> None:
-        self._pass_on(worker.report.refusal)
+        refusal = worker.report.refusal
+        self._pass_on(refusal)
         how = f"{worker} ended {_how(code)}"
         if failed_starts and self._patient:
             say(f"{how}; waiting for a change")
             await self._changed.wait()
-        elif failed_starts and code == WRONG_USE and not self._worked:
-            self.misused = bool(worker.report.refusal)
-            self._give_up("" if self.misused else how)
+        elif failed_starts and (refusal or code == WRONG_USE) and not self._worked:
+            self.misused = bool(refusal) and code == WRONG_USE
+            self._give_up("" if refusal else how)
         elif failed_starts >= MOST_FAILED_STARTS and not self._worked:
             self._give_up(f"{how}, {failed_starts} times in a row before it was ready")
         else:

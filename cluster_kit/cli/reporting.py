@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from cluster_kit.errors import ClusterKitError, ConfigurationError, TopologyError
+from cluster_kit.errors import ClusterKitError, ConfigurationError, ConnectError, TopologyError
 
 FAILED = 1
 WRONG_USE = 2
@@ -26,6 +26,13 @@ def reporting() -> Generator[None]:
 def is_wrong_use(error: ClusterKitError) -> bool:
     """Whether it is said here or in the settings, and not at the broker, what is wrong."""
     return isinstance(error, ConfigurationError) and not isinstance(error, TopologyError)
+
+
+def is_final(error: ClusterKitError) -> bool:
+    """Whether the next start would fail alike, as far as anybody can tell."""
+    return is_wrong_use(error) or (
+        isinstance(error, ConnectError | TopologyError) and not error.retryable
+    )
 
 
 def say(message: str) -> None:

@@ -18,7 +18,7 @@ from cluster_kit.cli.loading import load_cluster
 from cluster_kit.cli.output import print_json
 from cluster_kit.cli.processes import Pool, child_environments
 from cluster_kit.cli.reload import require_watchfiles, restart_on_change
-from cluster_kit.cli.reporting import FAILED, WRONG_USE, is_wrong_use, say
+from cluster_kit.cli.reporting import FAILED, WRONG_USE, is_final, is_wrong_use, say
 from cluster_kit.errors import ClusterKitError, ConfigurationError
 from cluster_kit.settings import Settings
 
@@ -68,10 +68,10 @@ def _run_for_pool(what: Launch, lifeline: Lifeline, workers: int) -> NoReturn:
     try:
         _run_here(what, lifeline, workers)
     except ClusterKitError as exc:
-        if not is_wrong_use(exc):
+        if not is_final(exc):
             raise
         lifeline.refused(str(exc))
-        raise typer.Exit(WRONG_USE) from exc
+        raise typer.Exit(WRONG_USE if is_wrong_use(exc) else FAILED) from exc
 
 
 def _run_here(what: Launch, lifeline: Lifeline | None, workers: int) -> NoReturn:

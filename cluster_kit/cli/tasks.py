@@ -11,7 +11,9 @@ import typer
 from cluster_kit.cli.output import Column, print_json, print_table
 from cluster_kit.cli.reporting import WRONG_USE, fail
 from cluster_kit.codec import JsonCodec
-from cluster_kit.errors import DecodeError, MessageError
+from cluster_kit.errors import ClusterKitError, DecodeError, MessageError
+from cluster_kit.settings import Settings
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +102,11 @@ def publish_task(access: Access, task: Task, *, as_json: bool) -> None:
 
 
 def list_queues(access: Access, *, as_json: bool) -> None:
-    """Print the depth of every queue of the application."""
+    """Print the depth of every queue of the application.
+
+    Raises:
+        ClusterKitError: it has none; and as `Cluster.start`.
+    """
 
     async def work(cluster: Cluster) -> list[tuple[str, QueueDepth]]:
         found = [
@@ -108,7 +114,11 @@ def list_queues(access: Access, *, as_json: bool) -> None:
             for channel in await cluster.event_queue.channels()
         ]
         # One that somebody deleted in between is none.
-        return [(channel, depth) for channel, depth in found if depth is not None]
+        if queues := [(channel, depth) for channel, depth in found if depth is not None]:
+            return queues
+        configured = {Settings().app} - {None, cluster.name}
+        hint = suggestion(cluster.name, map(str, configured))
+        raise ClusterKitError(f"{cluster.name} has no queues{hint}")
 
     queues = access.run(work)
     if as_json:

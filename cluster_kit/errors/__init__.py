@@ -14,7 +14,7 @@
     │   └── TopologyError             the broker holds a queue or exchange with other arguments
     ├── LifecycleError (RuntimeError)
     │   ├── NotStartedError           the cluster is not running (not started, or stopped)
-    │   └── AlreadyStartedError       legal only before start
+    │   └── AlreadyStartedError       add_plugin() and extend() are legal only before start
     ├── TransportError
     │   ├── ConnectError              no connection at start: unreachable, wrong password, no vhost
     │   ├── ConnectionLost            nothing was sent: no connection within the deadline

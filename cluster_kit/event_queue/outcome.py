@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cluster_kit.clock import MAX_WAIT, seconds
-from cluster_kit.message import DeadReason, Death, Envelope, Reject, Retry, Snooze
+from cluster_kit.message import (
+    DeadReason,
+    Death,
+    Envelope,
+    HandlerAnswer,
+    Reject,
+    Retry,
+    Snooze,
+)
 from cluster_kit.wording import shorten
 
 if TYPE_CHECKING:
@@ -16,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_ERROR_TEXT_BYTES = 4096
 """Most bytes of an error's text kept in a dead letter."""
+
+MAX_LEAVES, MAX_LEAF_TEXT = 3, 300
+"""Most errors of a group that are named in its text, and most characters of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +140,31 @@ def _copy(envelope: Envelope, attempt: int) -> Envelope:
     )
 
 
+def meant(error: BaseException) -> BaseException:
+    """Return the answer of a handler that is all a group has, as of `asyncio.TaskGroup`, or error.
+
+    Only with the answer alone nothing else is lost.
+    """
+    first = list(islice(_leaves(error), 2))
+    alone = len(first) == 1 and isinstance(first[0], HandlerAnswer)
+    return first[0] if alone else error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Iterate over the errors of a group, and of those in it, in order; else over error itself."""
+    left = [error]
+    while left:
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", one)
+            left.extend(reversed(group.exceptions))
+        else:
+            yield one
+
+
 def in_one_line(error: BaseException) -> str:
     """Return type and text of an error, and where it was raised, for a log."""
-    place = error.__traceback__
+    place = next(_leaves(error)).__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     text = " ".join(_text(error).split())
@@ -157,6 +192,17 @@ def _cut(text: str) -> str:
 
 
 def _text(error: BaseException) -> str:
+    """The error's text; of a group, also that of its first errors."""
+    text, leaves = _own_text(error), _leaves(error)
+    if not isinstance(error, BaseExceptionGroup):
+        return text
+    first = list(islice(leaves, MAX_LEAVES + 1))
+    named = [shorten(f"{_type_name(e)}: {_own_text(e)}", MAX_LEAF_TEXT) for e in first[:MAX_LEAVES]]
+    more = ["…"] if len(first) > MAX_LEAVES else []
+    return f"{text}: {'; '.join(named + more)}"
+
+
+def _own_text(error: BaseException) -> str:
     """The error's text. A __str__ that raises must not take the task with it."""
     try:
         return str(error)

@@ -100,8 +100,10 @@ class Publisher:
         self._after_commit = after_commit
         self._queues: dict[tuple[str, bool], QueueName] = {}
 
-    def queue(self, channel: object, *, shared: bool) -> QueueName:
-        """Return the queue of a channel, or raise `InvalidNameError`."""
+    def queue(self, channel: object, *, shared: object) -> QueueName:
+        """Return the queue of a channel, or raise `ConfigurationError`: a name or flag is wrong."""
+        if shared is not True and shared is not False:
+            raise ConfigurationError(f"shared must be True or False, not {shared!r}")
         known = self._queues.get((channel, shared)) if isinstance(channel, str) else None
         if known is not None:
             return known

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cluster_kit.clock import Duration
-    from cluster_kit.handler import Handler, Process
+    from cluster_kit.handler import Handler
     from cluster_kit.names import QueueName
     from cluster_kit.settings import EventQueueSettings
+    from cluster_kit.signature import Process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,11 @@ class Registration:
     judge: Judge
     options: Options
     serves: str | None
+
+    def is_like(self, other: Registration) -> bool:
+        """Whether `other`, of the same function, has the same options."""
+        mine = self.judge, self.options, self.serves
+        return mine == (other.judge, other.options, other.serves)
 
 
 class Registrations:
@@ -47,18 +53,20 @@ class Registrations:
         """Whether it is this very one that is in force."""
         return self._by_queue.get(registration.queue) is registration
 
-    def has(self, queue: QueueName, process: Process) -> bool:
-        """Whether this function runs the tasks of this queue already.
+    def check(self, queue: QueueName, process: Process) -> None:
+        """Check that no other function runs the tasks of this queue.
 
         Raises:
-            AlreadySubscribedError: another one does, or the queue is known by another name.
+            AlreadySubscribedError: one does, or the queue is known by another name.
         """
         known = next((r for r in self if r.queue.full == queue.full), None)
-        if known is None:
-            return False
-        if known.queue == queue and known.handler.process == process:
-            return True
-        raise AlreadySubscribedError(queue.channel)
+        if known is not None and (known.queue, known.handler.process) != (queue, process):
+            raise AlreadySubscribedError(queue.channel)
+
+    def have_like(self, registration: Registration) -> bool:
+        """Whether the one of this queue has the same options."""
+        known = self._by_queue.get(registration.queue)
+        return known is not None and known.is_like(registration)
 
     def add(self, registration: Registration) -> None:
         """Put one in force."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import HandlerTimeout
+from cluster_kit.event_queue.outcome import meant
+from cluster_kit.handler import conclude
 from cluster_kit.message import AbortSignal, HandlerAnswer
 
 if TYPE_CHECKING:
@@ -127,7 +129,9 @@ class Run:
         deadlines.start(self, self.timeout)
         error: BaseException | None = None
         try:
-            await call()
+            result = await call()
+            if result is not None:
+                await conclude(result)
         except KeyboardInterrupt:
             raise
         except GeneratorExit as exc:
@@ -135,12 +139,11 @@ class Run:
                 raise  # not raised by the handler: this coroutine is being thrown away
             error = exc
         except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler ends the task only
-            error = exc
+            error = meant(exc)
         finally:
             self.running = False
             deadlines.end(self)
-            for timer in self._timers:
-                timer.cancel()
+            self._disarm()
         try:
             if self._task is not None and self._task.cancelling():
                 await self._uncancel(self._task, error)
@@ -187,6 +190,10 @@ class Run:
             loop = asyncio.get_running_loop()
             timer = loop.call_later(self._place.grace, self._report_stuck)
             self._timers = (*self._timers, timer)
+
+    def _disarm(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
 
     def _report_stuck(self) -> None:
         if self.running and not self.stuck and self._on_stuck is not None:

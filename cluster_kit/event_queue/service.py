@@ -20,8 +20,9 @@ from cluster_kit.event_queue.registration import (
     make_judge,
 )
 from cluster_kit.event_queue.stats import ChannelStats, Counters
-from cluster_kit.handler import Handler, Process
+from cluster_kit.handler import Handler
 from cluster_kit.names import check_topic
+from cluster_kit.signature import Process
 
 if TYPE_CHECKING:
     from cluster_kit.after_commit import AfterCommit
@@ -80,7 +81,7 @@ class EventQueue:
     ) -> None:
         """Run the tasks of a channel with `process`. Legal before and after start.
 
-        The same function on the same channel again has no effect.
+        The same function again has no effect but that of its options, which replace the former.
 
         Args:
             channel: name without the app's prefix.
@@ -106,8 +107,7 @@ class EventQueue:
             ConfigurationError: an option, or the handler's signature, is wrong.
         """
         queue = self._publisher.queue(channel, shared=shared)
-        if self._registrations.has(queue, process):
-            return
+        self._registrations.check(queue, process)
         options = check_options(
             self._settings,
             concurrency=concurrency,
@@ -122,6 +122,9 @@ class EventQueue:
             options=options,
             serves=None if serves is None else check_topic(serves),
         )
+        if self._registrations.have_like(registration):
+            return
+        self.unsubscribe(channel, shared=shared)
         self._registrations.add(registration)
         if self._consuming and self._wanted(registration):
             self._active().open_later(registration)

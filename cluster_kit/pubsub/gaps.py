@@ -8,7 +8,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cluster_kit.handler import is_async
+from cluster_kit.signature import is_async
 from cluster_kit.supervisor import being_cancelled
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.broadcast import Event
 from cluster_kit.clock import utc
 from cluster_kit.errors import DecodeError
+from cluster_kit.handler import conclude
 from cluster_kit.pubsub.debounce import Debouncer, payload_key
 from cluster_kit.pubsub.gaps import GapTeller
 from cluster_kit.supervisor import being_cancelled
@@ -169,7 +170,9 @@ class Lane:
         try:
             payload = self._handler.decode(message.body, message.content_type)
             event = _event(message) if self._handler.needs_delivery else None
-            await self._handler.call(payload, event, around.supervisor)
+            result = await self._handler.call(payload, event, around.supervisor)
+            if result is not None:
+                await conclude(result)
         except KeyboardInterrupt:
             raise
         except asyncio.CancelledError as exc:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cluster_kit.broadcast import Event
 from cluster_kit.clock import SystemClock
 from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import ConfigurationError, NotStartedError
-from cluster_kit.handler import Handler, Process
+from cluster_kit.handler import Handler
 from cluster_kit.patterns import check_pattern
 from cluster_kit.pubsub.numbering import Numbering
 from cluster_kit.pubsub.outlet import Outlet
@@ -18,6 +19,7 @@ from cluster_kit.pubsub.subscription import Registration, Subscription, check_op
 from cluster_kit.pubsub.surroundings import Options, Surroundings
 from cluster_kit.pubsub.transports import Transports
 from cluster_kit.pubsub.twins import Twins
+from cluster_kit.signature import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +114,7 @@ class PubSubManager:
             await self._adjust()  # whoever made it may still be waiting for that
             if known in self._registrations:
                 return known.subscription
-        made = Handler(handler, self._codec, second="event")
+        made = Handler(handler, self._codec, second=Event)
         self._refuse_where_missing()
         return await self._register(name, made, options)
 

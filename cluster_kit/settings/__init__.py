@@ -10,7 +10,7 @@ from cluster_kit.settings.groups import (
     RetrySettings,
     SyncMessagesSettings,
 )
-from cluster_kit.settings.model import Settings
+from cluster_kit.settings.model import Settings, check_settings
 from cluster_kit.settings.values import ServerUrl
 from cluster_kit.settings.worker_mode import WorkerMode
 
@@ -24,4 +24,5 @@ __all__ = [
     "Settings",
     "SyncMessagesSettings",
     "WorkerMode",
+    "check_settings",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NoReturn, TypedDict, Unpack
+from typing import ClassVar, NoReturn, Self, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from cluster_kit.broadcast import Transport
 from cluster_kit.clock import Duration
@@ -28,7 +28,7 @@ from cluster_kit.settings.values import (
     TransportName,
     Wait,
 )
-from cluster_kit.settings.variables import naming_origins
+from cluster_kit.settings.variables import SettingsGroupError, naming_origins
 
 _MEBIBYTE = 1024 * 1024
 
@@ -68,7 +68,8 @@ class RetrySettings(_Group):
     Attributes:
         initial_delay: seconds before the second attempt. Defaults to 0.5; 0 means at once.
         factor: by which each further delay grows, 1 or more. Defaults to 2.
-        max_delay: upper bound of a delay, seconds. Defaults to 600.
+        max_delay: upper bound of a delay, jitter included, seconds; at least `initial_delay`.
+            Defaults to 600.
         jitter: share by which a delay varies at random, from 0 to 1. Defaults to 0.1.
     """
 
@@ -79,6 +80,14 @@ class RetrySettings(_Group):
 
     def __init__(self, **values: Unpack[RetryValues]) -> None:
         super().__init__(**values)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.initial_delay > self.max_delay:
+            name = "max_delay" if "max_delay" in self.model_fields_set else "initial_delay"
+            text = f"initial_delay, {self.initial_delay:g}, is above max_delay, {self.max_delay:g}"
+            raise SettingsGroupError([((name,), text)], text)
+        return self
 
     def policy(self) -> RetryPolicy:
         """Return the policy these settings describe."""

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, TypedDict, Unpack
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cluster_kit.clock import Duration
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.settings.groups import (
     CacheSettings,
     CacheSettingsValues,
@@ -37,6 +38,7 @@ from cluster_kit.settings.variables import (
     PREFIX,
     Path,
     Variables,
+    argument,
     naming_origins,
     origin,
     variable,
@@ -152,6 +154,20 @@ class Settings(BaseSettings):
             implied = implied or self.amqp_url
         return self._own_url(capability) or implied or ServerUrl(f"{MEMORY}://")
 
+    def source_of(self, capability: Capability) -> str:
+        """Return what `url_for` has its answer from, as people know it; empty for none at all.
+
+        >>> Settings(amqp_url="amqp://mq/").source_of("event_queue")
+        'amqp_url (CLUSTER_KIT_AMQP_URL)'
+        """
+        chosen, own = self.url_for(capability), (capability, "url")
+        given = dict(self._urls())
+        order: list[Path] = [own, ("redis_url",), ("amqp_url",)]
+        for path in order:
+            if given.get(path) is chosen:
+                return f"{argument(path)} ({variable(path)})"
+        return ""
+
     def warnings(self, capabilities: Iterable[Capability] = ("event_queue",)) -> list[str]:
         """Return what looks like a mistake, to be logged at start.
 
@@ -194,3 +210,12 @@ class Settings(BaseSettings):
             ("locks", "url"): self.locks.url,
         }
         return [(path, url) for path, url in found.items() if url is not None]
+
+
+def check_settings(settings: object) -> Settings:
+    """Return settings, or raise `ConfigurationError`."""
+    if isinstance(settings, Settings):
+        return settings
+    # The values are not shown: passwords may be among them.
+    text = f"settings is a Settings, as in Settings(amqp_url=...), not {type(settings).__name__}"
+    raise ConfigurationError(text)

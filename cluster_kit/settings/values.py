@@ -16,7 +16,12 @@ from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import check_app, check_name
 from cluster_kit.patterns import check_pattern
 from cluster_kit.settings.worker_mode import WorkerMode
-from cluster_kit.urls import redact_url, url_scheme
+from cluster_kit.urls import redact_url, server_url_fault, url_scheme
+
+_AMQP = ("amqp", "amqps")
+_REDIS = ("redis", "rediss")
+_MEMCACHED = ("memcached",)
+_TCP = frozenset({*_AMQP, *_REDIS, *_MEMCACHED})
 
 
 class ServerUrl:
@@ -37,7 +42,8 @@ class ServerUrl:
         """Take the address.
 
         Raises:
-            ConfigurationError: it is empty, has no scheme, or has spaces or control characters.
+            ConfigurationError: it is empty, has no scheme, or has spaces or control characters;
+                of a server that is reached by TCP, also when host, port or encoding are wrong.
         """
         self._text: Final = _check_url(text)
 
@@ -84,6 +90,8 @@ def _check_url(text: str) -> str:
         raise ConfigurationError("the URL has spaces or control characters")
     if not url_scheme(text):
         raise ConfigurationError("this is no URL: expected scheme://host")
+    if url_scheme(text) in _TCP and (fault := server_url_fault(text)):
+        raise ConfigurationError(fault)
     return text
 
 
@@ -215,9 +223,9 @@ def _choice(pair: object) -> tuple[str, Transport]:
 _PAIR = 2
 _MAX_SEGMENT_BYTES = 3_000_000_000  # RabbitMQ's own bound
 
-AmqpUrl = Annotated[ServerUrl | None, _url_with_scheme("amqp", "amqps")]
-RedisUrl = Annotated[ServerUrl | None, _url_with_scheme("redis", "rediss", "unix")]
-MemcachedUrl = Annotated[ServerUrl | None, _url_with_scheme("memcached")]
+AmqpUrl = Annotated[ServerUrl | None, _url_with_scheme(*_AMQP)]
+RedisUrl = Annotated[ServerUrl | None, _url_with_scheme(*_REDIS, "unix")]
+MemcachedUrl = Annotated[ServerUrl | None, _url_with_scheme(*_MEMCACHED)]
 AppName = Annotated[str | None, BeforeValidator(_app)]
 InstanceId = Annotated[str | None, BeforeValidator(_instance_id)]
 WorkerModeText = Annotated[str, BeforeValidator(_worker_mode)]

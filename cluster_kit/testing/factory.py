@@ -73,21 +73,13 @@ class ClusterFactory:
             url: of the event queue, unless `event_queue` has one of its own.
             start: False leaves starting to the test.
             settings: keywords of `Settings`.
+
+        Raises:
+            ValueError: `n` is below 1.
         """
-        queue = settings.get("event_queue", EventQueueValues())
-        if not isinstance(queue, EventQueueSettings):
-            settings["event_queue"] = {"url": url or self.url, **queue}
-        elif queue.url is None:
-            settings["event_queue"] = queue.model_copy(update={"url": ServerUrl(url or self.url)})
-        pubsub = settings.get("pubsub", PubSubValues())
-        if not isinstance(pubsub, PubSubSettings):
-            settings["pubsub"] = {"url": self._hub, **pubsub}
-        locks = settings.get("locks", LockValues())
-        if not isinstance(locks, LockSettings):
-            settings["locks"] = {"url": self._hub, **locks}
-        cache = settings.get("cache", CacheSettingsValues())
-        if not isinstance(cache, CacheSettings):
-            settings["cache"] = {"url": self._hub, **cache}
+        if n < 1:
+            raise ValueError(f"n must be 1 or more, not {n}")
+        self._place(settings, url or self.url)
         made: list[Cluster] = []
         for _ in range(n):
             cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))
@@ -97,6 +89,23 @@ class ClusterFactory:
             if start:
                 await cluster.start()
         return made
+
+    def _place(self, settings: SettingsValues, url: str) -> None:
+        """Give each capability a URL, unless it has one."""
+        queue = settings.get("event_queue", EventQueueValues())
+        if not isinstance(queue, EventQueueSettings):
+            settings["event_queue"] = {"url": url, **queue}
+        elif queue.url is None:
+            settings["event_queue"] = queue.model_copy(update={"url": ServerUrl(url)})
+        pubsub = settings.get("pubsub", PubSubValues())
+        if not isinstance(pubsub, PubSubSettings):
+            settings["pubsub"] = {"url": self._hub, **pubsub}
+        locks = settings.get("locks", LockValues())
+        if not isinstance(locks, LockSettings):
+            settings["locks"] = {"url": self._hub, **locks}
+        cache = settings.get("cache", CacheSettingsValues())
+        if not isinstance(cache, CacheSettings):
+            settings["cache"] = {"url": self._hub, **cache}
 
     async def settled(
         self, *channels: str, shared: bool = False, timeout: float = PATIENCE

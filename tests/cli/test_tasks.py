@@ -101,8 +101,19 @@ def test_queues(broker: Broker) -> None:
 
 
 def test_no_queues(broker: Broker) -> None:
-    assert broker.command("queues", "--json").json == []
-    assert broker.command("queues").out == "channel  ready  dead  consumers\n"
+    for options in ((), ("--json",)):
+        outcome = broker.command("queues", *options)
+        line = "cluster-kit: shop has no queues\n"
+        assert (outcome.code, outcome.out, outcome.err) == (1, "", line)
+
+
+def test_no_queues_of_a_misspelt_application(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLUSTER_KIT_APP", "shops")
+
+    line = "cluster-kit: shop has no queues; did you mean 'shops'?\n"
+    assert broker.command("queues").err == line
 
 
 def test_a_command_needs_no_part_in_the_work(

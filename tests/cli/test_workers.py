@@ -104,7 +104,11 @@ def test_workers_that_never_start_are_given_up(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("target", "url", "line"),
     [
-        ("shop:cluster", "ampq://hub", "no adapter for ampq://; did you mean 'amqp'?"),
+        (
+            "shop:cluster",
+            "ampq://hub",
+            "event_queue.url (CLUSTER_KIT_EVENT_QUEUE__URL): no adapter for ampq://; did you mean",
+        ),
         ("shop", "apart://hub", "expected MODULE:CLUSTER, as in shop.main:cluster, not 'shop'"),
         (
             "shop:cluster",
@@ -119,6 +123,30 @@ def test_wrong_use_is_not_tried_again(program: Start, target: str, url: str, lin
     assert pool.wait() == 2
     assert pool.err.startswith(f"cluster-kit: {line}")
     assert len(pool.err.splitlines()) == 1
+
+
+LOCKED = """
+import os
+from cluster_kit import Cluster
+from cluster_kit.errors import ConnectError
+from cluster_kit.ports import AdapterSpec
+
+def locked(url, context):
+    print("tried", flush=True)
+    raise ConnectError(url, "wrong password", retryable=False)
+
+cluster = Cluster("locked")
+cluster.registry.register(AdapterSpec(name="apart", schemes=("apart",), event_queue=locked))
+"""
+
+
+def test_a_wrong_password_is_not_tried_again(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "locked.py").write_text(LOCKED)
+    pool = program("run", "locked:cluster", "--workers", "2")
+
+    assert pool.wait() == 1
+    assert pool.err == "cluster-kit: cannot connect to apart://hub: wrong password\n"
+    assert 1 <= pool.out.count("tried") <= 2
 
 
 def test_a_start_that_ends_with_that_exit_code_by_itself_is_given_up_too(

@@ -54,6 +54,13 @@ async def test_a_recorder_says_what_it_saw_when_it_waits_in_vain(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("n", [0, -1])
+async def test_a_factory_refuses_to_make_none(cluster_factory: ClusterFactory, n: int) -> None:
+    with pytest.raises(ValueError, match=f"^n must be 1 or more, not {n}$"):
+        await cluster_factory(n)
+
+
+@pytest.mark.asyncio
 async def test_a_factory_makes_instances_of_one_app(cluster_factory: ClusterFactory) -> None:
     first, second = await cluster_factory(2)
     [other] = await cluster_factory(name="other", start=False)

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from cluster_kit.codec import JsonCodec
-from cluster_kit.handler import Handler
+from cluster_kit.handler import Handler, conclude
 from cluster_kit.message import AbortSignal, Delivery
+from cluster_kit.supervisor import Supervisor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +30,12 @@ seen: list[tuple[object, ...]] = []
 
 def handler(process: object) -> Handler:
     return Handler(process, JsonCodec())  # type: ignore[arg-type]
+
+
+async def run(process: object, payload: object = "payload") -> list[tuple[object, ...]]:
+    """Call a handler as services do."""
+    await conclude(await handler(process).call(payload, DELIVERY, Supervisor()))
+    return seen
 
 
 async def takes_payload(payload: Any) -> None:

@@ -6,19 +6,20 @@ import logging
 import re
 import traceback
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from cluster_kit import Cluster, Plugin, Settings
 from cluster_kit.errors import (
     AdapterNotFoundError,
+    AdapterUnavailableError,
     ConfigurationError,
     ConnectError,
     InvalidNameError,
     UnknownOptionError,
 )
-from cluster_kit.ports import ClusterHealth
+from cluster_kit.ports import AdapterSpec, ClusterHealth
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder
 from tests.unit.adapters import Faults
@@ -57,6 +58,32 @@ def test_without_a_name_it_says_where_one_comes_from() -> None:
 def test_a_bad_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidNameError, match=r"^bad app name "):
         Cluster(name)
+
+
+class Alone(Plugin):
+    name = "alone"
+
+
+SETTINGS = "settings is a Settings, as in Settings(amqp_url=...)"
+LIST = "plugins is a list of Plugin classes or instances"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"settings": {"amqp_url": "amqp://shop:secret@mq/"}}, f"{SETTINGS}, not dict"),
+        ({"plugins": Alone}, f"{LIST}, not the class Alone: plugins=[Alone]"),
+        ({"plugins": Alone()}, f"{LIST}, not Alone: plugins=[Alone]"),
+        ({"plugins": "alone"}, f"{LIST}, not str"),
+        ({"plugins": None}, f"{LIST}, not NoneType"),
+        ({"plugins": ["alone"]}, "plugins are Plugin classes or instances, not str"),
+    ],
+)
+def test_what_is_no_list_of_plugins_and_no_settings_is_refused(
+    arguments: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        Cluster("shop", **arguments)
 
 
 def test_instances_tell_themselves_apart_or_as_they_are_told() -> None:
@@ -196,7 +223,8 @@ async def test_async_with_starts_and_stops_also_when_its_body_fails() -> None:
 async def test_a_wrong_url_is_refused_at_start(url: str, kind: type[Exception], text: str) -> None:
     made = cluster(Mails, event_queue={"url": url})
 
-    with pytest.raises(kind, match=f"^{re.escape(text)}"):
+    source = "event_queue.url (CLUSTER_KIT_EVENT_QUEUE__URL): "
+    with pytest.raises(kind, match=f"^{re.escape(source + text)}"):
         await made.start()
     assert made.health() == DOWN
 
@@ -317,3 +345,19 @@ async def test_stopping_one_instance_leaves_the_others_at_work(
     await recorder.finished(10)
     assert first.health() == DOWN
     assert second.health()["status"] == "ok"
+
+
+@pytest.mark.asyncio
+async def test_an_adapter_that_is_not_there_names_the_setting_each_time() -> None:
+    made = cluster(amqp_url="amqp://mq/", event_queue={"url": "memory://here"})
+    broken = AdapterUnavailableError("amqp", "the package driver", "pip install driver")
+
+    def make(_url: str, _context: object) -> NoReturn:
+        raise broken
+
+    made.registry.register(AdapterSpec(name="broken", schemes=("amqp",), pubsub=make))
+    for _ in range(2):
+        with pytest.raises(AdapterUnavailableError) as caught:
+            await made.start()
+        assert str(caught.value) == f"amqp_url (CLUSTER_KIT_AMQP_URL): {broken}"
+        assert caught.value.missing == "the package driver"

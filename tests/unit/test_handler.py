@@ -3,18 +3,21 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 
+from cluster_kit.broadcast import Event
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.message import Delivery
-from cluster_kit.supervisor import Supervisor
+from cluster_kit.signature import About
 from tests.unit.handlers import (
     DELIVERY,
     Mailer,
     handler,
     hidden,
+    run,
     seen,
     sync_payload,
     takes_a_default,
@@ -30,15 +33,13 @@ from tests.unit.handlers import (
     traced,
 )
 
+if TYPE_CHECKING:
+    from cluster_kit.message import Delivery as OnlyForTypeCheckers
+
 
 @pytest.fixture(autouse=True)
 def forget() -> None:
     seen.clear()
-
-
-async def run(process: object, payload: object = "payload") -> list[tuple[object, ...]]:
-    await handler(process).call(payload, DELIVERY, Supervisor())
-    return seen
 
 
 @pytest.mark.asyncio
@@ -170,3 +171,79 @@ def test_a_delivery_in_the_place_of_the_payload_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="the payload comes first, the delivery second"):
         handler(handle)
+
+
+async def typed(payload: object, about: Delivery) -> None: ...
+async def optional(payload: object, about: Delivery | None = None) -> None:
+    seen.append((payload, about))
+
+
+async def annotated(payload: object, about: Annotated[Delivery, "what it is"]) -> None: ...
+async def protocol(payload: object, about: About) -> None: ...
+async def unknown(payload: object, about: OnlyForTypeCheckers) -> None: ...
+async def not_given(payload: object, session: str = "mine") -> None:
+    seen.append((payload, session))
+
+
+@pytest.mark.parametrize("process", [typed, optional, annotated, protocol, unknown])
+def test_a_second_parameter_that_may_be_a_delivery_is_given_it(process: object) -> None:
+    assert handler(process).needs_delivery
+
+
+@pytest.mark.asyncio
+async def test_what_says_delivery_is_given_it_whatever_its_name_and_default() -> None:
+    assert await run(optional) == [("payload", DELIVERY)]
+    seen.clear()
+    assert await run(not_given) == [("payload", "mine")]
+
+
+async def wants_a_session(payload: object, session: str) -> None: ...
+async def wants_an_event(payload: object, event: Event) -> None: ...
+async def wants_a_list(payload: object, session: list[str] | None) -> None: ...
+def evaluated(payload: object, session: object) -> None: ...
+
+
+evaluated.__annotations__["session"] = str  # as without `from __future__ import annotations`
+
+
+async def misnamed(payload: object, delivery: str = "") -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("process", "parameter", "annotation"),
+    [
+        (wants_a_session, "session", "str"),
+        (wants_an_event, "event", "Event"),
+        (wants_a_list, "session", "list[str] | None"),
+        (misnamed, "delivery", "str"),
+        (evaluated, "session", "str"),
+    ],
+)
+def test_a_second_parameter_that_cannot_be_a_delivery_is_refused(
+    process: Callable[..., object], parameter: str, annotation: str
+) -> None:
+    text = (
+        f"handler {process.__qualname__} is given a Delivery as {parameter}, "
+        f"which is annotated with {annotation}"
+    )
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        handler(process)
+
+
+async def by_name(payload: object, *, delivery: object = None) -> None:
+    seen.append((payload, delivery))
+
+
+async def by_type(payload: object, *, about: Delivery | None = None) -> None: ...
+
+
+@pytest.mark.parametrize(("process", "name"), [(by_name, "delivery"), (by_type, "about")])
+def test_a_delivery_by_keyword_only_is_refused(process: Callable[..., object], name: str) -> None:
+    text = f"{name} can be passed by keyword only, but the Delivery comes second"
+    with pytest.raises(ConfigurationError, match=re.escape(text)):
+        handler(process)
+
+
+@pytest.mark.asyncio
+async def test_a_keyword_that_a_partial_has_filled_in_is_no_mistake() -> None:
+    assert await run(functools.partial(by_name, delivery="mine")) == [("payload", "mine")]

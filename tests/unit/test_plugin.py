@@ -397,3 +397,67 @@ async def test_a_plugin_subscribes_at_load_and_publishes_until_it_has_stopped(
     depth = await watching.event_queue.depth("mails.send")
     assert depth is not None
     assert (depth.ready, depth.consumers) == (1, 0)
+
+
+# --- what is misspelt ---
+
+
+class Almost(Plugin):
+    name = "almost"
+
+    async def laod(self) -> None: ...
+    async def after_strat(self) -> None: ...
+    async def on_sync_gaps(self) -> None: ...
+
+
+class Far(Plugin):
+    name = "far"
+
+    async def load(self) -> None: ...
+    async def loda(self) -> None: ...  # the hook itself is there
+    async def reload(self) -> None: ...
+    async def unload(self) -> None: ...
+    async def loan(self) -> None: ...
+    async def after_stop(self) -> None: ...
+    async def handle_message(self, message: object) -> None: ...
+    async def _after_strat(self) -> None: ...
+
+
+def test_a_misspelt_hook_is_told_when_the_plugin_is_added(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster(Almost, Far)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"plugin 'almost' has a method {name}(), which is never called; did you mean {hook}()?"
+        for name, hook in (
+            ("after_strat", "after_start"),
+            ("laod", "load"),
+            ("on_sync_gaps", "on_sync_gap"),
+        )
+    ]
+
+
+async def nothing(_payload: object) -> None: ...
+
+
+@pytest.mark.asyncio
+async def test_topics_that_nothing_serves_are_told_at_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Mails(Plugin):
+        name = "mails"
+        topics: tuple[str, ...] = ("mails:sned", "mails:send", "mails:index", "reports")
+
+        async def load(self) -> None:
+            self.cluster.event_queue.subscribe("mails", nothing, serves="mails:send")
+            assert self.cluster.serving("mails:index")
+
+    async with cluster(Mails):
+        warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+    text = "plugin 'mails' names topic {!r}, which no subscription serves"
+    assert warnings == [
+        text.format("mails:sned") + "; did you mean 'mails:send'?",
+        text.format("reports"),
+    ]

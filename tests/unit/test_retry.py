@@ -52,14 +52,15 @@ def test_timedeltas_are_durations_too() -> None:
 @given(
     initial=st.floats(0, MAX_WAIT),
     factor=st.floats(1, 1e6),
-    longest=st.floats(0, MAX_WAIT),
+    more=st.floats(0, MAX_WAIT),
     jitter=st.floats(0, 1),
     failures=st.integers(1, 1_000_001),
     seed=st.integers(),
 )
 def test_a_delay_stays_within_its_bounds(
-    initial: float, factor: float, longest: float, jitter: float, failures: int, seed: int
+    initial: float, factor: float, more: float, jitter: float, failures: int, seed: int
 ) -> None:
+    longest = max(initial, more)
     policy = RetryPolicy(
         initial_delay=initial,
         factor=factor,
@@ -71,9 +72,18 @@ def test_a_delay_stays_within_its_bounds(
     nominal, delay = exact.delay(failures), policy.delay(failures)
 
     assert nominal <= longest
-    assert 0 <= delay <= MAX_WAIT
+    assert 0 <= delay <= longest
     assert delay <= nominal * (1 + jitter) * (1 + 1e-9)
     assert delay >= min(nominal * (1 - jitter) * (1 - 1e-9), MAX_WAIT)
+
+
+def test_at_the_longest_delay_jitter_still_spreads_what_failed_together() -> None:
+    policy = RetryPolicy(max_delay=100, jitter=0.1, random=random.Random(1))
+    delays = [policy.delay(50) for _ in range(100)]
+
+    assert 90 <= min(delays) < 92
+    assert 98 < max(delays) <= 100
+    assert len(set(delays)) == 100
 
 
 def test_jitter_comes_from_the_given_generator_and_varies() -> None:
@@ -92,6 +102,8 @@ def test_jitter_comes_from_the_given_generator_and_varies() -> None:
         ({"initial_delay": "1"}, "initial_delay must be seconds or a timedelta, not str"),
         ({"max_delay": math.nan}, "max_delay must be finite and 0 or more seconds, not nan"),
         ({"max_delay": 1e9}, "max_delay may be at most 2,592,000 seconds, not 1000000000.0"),
+        ({"initial_delay": 700}, "initial_delay, 700, is above max_delay, 600 seconds"),
+        ({"max_delay": 0.2}, "initial_delay, 0.5, is above max_delay, 0.2 seconds"),
         ({"factor": 0.5}, "factor must be finite and 1 or more, not 0.5"),
         ({"factor": math.inf}, "factor must be finite and 1 or more, not inf"),
         ({"factor": "2"}, "factor must be finite and 1 or more, not '2'"),

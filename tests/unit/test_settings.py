@@ -477,3 +477,67 @@ def test_transports_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatc
 def test_transports_that_are_none_are_refused(given: Any, reason: str) -> None:
     with pytest.raises(SettingsError, match=rf"^pubsub\.transports: .*{re.escape(reason)}"):
         Settings(pubsub={"transports": given})
+
+
+# --- URLs that cannot be meant ---------------------------------------------------------------
+
+ENCODED = "user and password are percent-encoded: "
+PLACE = "bad host or port: expected host or host:port, with a port from 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("amqp://shop:s3cret@mq:abc/", PLACE),
+        ("amqp://shop:s3cret@mq:99999/", PLACE),
+        ("amqp://mq:0/", PLACE),
+        ("amqp://mq-1,mq-2:x/", PLACE),
+        ("amqp://mq-1,,mq-2/", PLACE),
+        ("amqp://[::1/", PLACE),
+        ("amqp://", PLACE),
+        ("amqp://shop:s3c@ret@mq/", f"{ENCODED}'@' is written %40"),
+        ("amqp://shop:s3c/ret@mq/", f"{ENCODED}'/' is written %2F"),
+        ("amqp://shop:s3c#ret@mq/", f"{ENCODED}'#' is written %23"),
+        ("amqp://shop:s3c?ret@mq/", f"{ENCODED}'?' is written %3F"),
+        (
+            "amqp://shop:s3c%ret@mq/",
+            f"{ENCODED}'%' is written %25 where no two hexadecimal digits follow",
+        ),
+    ],
+)
+def test_a_wrong_server_is_refused_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, url: str, text: str
+) -> None:
+    assert problems(lambda: Settings(amqp_url=url)) == [f"amqp_url: {text}"]
+    monkeypatch.setenv("CLUSTER_KIT_LOCKS__URL", url)
+    assert problems(Settings) == [f"CLUSTER_KIT_LOCKS__URL: {text}"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://shop:p%40ss@mq-1,mq-2:5673/prod?heartbeat=10",
+        "amqp://[::1]:5672/%2F",
+        "redis://:secret@cache:6379/0",
+        "unix:///run/redis.sock",
+        "memory://hub?path=/tmp/100%",
+        "files://anything:goes@all#here",
+    ],
+)
+def test_what_may_be_meant_is_taken(url: str) -> None:
+    assert ServerUrl(url).reveal() == url
+
+
+# --- what belongs together -------------------------------------------------------------------
+
+
+def test_a_first_delay_above_the_longest_is_refused_where_it_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "initial_delay, 700, is above max_delay, 600"
+    given = problems(lambda: Settings(event_queue={"retry": {"initial_delay": 700}}))
+    assert given == [f"event_queue.retry.initial_delay: {text}"]
+
+    monkeypatch.setenv("CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY", "0.1")
+    name = "CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY"
+    assert problems(Settings) == [f"{name}: initial_delay, 0.5, is above max_delay, 0.1"]

@@ -6,21 +6,21 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, Never, Unpack
+from typing import Annotated, Any, Never, Unpack
 
 import pytest
 from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.clock import SystemClock
-from cluster_kit.errors import ConnectionLost, TopologyError
+from cluster_kit.errors import ConfigurationError, ConnectionLost, TopologyError
 from cluster_kit.event_queue import idleness, subscription
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
 from cluster_kit.message import Envelope
 from cluster_kit.settings.groups import EventQueueValues
-from cluster_kit.testing.recorder import Recorder, always, answers
+from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.waiting import eventually
 from tests.unit.adapters import Faults
 
@@ -272,6 +272,52 @@ async def test_health_names_an_outcome_that_cannot_be_stored() -> None:
         faults.publish_fails = None
         await recorder.finished(2)
         await eventually(lambda: made.health()["status"] == "ok")
+
+
+async def test_options_of_the_same_handler_replace_the_former() -> None:
+    made, gate = faulty("replaced")[0], asyncio.Event()
+    answer = Recorder(until(gate))
+    async with made:
+        made.event_queue.subscribe("mails", answer.handle)
+        await made.event_queue.publish_many("mails", range(4))
+        await answer.started(1)
+        await eventually(lambda: made.event_queue.stats()["mails"].running == 1)
+
+        for _ in range(2):  # the second time nothing changes
+            made.event_queue.subscribe("mails", answer.handle, concurrency=3)
+        gate.set()
+        await answer.finished(4)
+
+        gate.clear()
+        await made.event_queue.publish_many("mails", range(4))
+        await answer.started(7)
+        assert made.event_queue.stats()["mails"].running == 3
+        gate.set()
+        await answer.finished(8)
+    assert Counter(run.payload for run in answer.runs) == Counter([*range(4), *range(4)])
+
+
+async def test_the_same_handler_may_serve_another_topic_from_now_on() -> None:
+    made = Cluster("shop", settings=Settings(worker_mode="mails:send"))
+    recorder = Recorder()
+    made.event_queue.subscribe("mails", recorder.handle, serves="mails:index")
+    made.event_queue.subscribe("mails", recorder.handle, serves="mails:send")
+    async with made:
+        await made.event_queue.publish("mails", 1)
+        await recorder.finished()
+
+    assert made.event_queue.topics() == {"mails:send"}
+
+
+@pytest.mark.parametrize("flag", ["yes", 1, None])
+async def test_what_is_no_flag_is_not_taken_for_one(flag: Any) -> None:
+    text = f"^shared must be True or False, not {flag!r}$"
+    async with Cluster("shop") as made:
+        await made.event_queue.publish("audit", 1, shared=True)
+        with pytest.raises(ConfigurationError, match=text):
+            await made.event_queue.publish("audit", 1, shared=flag)
+        with pytest.raises(ConfigurationError, match=text):
+            made.event_queue.subscribe("audit", Recorder().handle, shared=flag)
 
 
 # --- foreign code beside handlers ---
