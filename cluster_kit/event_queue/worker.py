@@ -84,6 +84,8 @@ class Worker:
         shared = self._shared
         try:
             outcome = await self._outcome(run)
+            if run.renewal is not None:
+                await asyncio.wait({run.renewal})
             shared.ledger.settling(run)
             if run.early is not None:
                 await asyncio.wait({run.early})
