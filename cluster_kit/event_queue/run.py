@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import HandlerTimeout
-from cluster_kit.event_queue.quarantine import crashes
 from cluster_kit.message import AbortSignal, HandlerAnswer
 
 if TYPE_CHECKING:
@@ -263,6 +262,11 @@ class Run:
         if reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
             return ShutDown("cut short, because this instance stops")
         return error
+
+
+def crashes(received: Received) -> int:
+    """Return how many runs of a task ended without an outcome, as far as can be known."""
+    return received.envelope.crashes + received.redeliveries
 
 
 def task_key(envelope: Envelope) -> Key:

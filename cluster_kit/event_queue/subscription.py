@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import TopologyError, TransportError
 from cluster_kit.event_queue.outcome import GiveBack
-from cluster_kit.event_queue.quarantine import POSTPONED, crashes, is_suspect
-from cluster_kit.event_queue.run import Place, Run
+from cluster_kit.event_queue.quarantine import POSTPONED, is_suspect
+from cluster_kit.event_queue.run import Place, Run, crashes
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 
 if TYPE_CHECKING:
