@@ -162,7 +162,13 @@ async def test_a_user_that_may_not_configure_works_with_what_others_made(
 
 
 @pytest.mark.parametrize(
-    "queue", [QueueName(None, "ck.v1.wait.500"), QueueName("ck", "v1.x"), QueueName("a", "b.dead")]
+    "queue",
+    [
+        QueueName(None, "ck.v1.wait.500"),
+        QueueName("ck", "v1.x"),
+        QueueName("a", "b.dead"),
+        QueueName(None, "amq.mails"),
+    ],
 )
 async def test_the_library_s_own_names_are_refused(rabbitmq: str, queue: QueueName) -> None:
     async with bench(rabbitmq) as made:

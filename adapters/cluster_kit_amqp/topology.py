@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from cluster_kit.errors import TopologyError
+from cluster_kit.errors import InvalidNameError, TopologyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,9 @@ Arguments: TypeAlias = "Mapping[str, str | int]"
 
 PREFIX = "ck.v1."
 """Of every helper's name. Arguments on a broker cannot change: new ones get a new version."""
+
+BROKER_PREFIX = "amq."
+"""Of names that only the broker may give."""
 
 SHARED = "ck.v1.shared"
 DEAD = "ck.v1.dead"
@@ -72,12 +75,26 @@ Step = Exchange | Queue | Binding
 Steps = tuple[Step, ...]
 
 
-def check_queue_name(queue: QueueName) -> None:
-    """Refuse the names that the library's own queues have.
+def check_app(app: str) -> None:
+    """Refuse an application whose queues and exchanges would have names of the broker's own.
 
     Raises:
-        TopologyError: it begins with ``ck.v1.`` or ends in ``.dead``.
+        InvalidNameError: they would begin with ``amq.``.
     """
+    if f"{app}.".startswith(BROKER_PREFIX):
+        reason = f"names that begin with {BROKER_PREFIX!r} are reserved by RabbitMQ for itself"
+        raise InvalidNameError("app name", app, reason)
+
+
+def check_queue_name(queue: QueueName) -> None:
+    """Refuse the names that the library's own queues have, and the broker's.
+
+    Raises:
+        TopologyError: it begins with ``ck.v1.`` or ``amq.``, or ends in ``.dead``.
+    """
+    if queue.full.startswith(BROKER_PREFIX):
+        reason = f"names that begin with {BROKER_PREFIX} are reserved by RabbitMQ for itself"
+        raise TopologyError(f"queue {queue.full!r}", reason)
     if queue.full.startswith(PREFIX):
         raise TopologyError(f"queue {queue.full!r}", f"names that begin with {PREFIX} are reserved")
     if queue.full.endswith(".dead"):

@@ -50,6 +50,15 @@ class Ledger:
         if self._by_copy.get(run.copy_key) is run:
             del self._by_copy[run.copy_key]
 
+    def adopt(self, run: Run, received: Received) -> None:
+        """Let `run` settle this delivery too; a fresh copy of it takes the place of its own."""
+        run.adopt(received)
+        if run.renewed and received.copy_id not in {"", run.copy_id}:
+            if self._by_copy.get(run.copy_key) is run:
+                del self._by_copy[run.copy_key]
+            run.recopy(received.copy_id)
+            self._by_copy[run.copy_key] = run
+
     def is_new(self, received: Received) -> bool:
         """Whether this instance neither runs nor remembers anything of it: the usual case."""
         id_, queue = received.envelope.id, received.envelope.queue.full

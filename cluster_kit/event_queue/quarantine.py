@@ -26,14 +26,9 @@ POSTPONED = 1.0
 """Seconds a suspect stays in the broker while another one runs."""
 
 
-def crashes(received: Received) -> int:
-    """Return how many runs of a task ended without an outcome, as far as can be known."""
-    return received.envelope.crashes + received.redeliveries
-
-
 def is_suspect(received: Received, crash_limit: int) -> bool:
     """Whether a task may be what kills its workers, and is not yet to be buried for it."""
-    found = received.envelope.crashes + received.redeliveries  # as `crashes`
+    found = received.envelope.crashes + received.redeliveries  # as `run.crashes`
     return crash_limit // 2 < found <= crash_limit
 
 

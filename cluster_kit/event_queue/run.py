@@ -45,6 +45,23 @@ class Place:
     torn_down: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Stands where a delivery was that is settled already: another copy is the task now."""
+
+    envelope: Envelope
+    copy_id: str = ""
+    redeliveries: int = 0
+    redelivered: bool = True
+    give_back_counts: bool = False
+
+    async def ack(self) -> None:
+        """Nothing is left to be acknowledged."""
+
+    async def give_back(self) -> None:
+        """Nothing is left to be returned."""
+
+
 class Run:
     """A delivery that was taken and is being run.
 
@@ -64,6 +81,9 @@ class Run:
         settled_early: that copy is stored; only the acknowledgement is left.
         suspect: it may be what kills its workers.
         given_back: it was returned to its queue without an outcome.
+        begun: crashes of the task when this run began.
+        renewal: stores a fresh copy while the handler runs.
+        renewed: a fresh copy was sent and has not come yet.
         at: the deadline, on the event loop's clock.
     """
 
@@ -75,6 +95,9 @@ class Run:
     settled_early = False
     suspect = False
     given_back = False
+    begun: int | None = None
+    renewal: asyncio.Task[None] | None = None
+    renewed = False
     at = math.inf
     _released = False
     _signal: AbortSignal | None = None
@@ -106,8 +129,48 @@ class Run:
 
     def adopt(self, received: Received) -> None:
         """Settle `received` instead: the same copy was delivered again."""
+        if self.begun is None:
+            self.begun = crashes(self.received)
         self.former = (*self.former, self.received)
         self.received = received
+
+    def is_for(self, received: Received) -> bool:
+        """Whether a copy with this run's id is to be settled along with it, and not run later.
+
+        Most likely it is a repeated publish; it may also be the fresh copy of this run.
+        """
+        if not self.copy_id and not received.copy_id:
+            return True
+        attempt, own = received.envelope.attempt, self.envelope.attempt
+        return (attempt <= own and not self.stuck) or (attempt == own and self.renewed)
+
+    def is_worn(self, crash_limit: int) -> bool:
+        """Whether its copy was delivered so often that others would take it for one that crashes.
+
+        Each delivery that a lost connection ended is counted, though this run went on.
+        """
+        newest = self.received
+        if not newest.redeliveries or crashes(newest) < crash_limit or not newest.copy_id:
+            return False
+        waits = self.running and (self.settled_early or not self.stuck)
+        return waits and (self.renewal is None or self.renewal.done())
+
+    def newest(self, copy_id: str) -> Received | None:
+        """Return the last delivery of a copy, if there is one to be settled."""
+        known = (self.received, *reversed(self.former))
+        return next((each for each in known if each.copy_id == copy_id), None)
+
+    def spend(self, copy_id: str) -> None:
+        """Nothing of this copy is left to be settled."""
+        self.former = tuple(each for each in self.former if each.copy_id != copy_id)
+        if self.received.copy_id == copy_id:
+            self.received = Spent(self.envelope)
+
+    def recopy(self, copy_id: str) -> None:
+        """Its fresh copy has come and stands for it from now on."""
+        self.renewed = False
+        self.copy_id = copy_id
+        self.copy_key = copy_key(self.envelope, copy_id)
 
     def release(self) -> None:
         """Free the slot: the delivery is being settled, so the broker may send another. Once."""
@@ -206,6 +269,11 @@ class Run:
         if reason == "shutdown" and not isinstance(error, HandlerAnswer | None):
             return ShutDown("cut short, because this instance stops")
         return error
+
+
+def crashes(received: Received) -> int:
+    """Return how many runs of a task ended without an outcome, as far as can be known."""
+    return received.envelope.crashes + received.redeliveries
 
 
 def task_key(envelope: Envelope) -> Key:

@@ -179,6 +179,33 @@ class Settler:
                 given.append(received)
                 await self.give_back(received, why)
 
+    async def renew(self, run: Run) -> None:
+        """Put a fresh copy in the place of one that wore out while its handler runs on.
+
+        It counts the crashes there were before this run, and none of the connections lost during
+        it: else the task would end as one that crashes, at another instance or at the broker.
+        Where it cannot be stored, the worn one stays.
+        """
+        worn, envelope = run.received.copy_id, run.envelope
+        if not run.settled_early:
+            run.renewed = True  # the fresh copy may come before its confirm
+            fresh = dataclasses.replace(envelope, crashes=run.begun or 0)
+            try:
+                await self._adapter.publish(fresh, delay=0.0, timeout=self._timeout)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
+                log.warning("task %s cannot be stored afresh yet: %s", envelope.id, exc)
+                return
+        while (received := run.newest(worn)) is not None:
+            try:
+                await received.ack()
+            except ConnectionLost:
+                if run.newest(worn) is not received:
+                    continue  # it was delivered again meanwhile
+                self._ledger.settled(received, ack_lost=True)
+            else:
+                self._ledger.settled(received, ack_lost=False)
+            run.spend(worn)
+
     async def ack_remembered(self, received: Received) -> None:
         """Acknowledge a copy whose task needs no further run here."""
         envelope = received.envelope

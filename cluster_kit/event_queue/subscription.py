@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cluster_kit.errors import TopologyError, TransportError
 from cluster_kit.event_queue.idleness import Idleness
 from cluster_kit.event_queue.outcome import GiveBack
-from cluster_kit.event_queue.quarantine import POSTPONED, crashes, is_suspect
-from cluster_kit.event_queue.run import Place, Run
+from cluster_kit.event_queue.quarantine import POSTPONED, is_suspect
+from cluster_kit.event_queue.run import Place, Run, crashes
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Subscription:
         elif ledger.only_ack_missing(received) or ledger.is_done(envelope):
             self._do(settler.ack_remembered(received), envelope)
         elif (run := ledger.same_copy(received)) is not None:
-            run.adopt(received)
+            self._adopt(run, received)
         elif (run := ledger.same_id(envelope)) is not None:
             self._meet_twin(run, received)
         else:
@@ -189,16 +189,18 @@ class Subscription:
 
     def _meet_twin(self, run: Run, received: Received) -> None:
         """Deal with another copy of a task whose handler runs here at this moment."""
-        envelope = received.envelope
-        nameless = not run.copy_id and not received.copy_id
-        if nameless or (envelope.attempt <= run.envelope.attempt and not run.stuck):
-            # Most likely a repeated publish. Settled with the run, not before: its own delivery
-            # may be lost, and this the only copy there is.
-            run.adopt(received)
+        if run.is_for(received):
+            # With the run, not before: its own delivery may be lost, and this the only copy.
+            self._adopt(run, received)
         else:
             why = "an earlier attempt still runs in this instance"
             chore = self._shared.settler.postpone_or_give_back(received, TWIN_DELAY, why)
-            self._do(chore, envelope)
+            self._do(chore, received.envelope)
+
+    def _adopt(self, run: Run, received: Received) -> None:
+        self._shared.ledger.adopt(run, received)
+        if run.is_worn(self._options.crash_limit):
+            run.renewal = self._do(self._shared.settler.renew(run), run.envelope)
 
     def _may_take(self) -> bool:
         if self._stopping or self._busy >= self._options.concurrency:
@@ -302,8 +304,6 @@ class Subscription:
             return await self._shared.settler.postpone(received, 0.0, why)
         await self._shared.settler.give_back(received, why)
         return True
-
-    # --- small things ---
 
     def _do(self, chore: Coroutine[Any, Any, None], envelope: Envelope) -> asyncio.Task[None]:
         task = self._shared.supervisor.spawn(chore, name=f"settle:{self.queue}:{envelope.id}")

@@ -21,8 +21,7 @@ from cluster_kit.event_queue.outcome import (
     Outcome,
     in_one_line,
 )
-from cluster_kit.event_queue.quarantine import crashes
-from cluster_kit.event_queue.run import Run, ShutDown
+from cluster_kit.event_queue.run import Run, ShutDown, crashes
 from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ class Worker:
         shared = self._shared
         try:
             outcome = await self._outcome(run)
+            if run.renewal is not None:
+                await asyncio.wait({run.renewal})
             shared.ledger.settling(run)
             if run.early is not None:
                 await asyncio.wait({run.early})

@@ -216,6 +216,7 @@ DEGRADED = {
     "adapters/cluster_kit_amqp/connection/supervised.py": {"the broker blocks publishers"},
     "adapters/cluster_kit_amqp/tasks/consumer.py": {"is not taking"},
     "adapters/cluster_kit_amqp/tasks/publisher.py": {"fails"},
+    "adapters/cluster_kit_amqp/tasks/upkeep.py": {"tasks may be kept waiting"},
     "adapters/cluster_kit_amqp/broadcast/adapter.py": {"fails"},
     "adapters/cluster_kit_amqp/broadcast/attachment.py": {"do not arrive"},
     "adapters/cluster_kit_memory/store.py": {"cannot write"},

@@ -8,7 +8,7 @@ import pamqp.exceptions
 import pytest
 from pamqp.commands import Basic
 
-from cluster_kit_amqp.control.declare import conflict
+from cluster_kit_amqp.control.conflicts import conflict
 from cluster_kit_amqp.link import (
     ChannelDown,
     DialFailed,

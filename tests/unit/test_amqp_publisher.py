@@ -84,6 +84,7 @@ async def publish(link: FakeLink, timeout: float = 10.0) -> None:
         Declarer(cast("Any", None), "none", 10, cast("Any", None), tasks),
         context,
         Problems(SystemClock()),
+        cast("Any", None),
     )
     try:
         await publisher.publish(Envelope(queue=QUEUE, id="a" * 32, body=b"1"), 0.0, timeout)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from cluster_kit.errors import TopologyError
-from cluster_kit_amqp.control.declare import conflict
+from cluster_kit_amqp.control.conflicts import conflict
 from cluster_kit_amqp.control.seam import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
 from cluster_kit_amqp.topology import Queue
 

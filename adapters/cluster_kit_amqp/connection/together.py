@@ -14,6 +14,7 @@ from cluster_kit_amqp.control.seam import ControlLink, MakingLink
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.options import MAX_HEARTBEAT, Host, parse_url
 from cluster_kit_amqp.plane.link import PlaneLink, dial
+from cluster_kit_amqp.topology import check_app
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Health
@@ -34,6 +35,7 @@ class Connections:
 
     Raises:
         UnknownOptionError: the URL has an option nothing reads.
+        InvalidNameError: the application has a name that is the broker's.
         ConfigurationError: the URL is wrong otherwise, or a certificate file is.
 
     Attributes:
@@ -53,6 +55,7 @@ class Connections:
         consume: Purpose = "consume",
         most_heartbeat: int = MAX_HEARTBEAT,
     ) -> None:
+        check_app(context.app)
         options = parse_url(url)
         self._options = replace(options, heartbeat=min(options.heartbeat, most_heartbeat))
         self._context = context

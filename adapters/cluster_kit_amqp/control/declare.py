@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.attempt import Attempt
+from cluster_kit_amqp.control.conflicts import conflict, subject
 from cluster_kit_amqp.control.on_demand import Control
 from cluster_kit_amqp.control.seam import (
     ACCESS_REFUSED,
@@ -42,14 +42,8 @@ log = logging.getLogger(__name__)
 Announce = Callable[["QueueName"], Awaitable[None]]
 """Called before a work queue is made for the first time."""
 
-_DIFFERS = re.compile(
-    r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>.*)' "
-    r"in vhost '.*': received (?P<ours>.+) but current is (?P<theirs>.+)$",
-    re.DOTALL,
-)
 _TYPE = "x-queue-type"
 _ANSWER_TIMEOUT = 10.0  # seconds for each answer; a link that gives none is given up
-_TYPED_VALUE = re.compile(r"^the value '(.*)' of type '\w+'$", re.DOTALL)
 
 
 class Declarer:
@@ -79,6 +73,11 @@ class Declarer:
     def makes(self) -> bool:
         """Whether what is missing is made."""
         return self._mode == "auto"
+
+    @property
+    def looks(self) -> bool:
+        """Whether what is there is looked at."""
+        return self._mode != "none"
 
     async def ensure_queue(self, link: Link, queue: QueueName) -> None:
         """Make or check a channel's queues and what leads to them.
@@ -120,6 +119,16 @@ class Declarer:
         async with self._own.link() as own:
             if last is None or not trusted or not await exists(own, last):
                 await self._settle(own, steps)
+
+    async def renew(self, steps: Steps, where: Exchange | Queue | None = None) -> bool:
+        """Make or check `steps`, whatever was found before. Raises as `ensure_queue`.
+
+        Where `where` is given and not there, nothing is made or checked, and False is returned.
+        """
+        async with self._own.link() as own:
+            if where is not None and self._mode == "passive" and not await exists(own, where):
+                return False
+            return await self._settle(own, steps, where)
 
     async def _once(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
         """Let one caller make what others wait for.
@@ -163,7 +172,9 @@ class Declarer:
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
-    async def _settle(self, link: MakingLink, steps: Steps, where: Queue | None = None) -> bool:
+    async def _settle(
+        self, link: MakingLink, steps: Steps, where: Exchange | Queue | None = None
+    ) -> bool:
         """As `declare`, or only check, where that is all that is wished or allowed."""
         if self._mode == "passive":
             await check(link, steps)
@@ -179,13 +190,13 @@ class Declarer:
             return True
 
 
-async def declare(link: MakingLink, steps: Steps, where: Queue | None = None) -> bool:
+async def declare(link: MakingLink, steps: Steps, where: Exchange | Queue | None = None) -> bool:
     """Make `steps` in their order. All are sent together: the line is waited for once.
 
     Args:
         link: to make them on.
         steps: what to make.
-        where: a queue; where it is missing nothing is made, and False is returned.
+        where: an exchange or queue; where it is missing nothing is made, and False is returned.
 
     Raises:
         TopologyError: something of that name is there with other arguments, or locked.
@@ -254,7 +265,7 @@ async def check(link: MakingLink, steps: Steps) -> None:
     """
     for step in steps:
         if isinstance(step, Exchange | Queue) and not await exists(link, step):
-            raise TopologyError(_subject(step), "missing on the broker")
+            raise TopologyError(subject(step), "missing on the broker")
 
 
 async def exists(link: MakingLink, step: Exchange | Queue) -> bool:
@@ -269,38 +280,5 @@ async def exists(link: MakingLink, step: Exchange | Queue) -> bool:
             return await _is_there(channel.make(step, passive=True))
         except ChannelDown as exc:
             if exc.code in {ACCESS_REFUSED, LOCKED}:
-                raise TopologyError(_subject(step), exc.reason) from exc
+                raise TopologyError(subject(step), exc.reason) from exc
             raise
-
-
-def conflict(step: Step, text: str) -> TopologyError:
-    """Return the error for what the broker said of a declaration.
-
-    >>> str(conflict(Queue("shop.mails", {}), "PRECONDITION_FAILED - inequivalent arg "
-    ...     "'x-queue-type' for queue 'shop.mails' in vhost '/': received 'quorum' but current "
-    ...     "is 'classic'"))
-    "queue 'shop.mails': x-queue-type is 'classic' on the broker, 'quorum' expected"
-    """
-    match = _DIFFERS.search(text)
-    if match is None:
-        return TopologyError(_subject(step), text)
-    return TopologyError(
-        f"{match['kind']} {match['name']!r}",
-        f"{match['argument']} is {_value(match['theirs'])} on the broker, "
-        f"{_value(match['ours'])} expected",
-    )
-
-
-def _value(text: str) -> str:
-    typed = _TYPED_VALUE.match(text)
-    return f"'{typed[1]}'" if typed else text
-
-
-def _subject(step: Step) -> str:
-    match step:
-        case Exchange():
-            return f"exchange {step.name!r}"
-        case Queue():
-            return f"queue {step.name!r}"
-        case _:
-            return f"binding of {step.target!r} to {step.source!r}"

@@ -19,6 +19,7 @@ from cluster_kit_amqp.tasks.dead_letters import read_dead
 from cluster_kit_amqp.tasks.directory import announce, read_channels
 from cluster_kit_amqp.tasks.publisher import Publisher
 from cluster_kit_amqp.tasks.turns import Turns
+from cluster_kit_amqp.tasks.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
@@ -54,11 +55,10 @@ class AmqpEventQueue:
             context=context,
             problems=self._problems,
         )
+        declarer = self._connections.declarer(self._announce)
+        self._upkeep = Upkeep(self._publishing, declarer, context, self._problems)
         self._publisher = Publisher(
-            self._publishing,
-            self._connections.declarer(self._announce),
-            context,
-            self._problems,
+            self._publishing, declarer, context, self._problems, self._upkeep
         )
         self._consumers: list[AmqpConsumer] = []
         self._consumed: set[QueueName] = set()
@@ -78,16 +78,15 @@ class AmqpEventQueue:
             ConnectError: no host could be used.
         """
         await self._connections.open()
+        self._upkeep.open()
 
     async def close(self) -> None:
         """Close consumers, then connections. Idempotent, legal before `connect`."""
         consumers, self._consumers = self._consumers, []
-        closing = {
-            self._context.tasks.spawn(consumer.close(), name="amqp consumer close")
-            for consumer in consumers
-        }
-        if closing:
-            await asyncio.wait(closing)
+        spawn = self._context.tasks.spawn
+        closing = {spawn(each.close(), name="amqp consumer close") for each in consumers}
+        closing.add(spawn(self._upkeep.close(), name="amqp upkeep close"))
+        await asyncio.wait(closing)
         await self._connections.close()
         self._publisher.close()
 
@@ -145,6 +144,7 @@ class AmqpEventQueue:
         self._consumers = [known for known in self._consumers if not known.ended]
         self._consumers.append(consumer)
         self._consumed.add(queue)
+        self._upkeep.use(queue)
         return consumer
 
     @asynccontextmanager

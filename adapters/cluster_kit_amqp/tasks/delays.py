@@ -38,6 +38,7 @@ LADDER_MS = frozenset(_BACKOFF_MS + _ROUND_MS)
 
 TICK_MS = 100
 LONGEST_MS = TICK_MS * (2**CHAIN_LEVELS - 1)
+CHAIN = "ck.v1.delay"
 CHAIN_COMPLETE = Exchange("ck.v1.delay.complete", "fanout")
 _ROUNDING_MS = 1e-6  # 1.1 s are 1100.0000000000002 ms
 
@@ -88,7 +89,7 @@ def wait_for(queue: QueueName, delay: float, *, ladder: bool = True) -> Wait:
     ticks = -(-ms // TICK_MS)
     bits = ".".join(format(ticks, f"0{CHAIN_LEVELS}b"))
     start = level_name(ticks.bit_length() - 1)
-    return Wait(start, f"{bits}.{address(queue)}", "ck.v1.delay", chain_steps(), CHAIN_COMPLETE)
+    return Wait(start, f"{bits}.{address(queue)}", CHAIN, chain_steps(), CHAIN_COMPLETE)
 
 
 def ladder_name(ms: int) -> str:

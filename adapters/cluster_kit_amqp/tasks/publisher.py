@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cluster_kit_amqp.connection.supervised import Connection
     from cluster_kit_amqp.control.declare import Declarer
     from cluster_kit_amqp.health import Problems
+    from cluster_kit_amqp.tasks.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,9 @@ class Publisher:
         declarer: Declarer,
         context: AdapterContext,
         problems: Problems,
+        upkeep: Upkeep,
     ) -> None:
+        self._upkeep = upkeep
         self._connection, self._declarer, self._context = connection, declarer, context
         self._problems, self._app = problems, context.app
         self._outlet = Outlet(connection, context)
@@ -192,6 +195,7 @@ class Publisher:
             progress.trouble = f"what {wait.needs!r} needs is still being made"
             await self._declarer.ensure(link, wait.needs, wait.steps, wait.last)
             progress.trouble = ""
+            self._upkeep.use(queue, wait)
 
     def _expiration(self, envelope: Envelope, expires_at: float, target: _Target) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.
@@ -278,6 +282,7 @@ class Publisher:
         if target.wait is not None:
             names.append(target.wait.needs)
         self._declarer.forget(*names)
+        self._upkeep.doubt()
 
 
 def _part(queue: QueueName) -> str:

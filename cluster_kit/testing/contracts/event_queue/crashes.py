@@ -80,6 +80,31 @@ class CrashScenarios(Scenarios):
         ]
         assert all(seen == [False, *[True] * (len(seen) - 1)] for seen in flags.values())
 
+    @pytest.mark.needs("link_faults", "several_instances")
+    async def test_losses_that_a_run_outlived_are_no_crashes(self, bench: Bench) -> None:
+        keeper, victim = await bench.clusters(2, crash_limit=2)
+        lasting = Recorder(until(asyncio.Event()))
+        victim.event_queue.subscribe(CHANNEL, lasting.handle)
+        published = await victim.event_queue.publish(CHANNEL, 1)
+        await lasting.started()
+        for _ in range(6):
+            await bench.cut(victim)
+            await bench.healthy(victim)
+            await bench.consuming(keeper, CHANNEL)
+            await bench.settled(CHANNEL, keeper)  # it is in the hands of the victim again
+        assert lasting.ids == [published]
+
+        await bench.environment.cut_off(victim)
+        await victim.stop(timeout=0)
+        again = Recorder()
+        keeper.event_queue.subscribe(CHANNEL, again.handle)
+
+        [run] = await again.finished()
+        assert (run.delivery.id, run.delivery.attempt) == (published, 1)
+        await bench.settled(CHANNEL, keeper)
+        assert again.ids == [published]
+        assert await keeper.event_queue.dead_letters(CHANNEL).count() == 0
+
     @staticmethod
     async def _ended(deadly: asyncio.Event, letters: DeadLetters) -> bool:
         return deadly.is_set() or await letters.count() > 0
