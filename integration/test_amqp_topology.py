@@ -246,3 +246,18 @@ async def test_a_missing_exchange_is_made_again_without_a_reconnect(rabbitmq: st
         depth = await made.adapter.depth(made.queue())
         assert depth is not None
         assert depth.ready == 21
+
+
+async def test_a_queue_is_not_declared_twice_at_the_same_time(rabbitmq: str) -> None:
+    """RabbitMQ 3.10 answers 541 to one of the two, and may keep a queue that takes nothing."""
+    async with bench(rabbitmq) as made:
+
+        async def use(channel: str) -> None:
+            queue = made.queue(channel)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(made.adapter.consume(queue, prefetch=1, on_delivery=Taker()))
+                group.create_task(made.adapter.publish(made.task(channel), timeout=30.0))
+
+        for number in range(12):
+            await asyncio.gather(*(use(f"{number}.{part}") for part in range(4)))
+        assert made.heard("connection.lost") == []

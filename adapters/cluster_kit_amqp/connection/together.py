@@ -62,6 +62,7 @@ class Connections:
         self._tls = self._options.tls_context()
         self._server = ""
         self._changing_state = asyncio.Lock()
+        self._turns: dict[str, asyncio.Lock] = {}
         self.problems: Problems = Problems(context.clock)
         self.publishing: Connection = self._connection(publish)
         self.consuming: Connection = self._connection(consume)
@@ -114,6 +115,7 @@ class Connections:
             self._context.crash_limit,
             announce,
             self._context.tasks,
+            self._turns,
         )
 
     @property

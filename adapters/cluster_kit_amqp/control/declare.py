@@ -50,6 +50,16 @@ class Declarer:
     """Makes sure of the topology for one connection, once for each of its links.
 
     A link that was lost may have gone with its broker, and the topology with that.
+
+    Args:
+        own: the connection on which things are made.
+        mode: whether they may be made.
+        crash_limit: of the queues.
+        announce: called before a work queue is made for the first time.
+        tasks: starts what makes them.
+        turns: by name, shared by all declarers of an instance. A quorum queue that is declared
+            twice at the same time may be broken from then on: RabbitMQ 3.10 makes half of it,
+            which takes nothing, and answers 541 to whoever asks for it.
     """
 
     def __init__(
@@ -59,7 +69,9 @@ class Declarer:
         crash_limit: int,
         announce: Announce | None,
         tasks: TaskSpawner,
+        turns: dict[str, asyncio.Lock] | None = None,
     ) -> None:
+        self._turns = {} if turns is None else turns
         self._own, self._mode, self._tasks = own, mode, tasks
         self._crash_limit, self._announce = crash_limit, announce
         self._making: dict[str, Attempt] = {}
@@ -120,12 +132,12 @@ class Declarer:
             if last is None or not trusted or not await exists(own, last):
                 await self._settle(own, steps)
 
-    async def renew(self, steps: Steps, where: Exchange | Queue | None = None) -> bool:
+    async def renew(self, name: str, steps: Steps, where: Exchange | Queue | None = None) -> bool:
         """Make or check `steps`, whatever was found before. Raises as `ensure_queue`.
 
         Where `where` is given and not there, nothing is made or checked, and False is returned.
         """
-        async with self._own.link() as own:
+        async with self._turn(name), self._own.link() as own:
             if where is not None and self._mode == "passive" and not await exists(own, where):
                 return False
             return await self._settle(own, steps, where)
@@ -150,7 +162,8 @@ class Declarer:
                 raise making.error
 
     async def _made(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
-        await make()
+        async with self._turn(name):
+            await make()
         self._mark(link, name)
 
     def is_settled(self, link: Link, name: str) -> bool:
@@ -171,6 +184,9 @@ class Declarer:
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        return self._turns.setdefault(name, asyncio.Lock())
 
     async def _settle(
         self, link: MakingLink, steps: Steps, where: Exchange | Queue | None = None

@@ -174,7 +174,7 @@ class Upkeep:
     async def _whole(self, part: _Part) -> bool:
         """Make or check one part; return whether it is whole, or not wanted any more."""
         try:
-            there = await self._declarer.renew(part.steps, part.where)
+            there = await self._declarer.renew(part.name, part.steps, part.where)
         except (TopologyError, ChannelDown) as exc:
             self._report(part.name, exc)
             return False
