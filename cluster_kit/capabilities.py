@@ -211,7 +211,7 @@ class Capabilities:
         async with logged("closing the subscriptions"):
             await self.pubsub.close()
         async with logged("giving back the locks"):
-            await self.locks.close()
+            await self.locks.close(self._ground.settings.event_queue.cancel_grace)
         async with logged("closing the caches"):
             await self.caches.close()
         async with logged("closing the consumers"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cluster_kit.locks.surroundings import Surroundings
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Contender, Grant
+
+log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -122,30 +125,43 @@ class Contention:
         finally:
             self._waiting.discard(scope)
 
-    async def close(self) -> None:
-        """End what waits, end the bodies of what is held, and give everything back."""
+    async def close(self, grace: float) -> None:
+        """End what waits and the bodies of what is held, and give back what nobody is inside of.
+
+        A body that has not ended after `grace` seconds keeps its lock until the ttl is over.
+        """
         self._closing = True
         loop = asyncio.get_running_loop()
         for scope in tuple(self._waiting):
             if not scope.expired():
                 scope.reschedule(loop.time())
-        ended: set[Possession] = set()
-        end = loop.time() + _UNWIND_SECONDS
+        begun = loop.time()
+        inside: set[Possession] = set()
         while True:  # bodies end in tasks of users; what was just granted comes late
-            ended.update(self.held.values())
-            for possession in ended:
-                possession.lose("the cluster stops")
-            if not self._busy(ended) or loop.time() >= end:
+            inside.update(await self._lose_all())
+            inside = {possession for possession in inside if possession.bound}
+            waited = loop.time() - begun
+            late = bool(self._waiting or self.held) and waited < _UNWIND_SECONDS
+            if not late and (not inside or waited >= grace):
                 break
             await asyncio.sleep(_LOOK_SECONDS)
-        for possession in ended:
-            await possession.give_back()
+        if inside:
+            keys = ", ".join(sorted(repr(possession.key) for possession in inside))
+            log.error("not given back, as what they protect still runs: locks %s", keys)
+            for possession in inside:
+                possession.abandon()
         if self.around.releasing:
             await asyncio.wait(set(self.around.releasing), timeout=_RELEASE_SECONDS)
 
-    def _busy(self, lost: Iterable[Possession]) -> bool:
-        """Whether somebody waits, is inside, or is giving back."""
-        return bool(self._waiting or self.held) or any(p.bound for p in lost)
+    async def _lose_all(self) -> list[Possession]:
+        """End all that is held now; give back what protects no body, and return the rest."""
+        held = list(self.held.values())
+        for possession in held:
+            possession.lose("the cluster stops")
+        for possession in held:
+            if not possession.bound:
+                await possession.give_back()
+        return [possession for possession in held if possession.bound]
 
     def _claim(self, key: str, ttl: float) -> Claim:
         task = asyncio.current_task()

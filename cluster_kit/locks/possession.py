@@ -203,6 +203,10 @@ class Possession:
             self._around.report("lock.released", key=self.key, fence=self.fence, seconds=seconds)
             self._on_end(self)
 
+    def abandon(self) -> None:
+        """Never free it: somebody is inside, and its ttl ends it."""
+        self._given_back = True
+
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

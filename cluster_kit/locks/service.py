@@ -193,12 +193,16 @@ class LockManager(Acquiring):
         """There is no adapter for locks: whoever asks for one is told so."""
         self._lacking = reason
 
-    async def close(self) -> None:
-        """End what waits, end the bodies of what is held, and give everything back."""
+    async def close(self, grace: float = 1.0) -> None:
+        """End what waits, end the bodies of what is held, and give everything back.
+
+        Args:
+            grace: seconds for bodies to end. A lock whose body runs on is left to its ttl.
+        """
         contention, self._contention = self._contention, None
         self._lacking = ""
         if contention is not None:
-            await contention.close()
+            await contention.close(grace)
 
     # --- inside --------------------------------------------------------------------------
 

@@ -169,3 +169,57 @@ async def test_two_that_are_lost_together_end_their_body_once(bench: Bench) -> N
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_stop_gives_no_lock_back_whose_body_is_still_inside(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    inside, leaves = asyncio.Event(), asyncio.Event()
+
+    async def body() -> None:
+        try:
+            inside.set()
+            await asyncio.sleep(60)
+        finally:
+            await leaves.wait()
+
+    running = asyncio.ensure_future(bench.locks.run_exclusive("deaf", body))
+    await inside.wait()
+    free = await bench.locks.acquire("free")
+
+    await bench.locks.close(0.05)
+    released_at_stop = bench.adapter.log.count("release")
+    leaves.set()
+    with pytest.raises(LockLost):
+        await running
+    await free.release()
+
+    assert released_at_stop == bench.adapter.log.count("release") == 1  # of what nobody is inside
+    assert "'deaf'" in caplog.text
+    assert "'free'" not in caplog.records[-1].message
+
+
+@pytest.mark.asyncio
+async def test_a_stop_awaits_a_body_that_cleans_up_and_gives_its_lock_back(bench: Bench) -> None:
+    inside = asyncio.Event()
+    cleaned_up = False
+
+    async def body() -> None:
+        nonlocal cleaned_up
+        try:
+            inside.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1.2)
+            cleaned_up = True
+
+    running = asyncio.ensure_future(bench.locks.run_exclusive("slow", body))
+    await inside.wait()
+
+    await bench.locks.close(20)
+
+    assert cleaned_up
+    assert bench.adapter.log.count("release") == 1
+    with pytest.raises(LockLost):
+        await running
