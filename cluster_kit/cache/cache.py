@@ -49,7 +49,7 @@ class Cache(Wrapping):
         """Store a value, whatever there was.
 
         Raises:
-            EncodeError: it has no JSON form.
+            EncodeError: it has no JSON form, or is nested more than 200 levels deep.
             MessageTooLargeError: it is larger than the settings or the store allow.
             CacheUnavailable: the store did not answer; it may be stored.
         """
@@ -104,12 +104,12 @@ class Cache(Wrapping):
         change, payloads = Change(keys=tuple(checked)), engine.shelf.encode(checked)
         try:
             hold = await engine.shelf.put(checked, payloads, life, names)
+            engine.invalidation.forget(change)
+            hold()
+            await engine.invalidation.broadcast(change)
         except BaseException:
             engine.invalidation.doubt(change)
             raise
-        engine.invalidation.forget(change)
-        hold()
-        await engine.invalidation.broadcast(change)
 
     async def mdel(self, *keys: str) -> int:
         """Invalidate several keys, each as `delete` does, and return how many had a value."""

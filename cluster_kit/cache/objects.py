@@ -85,7 +85,7 @@ class Objects:
         if entry is not None:
             ttl = None if entry.expires == inf else entry.expires - now
         tags = () if entry is None else tuple(entry.tags)
-        made = self._shelf.entry(changed, self._values.encode(changed), ttl, tags)
+        made = self._shelf.entry(changed, self._values.encode(key, changed), ttl, tags)
         self._invalidation.forget(Change(keys=(key,)))
         self._shelf.local.put(key, made)
         return was_there
@@ -97,7 +97,7 @@ class Objects:
             was_there = field in fields
             if value is MISSING and not was_there:
                 return False
-            payload = self._values.encode(_changed(fields, field, value))
+            payload = self._values.encode(key, _changed(fields, field, value))
             if await remote.replace(key, found, payload, ttl):
                 return was_there
             await self._clock.sleep(self._random.uniform(0, _PAUSE))

@@ -152,14 +152,13 @@ class Shelf:
 
     def adopt(self, key: str, record: Record, ticket: Ticket | None) -> Entry | None:
         """Return what a record says, and with a ticket hold it here; None for a bad one."""
+        left, tags = record.left(self._clock.wall()), frozenset(record.tags)
         try:
             value = self._values.decode(record.payload)
-        except DecodeError:
+            entry = self._made(value, record.payload, record.ttl, left, tags)
+        except (DecodeError, RecursionError):
             self._corrupt(key)
             return None
-        left = record.left(self._clock.wall())
-        tags = frozenset(record.tags)
-        entry = self._made(value, record.payload, record.ttl, left, tags)
         if ticket is not None:
             self.local.redeem(ticket, entry)
         return entry
@@ -168,7 +167,7 @@ class Shelf:
 
     def encode(self, values: Mapping[str, object]) -> dict[str, bytes]:
         """Return the bytes of each value. Raises as `Values.encode`."""
-        return {key: self._values.encode(value) for key, value in values.items()}
+        return {key: self._values.encode(key, value) for key, value in values.items()}
 
     def lifetime(self, ttl: float | None) -> float | None:
         """Return how long a value is to count that is stored now."""
@@ -191,6 +190,7 @@ class Shelf:
             MessageTooLargeError: the store refused one; others may be stored.
         """
         life = self.lifetime(ttl)
+        entries = {key: self.entry(values[key], payloads[key], life, tags) for key in values}
         tickets = [self.local.open(key) for key in values]
         try:
             if self.remote is not None:
@@ -202,7 +202,7 @@ class Shelf:
 
         def hold() -> None:
             for key in intact:
-                self.local.put(key, self.entry(values[key], payloads[key], life, tags))
+                self.local.put(key, entries[key])
 
         return hold
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from cluster_kit.codec import JsonCodec
-from cluster_kit.errors import MessageTooLargeError
+from cluster_kit.errors import EncodeError, MessageTooLargeError
 
 if TYPE_CHECKING:
     from cluster_kit.codec import Codec
@@ -19,6 +20,9 @@ Copier = Callable[[], object]
 """Makes a copy of a value that is held."""
 
 Container = dict[str, object] | list[object]
+
+MAX_DEPTH = 200
+"""Lists and objects inside each other in a value. Each level of a copy is a call."""
 
 _CONTAINERS = frozenset({dict, list})
 
@@ -60,18 +64,24 @@ class Values:
         self._limit = limit
         self._codec: Codec = JsonCodec()
 
-    def encode(self, value: object) -> bytes:
-        """Return the bytes of a value; none where no store needs them.
+    def encode(self, key: str, value: object) -> bytes:
+        """Return the bytes of the value of a key; none where no store needs them.
 
         Raises:
-            EncodeError: it has no JSON form.
+            EncodeError: it has no JSON form, or is nested too deeply.
             MessageTooLargeError: over the limit.
         """
         if not self._encoded:
             return b""
-        body = self._codec.encode(value)
+        try:
+            body = self._codec.encode(value)
+        except EncodeError as exc:
+            raise EncodeError(f"the value of {key!r}: {exc}") from exc
         if len(body) > self._limit:
-            raise MessageTooLargeError("the value", len(body), self._limit)
+            raise MessageTooLargeError(f"the value of {key!r}", len(body), self._limit)
+        if _is_deep(body):
+            text = f"the value of {key!r} is nested more than {MAX_DEPTH} levels deep"
+            raise EncodeError(text)
         return body
 
     def decode(self, body: bytes) -> object:
@@ -100,6 +110,24 @@ class Values:
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_ALL_ELSE = bytes(set(range(256)) - set(b'[]{}"'))
+_STRING = re.compile(rb'"[^"]*"')
+
+
+def _is_deep(body: bytes) -> bool:
+    """Whether a JSON text is nested more than `MAX_DEPTH` levels deep."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    left = _STRING.sub(b"", plain.translate(_BRACKETS, _ALL_ELSE).replace(b'""', b""))
+    for _ in range(MAX_DEPTH):
+        if not left:
+            return False
+        left = left.replace(b"[]", b"")  # the innermost level
+    return bool(left)
 
 
 def _copier(value: Container) -> Copier:

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cluster_kit import Cache
+from cluster_kit.cache.values import MAX_DEPTH, Values
+from cluster_kit.errors import EncodeError
+from cluster_kit.testing.factory import ClusterFactory
+
+DEPTHS = [MAX_DEPTH + 1, 480, 600, 950, 5000]
+
+
+def nested(depth: int) -> object:
+    value: object = "]" * 10
+    for level in range(depth):
+        value = [value] if level % 2 else {'a"\\': value}
+    return value
+
+
+async def caches(factory: ClusterFactory) -> list[Cache]:
+    hub = f"memory://{factory.name}"
+    clusters = await factory(2, cache={"url": hub})
+    return [await c.caches.create_cache("rows", backplane=True) for c in clusters]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("depth", DEPTHS)
+async def test_a_value_nested_too_deeply_changes_nothing(
+    depth: int, cluster_factory: ClusterFactory
+) -> None:
+    here, there = await caches(cluster_factory)
+    await here.set("row", "old")
+
+    with pytest.raises(EncodeError, match=r"'row'.*nested"):
+        await here.set("row", nested(depth))
+    with pytest.raises(EncodeError, match=r"'loaded'.*nested"):
+        await here.wrap("loaded", lambda: nested(depth))
+
+    assert [await cache.get("row") for cache in (here, there)] == ["old", "old"]
+    assert await there.wrap("loaded", lambda: 1) == 1
+
+
+@pytest.mark.asyncio
+async def test_the_deepest_value_is_kept_and_copied(cluster_factory: ClusterFactory) -> None:
+    for cache in await caches(cluster_factory):
+        await cache.set("row", nested(MAX_DEPTH))
+        assert await cache.get("row") == nested(MAX_DEPTH)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [[1]] * MAX_DEPTH,
+        ["[" * 300, "]", "\\", '"', '\\"[[', "", "{", "[", '"[', {"[": [], '"': {}, "\\": 1}] * 99,
+        "[" * 1000,
+    ],
+)
+def test_what_is_wide_is_not_deep(value: object) -> None:
+    values = Values("deep", encoded=True, limit=10**6)
+
+    assert json.loads(values.encode("row", value)) == value
+
+
+@pytest.mark.asyncio
+async def test_what_has_no_json_form_names_its_key(cluster_factory: ClusterFactory) -> None:
+    [cache, _] = await caches(cluster_factory)
+
+    with pytest.raises(EncodeError, match=r"the value of 'b'.*object has no JSON form"):
+        await cache.mset({"a": 1, "b": object()})
+    with pytest.raises(EncodeError, match="the value of 'c'"):
+        await cache.set_value_in_object("c", "field", object())
+
+    assert await cache.get("a") is None
+
+
+@pytest.mark.asyncio
+async def test_what_the_store_was_told_is_told_to_all_although_the_call_failed(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = await caches(cluster_factory)
+    await here.set("row", "old")
+    engine = here._engine
+    assert engine is not None
+    assert engine.backplane is not None
+
+    def overflow(*_: object) -> None:
+        raise RecursionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.local, "put", overflow)
+        with pytest.raises(RecursionError):
+            await here.set("row", "new")
+        assert len(engine.backplane.unsent) == 1
+
+    assert await here.get("row") == "new"
