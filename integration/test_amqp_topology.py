@@ -258,6 +258,6 @@ async def test_a_queue_is_not_declared_twice_at_the_same_time(rabbitmq: str) -> 
                 group.create_task(made.adapter.consume(queue, prefetch=1, on_delivery=Taker()))
                 group.create_task(made.adapter.publish(made.task(channel), timeout=30.0))
 
-        for number in range(12):
+        for number in range(6):
             await asyncio.gather(*(use(f"{number}.{part}") for part in range(4)))
         assert made.heard("connection.lost") == []
