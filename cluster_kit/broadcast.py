@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
@@ -13,6 +14,13 @@ Transport = Literal["ephemeral", "sticky", "stream"]
 """What becomes of messages that an instance cannot be given at once."""
 
 TRANSPORTS: Final[tuple[Transport, ...]] = ("ephemeral", "sticky", "stream")
+
+
+class NeverSent(asyncio.CancelledError):
+    """A publish was cancelled before anything of it had left this process.
+
+    Between an adapter and its service only: the caller sees a plain cancellation.
+    """
 
 
 class Audience(StrEnum):

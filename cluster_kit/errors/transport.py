@@ -35,14 +35,21 @@ class ConnectionLost(TransportError):  # noqa: N818 - the name is the contract's
 
 
 class PublishRefused(TransportError):  # noqa: N818 - the name is the contract's
-    """The broker refused the message (queue full, alarm, size); it is not stored."""
+    """The broker refused the message (queue full, alarm, size); it is not stored.
+
+    `sent` is False where it is certain that nothing of the message has left this process.
+    """
+
+    sent: bool = True
 
 
 class PublishBlocked(PublishRefused):
     """The broker takes no message from anybody now: an alarm of memory or disk lasts.
 
-    It says nothing about this message, which is not stored.
+    It says nothing about this message, of which nothing was sent.
     """
+
+    sent: bool = False
 
 
 class Unroutable(TransportError):  # noqa: N818 - the name is the contract's

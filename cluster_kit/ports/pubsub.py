@@ -83,7 +83,8 @@ class PubSubAdapter(Protocol):
 
         Raises:
             ConnectionLost: `timeout` seconds passed without a connection; nothing was sent.
-            PublishRefused: the broker said no.
+            PublishRefused: the broker said no; its `sent` is False if nothing was sent.
+            NeverSent: it was cancelled before anything was sent.
             PublishUnconfirmed: `timeout` passed after it was sent; it may be stored.
             TopologyError: what leads to the receivers is not as it should be.
         """

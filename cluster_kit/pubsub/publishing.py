@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cluster_kit.broadcast import Audience, Broadcast
+from cluster_kit.broadcast import Audience, Broadcast, NeverSent
 from cluster_kit.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from cluster_kit.pubsub.transports import Transports
     from cluster_kit.settings import PubSubSettings
 
-_NOT_SENT = (ConnectionLost, PublishRefused, TopologyError)
-"""Errors after which nobody can have received the message."""
+_NEVER_SENT = (ConnectionLost, NeverSent, TopologyError)
+"""Errors that say that nothing of the message has left this process."""
 
 
 class Publisher:
@@ -86,8 +87,11 @@ class Publisher:
         timeout = self._settings.publish_timeout
         try:
             await adapter.publish(numbered, transport=transport, timeout=timeout)
-        except _NOT_SENT:
-            self._numbering.give_back(message.channel, number)
+        except (asyncio.CancelledError, Exception) as exc:
+            if _was_never_sent(exc):
+                self._numbering.give_back(message.channel, number)
+            if isinstance(exc, NeverSent):  # asyncio.timeout knows the plain one alone
+                raise asyncio.CancelledError(*exc.args) from None
             raise
         self._report(
             "broadcast.published",
@@ -96,6 +100,12 @@ class Publisher:
             id=message.id,
             transport=transport,
         )
+
+
+def _was_never_sent(error: BaseException) -> bool:
+    """Whether no byte of the message has left: only then may its number be used again."""
+    refused_here = isinstance(error, PublishRefused) and not error.sent
+    return refused_here or isinstance(error, _NEVER_SENT)
 
 
 def check_audience(skip_self: object, only_self: object) -> Audience:

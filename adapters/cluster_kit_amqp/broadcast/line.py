@@ -22,7 +22,7 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit_amqp.backoff import Backoff
-from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
+from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress, State
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkDown, LinkError, Nacked, Refused, Unencodable
 
@@ -53,14 +53,13 @@ class Means(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Parcel:
-    """One publish. `number` is its place in the line; `flying` while its confirm is awaited."""
+    """One publish. `number` is its place in the line."""
 
     number: int
     key: str
     message: Message
     progress: Progress
     done: asyncio.Future[None]
-    flying: bool = False
 
     def __lt__(self, other: Parcel) -> bool:
         return self.number < other.number
@@ -69,6 +68,9 @@ class Parcel:
         """End it with an error, or with an unknown outcome where a copy may be stored."""
         if self.done.done():
             return
+        if isinstance(error, PublishRefused):
+            error.sent = self.progress.state is not State.WAITING
+            self.progress.move(State.REFUSED if error.sent else State.WAITING)
         if isinstance(error, TransportError):
             self.done.set_exception(self.progress.unfinished(error))
         elif self.progress.unknown:
@@ -169,20 +171,21 @@ class Line:
         except Unencodable as exc:
             parcel.fail(parcel.progress.refused(exc))
             return
-        parcel.flying = True
+        parcel.progress.move(State.SENT)
         self._messages += 1
         self._bytes += parcel.progress.size
         answer.add_done_callback(partial(self._answered, parcel))
 
     def _answered(self, parcel: Parcel, answer: asyncio.Future[None]) -> None:
-        parcel.flying = False
         self._messages -= 1
         self._bytes -= parcel.progress.size
         error = answer.exception()
         if error is not None:
             self._failed(parcel, error)
-        elif not parcel.done.done():
-            parcel.done.set_result(None)
+        else:
+            parcel.progress.move(State.CONFIRMED)
+            if not parcel.done.done():
+                parcel.done.set_result(None)
         if not self._closed:
             self._pump()
 
@@ -190,7 +193,7 @@ class Line:
         progress = parcel.progress
         if isinstance(error, LinkDown):
             progress.trouble = error.reason
-            progress.unknown = progress.unknown or error.sent
+            progress.move(State.UNKNOWN)
         elif isinstance(error, ChannelDown):
             if error.code == NOT_FOUND:
                 self._declarer.forget(self._exchange)
@@ -213,7 +216,8 @@ class Line:
         it goes on until its deadline.
         """
         progress, key = parcel.progress, parcel.key
-        progress.unknown, progress.trouble = True, error.reason
+        progress.move(State.UNKNOWN)
+        progress.trouble = error.reason
         if not (self._closed or parcel.done.done() or key in self._holds):
             pause = min(PAUSE_AFTER_CHANNEL * 2.0**progress.nacks, _LONGEST_PAUSE)
             name = f"amqp broadcasts {self._exchange} {key}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from cluster_kit.broadcast import NeverSent
 from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit_amqp.broadcast.line import Line, Means
 from cluster_kit_amqp.broadcast.names import exchange_name, steps_to
 from cluster_kit_amqp.broadcast.wire import to_message
-from cluster_kit_amqp.connection.outlet import Outlet, Progress
+from cluster_kit_amqp.connection.outlet import Outlet, Progress, State
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Broadcast, Transport
@@ -44,8 +46,15 @@ class Broadcaster:
             with Within(self._deadlines, timeout):
                 await parcel.done
         except TimeoutError:
-            progress.unknown = progress.unknown or parcel.flying
+            if progress.state is State.CONFIRMED:  # while the event loop stood still
+                return
+            if parcel.done.done() and not parcel.done.cancelled():
+                parcel.done.result()
             raise self._outlet.out_of_time(timeout, progress) from None
+        except asyncio.CancelledError:
+            if progress.state is State.WAITING:
+                raise NeverSent from None
+            raise
 
     def _new_line(self, exchange: str, realm: str, transport: Transport) -> Line:
         limits = self._context.broadcasts

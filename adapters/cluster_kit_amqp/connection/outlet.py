@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,6 +39,16 @@ class Goal(Protocol):
         ...
 
 
+class State(IntEnum):
+    """How far a publish has come. It only moves forward, towards what is known for certain."""
+
+    WAITING = 0
+    SENT = 1
+    REFUSED = 2
+    UNKNOWN = 3
+    CONFIRMED = 4
+
+
 @dataclass(slots=True)
 class Progress:
     """What has happened to one publish so far.
@@ -48,7 +59,7 @@ class Progress:
         size: of its body, bytes.
         started: when, on the monotonic clock.
         copy_id: identity of what is stored.
-        unknown: a copy was sent and got no answer.
+        state: how far it has come; while it is waiting, nothing of it has left.
         returned: a copy came back.
         lost_channels: how often its channel went away.
         nacks: how often a queue did not take it.
@@ -60,11 +71,20 @@ class Progress:
     size: int
     started: float
     copy_id: str = field(default_factory=new_id)
-    unknown: bool = False
+    state: State = State.WAITING
     returned: bool = False
     lost_channels: int = 0
     nacks: int = 0
     trouble: str = ""
+
+    @property
+    def unknown(self) -> bool:
+        """Whether a copy was sent and got no answer."""
+        return self.state is State.UNKNOWN
+
+    def move(self, state: State) -> None:
+        """Go on to `state`, unless it has come farther."""
+        self.state = max(self.state, state)
 
     def refused(self, error: LinkError) -> PublishRefused:
         """Return the error for a message the broker does not take."""
@@ -166,7 +186,8 @@ class Outlet:
             self._refusing[exchange] = (self._clock.monotonic() + _REFUSED_FOR, error.reason)
         if refused or progress.lost_channels > _MOST_LOST_CHANNELS:
             return progress.refused(error)
-        progress.unknown = progress.unknown or error.sent
+        if error.sent:
+            progress.move(State.UNKNOWN)
         return None
 
     def _too_large(self, progress: Progress) -> PublishRefused:
@@ -179,7 +200,7 @@ class Outlet:
         """Return the error for a publish that has used up its time."""
         within = f"within {timeout:g} s"
         trouble = f" ({progress.trouble})" if progress.trouble else ""
-        if progress.unknown:
+        if progress.state in {State.SENT, State.UNKNOWN}:
             return PublishUnconfirmed(progress.id, f"no confirm {within}{trouble}")
         if progress.nacks:
             reason = f"the broker did not take message {progress.id} for {progress.goal} {within}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit.errors import ConnectionLost, TopologyError, Unroutable
-from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress
+from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress, State
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import (
     Channel,
@@ -132,7 +132,8 @@ class Publisher:
                 try:
                     await channel.publish(target.exchange, target.key, message)
                 except asyncio.CancelledError as exc:
-                    progress.unknown = progress.unknown or not isinstance(exc, Unsent)
+                    if not isinstance(exc, Unsent):
+                        progress.move(State.UNKNOWN)
                     raise
             except (LinkError, TopologyError) as exc:
                 await self._went_wrong(queue, target, progress, exc)
@@ -221,7 +222,8 @@ class Publisher:
         match error:
             case LinkDown():  # the next turn waits for another link
                 progress.trouble = error.reason
-                progress.unknown = progress.unknown or error.sent
+                if error.sent:
+                    progress.move(State.UNKNOWN)
             case ChannelDown():
                 await self._channel_lost(queue, target, progress, error)
             case Returned():
