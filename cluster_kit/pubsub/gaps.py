@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from cluster_kit.signature import is_async
@@ -25,6 +27,13 @@ PATIENCE = 1.0
 """Seconds the call waits for a running handler; after them it runs beside it."""
 
 
+@dataclass(slots=True)
+class Told:
+    """A gap that explains holes: those in what was sent before it was told of, at `at`."""
+
+    at: float = inf
+
+
 class GapTeller:
     """Calls one subscription's `on_gap`, between two messages where that is soon possible.
 
@@ -40,13 +49,16 @@ class GapTeller:
         self._turn = turn
         self._around = around
         self._channels: dict[str, str] = {}  # with the reason
+        self._told: list[Told] = []
         self._calling = False
         self._held = True
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, channels: Iterable[str], reason: str) -> None:
-        """Tell of these channels, soon and once."""
+    def note(self, channels: Iterable[str], reason: str, told: Told | None = None) -> None:
+        """Tell of these channels, soon and once; `told` gets the time at which the call begins."""
         self._channels.update(dict.fromkeys(channels, reason))
+        if told is not None:
+            self._told.append(told)
         if self.on_gap is None:
             self._warn()
         else:
@@ -59,11 +71,19 @@ class GapTeller:
 
     def _warn(self) -> None:
         """Have the log tell of it, where nobody else does."""
+        self._begin()
         told, self._channels = self._channels, {}
         for reason in dict.fromkeys(told.values()):
             names = ", ".join(name for name in told if told[name] == reason)
             text = "messages on %s may be missing: %s; subscribe with on_gap to hear of it"
             log.warning(text, names, reason)
+
+    def _begin(self) -> None:
+        """Note when what was noted so far is told: what is loaded anew has all that went before."""
+        now = self._around.clock.monotonic()
+        for told in self._told:
+            told.at = min(told.at, now)
+        self._told.clear()
 
     def _wake(self) -> None:
         if self._channels and self._task is None and not self._held:
@@ -107,6 +127,7 @@ class GapTeller:
         if not channels:
             return
         self._calling = True
+        self._begin()
         try:
             await self._run(self.on_gap, channels)
         except KeyboardInterrupt:

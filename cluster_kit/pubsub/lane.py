@@ -18,6 +18,7 @@ from cluster_kit.supervisor import being_cancelled
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Broadcast
     from cluster_kit.handler import Handler
+    from cluster_kit.pubsub.gaps import Told
     from cluster_kit.pubsub.surroundings import Options, Surroundings
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Lane:
         else:
             self._debouncer.hold(key, message, options.debounce, options.max_wait)
 
-    def note_gap(self, channels: list[str], reason: str) -> None:
+    def note_gap(self, channels: list[str], reason: str, told: Told | None = None) -> None:
         """Have the subscription told that messages of `channels` may be missing."""
         if not self._closed:
             self._around.report(
@@ -101,7 +102,7 @@ class Lane:
                 subscription=self.name,
                 reason=reason,
             )
-            self._gaps.note(channels, reason)
+            self._gaps.note(channels, reason, told)
 
     def change(self, options: Options) -> None:
         """Use other options from now on."""

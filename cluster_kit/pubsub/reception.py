@@ -9,6 +9,7 @@ from cluster_kit.broadcast import Audience
 from cluster_kit.clock import utc
 from cluster_kit.patterns import matches
 from cluster_kit.pubsub.following import REPEATED, Follower
+from cluster_kit.pubsub.gaps import Told
 from cluster_kit.pubsub.twins import Twins
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Reception:
         self._follower = Follower()
         self._lanes: list[Lane] = []
         self._routes: dict[str, tuple[Lane, ...]] = {}
-        self._told: dict[tuple[str, Transport], float] = {}  # when a gap was, by binding
+        self._told: dict[tuple[str, Transport], Told] = {}  # the last gap of each binding
 
     def add(self, lane: Lane) -> None:
         """Route to `lane` what its name stands for."""
@@ -55,8 +56,8 @@ class Reception:
             self._routes.clear()
             self._follower.keep(self._is_wanted)
             self._told = {
-                binding: at
-                for binding, at in self._told.items()
+                binding: told
+                for binding, told in self._told.items()
                 if any(lane.name == binding[0] for lane in self._lanes)
             }
 
@@ -83,11 +84,14 @@ class Reception:
         """Have the subscriptions concerned told; see `Listener.gap`."""
         patterns = {binding.pattern for binding in bindings}
         text = f"{reason}, since {utc(since).isoformat(timespec='seconds')}"
+        names = patterns.intersection(lane.name for lane in self._lanes)
+        told = {name: Told() for name in names}
         for lane in self._lanes:
-            if lane.name in patterns:
-                lane.note_gap([lane.name], text)
-        now = self._around.clock.monotonic()
-        self._told.update({(binding.pattern, binding.transport): now for binding in bindings})
+            if lane.name in names:
+                lane.note_gap([lane.name], text, told[lane.name])
+        self._told.update(
+            {(b.pattern, b.transport): told[b.pattern] for b in bindings if b.pattern in names}
+        )
 
     def _tell_of(self, missing: int, message: Broadcast, lanes: tuple[Lane, ...]) -> None:
         """Tell of a hole whomever no gap has been told that explains it.
@@ -101,7 +105,7 @@ class Reception:
         reason = f"{missing} of the messages of instance {sender} did not arrive"
         for lane in lanes:
             told = self._told.get((lane.name, transport))
-            if told is None or told < sent:
+            if told is None or told.at < sent:
                 lane.note_gap([message.channel], reason)
 
     def _lanes_of(self, channel: str) -> tuple[Lane, ...]:
