@@ -190,7 +190,7 @@ async def test_one_that_may_only_look_tells_what_is_missing(rabbitmq: str) -> No
 async def test_what_waited_before_a_damage_goes_on_when_the_broker_tries_again(
     own_rabbitmq: str, own_rabbitmq_server: RabbitServer
 ) -> None:
-    name = "dead_letter_worker_publisher_confirm_timeout"  # three minutes otherwise
+    name = "dead_letter_worker_publisher_confirm_timeout"
     ctl = own_rabbitmq_server.ctl
     await asyncio.to_thread(ctl, "eval", f"application:set_env(rabbit, {name}, 1000).")
     try:
@@ -205,4 +205,5 @@ async def test_what_waited_before_a_damage_goes_on_when_the_broker_tries_again(
 
             await eventually(lambda: {task.id for task in tasks} <= set(taker.ids))
     finally:
-        await asyncio.to_thread(ctl, "eval", f"application:unset_env(rabbit, {name}).")
+        # The default, three minutes. Unset, no quorum queue can be made on this node any more.
+        await asyncio.to_thread(ctl, "eval", f"application:set_env(rabbit, {name}, 180000).")
