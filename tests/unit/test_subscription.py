@@ -13,8 +13,8 @@ from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.clock import SystemClock
-from cluster_kit.errors import ConfigurationError, ConnectionLost, TopologyError
-from cluster_kit.event_queue import idleness, subscription
+from cluster_kit.errors import ConfigurationError, ConnectionLost, PublishRefused, TopologyError
+from cluster_kit.event_queue import idleness, settlement, subscription
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
@@ -486,3 +486,29 @@ async def test_a_stop_blames_a_handler_that_ignores_its_cancellation(
     gate.set()
     assert f"tasks that ignore their cancellation: {published}" in caplog.text
     assert "go back to it" not in caplog.text
+
+
+async def test_a_worn_copy_is_stored_afresh_when_the_broker_takes_it_at_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settlement, "FIRST_PAUSE", 0.01)
+    made, faults = faulty("worn", crash_limit=1)
+    go = asyncio.Event()
+    recorder = Recorder(until(go))
+    errors: list[Exception] = [ConnectionLost("not connected"), PublishRefused("no room")]
+    reports: list[str] = []
+    made.telemetry.subscribe(lambda event, _: reports.append(event))
+    made.event_queue.subscribe("mails", recorder.handle)
+    async with made:
+        await made.event_queue.publish("mails", 1)
+        await recorder.started()
+        faults.publish_fails = lambda *_: errors.pop(0) if errors else None
+
+        faults.made[0].disconnect()
+        faults.made[0].reconnect()
+
+        await eventually(lambda: "task.renewed" in reports)
+        go.set()
+        await recorder.finished()
+    assert caplog.text.count("cannot be stored afresh yet") == 2
+    assert (len(recorder.runs), errors) == (1, [])
