@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 Headers = Mapping[str, object]
 """User headers. A publisher may send str, int (64 bit), bool and None; foreign ones vary."""
 
+RESERVED_HEADERS = ("ck-", "x-")
+"""How names of headers begin that are the library's or a broker's, never a user's."""
+
+ROUTING_HEADERS = ("CC", "BCC")
+"""Headers that RabbitMQ routes by: it sends a message to the channels listed there, too."""
 
 MAX_RETRIES = 1_000_000
 """Largest legal `max_retries`."""

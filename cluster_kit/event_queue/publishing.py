@@ -18,7 +18,7 @@ from cluster_kit.errors import (
     PublishManyError,
     TransportError,
 )
-from cluster_kit.message import MAX_RETRIES, Envelope, Headers
+from cluster_kit.message import MAX_RETRIES, RESERVED_HEADERS, ROUTING_HEADERS, Envelope, Headers
 from cluster_kit.names import QueueName, check_channel, check_message_id, check_queue, new_id
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ QUEUES_KEPT = 1_000
 MAX_HEADER_NAME_BYTES = 128
 """Longest name of a user header, bytes of UTF-8."""
 _INT64 = 2**63
-_RESERVED = ("ck-", "x-")
-_ROUTING = ("CC", "BCC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,9 +276,9 @@ def check_headers(headers: object) -> Headers:
 def _header_bytes(name: object, value: object) -> int:
     if not isinstance(name, str) or not name:
         raise EncodeError(f"header name {name!r} must be a non-empty string")
-    if name.lower().startswith(_RESERVED):
+    if name.lower().startswith(RESERVED_HEADERS):
         raise EncodeError(f"header {name!r}: names starting with 'ck-' or 'x-' are reserved")
-    if name in _ROUTING:
+    if name in ROUTING_HEADERS:
         raise EncodeError(f"header {name!r} is reserved: RabbitMQ routes by it")
     try:
         name_bytes = len(name.encode())

@@ -175,6 +175,22 @@ def test_the_largest_headers_go_when_all_are_too_many() -> None:
     assert {name for name in message.headers if name.startswith("h")} == {"h10", "h30000", "h60000"}
 
 
+@pytest.mark.parametrize("origin", [{}, {"ck-origin": 7}, {"ck-origin": None}])
+def test_crashes_and_expiry_are_not_for_other_clients(origin: dict[str, object]) -> None:
+    told: dict[str, object] = {"ck-crashes": 9, "ck-expires-at": 5_000, "ck-attempt": 3}
+    foreign = to_envelope(Message(body=b"", headers=told | origin), QUEUE)
+    own = to_envelope(Message(body=b"", headers=told | {"ck-origin": "i-1"}), QUEUE)
+
+    assert (foreign.crashes, foreign.expires_at, foreign.attempt) == (0, None, 3)
+    assert (own.crashes, own.expires_at, own.attempt) == (9, 5.0, 3)
+
+
+def test_a_copy_of_another_client_s_task_keeps_its_crashes() -> None:
+    copy = replace(to_envelope(Message(body=b""), QUEUE), crashes=4)
+
+    assert to_envelope(to_message(copy, copy_id="c", app="shop"), QUEUE).crashes == 4
+
+
 # --- broker's bookkeeping ------------------------------------------------------------------------
 
 
@@ -187,6 +203,8 @@ def test_the_largest_headers_go_when_all_are_too_many() -> None:
         (True, {}, 1),
         (True, {"x-acquired-count": 4}, 0),
         (True, {"x-acquired-count": 4, "x-delivery-count": 2}, 2),
+        (True, {"x-acquired-count": 4, "x-delivery-count": 4}, 4),
+        (True, {"x-acquired-count": 4, "x-delivery-count": 1000}, 0),
         (True, {"x-delivery-count": -1}, 1),
         (True, {"x-delivery-count": "7"}, 1),
         (True, {"x-delivery-count": True}, 1),

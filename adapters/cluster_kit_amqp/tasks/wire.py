@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, cast
 
 from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import InvalidNameError
-from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
+from cluster_kit.message import (
+    MAX_RETRIES,
+    RESERVED_HEADERS,
+    ROUTING_HEADERS,
+    DeadReason,
+    Death,
+    Envelope,
+)
 from cluster_kit.names import check_message_id, new_id
 from cluster_kit_amqp.link import Incoming, Message, Packed
 from cluster_kit_amqp.tasks.plain import MAX_MS, plain_envelope, plain_headers
@@ -30,8 +37,6 @@ MAX_HEADERS_BYTES = 96 * 1024
 
 _MAX_TEXT_BYTES = 255
 _MAX_COUNT = 2**31 - 1
-_RESERVED = ("ck-", "x-")
-_ROUTING = ("CC", "BCC")
 _REASONS = {reason.value: reason for reason in DeadReason}
 _BROKER_REASONS = {
     "expired": DeadReason.EXPIRED,
@@ -81,7 +86,7 @@ def _headers(envelope: Envelope) -> Mapping[str, object]:
         headers["ck-max-retries"] = envelope.max_retries
     if envelope.timeout is not None:
         headers["ck-timeout-ms"] = _ms(envelope.timeout)
-    if envelope.origin:
+    if envelope.origin or envelope.crashes or envelope.expires_at is not None:  # as _NUMBERS wants
         headers["ck-origin"] = _cut(envelope.origin, _MAX_TEXT_BYTES)
     if envelope.expires_at is not None:
         headers["ck-expires-at"] = _ms(envelope.expires_at)
@@ -179,37 +184,42 @@ def to_envelope(message: Message, queue: QueueName, *, dead: bool = False) -> En
         published_at=message.timestamp,
         headers=users,
     )
+    numbers = _NUMBERS if isinstance(headers.get("ck-origin"), str) else _NUMBERS_OF_OTHERS
     for name, value in headers.items():
-        if name in _NUMBERS:
-            attribute, least, most, unit = _NUMBERS[name]
+        if name in numbers:
+            attribute, least, most, unit = numbers[name]
             if type(value) is int and least <= value <= most:
                 setattr(envelope, attribute, value if unit is None else value / unit)
         elif name == "ck-origin":
             envelope.origin = _cut(value, _MAX_TEXT_BYTES) if isinstance(value, str) else ""
-        elif not name.startswith(_RESERVED):
+        elif not name.startswith(RESERVED_HEADERS):
             users[name] = value
     if dead:
         envelope.death = _death(headers, queue)
     return envelope
 
 
-_NUMBERS = {
+_NUMBERS_OF_OTHERS = {
     "ck-attempt": ("attempt", 1, _MAX_COUNT, None),
     "ck-published-at": ("published_at", 0, MAX_MS, 1000),
     "ck-max-retries": ("max_retries", 0, MAX_RETRIES, None),
     "ck-timeout-ms": ("timeout", 1, int(MAX_WAIT * 1000), 1000),
+}
+"""What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
+
+_NUMBERS = _NUMBERS_OF_OTHERS | {
     "ck-expires-at": ("expires_at", 0, MAX_MS, 1000),
     "ck-crashes": ("crashes", 0, _MAX_COUNT, None),
 }
-"""What numbers in headers say: the attribute, its bounds as they travel, and their unit."""
+"""As above, beside a ``ck-origin``, which may be empty."""
 
 
 def redeliveries(incoming: Incoming) -> int:
     """Return how many deliveries of this copy ended without an outcome.
 
     A first delivery counts 0 whatever a publisher may have put into the broker's header. Up to
-    4.2 the broker counts every return, from 4.3 on those that look like a crash; the flag alone,
-    without any count, tells of one.
+    4.2 the broker counts every return; the flag alone tells of one. From 4.3 on it counts those
+    that look like a crash, and all: a publisher's count, there until the first, may exceed all.
 
     >>> message = Message(body=b"", headers={"x-delivery-count": 9})
     >>> redeliveries(Incoming(message=message, tag=1, redelivered=False))
@@ -220,22 +230,19 @@ def redeliveries(incoming: Incoming) -> int:
     if not incoming.redelivered:
         return 0
     headers = incoming.message.headers
-    counted = _whole(headers, "x-delivery-count", 0, _MAX_COUNT)
-    if counted is not None:
-        return counted
-    return 0 if "x-acquired-count" in headers else 1
+    crashed = _whole(headers, "x-delivery-count", 0, _MAX_COUNT)
+    returned = _whole(headers, "x-acquired-count", 0, _MAX_COUNT)
+    if returned is None:
+        return 1 if crashed is None else crashed
+    return crashed if crashed is not None and crashed <= returned else 0
 
 
 def user_headers(headers: Mapping[str, object]) -> dict[str, object]:
-    """Return the headers that are neither the library's nor the broker's.
-
-    ``CC`` and ``BCC`` are the broker's: it routes a message to the channels listed there, and
-    would do so again with every copy.
-    """
+    """Return the headers that are neither the library's nor the broker's."""
     return {
         name: value
         for name, value in headers.items()
-        if not name.startswith(_RESERVED) and name not in _ROUTING
+        if not name.startswith(RESERVED_HEADERS) and name not in ROUTING_HEADERS
     }
 
 

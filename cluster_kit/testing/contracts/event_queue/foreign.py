@@ -216,6 +216,8 @@ class ForeignScenarios(Scenarios):
                 "ck-id": "x" * 999,
             },
             {"ck-attempt": None, "ck-max-retries": True, "ck-timeout-ms": [], "ck-id": {"a": 1}},
+            {"ck-crashes": 1000},  # not theirs to tell
+            {"ck-expires-at": 1, "ck-origin": 5},
         ],
     )
     async def test_malformed_metadata_is_ignored(
