@@ -133,6 +133,35 @@ async def test_a_restart_of_the_broker_costs_nothing_that_it_keeps(
     assert await made["ephemeral"].is_told() == [["ephemeral.changed"]]
 
 
+async def test_what_was_on_a_stream_before_an_instance_came_is_never_heard(
+    cluster_factory: ClusterFactory, rabbitmq: str
+) -> None:
+    async with FaultProxy(rabbitmq) as proxy:
+        [sender] = await cluster_factory(pubsub={"url": rabbitmq, "transport": "stream"})
+        for number in range(20):
+            await sender.pubsub.publish(CHANNEL, f"old {number}")
+        [late] = await cluster_factory(pubsub={"url": proxy.url, "transport": "stream"})
+        hearer = Hearer()
+        await late.pubsub.subscribe(CHANNEL, hearer.handle, on_gap=hearer.on_gap)
+
+        proxy.refuse()
+        await eventually(lambda: not is_well([late]))
+        await sender.pubsub.publish(CHANNEL, "missed")
+        proxy.resume()
+
+        assert await hearer.is_told() == [[CHANNEL]]
+        await sender.pubsub.publish(CHANNEL, "after")
+        assert await hearer.hears() == ["after"]
+
+        proxy.refuse()  # it knows where it is now
+        await eventually(lambda: not is_well([late]))
+        await sender.pubsub.publish(CHANNEL, "caught up")
+        proxy.resume()
+        assert await hearer.hears(2) == ["after", "caught up"]
+        assert hearer.gaps == [[CHANNEL]]
+        await late.stop()
+
+
 async def test_a_stream_that_was_cut_while_an_instance_was_away_is_a_gap(
     cluster_factory: ClusterFactory, rabbitmq: str
 ) -> None:

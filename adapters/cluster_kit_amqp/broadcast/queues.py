@@ -41,7 +41,7 @@ class _OwnQueue:
         return Consumption(queue=self.name, prefetch=PREFETCH, arguments=NO_ARGUMENTS)
 
     def took(self, incoming: Incoming) -> None:
-        """Nothing is to be noted: the broker keeps account."""
+        """Nothing is to be noted or told: the broker keeps account."""
 
     async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:
         """Bind one after the other; one that is refused costs its channel only."""

@@ -60,8 +60,8 @@ class Source(Protocol):
         """Return what is to be consumed now."""
         ...
 
-    def took(self, incoming: Incoming) -> None:
-        """Note a message that is being handed over."""
+    def took(self, incoming: Incoming) -> str | None:
+        """Note a message that is being handed over; return why some before it may be missing."""
         ...
 
     async def leave(self, link: Link, /) -> None:
