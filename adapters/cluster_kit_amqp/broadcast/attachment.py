@@ -195,7 +195,7 @@ class Attachment:
 
     async def _adjust(self, link: Link) -> Refusals:
         """Bring the bindings at the broker in line; return what it refused."""
-        if stale := self._source.bound - self._wishes.wanted:
+        if stale := self._source.held - self._wishes.wanted:
             await self._source.unbind(link, stale)
         if missing := self._wishes.wanted - self._source.bound:
             return await self._source.bind(link, sorted(missing, key=str))

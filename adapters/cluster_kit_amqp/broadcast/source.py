@@ -35,11 +35,13 @@ class Source(Protocol):
 
     Attributes:
         name: for people.
-        bound: what the broker leads here, as far as known.
+        bound: what the broker leads here for certain.
+        held: what it may lead here, that is also what it did before a loss.
     """
 
     name: str
     bound: set[Binding]
+    held: set[Binding]
 
     async def open(self, link: Link) -> str | None:
         """Make it ready on a new link; return why messages may be missing, or None.

@@ -50,6 +50,7 @@ class Stream:
         self._may_be_cut = False
         self.name: str = stream_name(context.app, realm)
         self.bound: set[Binding] = set()
+        self.held = self.bound  # the broker knows of none
 
     async def open(self, link: Link) -> str | None:
         """Find out where to begin, or whether it can go on where it was."""
