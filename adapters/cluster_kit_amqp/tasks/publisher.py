@@ -189,7 +189,7 @@ class Publisher:
         """Return the channel if nothing must be looked at before it is used: the usual case."""
         if target.wait is not None or not self._declarer.is_settled(link, queue.full):
             return None
-        return self._outlet.channel_of(link, target.exchange, progress.size)
+        return self._outlet.channel_of(link, target.exchange, target.key, progress.size)
 
     async def _ready_channel(
         self, link: Link, queue: QueueName, target: _Target, progress: Progress
@@ -205,7 +205,7 @@ class Publisher:
     async def _prepare(
         self, link: Link, queue: QueueName, target: _Target, progress: Progress
     ) -> None:
-        await self._outlet.admit(target.exchange, progress)
+        await self._outlet.admit(target.exchange, target.key, progress)
         await self._declarer.ensure_queue(link, queue)
         if target.wait is not None:
             wait = target.wait
@@ -257,7 +257,7 @@ class Publisher:
         self, queue: QueueName, target: _Target, progress: Progress, error: ChannelDown
     ) -> None:
         """Decide whether this publish is the one that ended the channel; if not, try again."""
-        refusal = self._outlet.blame(error, target.exchange, progress)
+        refusal = self._outlet.blame(error, target.exchange, target.key, progress)
         if error.code == NOT_FOUND:
             self._forget(queue, target)
         if refusal is not None:
