@@ -67,7 +67,7 @@ class AmqpEventQueue:
     async def _announce(self, queue: QueueName) -> None:
         await self._publishing.writable()  # while the broker blocks publishers, nothing is made
         async with self._connections.declaring.link() as link:
-            await announce(link, queue)
+            await announce(link, queue, self._context.clock)
 
     # --- life --------------------------------------------------------------------------------
 
