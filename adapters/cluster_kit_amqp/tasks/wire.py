@@ -222,8 +222,6 @@ def redeliveries(incoming: Incoming) -> int:
     that look like a crash, and all: a publisher's count, there until the first, may exceed all.
 
     >>> message = Message(body=b"", headers={"x-delivery-count": 9})
-    >>> redeliveries(Incoming(message=message, tag=1, redelivered=False))
-    0
     >>> redeliveries(Incoming(message=message, tag=1, redelivered=True))
     9
     """
