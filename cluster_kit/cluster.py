@@ -220,6 +220,9 @@ class Cluster:
     async def run_until_signal(self) -> list[str]:
         """Start, wait for SIGTERM or SIGINT, stop. A second signal ends the process at once.
 
+        Handlers of these signals that were set by ``loop.add_signal_handler`` are replaced, and
+        not put back; those of ``signal.signal`` are.
+
         Returns:
             As `stop`.
         """

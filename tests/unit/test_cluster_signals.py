@@ -12,6 +12,7 @@ import pytest
 
 from cluster_kit import Cluster, Plugin, Settings
 from cluster_kit.errors import PluginFailedError
+from cluster_kit.signals import ending_signals
 from cluster_kit.testing.recorder import Recorder, until
 from cluster_kit.testing.waiting import eventually
 
@@ -171,6 +172,39 @@ async def test_a_failed_start_leaves_with_its_error_and_without_signal_handlers(
     with pytest.raises(PluginFailedError):
         await cluster.run_until_signal()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_a_handler_of_the_loop_leaves_the_default_not_a_deaf_process(
+    number: signal.Signals,
+) -> None:
+    asyncio.get_running_loop().add_signal_handler(number, print)
+
+    with ending_signals(lambda: None):
+        pass
+
+    default = signal.SIG_DFL if number is signal.SIGTERM else signal.default_int_handler
+    assert signal.getsignal(number) is default
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_a_handler_of_a_function_is_put_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    signal.signal(number, own := lambda number, frame: None)
+    try:
+        with ending_signals(lambda: None):
+            assert signal.getsignal(number) is not own
+
+        assert signal.getsignal(number) is own
+    finally:
+        signal.signal(number, before)
+
+
+async def test_a_handler_set_in_c_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # what is said of such
+
+    with ending_signals(lambda: None):
+        pass
 
 
 async def test_being_cancelled_stops_like_a_signal() -> None:
