@@ -12,6 +12,7 @@ from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.subscription import Subscription
 from cluster_kit.event_queue.worker import Surroundings
+from cluster_kit.loops import OwnLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ class Consumption:
 
     def __init__(self, shared: Surroundings) -> None:
         self.shared = shared
+        self.loop = OwnLoop("event queue")
         self._open: dict[QueueName, Subscription] = {}
         self._retiring: set[Subscription] = set()
 

@@ -122,17 +122,16 @@ class EventQueue:
             options=options,
             serves=None if serves is None else check_topic(serves),
         )
-        if not self._registrations.add(registration):
-            return
-        if self._consuming and self._wanted(registration):
-            self._active().open_later(registration)
+        active = self._active() if self._consuming else None
+        if self._registrations.add(registration) and active and self._wanted(registration):
+            active.open_later(registration)
 
     def unsubscribe(self, channel: str, *, shared: bool = False) -> None:
         """Take nothing more from a channel; what runs finishes. An unknown channel is no error."""
         queue = self._publisher.queue(channel, shared=shared)
-        self._registrations.remove(queue)
         if self._consumption is not None:
-            self._consumption.retire(queue)
+            self._active().retire(queue)
+        self._registrations.remove(queue)
 
     def topics(self) -> set[str]:
         """Return the topics named by `serves` of the subscriptions so far."""
@@ -178,7 +177,7 @@ class EventQueue:
             shared: the channel of a queue without app prefix.
 
         Raises:
-            NotStartedError: the cluster is not running.
+            LifecycleError: the cluster is not running, or runs on another event loop.
             ConfigurationError: a name, an option or the broker's topology is wrong.
             UnknownTransactionError: nobody can tell when `transaction` is committed.
             EncodeError: payload or headers cannot travel.
@@ -304,6 +303,7 @@ class EventQueue:
     def _active(self) -> Consumption:
         if self._consumption is None:
             raise NotStartedError("event queue")
+        self._consumption.loop.check()
         return self._consumption
 
     def _shared(self) -> Surroundings:

@@ -147,7 +147,7 @@ class PubSubManager:
             only_self: keep it from all other instances.
 
         Raises:
-            NotStartedError: the cluster is not running.
+            LifecycleError: the cluster is not running, or runs on another event loop.
             ConfigurationError: a name, an option or the broker's topology is wrong; or this
                 deployment has no publish and subscribe.
             EncodeError: the message cannot travel.
@@ -231,6 +231,7 @@ class PubSubManager:
         self._refuse_where_missing()
         if self._session is None:
             raise NotStartedError(self._realm)
+        self._session.loop.check()
         return self._session.adapter
 
     def _find(self, name: str, handler: object) -> Registration | None:

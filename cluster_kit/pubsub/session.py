@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cluster_kit.loops import OwnLoop
 from cluster_kit.pubsub.bindings import Bindings
 from cluster_kit.pubsub.lane import Lane
 from cluster_kit.pubsub.reception import Reception
@@ -33,6 +34,7 @@ class Session:
     Attributes:
         adapter: as given.
         twins: as given.
+        loop: where it may be used.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Session:
         self.adapter = adapter
         self.twins = twins
         self._around = around
+        self.loop = OwnLoop(around.kind)
         self._reception = Reception(transports, twins, around)
         self._bindings = Bindings(adapter, wanted)
         self._released = False

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import pytest
+import pytest_asyncio
+
+from cluster_kit import Cluster, Settings
+from cluster_kit.errors import LifecycleError
+from cluster_kit.testing.hearer import Hearer
+from cluster_kit.testing.recorder import Recorder
+
+pytestmark = pytest.mark.asyncio
+
+Call = Callable[[Cluster], Awaitable[object]]
+CALLS: dict[str, Call] = {
+    "publish": lambda c: c.event_queue.publish("work", 2),
+    "publish_many": lambda c: c.event_queue.publish_many("work", [2, 2]),
+    "depth": lambda c: c.event_queue.depth("work"),
+    "purge": lambda c: c.event_queue.purge("work"),
+    "dead letters": lambda c: c.event_queue.dead_letters("work").discard(),
+    "broadcast": lambda c: c.pubsub.publish("news", 2, skip_self=False),
+    "sync message": lambda c: c.sync_messages.publish("news", 2, skip_self=False),
+}
+
+
+@pytest_asyncio.fixture
+async def cluster() -> AsyncGenerator[Cluster]:
+    async with Cluster("shop", settings=Settings()) as cluster:
+        yield cluster
+
+
+def refused(call: Call, cluster: Cluster) -> str:
+    """Make the call on an event loop of its own, and return what it is told."""
+
+    async def elsewhere() -> str:
+        try:
+            await call(cluster)
+        except LifecycleError as exc:
+            return str(exc)
+        return "not refused"
+
+    return asyncio.run(elsewhere())
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_on_the_loop_of_another_thread_is_refused_and_nothing_done(
+    cluster: Cluster, name: str
+) -> None:
+    recorder, heard = Recorder(), Hearer()
+    cluster.event_queue.subscribe("work", recorder.handle)
+    await cluster.pubsub.subscribe("news", heard.handle)
+    await cluster.sync_messages.subscribe("news", heard.handle)
+
+    assert "another event loop" in await asyncio.to_thread(refused, CALLS[name], cluster)
+
+    await cluster.event_queue.publish("work", 1)
+    await cluster.pubsub.publish("news", 1, skip_self=False)
+    await cluster.sync_messages.publish("news", 1, skip_self=False)
+    await recorder.finished(1)
+    assert await heard.hears(2) == [1, 1]
+    assert recorder.payloads == [1]
+
+
+async def test_a_thread_without_a_loop_subscribes_nothing(cluster: Cluster) -> None:
+    with pytest.raises(LifecycleError, match="another event loop"):
+        await asyncio.to_thread(cluster.event_queue.subscribe, "work", Recorder().handle)
+
+    recorder = Recorder()
+    cluster.event_queue.subscribe("work", recorder.handle)
+    with pytest.raises(LifecycleError, match="another event loop"):
+        await asyncio.to_thread(cluster.event_queue.unsubscribe, "work")
+    await cluster.event_queue.publish("work", 1)
+    await recorder.finished(1)
+
+
+@pytest.mark.parametrize("name", ["publish", "broadcast"])
+async def test_a_forked_process_is_refused(cluster: Cluster, name: str) -> None:
+    await cluster.event_queue.publish("work", 1)
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:  # whatever happens, it must not go on as a second run of these tests
+        try:
+            os.write(writes, refused(CALLS[name], cluster).encode())
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        told = await asyncio.to_thread(pipe.read)
+    await asyncio.to_thread(os.waitpid, child, 0)
+
+    assert b"another event loop" in told
+    await cluster.event_queue.publish("work", 2)
