@@ -1,8 +1,8 @@
-"""What belongs to one event loop, and refuses calls from others."""
+"""What belongs to one event loop and refuses calls from others; waiting for a while on one."""
 
 from __future__ import annotations
 
-from asyncio import get_running_loop
+from asyncio import Event, get_running_loop, timeout
 
 from cluster_kit.errors import LifecycleError
 
@@ -37,3 +37,13 @@ class OwnLoop:
             f"{self._what}: the cluster was started on another event loop, and nothing was done; "
             "a thread calls asyncio.run_coroutine_threadsafe, a forked process starts its own"
         )
+
+
+async def set_within(event: Event, seconds: float) -> bool:
+    """Wait until `event` is set, at most so many seconds, and return whether it is."""
+    try:
+        async with timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -118,7 +118,7 @@ class AdapterRegistry:
             AdapterUnavailableError: its driver is not installed.
         """
         spec = self.find(url)
-        factory = spec.capabilities().get(capability)
+        factory = spec.factories().get(capability)
         if factory is None:
             raise ConfigurationError(f"adapter {spec.name!r} has no {capability}")
         try:

@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import pytest
 
+from cluster_kit.ports import delivery_limit
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.recorder import Recorder, until
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.connection import supervised
-from cluster_kit_amqp.topology import LEAST_DELIVERY_LIMIT
 
 pytestmark = pytest.mark.asyncio
 
@@ -48,7 +48,7 @@ async def test_a_run_outlives_more_losses_than_the_broker_would_allow_a_task(
     cluster.event_queue.subscribe("long", recorder.handle)
     published = await cluster.event_queue.publish("long", 1, timeout=600)
     await recorder.started()
-    for losses in range(1, LEAST_DELIVERY_LIMIT + 6):
+    for losses in range(1, delivery_limit(0) + 6):
         fault_proxy.cut()
         await eventually(lambda: len(started), more_than(losses))
         # Where a publish was cut short its copy may be stored twice: the second one waits.

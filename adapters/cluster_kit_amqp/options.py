@@ -62,7 +62,6 @@ MAX_CHANNEL_MAX = 65535
 MAX_NAME_BYTES = 200
 MAX_VHOST_BYTES = 255
 MAX_CONNECT_TIMEOUT = 3600.0
-MAX_PORT = 65535
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 

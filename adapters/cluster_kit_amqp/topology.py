@@ -18,6 +18,7 @@ import hashlib
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from cluster_kit.errors import InvalidNameError, TopologyError
+from cluster_kit.ports import delivery_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,9 +44,6 @@ CHAIN_LEVELS = 25
 
 NO_LIMIT = 2_000_000_000
 """Deliveries nobody reaches. RabbitMQ 3.10 takes -1, which later means no limit, for zero."""
-
-LEAST_DELIVERY_LIMIT = 20
-_ABOVE_CRASH_LIMIT = 10
 
 
 class Exchange(NamedTuple):
@@ -87,18 +85,14 @@ def check_app(app: str) -> None:
 
 
 def check_queue_name(queue: QueueName) -> None:
-    """Refuse the names that the library's own queues have, and the broker's.
+    """Refuse the names of the broker's own queues, the others having been refused before.
 
     Raises:
-        TopologyError: it begins with ``ck.v1.`` or ``amq.``, or ends in ``.dead``.
+        TopologyError: it begins with ``amq.``.
     """
     if queue.full.startswith(BROKER_PREFIX):
         reason = f"names that begin with {BROKER_PREFIX} are reserved by RabbitMQ for itself"
         raise TopologyError(f"queue {queue.full!r}", reason)
-    if queue.full.startswith(PREFIX):
-        raise TopologyError(f"queue {queue.full!r}", f"names that begin with {PREFIX} are reserved")
-    if queue.full.endswith(".dead"):
-        raise TopologyError(f"queue {queue.full!r}", "names that end in .dead are dead letters'")
 
 
 def work_exchange(queue: QueueName) -> str:
@@ -125,11 +119,6 @@ def chain_key(queue: QueueName) -> str:
     Every level is spelled out: ``#.address`` would match longer addresses with the same end.
     """
     return "*." * CHAIN_LEVELS + address(queue)
-
-
-def delivery_limit(crash_limit: int) -> int:
-    """Return the broker's bound on deliveries: a little above that of the service."""
-    return max(LEAST_DELIVERY_LIMIT, crash_limit + _ABOVE_CRASH_LIMIT)
 
 
 def quorum(*, limit: int, **more: str | int) -> Arguments:

@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.errors import ConnectError
 from cluster_kit.patterns import matches
 
 if TYPE_CHECKING:
@@ -140,12 +139,7 @@ class Exchanges:
             found = self._open.get(options.hub)
             if found is None or found.loop.is_closed():
                 found = self._open[options.hub] = Exchange(options.hub, loop)
-            elif found.loop is not loop:
-                text = (
-                    f"hub {options.hub!r} belongs to another event loop of this process, which is "
-                    "still open; take another hub name"
-                )
-                raise ConnectError(options.url, text, retryable=False)
+            options.check_loop(found.loop)
             found.members.append(member)
         return found
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectError
+from cluster_kit.ports import delivery_limit
 from cluster_kit_memory.hub import Hub
 from cluster_kit_memory.queue_file import QueueFileError
 from cluster_kit_memory.store import FileStore, NoStore
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from cluster_kit_memory.store import Contents, Store
 
 log = logging.getLogger(__name__)
-
-_LEAST_REDELIVERY_LIMIT = 20
-_REDELIVERY_MARGIN = 10  # above the service's crash limit: this is the last net, not the rule
 
 
 @dataclass(slots=True, eq=False)
@@ -106,12 +104,7 @@ class Hubs:
         found = self._open.get(options.hub)
         if found is None or (found.closing is not None and found.closing.done()):
             return self._open_new(options, context)
-        if found.loop is not asyncio.get_running_loop():
-            text = (
-                f"hub {options.hub!r} belongs to another event loop of this process, which is "
-                "still open; take another hub name"
-            )
-            raise ConnectError(options.url, text, retryable=False)
+        options.check_loop(found.loop)
         if found.path != options.path:
             text = f"hub {options.hub!r} is in use with {found.path or 'no file'}"
             raise ConnectError(options.url, text, retryable=False)
@@ -124,7 +117,7 @@ class Hubs:
                 raise ConnectError(options.url, text, retryable=False)
         loop = asyncio.get_running_loop()
         store = NoStore() if options.path is None else FileStore(options.path, context.clock)
-        limit = max(_LEAST_REDELIVERY_LIMIT, context.crash_limit + _REDELIVERY_MARGIN)
+        limit = delivery_limit(context.crash_limit)
         hub = Hub(clock=context.clock, store=store, redelivery_limit=limit)
         new = OpenHub(options.hub, options.path, loop, hub, store, loop.create_future())
         if isinstance(store, FileStore):

@@ -8,8 +8,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectError
-
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
     from cluster_kit.ports import Claim, Quota
@@ -202,12 +200,7 @@ class LockTables:
             found = self._open.get(options.hub)
             if found is None or found.loop.is_closed():
                 found = self._open[options.hub] = LockTable(options.hub, loop, clock)
-            elif found.loop is not loop:
-                text = (
-                    f"hub {options.hub!r} belongs to another event loop of this process, which is "
-                    "still open; take another hub name"
-                )
-                raise ConnectError(options.url, text, retryable=False)
+            options.check_loop(found.loop)
             found.users += 1
         return found
 

@@ -15,11 +15,12 @@ at a time and must be on a local disk.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from cluster_kit.errors import ConfigurationError, UnknownOptionError
+from cluster_kit.errors import ConfigurationError, ConnectError, UnknownOptionError
 from cluster_kit.names import check_name
 from cluster_kit.urls import redact_url
 
@@ -40,6 +41,19 @@ class MemoryOptions:
     url: str
     hub: str
     path: Path | None
+
+    def check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse a hub of the event loop `loop` to whoever runs on another.
+
+        Raises:
+            ConnectError: this is another event loop.
+        """
+        if loop is not asyncio.get_running_loop():
+            text = (
+                f"hub {self.hub!r} belongs to another event loop of this process, which is "
+                "still open; take another hub name"
+            )
+            raise ConnectError(self.url, text, retryable=False)
 
 
 def parse_url(url: str) -> MemoryOptions:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from cluster_kit.cli.lifeline import STOP_MARGIN, Report
 from cluster_kit.cli.reporting import WRONG_USE, say
+from cluster_kit.loops import set_within
 
 MOST_FAILED_STARTS = 3
 """Ends before being ready, in a row, after which the pool is given up, if it never worked."""
@@ -195,7 +196,7 @@ class Pool:
             self._give_up(f"{how}, {failed_starts} times in a row before it was ready")
         else:
             say(f"{how}; starting another in {pause:g} s")
-            await _wait_at_most(self._changed, pause)
+            await set_within(self._changed, pause)
 
     def _pass_on(self, refusal: str) -> None:
         """Say once what all workers say."""
@@ -240,11 +241,3 @@ def child_environments(count: int, instance_id: str | None) -> list[dict[str, st
 
 def _how(code: int) -> str:
     return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-
-
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

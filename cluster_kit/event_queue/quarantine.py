@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from cluster_kit.event_queue.run import crashes
+
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
     from cluster_kit.event_queue.run import Run
@@ -28,8 +30,7 @@ POSTPONED = 1.0
 
 def is_suspect(received: Received, crash_limit: int) -> bool:
     """Whether a task may be what kills its workers, and is not yet to be buried for it."""
-    found = received.envelope.crashes + received.redeliveries  # as `run.crashes`
-    return crash_limit // 2 < found <= crash_limit
+    return crash_limit // 2 < crashes(received) <= crash_limit
 
 
 class Quarantine:

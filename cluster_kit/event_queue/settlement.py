@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost, EncodeError, PublishUnconfirmed
 from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome, unstorable
+from cluster_kit.loops import set_within
 from cluster_kit.message import DeadReason
 from cluster_kit.wording import shorten
 
@@ -103,9 +104,7 @@ class Settler:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless this instance is in a hurry."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hurry.wait()
+        await set_within(self._hurry, seconds)
 
     async def _store_once(self, envelope: Envelope, outcome: Again | Dead) -> None:
         name, channel = envelope.id, envelope.queue.channel

@@ -17,6 +17,7 @@ from cluster_kit.ports.context import (
     Health,
     HealthStatus,
     TaskSpawner,
+    delivery_limit,
 )
 from cluster_kit.ports.event_queue import (
     Consumer,
@@ -92,4 +93,5 @@ __all__ = [
     "TaskSpawner",
     "TransactionAdapter",
     "TransactionSupport",
+    "delivery_limit",
 ]

@@ -65,7 +65,7 @@ class AdapterContext:
         random: for jitter.
         connect_timeout: seconds for a first connection, all hosts together.
         crash_limit: redeliveries without outcome a task may have; the service dead-letters
-            beyond it, a broker-side net belongs a little above.
+            beyond it, and a broker-side net beyond `delivery_limit`.
         broadcasts: what may be kept of broadcasts.
     """
 
@@ -78,6 +78,15 @@ class AdapterContext:
     connect_timeout: float = 10.0
     crash_limit: int = 10
     broadcasts: BroadcastLimits = field(default_factory=BroadcastLimits)
+
+
+_LEAST_DELIVERY_LIMIT = 20
+_ABOVE_CRASH_LIMIT = 10  # it is the last net, not the rule
+
+
+def delivery_limit(crash_limit: int) -> int:
+    """Return the deliveries without outcome after which a broker gives a task up by itself."""
+    return max(_LEAST_DELIVERY_LIMIT, crash_limit + _ABOVE_CRASH_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,10 +61,10 @@ class AdapterSpec:
     drivers: tuple[Driver, ...] = ()
     install: str = ""
 
-    def capabilities(
+    def factories(
         self,
     ) -> Mapping[str, EventQueueFactory | PubSubFactory | LockFactory | CacheFactory | None]:
-        """Return capability name to factory, of what is made by URL."""
+        """Return the factory of each capability that is made by URL; None where it has none."""
         return {
             "event_queue": self.event_queue,
             "pubsub": self.pubsub,
@@ -74,7 +74,7 @@ class AdapterSpec:
 
     def offers(self) -> list[str]:
         """Return the names of what it has."""
-        made = [name for name, factory in self.capabilities().items() if factory is not None]
+        made = [name for name, factory in self.factories().items() if factory is not None]
         return made if self.transactions is None else [*made, "transactions"]
 
     def missing(self) -> list[Driver]:

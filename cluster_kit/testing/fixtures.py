@@ -30,16 +30,9 @@ def rabbitmq_server() -> Iterator[RabbitServer]:
 
     Where there is none the test is skipped with the reason; it fails when ``CI`` is set.
     """
-    from cluster_kit.testing.servers import NodeUnavailableError, start_rabbitmq
+    from cluster_kit.testing.servers import start_rabbitmq
 
-    try:
-        server = start_rabbitmq()
-    except NodeUnavailableError as exc:
-        if os.environ.get("CI"):
-            pytest.fail(str(exc), pytrace=False)
-        pytest.skip(str(exc))
-    yield server
-    server.close()
+    yield from _kept(start_rabbitmq)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import MAX_APP_BYTES, MAX_NAME_BYTES, QueueName
+from cluster_kit.ports import delivery_limit
 from cluster_kit_amqp.tasks.delays import (
     LADDER_MS,
     LONGEST_MS,
@@ -26,7 +27,6 @@ from cluster_kit_amqp.topology import (
     Queue,
     Steps,
     chain_key,
-    delivery_limit,
     directory_steps,
     work_steps,
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cluster_kit.errors import ConnectionLost, TopologyError
+from cluster_kit.loops import set_within
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
 from cluster_kit_amqp.connection.patience import Patience
 from cluster_kit_amqp.control.seam import ACCESS_REFUSED, LOCKED, NOT_FOUND, PRECONDITION_FAILED
@@ -164,19 +165,11 @@ class AmqpConsumer:
                 log.exception("consumer of %s failed, trying again", self._queue)
                 pause = await self._failed(repr(exc), slow)
             self._end_pass()
-            quiet = not await self._woken_within(pause) and pause == WATCH_INTERVAL
+            quiet = not await set_within(self._wake, pause) and pause == WATCH_INTERVAL
 
     def _end_pass(self) -> None:
         self._passed.set()
         self._passed = asyncio.Event()
-
-    async def _woken_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _step(self) -> None:
         """Do what is missing between what is and what is wished."""

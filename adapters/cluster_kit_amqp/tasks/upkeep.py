@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.errors import TopologyError
+from cluster_kit.loops import set_within
 from cluster_kit_amqp.backoff import Backoff
 from cluster_kit_amqp.link import ChannelDown, Link, LinkError
 from cluster_kit_amqp.tasks.delays import CHAIN, CHAIN_COMPLETE, chain_steps
@@ -126,7 +127,7 @@ class Upkeep:
         trouble = Backoff(self._context, INTERVAL)
         pause = INTERVAL
         while True:
-            if await self._doubted_within(pause):
+            if await set_within(self._doubted, pause):
                 await self._context.clock.sleep(SOON * self._context.random.uniform(0.1, 1.0))
             await self._connection.ready()
             self._doubted.clear()
@@ -135,14 +136,6 @@ class Upkeep:
                 pause = INTERVAL * self._context.random.uniform(0.75, 1.25)
             else:
                 pause = trouble.next()
-
-    async def _doubted_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._doubted.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _look(self) -> bool:
         """Make or check all there is; return whether all is well."""
