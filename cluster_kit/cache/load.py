@@ -236,14 +236,19 @@ class Load:
             await self._withdraw()
             self._note(error, stale=False)
             raise error
-        if self._right is not None:  # others use it too meanwhile
-            right, until = self._right, self._tools.clock.wall() + THROTTLE
-            with suppress(CacheUnavailable):
-                await right.remote.prolong(self._key, right.promise, right.found, until)
         self._note(error, stale=True)
-        self._shelf.prolong(self._key, THROTTLE)
+        if self._right is None or await self._spare(self._right):
+            self._shelf.stand_in(self._ticket, stale, THROTTLE)
         self._tools.stats.stale += 1
         return stale
+
+    async def _spare(self, right: _Right) -> bool:
+        """Let others use the older value, too; return whether it was not invalidated meanwhile."""
+        until = self._tools.clock.wall() + THROTTLE
+        with suppress(CacheUnavailable):
+            await right.remote.prolong(self._key, right.promise, right.found, until)
+        [found] = await self._shelf.found([self._key])
+        return found is not None and found.record is not None
 
     def _note(self, error: BaseException, *, stale: bool) -> None:
         if not isinstance(error, Exception):
