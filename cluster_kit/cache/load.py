@@ -90,6 +90,8 @@ class Load:
         found = await self._look()
         if found is not None:
             return found
+        stale = self._flight.stale
+        self._flight.tags = frozenset(self._request.tags) | (stale.tags if stale else frozenset())
         self._tools.stats.misses += not self._request.renew
         keeper = self._keep_promise()
         try:
@@ -232,7 +234,8 @@ class Load:
     async def _fail(self, error: BaseException) -> Entry:
         """Let an older value stand in, or raise."""
         stale = self._flight.stale
-        if not isinstance(error, Exception) or stale is None or self._ticket.void:
+        stands_in = stale is not None and self._shelf.local.stands(self._ticket, stale.tags)
+        if stale is None or not stands_in or not isinstance(error, Exception):
             await self._withdraw()
             self._note(error, stale=False)
             raise error

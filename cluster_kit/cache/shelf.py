@@ -198,7 +198,7 @@ class Shelf:
         finally:
             for ticket in tickets:
                 self.local.close(ticket)
-        intact = [t.key for t in tickets if not t.void and not t.tags.intersection(tags)]
+        intact = [t.key for t in tickets if self.local.stands(t, tags)]
 
         def hold() -> None:
             for key in intact:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from itertools import count
 
 import pytest
 
@@ -211,3 +212,34 @@ async def test_a_cluster_that_was_started_again_hears_once(
 
     await eventually(lambda: there.get("row"), lambda value: value is None)
     assert len(two.caches._pubsub._registrations) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("named", "loads"), [("own", 2), ("other", 1)])
+async def test_invalidated_tags_end_the_joining_of_their_own_loads_alone(
+    named: str, loads: int, shared: bool, cluster_factory: ClusterFactory
+) -> None:
+    url = f"memory://{cluster_factory.name}" if shared else "memory://"
+    [cluster] = await cluster_factory(cache={"url": url})
+    cache = await cluster.caches.create_cache("rows", ttl=60)
+    began, go = asyncio.Semaphore(0), asyncio.Event()
+    numbers = count(1)
+
+    async def load() -> int:
+        number = next(numbers)
+        began.release()
+        await go.wait()
+        return number
+
+    async with asyncio.TaskGroup() as group:
+        before = group.create_task(cache.wrap("slow", load, tags=["own"]))
+        await began.acquire()
+        await cache.invalidate_tags(named)
+        after = group.create_task(cache.wrap("slow", load, tags=["own"]))
+        await eventually(lambda: cache.stats().joined + cache.stats().loads == 2)
+        go.set()
+
+    assert (before.result(), after.result()) == (1, loads)
+    assert next(numbers) == loads + 1
+    assert await cache.get("slow") == loads
