@@ -74,7 +74,7 @@ class CacheTable:
         """Add to a counter; its ttl runs from the first addition on."""
         with self._guard:
             found = self.find(key)
-            if found is None:
+            if found is None or not found.isdigit():
                 self.put(key, b"%d" % amount, ttl)
                 return amount
             count = int(found) + amount
