@@ -243,3 +243,19 @@ async def test_invalidated_tags_end_the_joining_of_their_own_loads_alone(
     assert (before.result(), after.result()) == (1, loads)
     assert next(numbers) == loads + 1
     assert await cache.get("slow") == loads
+
+
+@pytest.mark.asyncio
+async def test_what_is_in_use_outlives_what_is_not(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster_kit_memory.cache_table.MOST_VALUES", 20)
+    monkeypatch.setattr("cluster_kit.cache.engine.MOST_COUNTERS", 20)
+    for url in ("memory://", f"memory://{cluster_factory.name}"):
+        [cluster] = await cluster_factory(cache={"url": url})
+        cache = await cluster.caches.create_cache("rows", l1_size=20)
+        for number in range(100):
+            await cache.set(f"k{number}", number)
+            await cache.incr(f"login:{number}")
+            assert await cache.get(f"k{number - number % 5}") == number - number % 5
+            assert await cache.incr("hot") == number + 1
