@@ -53,6 +53,11 @@ class Stores:
         check_callable(factory)
         self._factories[checked] = factory
 
+    @property
+    def extended(self) -> bool:
+        """Whether `register` has added a kind."""
+        return bool(self._factories)
+
     def check(self, name: str | None) -> None:
         """Refuse a store there is not.
 

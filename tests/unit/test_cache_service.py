@@ -6,9 +6,9 @@ from itertools import count
 
 import pytest
 
-from cluster_kit import MISSING, Cluster
+from cluster_kit import MISSING, Cluster, Settings
 from cluster_kit.cache.service import LOOK
-from cluster_kit.errors import CacheUnavailable, ConfigurationError
+from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError
 from cluster_kit.ports import AdapterContext, CacheStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
@@ -259,3 +259,35 @@ async def test_what_is_in_use_outlives_what_is_not(
             await cache.incr(f"login:{number}")
             assert await cache.get(f"k{number - number % 5}") == number - number % 5
             assert await cache.incr("hot") == number + 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("redos://x", ConfigurationError),
+        ("redis://localhost/0?dbb=1", ConfigurationError),
+        ("redis://:secret@127.0.0.1:1", ConnectError),
+        ("memcached://127.0.0.1:1", ConnectError),
+    ],
+)
+async def test_a_wrong_url_fails_the_start_and_is_named(url: str, error: type[Exception]) -> None:
+    cluster = Cluster("shop", settings=Settings(cache={"url": url}))
+
+    with pytest.raises(error, match=r"CLUSTER_KIT_CACHE__URL\): ") as caught:
+        await cluster.start()
+
+    assert "secret" not in str(caught.value)
+    assert cluster.health()["status"] != "ok"
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_is_only_implied_is_connected_when_it_is_used() -> None:
+    settings = Settings(redis_url="redis://127.0.0.1:1", memcached_url="memcached://127.0.0.1:1")
+    async with Cluster("shop", settings=settings) as cluster:
+        assert cluster.health()["status"] == "ok"
+        assert await cluster.cache.get("key") is None
+        assert cluster.health()["status"] == "degraded"
+    alone = Settings(memcached_url="memcached://127.0.0.1:1")  # of those who ask for it by name
+    async with Cluster("shop", settings=alone) as cluster:
+        await cluster.cache.set("key", 1)
