@@ -50,7 +50,7 @@ class Stores:
         checked = check_name("cache store", name)
         if f"{checked}:" in self._connectors:
             raise ConfigurationError(f"store {name!r} is in use")
-        check_callable(factory)
+        check_callable("factory", factory)
         self._factories[checked] = factory
 
     @property
