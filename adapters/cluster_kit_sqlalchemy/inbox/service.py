@@ -121,8 +121,9 @@ class Inbox:
         handled before, the effect is not called; one that is being handled elsewhere is waited
         for. When the effect raises, all is rolled back and the error is the handler's. Subscribe
         it to the event queue, to sync messages or to publish and subscribe; `about` is their
-        `Delivery` or `Event`. The effect must not commit; what it does elsewhere happens as often
-        as it is tried.
+        `Delivery` or `Event`. What the effect does elsewhere happens as often as it is tried. It
+        must not commit, roll back or close the session, which raises `Reject`: the message goes
+        to the dead letters. Savepoints (``session.begin_nested()``) are its own.
 
         Args:
             consumer: what remembers: 1 to 200 bytes, kept for good. Two handlers of one message
