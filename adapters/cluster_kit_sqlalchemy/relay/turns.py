@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit_sqlalchemy.databases import file_of
@@ -39,6 +39,12 @@ LANES_AT_ONCE = 4
 
 DATABASE_SECONDS = 30.0
 """Longest a step in the database may take; beyond it counts as lost."""
+
+IDLE_SECONDS = 90.0
+"""Longest a turn may wait for the broker, or be frozen; then PostgreSQL ends its transaction.
+
+More than `TURN_SECONDS` and what a send may take by default.
+"""
 
 _LOCKED_SECONDS = 1.0
 """How long a key is passed over whose next message somebody else has locked."""
@@ -91,8 +97,8 @@ class Work:
         gone = await self.store.remove(connection, [entry.position for entry in entries])
         if gone < len(entries):
             name = self.store.table.fullname
-            text = f"rows of {name} cannot be deleted, by a policy or a trigger of the database"
-            raise ConfigurationError(f"{text}; nothing is sent, as it would be again and again")
+            why = f"rows of {name} cannot be deleted, by a policy or a trigger of the database"
+            raise ConfigurationError(f"{why}; nothing is sent, as it would be again and again")
 
     async def settle(
         self, connection: AsyncConnection, results: Results, verdicts: list[Verdict]
@@ -185,6 +191,9 @@ class PostgresTurns:
                 plain = await held.enter_async_context(engine.connect())
                 # Rows that another relay has removed before we got its lock must not be seen.
                 connection = await plain.execution_options(isolation_level="READ COMMITTED")
+                # The lanes of a process that is frozen are for others after a while.
+                limit = f"idle_in_transaction_session_timeout = {round(IDLE_SECONDS * 1000)}"
+                await connection.execute(text(f"SET LOCAL {limit}"))
             yield connection
 
     async def _lock(
