@@ -81,6 +81,31 @@ async def test_what_is_committed_in_part_is_told(
     assert all(isinstance(failure.error, CommitUnconfirmed) for failure in failures)
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("code", "told"), [("23503", 0), ("40001", 0), ("57P01", 1), ("08006", 1)])
+async def test_an_error_that_refuses_the_commit_is_told_from_one_of_the_connection(
+    engines: list[Engine], code: str, told: int
+) -> None:
+    failures = list[PublishFailure]()
+    dialect = engines[0].dialect
+
+    class Refusal(dialect.loaded_dbapi.OperationalError):  # type: ignore[misc,name-defined]
+        sqlstate = code
+
+    def refuse(_: object) -> None:
+        raise Refusal
+
+    vars(dialect)["do_commit"] = refuse
+    async with Cluster("shop") as cluster:
+        cluster.on_publish_failure(failures.append)
+        with Session(engines[0]) as session:
+            session.execute(insert(ORDERS), {"id": 1})
+            await cluster.sync_messages.publish(CHANNEL, 1, transaction=session)
+            with pytest.raises(OperationalError):
+                session.commit()
+        assert len(failures) == told
+
+
 def count_of_ones(engine: Engine) -> int:
     with engine.connect() as connection:
         found = [connection.scalars(table.select()).all() for table in (ORDERS, BILLS)]
