@@ -150,6 +150,22 @@ async def test_redis_keeps_a_lock_over_a_restart_with_its_data(own_redis: PlainS
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("stored", ["hello", "nan", "1e300", "18446744073709551615"])
+async def test_redis_that_keeps_a_fence_that_is_none_grants_nothing_and_says_why(
+    own_redis: PlainServer, stored: str
+) -> None:
+    async with running(own_redis.url) as cluster:
+        say(own_redis.url, f"SET ck:lock:{{shop.{KEY}}}:fence {stored}".encode())
+        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+            await cluster.locks.try_acquire(KEY)
+        assert await cluster.locks.inspect(KEY) is None
+
+        say(own_redis.url, f"SET ck:lock:{{shop.{KEY}}} token".encode())
+        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+            await cluster.locks.inspect(KEY)
+
+
+@pytest.mark.asyncio
 async def test_redis_that_forgot_the_scripts_is_taught_again(own_redis: PlainServer) -> None:
     async with running(own_redis.url) as cluster:
         async with cluster.locks.hold(KEY) as lease:

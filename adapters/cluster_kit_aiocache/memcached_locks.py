@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cluster_kit.errors import ConnectError, LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
+from cluster_kit_aiocache.fences import read_fence
 from cluster_kit_aiocache.memcached_client import (
     DRIVER_ERRORS,
     MEMCACHED,
@@ -137,7 +138,7 @@ class MemcachedLocks:
         fence = await self._ask(name, partial(_get, _fence_key(name)), timeout)
         return LockHolder(
             owner=item.value.decode(errors="replace").partition(" ")[2],
-            fence=None if fence is None else int(fence.value),
+            fence=None if fence is None else read_fence(name, fence.value),
             seconds_left=item.seconds_left,
         )
 
@@ -151,7 +152,7 @@ class MemcachedLocks:
             if not await client.replace(key, value, round(claim.ttl), item.cas):
                 return None
         first = round(self._context.clock.wall() * _MICROSECONDS)
-        return await client.increment(_fence_key(claim.name), first)
+        return read_fence(claim.name, await client.increment(_fence_key(claim.name), first))
 
     async def _change(self, claim: Claim, client: MemcachedClient, *, renew: bool) -> bool:
         """Renew or delete what is ours; again when a renewal of ours came in between."""
