@@ -47,7 +47,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "cluster-kit needs Python 3.11 or newer, and '$(PYTHON)' is none. Name one: make PYTHON=/path/to/python3" >&2; \
 	  exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # Only where there is none: what was installed there by hand is not replaced by a demonstration.
 $(BIN)/cluster-kit:

@@ -11,7 +11,7 @@ from cluster_kit.capabilities import Capabilities, Ground
 from cluster_kit.checks import takes
 from cluster_kit.clock import MAX_WAIT, Duration, SystemClock, seconds
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError, LifecycleError
-from cluster_kit.extensions import Extensions, overall
+from cluster_kit.extensions import LEAST_SECONDS, Extensions, overall
 from cluster_kit.lifecycle import Lifecycle, Steps
 from cluster_kit.names import check_app, check_topic, new_id
 from cluster_kit.plugin import (
@@ -290,13 +290,9 @@ class Cluster:
         self.telemetry.emit("cluster.started", app=self.name, instance_id=self.instance_id)
 
     def _stopped(self, unfinished: list[str]) -> None:
-        log.info("%s stopped, instance %s", self.name, self.instance_id)
-        self.telemetry.emit(
-            "cluster.stopped",
-            app=self.name,
-            instance_id=self.instance_id,
-            unfinished=unfinished,
-        )
+        app, name = self.name, self.instance_id
+        log.info("%s stopped, instance %s", app, name)
+        self.telemetry.emit("cluster.stopped", app=app, instance_id=name, unfinished=unfinished)
 
     async def _unwind(self, timeout: float) -> list[str]:
         """Undo whatever `start` has done so far, in reverse; no failure keeps the rest back."""
@@ -304,7 +300,8 @@ class Cluster:
         unfinished = await self._capabilities.drain(timeout)
         while self._loaded:
             plugin = self._loaded.pop()
-            async with logged(f"before_stop of plugin {plugin.name!r}"):
+            limit = max(LEAST_SECONDS, deadline - self._clock.monotonic())
+            async with logged(f"before_stop of plugin {plugin.name!r}", limit=limit):
                 with self._life.hook():
                     await plugin.before_stop()
         await self._extensions.stop(lambda: deadline - self._clock.monotonic())

@@ -136,10 +136,16 @@ class Supervisor:
 
 
 @asynccontextmanager
-async def logged(step: str) -> AsyncGenerator[None, None]:
-    """Log what goes wrong in a step of stopping, so that the next steps follow."""
+async def logged(step: str, *, limit: float | None = None) -> AsyncGenerator[None, None]:
+    """Log what goes wrong in a step of stopping, so that the next steps follow.
+
+    Args:
+        step: what it is, for the log.
+        limit: seconds after which it is cancelled.
+    """
     try:
-        yield
+        async with asyncio.timeout(limit):
+            yield
     except Exception:
         log.exception("%s failed", step)
     except asyncio.CancelledError:

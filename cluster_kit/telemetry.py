@@ -26,6 +26,7 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "task.stuck": ("channel", "id", "attempt", "seconds"),
     "task.ack_lost": ("channel", "id"),
     "task.ack_remembered": ("channel", "id"),
+    "task.renewed": ("channel", "id"),
     # broadcasts; kind is pubsub or sync, subscription is the channel or pattern subscribed
     "broadcast.published": ("kind", "channel", "id", "transport"),
     "broadcast.delivered": ("kind", "channel", "id", "subscription", "seconds"),

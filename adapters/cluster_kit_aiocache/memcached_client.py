@@ -26,6 +26,10 @@ class ProtocolError(Exception):
     """The server answered what the command cannot have for an answer."""
 
 
+class NoNumberError(ProtocolError):
+    """What was to be counted up is no number."""
+
+
 DRIVER_ERRORS = (ProtocolError, OSError, EOFError, TimeoutError)
 """What may come out of a call."""
 
@@ -167,7 +171,8 @@ async def _answer(reader: asyncio.StreamReader) -> Answer:
     if not words:
         raise ProtocolError("the server sent an empty line")
     if words[0] in {b"ERROR", b"CLIENT_ERROR"}:  # who knows what it made of the rest
-        raise ProtocolError(b" ".join(words).decode(errors="replace"))
+        kind = NoNumberError if b"non-numeric" in words else ProtocolError
+        raise kind(b" ".join(words).decode(errors="replace"))
     value = b""
     if words[0] == b"VA":
         value = (await reader.readexactly(int(words[1]) + 2))[:-2]

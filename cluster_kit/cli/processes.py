@@ -80,7 +80,10 @@ class Worker:
         reader, writer = await asyncio.open_connection(sock=self._ours)
         try:
             async for line in reader:
-                self.report = Report.parse(line)
+                if line.endswith(b"\n"):  # else it was killed while it wrote
+                    self.report = Report.parse(line)
+        except (ValueError, OSError) as exc:
+            say(f"{self} reports what cannot be read: {exc}")
         finally:
             writer.close()
 

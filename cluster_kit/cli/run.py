@@ -145,13 +145,24 @@ async def _serve(what: Launch, cluster: Cluster) -> int:
     if unfinished:
         say(f"out of time; cut short: {', '.join(unfinished)}")
     code = FAILED if unfinished else 0
-    if asyncio.all_tasks() - {asyncio.current_task()}:
-        # Handlers that ignore their cancellation: asyncio would wait for them without end.
+    if left := await _cancelled(cluster.settings.event_queue.cancel_grace):
+        # They ignore their cancellation: asyncio would wait for them without end.
+        say(f"still running, and left behind: {', '.join(left)}")
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+async def _cancelled(grace: float) -> list[str]:
+    """Cancel what the application has left, and return what runs on after `grace` seconds."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, left = await asyncio.wait(left, timeout=grace)
+    return sorted(task.get_name() for task in left)
 
 
 # --- in processes of their own ---------------------------------------------------------------

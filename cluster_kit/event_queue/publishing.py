@@ -195,6 +195,16 @@ class Publisher:
         parcel = Parcel(kind="task", channel=channel, id=envelope.id, body=envelope.body, send=send)
         return await self._after_commit.join(transaction, parcel)
 
+    async def send_all_after(
+        self,
+        transaction: object,
+        envelopes: Sequence[Envelope],
+        options: PublishOptions,
+        shared: Callable[[], Surroundings],
+    ) -> list[str]:
+        """As `send_after` for each, in order."""
+        return [await self.send_after(transaction, e, options, shared) for e in envelopes]
+
     async def send_all(
         self, envelopes: Sequence[Envelope], delay: float, shared: Surroundings
     ) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from cluster_kit.names import QueueName
     from cluster_kit.settings import EventQueueSettings
     from cluster_kit.signature import Process
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +66,13 @@ class Registrations:
         if known is not None and (known.queue, known.handler.process) != (queue, process):
             raise AlreadySubscribedError(queue.channel)
 
-    def have_like(self, registration: Registration) -> bool:
-        """Whether the one of this queue has the same options."""
-        known = self._by_queue.get(registration.queue)
-        return known is not None and known.is_like(registration)
-
-    def add(self, registration: Registration) -> None:
-        """Put one in force."""
-        self._by_queue[registration.queue] = registration
+    def add(self, registration: Registration) -> bool:
+        """Put one in force, unless its function is subscribed already: then False."""
+        known = self._by_queue.setdefault(registration.queue, registration)
+        if known is not registration and not known.is_like(registration):
+            text = "%s keeps the options of its first subscription; unsubscribe it to change them"
+            log.warning(text, registration.queue.channel)
+        return known is registration
 
     def remove(self, queue: QueueName) -> None:
         """Forget the one of a queue, if there is one."""

@@ -244,8 +244,11 @@ class Run:
         self.abort("timeout")
 
     def abort(self, reason: str) -> None:
-        """Set the signal and cancel the handler. Reported as stuck if it does not end in time."""
-        if not self.running:
+        """Set the signal and cancel the handler. Reported as stuck if it does not end in time.
+
+        One that cleans up after its timeout is not cancelled again by a stop: it keeps its grace.
+        """
+        if not self.running or (self.signal.aborted and not self.stuck):
             return
         self.signal.abort(reason)
         if self._task is not None:

@@ -122,10 +122,8 @@ class EventQueue:
             options=options,
             serves=None if serves is None else check_topic(serves),
         )
-        if self._registrations.have_like(registration):
+        if not self._registrations.add(registration):
             return
-        self.unsubscribe(channel, shared=shared)
-        self._registrations.add(registration)
         if self._consuming and self._wanted(registration):
             self._active().open_later(registration)
 
@@ -208,11 +206,12 @@ class EventQueue:
         delay: Duration | None = None,
         ttl: Duration | None = None,
         headers: Headers | None = None,
+        transaction: object = None,
         shared: bool = False,
     ) -> list[str]:
         """Store many tasks at once, pipelined, and return their ids in order; else as `publish`.
 
-        All payloads are encoded before the first is sent.
+        All payloads are encoded before the first is sent. Each has a fresh id.
 
         Raises:
             PublishManyError: some were not confirmed; it says which were.
@@ -222,6 +221,10 @@ class EventQueue:
         )
         around, queue = self._shared(), self._publisher.queue(channel, shared=shared)
         envelopes = self._publisher.envelopes(queue, payloads, options)
+        if transaction is not None:
+            return await self._publisher.send_all_after(
+                transaction, envelopes, options, self._shared
+            )
         return await self._publisher.send_all(envelopes, options.delay, around)
 
     @property

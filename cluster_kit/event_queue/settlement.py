@@ -9,8 +9,8 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectionLost
-from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome
+from cluster_kit.errors import ConnectionLost, EncodeError, PublishUnconfirmed
+from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome, unstorable
 from cluster_kit.message import DeadReason
 from cluster_kit.wording import shorten
 
@@ -80,6 +80,9 @@ class Settler:
                 try:
                     await self._store_once(envelope, outcome)
                 except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may be lost
+                    if isinstance(exc, EncodeError) and isinstance(outcome, Again):
+                        outcome = unstorable(envelope, outcome, exc)
+                        continue
                     log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
                     self._waiting[envelope.id] = str(exc)
                 else:
@@ -184,17 +187,12 @@ class Settler:
 
         It counts the crashes there were before this run, and none of the connections lost during
         it: else the task would end as one that crashes, at another instance or at the broker.
-        Where it cannot be stored, the worn one stays.
+        Where it may be stored or not, the worn one stays until the next loss: each try may leave
+        a copy.
         """
-        worn, envelope = run.received.copy_id, run.envelope
-        if not run.settled_early:
-            run.renewed = True  # the fresh copy may come before its confirm
-            fresh = dataclasses.replace(envelope, crashes=run.begun or 0)
-            try:
-                await self._adapter.publish(fresh, delay=0.0, timeout=self._timeout)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
-                log.warning("task %s cannot be stored afresh yet: %s", envelope.id, exc)
-                return
+        worn = run.received.copy_id
+        if not await self._store_afresh(run):
+            return
         while (received := run.newest(worn)) is not None:
             try:
                 await received.ack()
@@ -205,6 +203,26 @@ class Settler:
             else:
                 self._ledger.settled(received, ack_lost=False)
             run.spend(worn)
+        self._report("task.renewed", channel=run.envelope.queue.channel, id=run.envelope.id)
+
+    async def _store_afresh(self, run: Run) -> bool:
+        """Publish a copy without this run's losses, while the handler runs on and none is there."""
+        fresh, pause = dataclasses.replace(run.envelope, crashes=run.begun or 0), FIRST_PAUSE
+        while not run.settled_early:
+            run.renewed = True  # the fresh copy may come before its confirm
+            try:
+                await self._adapter.publish(fresh, delay=0.0, timeout=self._timeout)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
+                log.warning("task %s cannot be stored afresh yet: %s", fresh.id, exc)
+                if isinstance(exc, PublishUnconfirmed):
+                    return False
+            else:
+                return True
+            await self._pause(pause)
+            if self._hurry.is_set() or not run.running:
+                return False
+            pause = min(pause * 2, LONGEST_PAUSE)
+        return True
 
     async def ack_remembered(self, received: Received) -> None:
         """Acknowledge a copy whose task needs no further run here."""

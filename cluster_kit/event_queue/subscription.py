@@ -295,13 +295,14 @@ class Subscription:
         """Give back a task that did not start, without wearing it out; False: it is still ours.
 
         Brokers that count every give-back as a redelivery would in the end take a task that only
-        met busy instances for one that kills its workers. Before that it is stored afresh, or
-        kept until this instance takes it or stops.
+        met busy instances for one that kills its workers. Before that it is stored afresh, as
+        one that may have crashed half as often as it may, or kept until it is taken here.
         """
         why = "this instance takes no more at the moment"
-        worn = crashes(received) >= max(1, self._options.crash_limit // 2)
+        half = self._options.crash_limit // 2
+        worn = crashes(received) >= max(1, half)
         if received.give_back_counts and worn and not self._stopping:
-            return await self._shared.settler.postpone(received, 0.0, why)
+            return await self._shared.settler.postpone(received, 0.0, why, crashes=half)
         await self._shared.settler.give_back(received, why)
         return True
 

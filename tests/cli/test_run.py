@@ -85,6 +85,39 @@ def test_in_memory_it_says_that_tasks_stay_here(program: Start) -> None:
     )
 
 
+LEAVING = """
+import asyncio, atexit
+from cluster_kit import Cluster, Plugin
+
+class Leave(Plugin):
+    name = "leave"
+
+    async def after_start(self):
+        self.task = asyncio.create_task(self.work())
+        print("serving", flush=True)
+
+    async def work(self):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            print("cleaned up", flush=True)
+
+atexit.register(print, "the end", flush=True)
+cluster = Cluster("leaving", plugins=[Leave])
+"""
+
+
+def test_what_the_application_leaves_behind_cleans_up(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    running = program("run", "leaving:cluster")
+    running.until("serving")
+    running.send(signal.SIGTERM)
+
+    assert running.wait() == 0
+    assert running.out.splitlines() == ["serving", "cleaned up", "the end"]
+
+
 LOOPING = """
 import asyncio
 from cluster_kit import Cluster, Plugin

@@ -160,6 +160,25 @@ def test_a_start_that_ends_with_that_exit_code_by_itself_is_given_up_too(
     assert not pool.misused
 
 
+BROKEN = r"""
+import os, signal, socket, sys
+lifeline = socket.socket(fileno=int(sys.argv[-1]))
+lifeline.sendall({said!r})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("said", [b'{"ready": tr', b"no report\n", b"x" * 100_000 + b"\n"])
+def test_a_worker_that_reports_what_cannot_be_read_ends_no_pool(
+    capsys: pytest.CaptureFixture[str], said: bytes
+) -> None:
+    command = (sys.executable, "-S", "-c", BROKEN.format(said=said))
+    pool = Pool(command, [{}, {}], first_pause=0.01)
+
+    assert not asyncio.run(pool.run())
+    assert "giving up" in capsys.readouterr().err
+
+
 WORKER = """
 import os, pathlib, socket, sys, time
 if not pathlib.Path("works").exists():

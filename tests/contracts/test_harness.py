@@ -286,6 +286,20 @@ def test_a_scenario_that_needs_an_unknown_feature_is_an_error(tmp_path: Path) ->
     assert "needs 'dealys', which is no feature" in said
 
 
+def test_the_marker_of_contracts_means_nothing_elsewhere(tmp_path: Path) -> None:
+    said = run_pytest(
+        tmp_path,
+        "import pytest\n"
+        "class TestTheirs:\n"
+        "    features = {'cpu': True}\n"
+        "    @pytest.mark.needs('gpu')\n"
+        "    def test_it(self): pass\n"
+        "@pytest.mark.needs('gpu')\n"
+        "def test_alone(): pass\n",
+    )
+    assert "2 passed" in said
+
+
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
 def test_without_a_broker_a_test_is_skipped_and_in_ci_fails(
     tmp_path: Path, ci: str, outcome: str

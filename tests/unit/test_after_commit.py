@@ -215,6 +215,22 @@ async def test_times_count_from_the_commit(cluster: Cluster, faults: Faults) -> 
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("faults")
+async def test_many_at_once_are_sent_after_the_commit(cluster: Cluster) -> None:
+    recorder, transaction = Recorder(), Transaction()
+    cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+    ids = await cluster.event_queue.publish_many(CHANNEL, range(3), transaction=transaction)
+    before = await cluster.event_queue.publish(CHANNEL, "before")
+    await recorder.finished()
+    assert recorder.ids == [before]
+
+    transaction.commit()
+    await recorder.finished(4)
+    assert sorted(recorder.ids[1:]) == sorted(ids)
+
+
+@pytest.mark.asyncio
 async def test_a_plugin_sends_after_the_commit() -> None:
     class Catalogue(Plugin):
         name = "catalogue"

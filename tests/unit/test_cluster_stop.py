@@ -227,6 +227,34 @@ async def test_a_failed_start_is_told_to_its_caller_alone(caplog: pytest.LogCapt
 
 
 @pytest.mark.asyncio
+async def test_a_hook_that_hangs_does_not_keep_the_rest_from_stopping(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stopped: list[str] = []
+
+    class First(Plugin):
+        name = "first"
+
+        async def before_stop(self) -> None:
+            stopped.append(self.name)
+
+    class Hangs(Plugin):
+        name = "hangs"
+        requires: tuple[str, ...] = ("first",)
+
+        async def before_stop(self) -> None:
+            await asyncio.Event().wait()
+
+    made = cluster(First(), Hangs())
+    await made.start()
+    async with asyncio.timeout(10):
+        await made.stop(timeout=0)
+
+    assert stopped == ["first"]
+    assert "before_stop of plugin 'hangs' failed" in caplog.text
+
+
+@pytest.mark.asyncio
 async def test_a_hook_that_stops_its_cluster_is_refused_also_while_a_start_is_undone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

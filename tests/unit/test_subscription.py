@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -13,8 +15,8 @@ from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.clock import SystemClock
-from cluster_kit.errors import ConfigurationError, ConnectionLost, TopologyError
-from cluster_kit.event_queue import idleness, subscription
+from cluster_kit.errors import ConfigurationError, ConnectionLost, PublishRefused, TopologyError
+from cluster_kit.event_queue import idleness, settlement, subscription
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
@@ -274,39 +276,78 @@ async def test_health_names_an_outcome_that_cannot_be_stored() -> None:
         await eventually(lambda: made.health()["status"] == "ok")
 
 
-async def test_options_of_the_same_handler_replace_the_former() -> None:
-    made, gate = faulty("replaced")[0], asyncio.Event()
+@pytest.mark.parametrize("started", [True, False])
+async def test_the_same_handler_again_has_no_effect_and_is_told_of_options_that_have_none(
+    caplog: pytest.LogCaptureFixture, started: bool
+) -> None:
+    made, gate = faulty("again")[0], asyncio.Event()
     answer = Recorder(until(gate))
+    made.event_queue.subscribe("mails", answer.handle, concurrency=2)
+    async with made if started else contextlib.nullcontext():
+        made.event_queue.subscribe("mails", answer.handle, concurrency=2)
+        assert "mails" not in caplog.text
+        made.event_queue.subscribe("mails", answer.handle, concurrency=3, serves="mails:send")
+        assert "mails keeps the options of its first subscription" in caplog.text
     async with made:
-        made.event_queue.subscribe("mails", answer.handle)
         await made.event_queue.publish_many("mails", range(4))
-        await answer.started(1)
-        await eventually(lambda: made.event_queue.stats()["mails"].running == 1)
-
-        for _ in range(2):  # the second time nothing changes
-            made.event_queue.subscribe("mails", answer.handle, concurrency=3)
+        await answer.started(2)
+        assert made.event_queue.stats()["mails"].running == 2
         gate.set()
         await answer.finished(4)
-
-        gate.clear()
-        await made.event_queue.publish_many("mails", range(4))
-        await answer.started(7)
-        assert made.event_queue.stats()["mails"].running == 3
-        gate.set()
-        await answer.finished(8)
-    assert Counter(run.payload for run in answer.runs) == Counter([*range(4), *range(4)])
+    assert made.event_queue.topics() == set()
 
 
-async def test_the_same_handler_may_serve_another_topic_from_now_on() -> None:
-    made = Cluster("shop", settings=Settings(worker_mode="mails:send"))
-    recorder = Recorder()
+async def test_unsubscribed_it_takes_other_options() -> None:
+    made, recorder = Cluster("shop", settings=Settings(worker_mode="mails:send")), Recorder()
     made.event_queue.subscribe("mails", recorder.handle, serves="mails:index")
+    made.event_queue.unsubscribe("mails")
     made.event_queue.subscribe("mails", recorder.handle, serves="mails:send")
     async with made:
         await made.event_queue.publish("mails", 1)
         await recorder.finished()
 
     assert made.event_queue.topics() == {"mails:send"}
+
+
+async def test_a_stop_does_not_cut_off_what_cleans_up_after_its_timeout() -> None:
+    made, cleaning, cleaned = faulty("clean", cancel_grace=5)[0], asyncio.Event(), asyncio.Event()
+    go = asyncio.Event()
+
+    async def work(_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await go.wait()
+            cleaned.set()
+
+    made.event_queue.subscribe("mails", work, timeout=0.05, max_retries=0)
+    async with made:
+        await made.event_queue.publish("mails", 1)
+        await cleaning.wait()
+        stopping = asyncio.ensure_future(made.stop(timeout=0))
+        await eventually(lambda: made.health()["ready"] is False)
+        for _ in range(100):  # whatever a stop does at once
+            await asyncio.sleep(0)
+        go.set()
+        assert await stopping == []
+    assert cleaned.is_set()
+
+
+async def test_a_stop_waits_for_a_thread_past_its_timeout_and_names_it() -> None:
+    made, late, go = faulty("thread", cancel_grace=0.3)[0], threading.Event(), threading.Event()
+
+    def work(_: object, delivery: Delivery) -> None:
+        delivery.signal.wait_in_thread()
+        late.set()
+        go.wait()
+
+    made.event_queue.subscribe("mails", work, timeout=0.05, max_retries=0)
+    async with made:
+        published = await made.event_queue.publish("mails", 1)
+        await eventually(late.is_set)
+        assert await made.stop(timeout=0) == [published]
+        go.set()
 
 
 @pytest.mark.parametrize("flag", ["yes", 1, None])
@@ -486,3 +527,29 @@ async def test_a_stop_blames_a_handler_that_ignores_its_cancellation(
     gate.set()
     assert f"tasks that ignore their cancellation: {published}" in caplog.text
     assert "go back to it" not in caplog.text
+
+
+async def test_a_worn_copy_is_stored_afresh_when_the_broker_takes_it_at_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settlement, "FIRST_PAUSE", 0.01)
+    made, faults = faulty("worn", crash_limit=1)
+    go = asyncio.Event()
+    recorder = Recorder(until(go))
+    errors: list[Exception] = [ConnectionLost("not connected"), PublishRefused("no room")]
+    reports: list[str] = []
+    made.telemetry.subscribe(lambda event, _: reports.append(event))
+    made.event_queue.subscribe("mails", recorder.handle)
+    async with made:
+        await made.event_queue.publish("mails", 1)
+        await recorder.started()
+        faults.publish_fails = lambda *_: errors.pop(0) if errors else None
+
+        faults.made[0].disconnect()
+        faults.made[0].reconnect()
+
+        await eventually(lambda: "task.renewed" in reports)
+        go.set()
+        await recorder.finished()
+    assert caplog.text.count("cannot be stored afresh yet") == 2
+    assert (len(recorder.runs), errors) == (1, [])

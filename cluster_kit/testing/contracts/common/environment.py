@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.selection import ContractFeatures
 
 if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaseFeatures:
+class BaseFeatures(ContractFeatures):
     """What an adapter and its environment can do. Scenarios that need more are not run.
 
     Every flag that is False weakens what the adapter may promise; the run's summary lists them.

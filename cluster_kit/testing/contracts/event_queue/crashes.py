@@ -86,11 +86,15 @@ class CrashScenarios(Scenarios):
         victim.event_queue.subscribe(CHANNEL, lasting.handle)
         published = await victim.event_queue.publish(CHANNEL, 1)
         await lasting.started()
-        for _ in range(6):
+        beats, cuts = Recorder(), 0
+        victim.event_queue.subscribe("beats", beats.handle)
+        while len(bench.reports("task.renewed", id=published)) < 3:
             await bench.cut(victim)
             await bench.healthy(victim)
             await bench.consuming(keeper, CHANNEL)
             await bench.settled(CHANNEL, keeper)  # it is in the hands of the victim again
+            await victim.event_queue.publish("beats", None)
+            await beats.finished(cuts := cuts + 1)
         assert lasting.ids == [published]
 
         await bench.environment.cut_off(victim)

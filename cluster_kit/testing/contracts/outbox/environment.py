@@ -6,12 +6,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster_kit.testing.selection import ContractFeatures
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
+class Features(ContractFeatures):
     """What database and environment can do. Scenarios that need more are not run."""
 
     isolation: bool = True

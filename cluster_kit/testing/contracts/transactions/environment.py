@@ -23,6 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from cluster_kit.testing.selection import ContractFeatures
+
 Kind = Literal[
     "session",
     "binds_session",
@@ -48,7 +50,7 @@ WRITTEN = Table(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
+class Features(ContractFeatures):
     """What a database and its drivers can do. Scenarios that need more are not run."""
 
     two_phase: bool = True
