@@ -131,6 +131,12 @@ def test_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         (("publish", "a", "1", "--app", "a b"), "bad app name 'a b'"),
         (("queues", "--url", ""), "--url: the URL is empty"),
         (("queues", "--url", "mq"), "--url: this is no URL"),
+        (("demo", "--url", "mq"), "--url: this is no URL"),
+        (
+            ("demo", "--url", "memory://"),
+            "--url: of a RabbitMQ, amqp:// or amqps://, not memory://",
+        ),
+        (("demo", "--url", "redis://mq/"), "--url: of a RabbitMQ, amqp:// or amqps://, not redis"),
         (("dead-letters", "show", "a#", "x"), "bad channel 'a#'"),
         (("dead-letters", "replay", "a", "x y"), "bad message id 'x y'"),
         (("dead-letters", "discard", "a"), "this would discard all dead letters of 'a'; confirm"),

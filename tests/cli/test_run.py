@@ -25,6 +25,17 @@ def test_a_signal_drains(program: Start, number: signal.Signals) -> None:
     assert running.out.splitlines()[1:] == ["napping", "woke up"]
 
 
+def test_two_signals_of_one_stop_are_one(program: Start) -> None:
+    running = program("run", "shop:cluster", CHANNEL="nap", NAP="1")
+    running.until("napping")
+
+    running.send(signal.SIGINT)
+    running.send(signal.SIGTERM)
+
+    assert running.wait() == 0
+    assert running.out.splitlines()[1:] == ["napping", "woke up"]
+
+
 def test_a_drain_that_runs_out_of_time(program: Start) -> None:
     running = program("run", "shop:cluster", "--json", CHANNEL="nap", NAP="600", DRAIN="0.1")
     running.until("napping")

@@ -82,6 +82,18 @@ def test_a_second_signal_kills_the_workers(program: Start) -> None:
     assert not [pid for pid in workers(pool) if alive(pid)]
 
 
+def test_two_signals_of_one_stop_let_the_workers_drain(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "1", CHANNEL="nap", NAP="1")
+    pool.until("napping")
+
+    pool.send(signal.SIGTERM)
+    pool.send(signal.SIGINT)
+
+    assert pool.wait() == 0
+    assert "woke up" in pool.out
+    assert "workers are killed" not in pool.err
+
+
 def test_workers_end_when_the_supervising_process_is_killed(program: Start) -> None:
     pool = program("run", "shop:cluster", "--workers", "2")
     pool.until("serving", times=2)
