@@ -42,45 +42,62 @@ def ending_signals(on_first: Callable[[], None]) -> Generator[asyncio.Event, Non
     KeyboardInterrupt would wait for ever on a handler that ignores its cancellation. A second
     SIGTERM does not depend on Python at all.
     """
-    loop = asyncio.get_running_loop()
-    clock = SystemClock()
-    asked = asyncio.Event()
     before = {number: signal.getsignal(number) for number in ENDING}
-    of_loop: dict[int, object] = {}
-    came: list[float] = []
-    later: list[asyncio.TimerHandle] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        # At once, though the event loop be busy: it could not tell when a signal came.
-        came.append(clock.monotonic())
-        if came[-1] - came[0] > SAME_STOP:
-            _end_at_once(number, frame)
-        if callable(wake := of_loop[number]):
-            wake(number, frame)
-
-    def ask(number: signal.Signals) -> None:
-        if asked.is_set():
-            return
-        asked.set()
-        log.info("stopping on %s; %s", number.name, HOW_TO_HURRY)
-        on_first()
-        later.append(loop.call_later(SAME_STOP, signal.signal, signal.SIGTERM, signal.SIG_DFL))
-
-    for number in ENDING:
-        loop.add_signal_handler(number, ask, number)
-        of_loop[number] = signal.signal(number, receive)
-        signal.siginterrupt(number, False)
+    ending = _Ending(on_first)
     try:
-        yield asked
+        ending.listen()
+        yield ending.asked
     finally:
-        for timer in later:
-            timer.cancel()
+        ending.close()
         for number, handler in before.items():
-            loop.remove_signal_handler(number)
             signal.signal(number, handler)
 
 
-def _end_at_once(number: int, _frame: object) -> None:
+class _Ending:
+    """Receives signals, and tells those of one stop from a second one."""
+
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        self.asked = asyncio.Event()
+        self._on_first = on_first
+        self._loop = asyncio.get_running_loop()
+        self._clock = SystemClock()
+        self._first: float | None = None
+        self._wake: dict[int, object] = {}  # handlers of the event loop, which then calls `_ask`
+        self._later: asyncio.TimerHandle | None = None
+
+    def listen(self) -> None:
+        for number in ENDING:
+            self._loop.add_signal_handler(number, self._ask, number)
+            self._wake[number] = signal.signal(number, self._receive)
+
+    def close(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+        for number in ENDING:
+            self._loop.remove_signal_handler(number)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        # Not in the event loop: when that is busy, it cannot tell when a signal came.
+        now = self._clock.monotonic()
+        if self._first is None:
+            self._first = now
+        elif now - self._first > SAME_STOP:
+            _end_at_once(number)
+        if callable(wake := self._wake[number]):
+            wake(number, frame)
+
+    def _ask(self, number: signal.Signals) -> None:
+        if self.asked.is_set():
+            return
+        self.asked.set()
+        log.info("stopping on %s; %s", number.name, HOW_TO_HURRY)
+        self._on_first()
+        self._later = self._loop.call_later(
+            SAME_STOP, signal.signal, signal.SIGTERM, signal.SIG_DFL
+        )
+
+
+def _end_at_once(number: int) -> None:
     # Past every buffer and lock: whoever holds one may be what is stuck.
     os.write(STDERR, b"cluster-kit: second signal: ended at once, without a drain\n")
     signal.signal(number, signal.SIG_DFL)

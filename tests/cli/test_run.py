@@ -222,16 +222,13 @@ def test_an_application_that_fails_is_a_failure_in_one_line(target: str, line: s
     assert len(outcome.err.splitlines()) == 1
 
 
-URL = "event_queue.url (CLUSTER_KIT_EVENT_QUEUE__URL)"
-
-
 @pytest.mark.usefixtures("modules")
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (("shop:cluster", "--app", "other"), "--app has no effect: shop:cluster is named 'shop'"),
         (("own:cluster", "--url", "memory://x"), "--url has no effect: own:cluster chooses memory"),
-        (("shop:cluster", "--url", "ampq://x"), f"{URL}: no adapter for ampq://; did you mean"),
+        (("shop:cluster", "--url", "ampq://x"), "--url: no adapter for ampq://; did you mean"),
     ],
 )
 def test_what_cannot_start_is_one_line(

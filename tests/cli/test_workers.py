@@ -137,6 +137,32 @@ def test_wrong_use_is_not_tried_again(program: Start, target: str, url: str, lin
     assert len(pool.err.splitlines()) == 1
 
 
+OWN = """
+from cluster_kit import Cluster, Settings
+
+cluster = Cluster("own", settings=Settings(event_queue={"url": "memory://own"}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("shop:cluster", "--app", "other"), "--app has no effect: shop:cluster is named 'shop'"),
+        (("own:cluster", "--url", "apart://x"), "--url has no effect: own:cluster chooses memory"),
+        (("shop:cluster", "--url", "ampq://x"), "--url: no adapter for ampq://; did you mean"),
+    ],
+)
+def test_options_without_effect_are_wrong_use_of_workers_too(
+    program: Start, tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    pool = program("run", *arguments, "--workers", "2")
+
+    assert pool.wait() == 2
+    assert pool.err.startswith(f"cluster-kit: {line}")
+    assert len(pool.err.splitlines()) == 1
+
+
 LOCKED = """
 import os
 from cluster_kit import Cluster
