@@ -25,6 +25,7 @@ from cluster_kit.plugin import (
 )
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode, check_settings
+from cluster_kit.settings.variables import origin
 from cluster_kit.signals import ending_signals
 from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
@@ -220,11 +221,8 @@ class Cluster:
     async def run_until_signal(self) -> list[str]:
         """Start, wait for SIGTERM or SIGINT, stop. A second signal ends the process at once.
 
-        Handlers of these signals that were set by ``loop.add_signal_handler`` are replaced, and
-        not put back; those of ``signal.signal`` are.
-
         Returns:
-            As `stop`.
+            As `stop`. Handlers of ``loop.add_signal_handler`` are not put back.
         """
         with ending_signals(self._life.abandon) as asked:
             try:
@@ -278,7 +276,8 @@ class Cluster:
             await self._run_hook(plugin, "load")
             self._loaded.append(plugin)
         declared = {topic for plugin in order for topic in plugin.topics}
-        self._worker_mode.require_known(declared | self.event_queue.topics())
+        mode = origin(type(self.settings), ("worker_mode",), self.settings.worker_mode)
+        self._worker_mode.require_known(declared | self.event_queue.topics(), mode)
         await self._capabilities.start()
         for plugin in order:
             await self._run_hook(plugin, "after_start")

@@ -31,6 +31,18 @@ def _url(value: str | None) -> str | None:
     return _checked(ServerUrl, value, "--url: ")
 
 
+def _demo_url(value: str | None) -> str | None:
+    from cluster_kit.settings import ServerUrl
+
+    def check(text: str) -> None:
+        if (scheme := ServerUrl(text).scheme) not in {"amqp", "amqps"}:
+            raise ConfigurationError(
+                f"of a RabbitMQ, amqp:// or amqps://, not {scheme}://; without it all is in memory"
+            )
+
+    return _checked(check, value, "--url: ")
+
+
 def _app(value: str | None) -> str | None:
     return _checked(check_app, value)
 
@@ -77,7 +89,7 @@ DemoUrl = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        callback=_url,
+        callback=_demo_url,
         help="Of a RabbitMQ; the instances are then processes. [default: all in memory]",
     ),
 ]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cluster_kit.cli.lifeline import STOP_MARGIN, Report
 from cluster_kit.cli.reporting import WRONG_USE, say
 from cluster_kit.loops import set_within
+from cluster_kit.signals import SAME_STOP
 
 MOST_FAILED_STARTS = 3
 """Ends before being ready, in a row, after which the pool is given up, if it never worked."""
@@ -122,6 +123,7 @@ class Pool:
         self._first_pause = first_pause
         self._workers: set[Worker] = set()
         self._stopping = asyncio.Event()
+        self._signalled_at: float | None = None
         self._changed = asyncio.Event()
         self._worked = False
         self._failed = False
@@ -131,7 +133,7 @@ class Pool:
     async def run(self) -> bool:
         """Run until SIGTERM or SIGINT; return whether every worker drained completely.
 
-        A second signal kills what is left.
+        A second signal kills what is left; one within `SAME_STOP` seconds of the first is none.
         """
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
@@ -153,7 +155,12 @@ class Pool:
             worker.send(signal.SIGTERM)
 
     def _signalled(self, number: int) -> None:
+        now = asyncio.get_running_loop().time()
         again = self._stopping.is_set()
+        if self._signalled_at is None:
+            self._signalled_at = now
+        elif now - self._signalled_at <= SAME_STOP:
+            return
         name = signal.Signals(number).name
         say(f"{name} again: workers are killed" if again else f"stopping on {name}; {HURRY}")
         self._stop(signal.SIGKILL if again else number)

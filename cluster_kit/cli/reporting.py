@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from copy import copy
 from typing import NoReturn
 
 import typer
@@ -13,6 +14,9 @@ from cluster_kit.errors import ClusterKitError, ConfigurationError, ConnectError
 FAILED = 1
 WRONG_USE = 2
 
+URL_SETTING = ("event_queue", "url")
+"""Path of the setting that ``--url`` stands for."""
+
 
 @contextmanager
 def reporting() -> Generator[None]:
@@ -21,6 +25,22 @@ def reporting() -> Generator[None]:
         yield
     except ClusterKitError as exc:
         fail(str(exc), WRONG_USE if is_wrong_use(exc) else FAILED)
+
+
+@contextmanager
+def naming_url(given: str | None) -> Generator[None]:
+    """Have an error about the URL that was `given` on the command line name its option."""
+    from cluster_kit.settings.variables import argument, variable
+
+    try:
+        yield
+    except ConfigurationError as exc:
+        setting = f"{argument(URL_SETTING)} ({variable(URL_SETTING)}): "
+        if given is None or not str(exc).startswith(setting):
+            raise
+        named = copy(exc)
+        named.args = (f"--url: {str(exc).removeprefix(setting)}",)
+        raise named from exc.__cause__
 
 
 def is_wrong_use(error: ClusterKitError) -> bool:

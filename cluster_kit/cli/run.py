@@ -18,14 +18,22 @@ from cluster_kit.cli.loading import load_cluster
 from cluster_kit.cli.output import print_json
 from cluster_kit.cli.processes import Pool, child_environments
 from cluster_kit.cli.reload import require_watchfiles, restart_on_change
-from cluster_kit.cli.reporting import FAILED, WRONG_USE, is_final, is_wrong_use, say
+from cluster_kit.cli.reporting import (
+    FAILED,
+    URL_SETTING,
+    WRONG_USE,
+    is_final,
+    is_wrong_use,
+    naming_url,
+    say,
+)
 from cluster_kit.errors import ClusterKitError, ConfigurationError
 from cluster_kit.settings import Settings
+from cluster_kit.settings.variables import variable
 
 if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster
 
-URL_VARIABLE = "CLUSTER_KIT_EVENT_QUEUE__URL"
 APP_VARIABLE = "CLUSTER_KIT_APP"
 SHARE = "to share them set CLUSTER_KIT_AMQP_URL or give --url"
 
@@ -47,7 +55,7 @@ def launch(what: Launch, *, workers: int | None, reload: bool, lifeline: int | N
         ClusterKitError: it cannot be loaded or started.
     """
     if what.url is not None:
-        os.environ[URL_VARIABLE] = what.url
+        os.environ[variable(URL_SETTING)] = what.url
     if what.app is not None:
         os.environ[APP_VARIABLE] = what.app
     if reload:
@@ -85,7 +93,8 @@ def _run_here(what: Launch, lifeline: Lifeline | None, workers: int) -> NoReturn
         _connect(lifeline, cluster)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            code = runner.run(_serve(what, cluster))
+            with naming_url(what.url):
+                code = runner.run(_serve(what, cluster))
         except KeyboardInterrupt:
             # The second SIGINT: leaving the runner would wait for handlers to be cancelled.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -170,6 +179,9 @@ async def _cancelled(grace: float) -> list[str]:
 
 async def _supervise(what: Launch, workers: int, *, reload: bool) -> int:
     command = [sys.executable, "-m", "cluster_kit", "run", what.target, "--workers", str(workers)]
+    # What the application overrides is known to the workers alone, once they have loaded it.
+    for option, value in (("--url", what.url), ("--app", what.app)):
+        command += [] if value is None else [option, value]
     pool = Pool(command, child_environments(workers, Settings().instance_id), patient=reload)
     drained = await (_run_reloading(pool) if reload else pool.run())
     return WRONG_USE if pool.misused else 0 if drained else FAILED

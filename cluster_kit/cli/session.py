@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from cluster_kit.cli.reporting import naming_url
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.settings import Settings
@@ -60,7 +61,8 @@ class Access:
         settings = self.settings()
         # What the library would log, the command says in its own line.
         logging.getLogger().addHandler(logging.NullHandler())
-        return asyncio.run(_work(settings, work))
+        with naming_url(self.url):
+            return asyncio.run(_work(settings, work))
 
 
 async def _work(settings: Settings, work: Callable[[Cluster], Awaitable[T]]) -> T:

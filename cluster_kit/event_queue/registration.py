@@ -8,10 +8,11 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from cluster_kit.checks import MAX_PREFETCH, whole_number
-from cluster_kit.errors import AlreadySubscribedError, ConfigurationError
+from cluster_kit.errors import AlreadySubscribedError, ConfigurationError, InvalidNameError
 from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.publishing import check_max_retries, check_timeout
 from cluster_kit.event_queue.worker import Options
+from cluster_kit.names import check_topic
 from cluster_kit.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -121,3 +122,15 @@ def check_options(
         cancel_grace=settings.cancel_grace,
         idle=idle,
     )
+
+
+def check_serves(topic: object) -> str | None:
+    """Return the topic of a subscription, or none, if it is legal.
+
+    Raises:
+        InvalidNameError: it is not.
+    """
+    try:
+        return None if topic is None else check_topic(topic)
+    except InvalidNameError as exc:
+        raise InvalidNameError("topic in serves", topic, exc.reason) from None

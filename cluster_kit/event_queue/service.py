@@ -17,11 +17,11 @@ from cluster_kit.event_queue.registration import (
     Registration,
     Registrations,
     check_options,
+    check_serves,
     make_judge,
 )
 from cluster_kit.event_queue.stats import ChannelStats, Counters
 from cluster_kit.handler import Handler
-from cluster_kit.names import check_topic
 from cluster_kit.signature import Process
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class EventQueue:
             handler=Handler(process, self._codec),
             judge=make_judge(self._settings, retry, self._instance_id),
             options=options,
-            serves=None if serves is None else check_topic(serves),
+            serves=check_serves(serves),
         )
         active = self._active() if self._consuming else None
         if self._registrations.add(registration) and active and self._wanted(registration):

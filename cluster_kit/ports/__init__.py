@@ -49,7 +49,7 @@ from cluster_kit.ports.locks import (
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec, Driver
-from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
+from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport, Waiting
 
 __all__ = [
     "HEAD_BYTES",
@@ -93,5 +93,6 @@ __all__ = [
     "TaskSpawner",
     "TransactionAdapter",
     "TransactionSupport",
+    "Waiting",
     "delivery_limit",
 ]

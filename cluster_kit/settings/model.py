@@ -212,6 +212,26 @@ class Settings(BaseSettings):
         return [(path, url) for path, url in found.items() if url is not None]
 
 
+class ArgumentSettings(Settings):
+    """Settings that neither variables nor a ``.env`` file have a say in."""
+
+    def __init__(self, **values: Unpack[SettingsValues]) -> None:
+        super().__init__(**values)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the arguments alone; part of the interface of pydantic-settings."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
 def check_settings(settings: object) -> Settings:
     """Return settings, or raise `ConfigurationError`."""
     if isinstance(settings, Settings):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import pathlib
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from dotenv.parser import parse_stream
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +33,10 @@ TEST_PREFIX = "CLUSTER_KIT_TEST_"
 
 DOTENV = ".env"
 """File of the working directory with more variables."""
+
+_EXPORT = r"\s*(?:export\s+)?"
+_OURS = re.compile(rf"{_EXPORT}({PREFIX}\w+)", re.IGNORECASE)
+_OTHERS = re.compile(rf"{_EXPORT}(?!{PREFIX})\w+\s*=", re.IGNORECASE)
 
 Path = tuple[str, ...]
 """Names from the outermost group to the setting."""
@@ -207,8 +215,14 @@ def _is_setting(name: str) -> bool:
 
 
 def _read_dotenv(settings: type[BaseSettings]) -> Mapping[str, str | None]:
+    file = pathlib.Path(DOTENV)
+    if file.is_dir() and not (file / "pyvenv.cfg").exists():  # some call a virtual environment so
+        raise SettingsError(f"cannot read {DOTENV}: it is a directory")
+    if not file.is_file():
+        return {}
     try:
         # utf-8-sig: editors on Windows write the mark.
+        _check_dotenv(file.read_text(encoding="utf-8-sig"))
         source = DotEnvSettingsSource(settings, env_file=DOTENV, env_file_encoding="utf-8-sig")
     except OSError as exc:
         reason = exc.strerror or type(exc).__name__
@@ -217,6 +231,22 @@ def _read_dotenv(settings: type[BaseSettings]) -> Mapping[str, str | None]:
     else:
         return source.env_vars
     raise SettingsError(f"cannot read {DOTENV}: {reason}")
+
+
+def _check_dotenv(text: str) -> None:
+    """Refuse lines that would be passed over, but for other programs' variables. Show no values."""
+    lines: list[str] = []
+    for binding in parse_stream(io.StringIO(text)):
+        if not binding.error or _OTHERS.match(binding.original.string):
+            continue
+        rest = binding.original.string.lstrip()
+        number = binding.original.line + binding.original.string.removesuffix(rest).count("\n")
+        name = _OURS.match(rest)
+        lines.append(
+            f"{DOTENV}, line {number}{f', {name[1]}' if name else ''}: expected NAME=VALUE"
+        )
+    if lines:
+        raise SettingsError("\n".join(lines))
 
 
 def _graft(tree: dict[str, Any], path: Path, value: str) -> None:

@@ -97,8 +97,12 @@ class WorkerMode:
         """
         return sorted(self.topics.difference(known))
 
-    def require_known(self, known: Iterable[str]) -> None:
+    def require_known(self, known: Iterable[str], origin: str = VARIABLE) -> None:
         """Refuse topics nobody serves: a typing error would leave work undone in silence.
+
+        Args:
+            known: topics that are served.
+            origin: by what the mode was set.
 
         Raises:
             ConfigurationError: names every unknown topic, with the closest known one.
@@ -112,7 +116,7 @@ no plugin serves; did you mean 'mails'?
         topics = sorted(set(known))
         everything = f"; known: {', '.join(topics) or 'none'}"
         lines = [
-            f"{VARIABLE} names topic {topic!r}, which no plugin serves"
+            f"{origin} names topic {topic!r}, which no plugin serves"
             f"{suggestion(topic, topics) or everything}"
             for topic in self.unknown_topics(topics)
         ]

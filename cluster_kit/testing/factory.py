@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cluster import Cluster
-from cluster_kit.settings import ServerUrl, Settings
+from cluster_kit.settings import ServerUrl
 from cluster_kit.settings.groups import (
     CacheSettings,
     CacheSettingsValues,
@@ -19,16 +20,22 @@ from cluster_kit.settings.groups import (
     PubSubSettings,
     PubSubValues,
 )
+from cluster_kit.settings.model import ArgumentSettings
 from cluster_kit.testing.history import History
 from cluster_kit.testing.proxy import TASK_PREFIX
 from cluster_kit.testing.waiting import PATIENCE, eventually
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
     from cluster_kit.plugin import Plugin
     from cluster_kit.settings.model import SettingsValues
 
 _STOP_SECONDS = 5.0
+_KNOWN_SECONDS = 1.0  # in which a subscription made just now has its queue
+_END_SECONDS = 2.0  # in which what stopping has set off ends
 _LEAK_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class ClusterFactory:
@@ -43,15 +50,18 @@ class ClusterFactory:
     Args:
         url: of the event queue, where a call names none; by default a memory hub of its own.
             Everything else is on that hub in any case, unless a call says otherwise.
+        tell: is given a text as soon as tasks are seen to outlive their clusters; by default the
+            log is.
     """
 
-    def __init__(self, url: str = "") -> None:
+    def __init__(self, url: str = "", *, tell: Callable[[str], None] = log.warning) -> None:
         unique = uuid.uuid4().hex[:12]
         self.name: str = f"test-{unique}"
         self._hub = f"memory://{unique}"
         self.url: str = url or self._hub
         self.clusters: list[Cluster] = []
         self.history: History = History()
+        self._tell = tell
         self._before = asyncio.all_tasks()
 
     async def __call__(
@@ -72,7 +82,7 @@ class ClusterFactory:
             plugins: for each instance; give classes when there are several instances.
             url: of the event queue, unless `event_queue` has one of its own.
             start: False leaves starting to the test.
-            settings: keywords of `Settings`.
+            settings: keywords of `Settings`. Variables and a ``.env`` file are not read.
 
         Raises:
             ValueError: `n` is below 1.
@@ -82,7 +92,9 @@ class ClusterFactory:
         self._place(settings, url or self.url)
         made: list[Cluster] = []
         for _ in range(n):
-            cluster = Cluster(name or self.name, plugins=plugins, settings=Settings(**settings))
+            # What a developer has in the environment, or in a .env file, changes no test.
+            chosen = ArgumentSettings(**settings)
+            cluster = Cluster(name or self.name, plugins=plugins, settings=chosen)
             cluster.telemetry.subscribe(self.history.note)
             self.clusters.append(cluster)
             made.append(cluster)
@@ -121,8 +133,11 @@ class ClusterFactory:
             timeout: seconds after which to give up.
 
         Raises:
-            AssertionError: something still waits or runs; the text says what.
+            AssertionError: something still waits or runs; the text says what. Or a channel that is
+                named has no queue, and nobody has published to it.
         """
+        for channel in channels:
+            await self._expect_known(channel, shared=shared)
 
         async def unsettled() -> list[str]:
             names = channels or tuple(self.history.channels())
@@ -130,6 +145,20 @@ class ClusterFactory:
             return [text for text in found if text]
 
         await eventually(unsettled, lambda found: not found, timeout=timeout)
+
+    async def _expect_known(self, channel: str, *, shared: bool) -> None:
+        async def known() -> bool:
+            running = [cluster for cluster in self.clusters if cluster.event_queue.attached]
+            depths = [await c.event_queue.depth(channel, shared=shared) for c in running]
+            return channel in self.history.channels() or any(d is not None for d in depths)
+
+        try:
+            await eventually(known, timeout=_KNOWN_SECONDS)
+        except AssertionError:
+            hint = suggestion(channel, self.history.channels())
+            raise AssertionError(
+                f"channel {channel!r} has no queue, and nobody has published to it{hint}"
+            ) from None
 
     async def _unsettled(self, channel: str, *, shared: bool) -> str:
         running = [cluster for cluster in self.clusters if cluster.event_queue.attached]
@@ -155,7 +184,7 @@ class ClusterFactory:
 
         Raises:
             ExceptionGroup: what went wrong at stopping.
-            AssertionError: tasks that were not there before still run.
+            AssertionError: tasks that were not there before outlived them, by 2 s or more.
         """
         failures: list[Exception] = []
         while self.clusters:
@@ -175,6 +204,11 @@ class ClusterFactory:
             if not task.get_name().startswith(TASK_PREFIX)
         }
         if left:
-            await asyncio.wait(left, timeout=_LEAK_SECONDS)
-        leaked = sorted(repr(task) for task in left if not task.done())
-        assert not leaked, "tasks that go on after every cluster has stopped: " + "; ".join(leaked)
+            _, left = await asyncio.wait(left, timeout=_END_SECONDS)
+        if not left:
+            return
+        names = "; ".join(sorted(map(repr, left)))
+        text = f"tasks that go on after every cluster has stopped: {names}"
+        self._tell(text)  # now: one that ignores its cancellation may keep the event loop for ever
+        await asyncio.wait(left, timeout=_LEAK_SECONDS)
+        raise AssertionError(text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -118,14 +120,20 @@ async def fault_proxy(rabbitmq: str) -> AsyncIterator[FaultProxy]:
 
 
 @pytest_asyncio.fixture
-async def cluster_factory() -> AsyncIterator[ClusterFactory]:
+async def cluster_factory(request: pytest.FixtureRequest) -> AsyncIterator[ClusterFactory]:
     """Makes clusters, in memory unless a URL is given, and stops them after the test.
 
     ``first, second = await cluster_factory(2)``. The test fails when a task outlives them.
     """
     from cluster_kit.testing.factory import ClusterFactory
 
-    factory = ClusterFactory()
+    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
+
+    def tell(text: str) -> None:
+        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            sys.stderr.write(f"\n{request.node.nodeid}: {text}\n")
+
+    factory = ClusterFactory(tell=tell)
     yield factory
     await factory.close()
 

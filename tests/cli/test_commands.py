@@ -92,8 +92,7 @@ def test_an_unreachable_broker_is_one_line_without_its_password() -> None:
 def test_an_unknown_scheme() -> None:
     outcome = run_command("queues", "--app", "shop", "--url", "ampq://mq/")
 
-    source = "event_queue.url (CLUSTER_KIT_EVENT_QUEUE__URL)"
-    line = f"cluster-kit: {source}: no adapter for ampq://; did you mean 'amqp'?\n"
+    line = "cluster-kit: --url: no adapter for ampq://; did you mean 'amqp'?\n"
     assert (outcome.code, outcome.err) == (2, line)
 
 
@@ -131,6 +130,12 @@ def test_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         (("publish", "a", "1", "--app", "a b"), "bad app name 'a b'"),
         (("queues", "--url", ""), "--url: the URL is empty"),
         (("queues", "--url", "mq"), "--url: this is no URL"),
+        (("demo", "--url", "mq"), "--url: this is no URL"),
+        (
+            ("demo", "--url", "memory://"),
+            "--url: of a RabbitMQ, amqp:// or amqps://, not memory://",
+        ),
+        (("demo", "--url", "redis://mq/"), "--url: of a RabbitMQ, amqp:// or amqps://, not redis"),
         (("dead-letters", "show", "a#", "x"), "bad channel 'a#'"),
         (("dead-letters", "replay", "a", "x y"), "bad message id 'x y'"),
         (("dead-letters", "discard", "a"), "this would discard all dead letters of 'a'; confirm"),

@@ -82,6 +82,18 @@ def test_a_second_signal_kills_the_workers(program: Start) -> None:
     assert not [pid for pid in workers(pool) if alive(pid)]
 
 
+def test_two_signals_of_one_stop_let_the_workers_drain(program: Start) -> None:
+    pool = program("run", "shop:cluster", "--workers", "1", CHANNEL="nap", NAP="1")
+    pool.until("napping")
+
+    pool.send(signal.SIGTERM)
+    pool.send(signal.SIGINT)
+
+    assert pool.wait() == 0
+    assert "woke up" in pool.out
+    assert "workers are killed" not in pool.err
+
+
 def test_workers_end_when_the_supervising_process_is_killed(program: Start) -> None:
     pool = program("run", "shop:cluster", "--workers", "2")
     pool.until("serving", times=2)
@@ -119,6 +131,32 @@ def test_workers_that_never_start_are_given_up(capsys: pytest.CaptureFixture[str
 )
 def test_wrong_use_is_not_tried_again(program: Start, target: str, url: str, line: str) -> None:
     pool = program("run", target, "--workers", "2", CLUSTER_KIT_EVENT_QUEUE__URL=url)
+
+    assert pool.wait() == 2
+    assert pool.err.startswith(f"cluster-kit: {line}")
+    assert len(pool.err.splitlines()) == 1
+
+
+OWN = """
+from cluster_kit import Cluster, Settings
+
+cluster = Cluster("own", settings=Settings(event_queue={"url": "memory://own"}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("shop:cluster", "--app", "other"), "--app has no effect: shop:cluster is named 'shop'"),
+        (("own:cluster", "--url", "apart://x"), "--url has no effect: own:cluster chooses memory"),
+        (("shop:cluster", "--url", "ampq://x"), "--url: no adapter for ampq://; did you mean"),
+    ],
+)
+def test_options_without_effect_are_wrong_use_of_workers_too(
+    program: Start, tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    pool = program("run", *arguments, "--workers", "2")
 
     assert pool.wait() == 2
     assert pool.err.startswith(f"cluster-kit: {line}")

@@ -102,6 +102,7 @@ async def test_a_factory_passes_its_url_into_settings_without_one(
 async def test_a_factory_reports_tasks_that_outlive_its_clusters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("cluster_kit.testing.factory._END_SECONDS", 0.05)
     monkeypatch.setattr("cluster_kit.testing.factory._LEAK_SECONDS", 0.05)
     factory = ClusterFactory()
     await factory()
@@ -110,6 +111,74 @@ async def test_a_factory_reports_tasks_that_outlive_its_clusters(
     with pytest.raises(AssertionError, match="forgotten"):
         await factory.close()
     left.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_outlives_its_clusters_is_told_of_at_once_and_fails_though_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cluster_kit.testing.factory._END_SECONDS", 0.05)
+    gate, told = asyncio.Event(), list[str]()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        gate.set()
+
+    factory = ClusterFactory(tell=tell)
+    await factory()
+    left = asyncio.create_task(gate.wait(), name="late")
+
+    with pytest.raises(AssertionError, match="late"):
+        await factory.close()
+    assert left.done()
+    assert len(told) == 1
+    assert "late" in told[0]
+
+
+def test_what_outlives_its_clusters_is_on_standard_error_though_pytest_captures(
+    tmp_path: Path,
+) -> None:
+    said = run_pytest(
+        tmp_path,
+        "import asyncio, os, pytest\n"
+        "@pytest.mark.asyncio\n"
+        "async def test_it(cluster_factory):\n"
+        "    await cluster_factory()\n"
+        "    async def stubborn():\n"
+        "        while True:\n"
+        "            try: await asyncio.sleep(60)\n"
+        "            except asyncio.CancelledError: os._exit(3)\n"
+        "    test_it.kept = asyncio.create_task(stubborn(), name='stubborn')\n",
+    )
+    assert "test_it: tasks that go on after every cluster has stopped: <Task pending" in said
+    assert "stubborn" in said
+
+
+@pytest.mark.asyncio
+async def test_the_environment_has_no_say_in_clusters_of_a_factory(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("CLUSTER_KIT_EVENT_QUEUE__TIMEOUT=0.001\n")
+    monkeypatch.setenv("CLUSTER_KIT_WORKER_MODE", "-")
+    monkeypatch.setenv("CLUSTER_KIT_NO_SUCH_THING", "1")
+
+    [cluster] = await cluster_factory(event_queue={"max_retries": 9})
+
+    assert cluster.settings.worker_mode == ""
+    assert cluster.settings.event_queue.timeout == 60
+    assert cluster.settings.event_queue.max_retries == 9
+
+
+@pytest.mark.asyncio
+async def test_settled_refuses_a_channel_nobody_knows(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory()
+    await cluster.event_queue.publish("orders", 1)
+    cluster.event_queue.subscribe("idle", Recorder().handle)
+
+    await cluster_factory.settled("idle")
+    text = "'ordres' has no queue, and nobody has published to it; did you mean 'orders'"
+    with pytest.raises(AssertionError, match=text):
+        await cluster_factory.settled("ordres")
 
 
 @pytest.mark.asyncio

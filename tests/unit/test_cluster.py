@@ -6,6 +6,7 @@ import logging
 import re
 import traceback
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -132,7 +133,7 @@ def test_a_malformed_topic_is_refused_wherever_it_is_said(topic: str) -> None:
     made = cluster()
     with pytest.raises(InvalidNameError, match=r"^bad topic "):
         made.serving(topic)
-    with pytest.raises(InvalidNameError, match=r"^bad topic "):
+    with pytest.raises(InvalidNameError, match=r"^bad topic in serves "):
         made.event_queue.subscribe("mails", Recorder().handle, serves=topic)
     with pytest.raises(InvalidNameError, match=r"^bad topic "):
         made.add_plugin(Listing)
@@ -143,14 +144,27 @@ async def test_topics_nobody_serves_are_refused_at_start() -> None:
     made = cluster(Mails, worker_mode="mials:send,zzz")
 
     text = (
-        "CLUSTER_KIT_WORKER_MODE names topic 'mials:send', which no plugin serves; "
+        "the argument worker_mode names topic 'mials:send', which no plugin serves; "
         "did you mean 'mails:send'?\n"
-        "CLUSTER_KIT_WORKER_MODE names topic 'zzz', which no plugin serves; "
+        "the argument worker_mode names topic 'zzz', which no plugin serves; "
         "known: mails:index, mails:send"
     )
     with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
         await made.start()
     assert made.health() == DOWN
+
+
+@pytest.mark.asyncio
+async def test_what_set_a_topic_nobody_serves_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("CLUSTER_KIT_WORKER_MODE=zzz\n")
+    with pytest.raises(ConfigurationError, match=r"^CLUSTER_KIT_WORKER_MODE \(in .env\) names top"):
+        await Cluster("shop").start()
+
+    monkeypatch.setenv("CLUSTER_KIT_WORKER_MODE", "zzz")
+    with pytest.raises(ConfigurationError, match=r"^CLUSTER_KIT_WORKER_MODE names topic 'zzz'"):
+        await Cluster("shop").start()
 
 
 @pytest.mark.asyncio

@@ -96,13 +96,32 @@ async def test_a_second_signal_ends_the_process_at_once() -> None:
         assert await line(process) == ""
 
 
-async def test_two_signals_that_come_while_the_loop_is_blocked_are_two() -> None:
-    async with program(drain_timeout=60, blocked=1) as process:
-        for number in NUMBERS:
-            process.send_signal(number)
+async def test_a_second_signal_ends_a_process_whose_loop_is_blocked() -> None:
+    async with program(drain_timeout=60, blocked=600) as process:
+        os.kill(process.pid, signal.SIGTERM)
+        while process.returncode is None:
+            os.kill(process.pid, signal.SIGINT)
+            try:
+                async with asyncio.timeout(0.05):
+                    await process.wait()
+            except TimeoutError:
+                continue
 
-        async with asyncio.timeout(20):
-            assert -await process.wait() in NUMBERS
+        assert process.returncode == -signal.SIGINT
+        assert process.stderr is not None
+        assert b"second signal: ended at once" in await process.stderr.read()
+
+
+@pytest.mark.parametrize("blocked", [0, 1])
+@pytest.mark.parametrize("second", NUMBERS)
+async def test_signals_of_one_stop_are_one(blocked: float, second: signal.Signals) -> None:
+    async with program(drain_timeout=1, blocked=blocked) as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(second)
+
+        assert await line(process) == "before_stop"
+        assert await line(process) == "unfinished ['the-task']"
+        assert await process.wait() == 0
 
 
 @pytest.mark.parametrize("number", NUMBERS)

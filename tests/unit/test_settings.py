@@ -116,10 +116,38 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
     assert problems(Settings) == ["cannot read .env: it is not UTF-8 text"]
 
 
-def test_folder_called_like_the_file_is_passed_over(tmp_path: Path) -> None:
+def test_a_folder_called_like_the_file_is_refused_unless_it_is_a_virtual_environment(
+    tmp_path: Path,
+) -> None:
     (tmp_path / ".env").mkdir()
+    assert problems(Settings) == ["cannot read .env: it is a directory"]
 
+    (tmp_path / ".env" / "pyvenv.cfg").touch()
     assert Settings().app is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('CLUSTER_KIT_APP="s3cret', "line 4, CLUSTER_KIT_APP"),
+        ("export CLUSTER_KIT_DRAIN_TIMEOUT: s3cret", "line 4, CLUSTER_KIT_DRAIN_TIMEOUT"),
+        ("cluster_kit_app='s3cret' x", "line 4, cluster_kit_app"),
+        ("s3cret words", "line 4"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str, said: str
+) -> None:
+    (tmp_path / ".env").write_text(f"\nCLUSTER_KIT_LOCKS__TIMEOUT=3\n\n{line}\nOTHER=1\n")
+
+    assert problems(Settings) == [f".env, {said}: expected NAME=VALUE"]
+    assert not caplog.records
+
+
+def test_a_line_of_another_program_that_cannot_be_read_is_its_own_affair(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OTHER='one' two\nCLUSTER_KIT_APP=shop\n")
+
+    assert Settings().app == "shop"
 
 
 # --- wrong names -----------------------------------------------------------------------------

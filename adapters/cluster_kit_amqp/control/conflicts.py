@@ -16,6 +16,10 @@ _DIFFERS = re.compile(
     r"in vhost '.*': received (?P<ours>.+) but current is (?P<theirs>.+)$",
     re.DOTALL,
 )
+_SAME_CRASH_LIMIT = (
+    "; it follows from the setting event_queue.crash_limit: have it the same in all instances, or "
+    "delete the queue once it is empty"
+)
 _TYPED_VALUE = re.compile(r"^the value '(.*)' of type '\w+'$", re.DOTALL)
 
 
@@ -30,10 +34,11 @@ def conflict(step: Step, text: str) -> TopologyError:
     match = _DIFFERS.search(text)
     if match is None:
         return TopologyError(subject(step), text)
+    remedy = _SAME_CRASH_LIMIT if match["argument"] == "x-delivery-limit" else ""
     return TopologyError(
         f"{match['kind']} {match['name']!r}",
         f"{match['argument']} is {_value(match['theirs'])} on the broker, "
-        f"{_value(match['ours'])} expected",
+        f"{_value(match['ours'])} expected{remedy}",
     )
 
 

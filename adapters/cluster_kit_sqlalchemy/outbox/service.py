@@ -104,7 +104,8 @@ class Outbox:
         self._store = Store(self.table, self._outlets.app, retry.max_delay + _CLOCKS_DIFFER)
         if self._relays:
             turns_for(engine, self._store)
-        self._writer = Writer(self._outlets, self._store, self._wake, self._tells)
+        database = engine.url if self._relays else None
+        self._writer = Writer(self._outlets, self._store, self._wake, self._tells, database)
         self.blocking: BlockingOutbox = BlockingOutbox(self._writer, self.table)
         cluster.extend(self)
 
@@ -132,8 +133,8 @@ class Outbox:
 
         Raises:
             TypeError: `transaction` is of no such kind.
-            ConfigurationError: a name or an option is wrong; the connection is in autocommit; or
-                the table is missing.
+            ConfigurationError: a name or an option is wrong; the connection is in autocommit, or on
+                another database than that of the relay; or the table is missing.
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over a limit of the event queue.
             SQLAlchemyError: of the database.

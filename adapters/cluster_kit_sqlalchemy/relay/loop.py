@@ -192,6 +192,8 @@ class Relay:
         clock = self._context.clock
         while not self._ending:
             began = clock.monotonic()
+            while self._retries and self._retries[0] <= began:
+                heapq.heappop(self._retries)  # this look finds them; one due after it began may not
             try:
                 with lacking_told(self._store.table):
                     results = await self._turns.take(self._work)
@@ -216,10 +218,8 @@ class Relay:
 
     def _until_retry(self, wait: float) -> float:
         """Return `wait`, or less where a message is to be tried again before."""
-        now = self._context.clock.monotonic()
-        while self._retries and self._retries[0] <= now:
-            heapq.heappop(self._retries)
-        return min(wait, self._retries[0] - now) if self._retries else wait
+        left = self._retries[0] - self._context.clock.monotonic() if self._retries else wait
+        return max(0.0, min(wait, left))
 
     def _poll(self) -> float:
         # Many messages behind one that waits are read through at each look.

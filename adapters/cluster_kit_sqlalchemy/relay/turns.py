@@ -9,11 +9,11 @@ import zlib
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote
 
 from sqlalchemy import func, select, text
 
 from cluster_kit.errors import ConfigurationError
+from cluster_kit_sqlalchemy.databases import file_of
 from cluster_kit_sqlalchemy.relay.delivery import Results
 
 if TYPE_CHECKING:
@@ -253,10 +253,8 @@ def _locked(descriptor: int) -> bool:
 
 
 def _file(engine: AsyncEngine) -> str:
-    name = engine.url.database or ":memory:"
-    path, _, query = name.partition("?")
-    path = unquote(path.removeprefix("file:")) if name.startswith("file:") else name
-    if path in ("", ":memory:") or "mode=memory" in query:
+    path = file_of(engine.url)
+    if not path:
         raise ConfigurationError(
             "an outbox relay needs a SQLite file: in memory there is one connection, so that its "
             "transactions and yours would be the same"

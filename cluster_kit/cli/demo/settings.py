@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cluster_kit.cli.demo.task_handlers import CRASH_LIMIT
 from cluster_kit.settings import (
     CacheSettings,
@@ -12,10 +10,8 @@ from cluster_kit.settings import (
     PubSubSettings,
     Settings,
 )
+from cluster_kit.settings.model import ArgumentSettings
 from cluster_kit.urls import url_scheme
-
-if TYPE_CHECKING:
-    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 APP = "cluster-kit-demo"
 """Application of the demo; on a broker its queues stay, empty, for the next one."""
@@ -30,27 +26,10 @@ KEPT = "kept"
 """Channel whose messages wait for an instance that is away."""
 
 
-class DemoSettings(Settings):
-    """Settings that neither variables nor a ``.env`` file have a say in."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the arguments alone; part of the interface of pydantic-settings."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
-
-
 def demo_settings(url: str, instance_id: str | None) -> Settings:
     """Return the settings of an instance: everything on one server, as far as it can be."""
     local = url_scheme(url) == MEMORY
-    return DemoSettings(
+    return ArgumentSettings(
         app=APP,
         event_queue=EventQueueSettings(url=url, crash_limit=CRASH_LIMIT),
         pubsub=PubSubSettings(url=url, transports={KEPT: "sticky"}, sticky_expires=STICKY_EXPIRES),
