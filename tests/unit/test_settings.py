@@ -448,9 +448,7 @@ def test_worker_modes(text: str, web: bool, a: bool, b: bool, transient: bool) -
     assert mode.unknown_topics({"a", "b", "c"}) == []
 
 
-@pytest.mark.parametrize(
-    "text", ["-,a", "-,!", ",", " , ", "a,,b", ",a", "a b", "a#", "é" * 200]
-)
+@pytest.mark.parametrize("text", ["-,a", "-,!", ",", " , ", "a,,b", ",a", "a b", "a#", "é" * 200])
 def test_bad_worker_modes(text: str) -> None:
     with pytest.raises(ConfigurationError):
         WorkerMode.parse(text)
