@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit import AfterCommit
 from cluster_kit.cache import CacheManager
-from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
+from cluster_kit.errors import (
+    AdapterNotFoundError,
+    AdapterUnavailableError,
+    ConfigurationError,
+    ConnectError,
+)
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.locks import LockManager
 from cluster_kit.locks.on_demand import OnDemand as LocksOnDemand
@@ -107,7 +112,9 @@ class Capabilities:
         self.event_queue.attach(self._queue_adapter, self._ground.background)
         await self._connect_pubsub()
         await self._connect_locks()
-        await self.caches.open(self._pubsub_adapter, self._ground.background, self.context())
+        with self._naming_source("cache"):
+            await self.caches.connect(self._ground.background, self.context())
+        await self.caches.open(self._pubsub_adapter, self._ground.background)
         self.after_commit.open(self._ground.background)
 
     async def _connect_pubsub(self) -> None:
@@ -155,7 +162,7 @@ class Capabilities:
         """Have an error about a URL say where that comes from."""
         try:
             yield
-        except ConfigurationError as exc:
+        except (ConfigurationError, ConnectError) as exc:
             if not (source := self._ground.settings.source_of(capability)):
                 raise
             named = copy(exc)  # the registry may keep it, to raise it again

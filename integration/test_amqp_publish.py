@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from cluster_kit.errors import PublishBlocked, PublishRefused
+from cluster_kit import Cluster, Settings
+from cluster_kit.errors import EncodeError, PublishBlocked, PublishRefused, PublishUnconfirmed
 from cluster_kit.message import DeadReason, Death
 from cluster_kit.names import new_id
 from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.recorder import Recorder, answers
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
-from integration.amqp_bench import Taker, bench
+from integration.amqp_bench import Taker, bench, raw_channel
 
 FIRST_TO_TAKE_16_MIB = 4  # major version; earlier ones take 128 MiB
 
@@ -172,20 +174,89 @@ async def test_headers_too_large_for_a_frame_are_no_end_of_the_connection(rabbit
         assert made.heard("connection.lost") == []
 
 
-async def test_a_dead_letter_that_does_not_fit_into_a_frame_goes_without_its_headers(
-    rabbitmq: str,
+@pytest.mark.parametrize(("size", "kept"), [(7000, True), (7900, False)])
+async def test_a_dead_letter_that_does_not_fit_into_a_frame_goes_with_less(
+    rabbitmq: str, size: int, kept: bool
 ) -> None:
     async with bench(f"{rabbitmq}?frame_max=8192") as made:
-        task = made.task(headers={"tenant": "x" * 4000})
-        await made.publish(task)
+        task = made.task(headers={"tenant": "x" * size})
+        await made.publish(made.task())
         death = Death(reason=DeadReason.REJECTED, error_text="y" * 5000)
         await made.adapter.bury(replace(task, death=death), timeout=10.0)
 
         async with made.adapter.read_dead(made.queue()) as letters:
             [letter] = [letter.envelope async for letter in letters]
     assert letter.death is not None
-    assert (letter.body, letter.headers, letter.death.reason) == (task.body, {}, death.reason)
+    assert (letter.body, letter.death.reason) == (task.body, death.reason)
+    assert letter.headers == (task.headers if kept else {})
     assert letter.death.error_text == "y" * 500
+
+
+async def test_a_task_that_fits_into_no_frame_again_is_a_dead_letter_and_stops_nobody(
+    rabbitmq: str,
+) -> None:
+    recorder = Recorder(answers(ValueError("no"), None))
+    narrow = Settings(amqp_url=f"{rabbitmq}?frame_max=8192")
+    async with Cluster("shop", settings=narrow) as worker:
+        await worker.event_queue.publish("other", 0)
+        worker.event_queue.subscribe("mails", recorder.handle, concurrency=1)
+        async with Cluster("shop", settings=Settings(amqp_url=rabbitmq)) as publisher:
+            first = await publisher.event_queue.publish("mails", 1, headers={"h": "x" * 12_000})
+            await publisher.event_queue.publish("mails", 2)
+            await recorder.finished(2)
+
+            letters = publisher.event_queue.dead_letters("mails")
+            [letter] = await eventually(letters.browse)
+            assert (letter.id, letter.reason, letter.attempts, letter.payload) == (
+                *(first, "failed", 1, 1),
+            )
+            assert "cannot be stored for another run" in letter.error_text
+            assert "ValueError: no" in letter.error_text
+            with pytest.raises(EncodeError, match="the broker allows 8192"):
+                await worker.event_queue.publish("mails", 3, headers={"h": "x" * 12_000})
+
+
+# --- what others have bound ----------------------------------------------------------------------
+
+
+async def test_queues_of_others_answer_for_no_task(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as made, raw_channel(rabbitmq) as channel:
+        await made.publish(made.task())
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        await channel.queue_declare("audit", arguments=full)
+        await channel.queue_bind("audit", f"{made.app}.tasks", "mails")
+        await channel.basic_publish(b"{}", exchange="", routing_key="audit")
+
+        await made.publish(made.task())
+        depth = await made.adapter.depth(made.queue())
+        assert depth is not None
+        assert depth.ready == 2
+
+        await channel.queue_delete(made.queue().full)
+        await made.publish(made.task())
+        depth = await made.adapter.depth(made.queue())
+        assert depth is not None
+        assert depth.ready == 1
+
+
+async def test_what_may_be_stored_is_never_told_as_a_matter_of_topology(
+    rabbitmq: str, fault_proxy: FaultProxy
+) -> None:
+    async with bench(fault_proxy.url) as made, raw_channel(rabbitmq) as channel:
+        await made.publish(made.task())
+        fault_proxy.freeze("to_client")
+        publishing = asyncio.ensure_future(made.publish(made.task()))
+        await eventually(
+            lambda: channel.queue_declare(made.queue().full, passive=True),
+            lambda found: found.message_count == 2,
+        )
+        await channel.exchange_delete(f"{made.app}.tasks")
+        await channel.exchange_declare(f"{made.app}.tasks", exchange_type="fanout")
+        fault_proxy.cut()
+        fault_proxy.resume()
+
+        with pytest.raises(PublishUnconfirmed, match="type is 'fanout'"):
+            await publishing
 
 
 def counts(server: RabbitServer, queue: str) -> tuple[int, int]:

@@ -225,7 +225,7 @@ async def test_topology_is_declared_again_after_the_broker_lost_it(
         await delete_raw(rabbitmq, made.queue().full)
         await delete_raw(rabbitmq, made.queue().dead)
         async with raw_channel(rabbitmq) as channel:
-            await channel.exchange_delete(f"{made.app}.tasks")
+            await channel.exchange_delete("ck.v1.back")
         fault_proxy.cut()
         await made.publish(made.task())
         await made.adapter.bury(made.dead(made.task()), timeout=10.0)
@@ -239,7 +239,7 @@ async def test_a_missing_exchange_is_made_again_without_a_reconnect(rabbitmq: st
     async with bench(rabbitmq) as made:
         await made.publish(made.task())
         async with raw_channel(rabbitmq) as channel:
-            await channel.exchange_delete(f"{made.app}.tasks")
+            await channel.exchange_delete("ck.v1.back")
         async with asyncio.TaskGroup() as group:
             for _ in range(20):
                 group.create_task(made.publish(made.task(body=json.dumps({}).encode())))

@@ -105,6 +105,42 @@ async def test_what_was_given_up_leaves_nothing_at_the_broker(
 
 
 @pytest.mark.asyncio
+@pytest.mark.broker_control
+async def test_hundreds_who_wait_cost_other_holders_nothing_and_are_served_in_order(
+    place: Place, pair: tuple[Cluster, Cluster], rabbitmq_server: RabbitServer
+) -> None:
+    cluster, _ = pair
+    served = list[int]()
+
+    async def wait(number: int) -> None:
+        async with cluster.locks.hold(KEY, timeout=60):
+            served.append(number)
+
+    async def several() -> int:
+        """How many the broker knows of, once they are many."""
+        vhost = place.url.rpartition("/")[2]
+        ask = ("--quiet", "list_consumers", "-p", vhost, "queue_name")
+        told = await asyncio.to_thread(rabbitmq_server.ctl, *ask)
+        found = told.count(f"ck.v1.lock.{place.app}.{KEY}")
+        return found if found >= 10 else 0
+
+    async with cluster.locks.hold("other", ttl=3) as other:
+        holder = await cluster.locks.acquire(KEY)
+        async with asyncio.TaskGroup() as group:
+            for number in range(400):
+                group.create_task(wait(number))
+            assert await eventually(several) <= 20
+            await holder.release()
+        assert other.state is LeaseState.HELD
+
+    # Those who are on their way to the broker at the same moment may pass each other.
+    assert max(abs(turn - number) for turn, number in enumerate(served)) <= 40
+    assert sorted(served) == list(range(400))
+    assert cluster.locks.stats().suspect == 0
+    await eventually(lambda: is_free(place))
+
+
+@pytest.mark.asyncio
 async def test_an_answer_that_never_comes_leaves_nothing_at_the_broker(place: Place) -> None:
     async with (
         FaultProxy(f"{place.url}?heartbeat=1") as proxy,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from cluster_kit.testing.servers import (
     PlainServer,
     start_plain,
 )
+from cluster_kit.testing.servers.plain import LocalServer
 from cluster_kit.testing.waiting import eventually
 from integration.test_locks_contract import say
 
@@ -150,6 +152,22 @@ async def test_redis_keeps_a_lock_over_a_restart_with_its_data(own_redis: PlainS
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("stored", ["hello", "nan", "1e300", "18446744073709551615"])
+async def test_redis_that_keeps_a_fence_that_is_none_grants_nothing_and_says_why(
+    own_redis: PlainServer, stored: str
+) -> None:
+    async with running(own_redis.url) as cluster:
+        say(own_redis.url, f"SET ck:lock:{{shop.{KEY}}}:fence {stored}".encode())
+        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+            await cluster.locks.try_acquire(KEY)
+        assert await cluster.locks.inspect(KEY) is None
+
+        say(own_redis.url, f"SET ck:lock:{{shop.{KEY}}} token".encode())
+        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+            await cluster.locks.inspect(KEY)
+
+
+@pytest.mark.asyncio
 async def test_redis_that_forgot_the_scripts_is_taught_again(own_redis: PlainServer) -> None:
     async with running(own_redis.url) as cluster:
         async with cluster.locks.hold(KEY) as lease:
@@ -234,6 +252,44 @@ async def test_a_thousand_releases_racing_renewals_leave_no_zombie(
                 proxy.delay(0)
                 group.create_task(lease.release())
         assert await cluster.locks.inspect("zombie") is None
+
+
+@pytest.fixture
+def still() -> Iterator[PlainServer]:
+    """A memcached that can be made to stand still."""
+    try:
+        found = start_plain(MEMCACHED, [LocalServer])
+    except NodeUnavailableError as exc:
+        pytest.skip(str(exc))
+    yield from own(found)
+
+
+@pytest.mark.asyncio
+async def test_a_memcached_whose_clock_is_late_lets_nobody_in_twice(still: PlainServer) -> None:
+    pid = int(say(still.url, b"stats").split(b"STAT pid ")[1].split()[0])
+    async with running(still.url) as first, running(still.url) as second:
+        # The clock is set by the thread that lets connections in: they must be there before.
+        kept = await asyncio.gather(*(first.locks.acquire(f"k{n}", ttl=30) for n in range(16)))
+        for turn in range(3):  # it is late for a millisecond, or less
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(3)
+                tries = [
+                    asyncio.create_task(_until_its_end(first, f"{turn}.{n}")) for n in range(8)
+                ]
+                await asyncio.sleep(0.05)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            for lease in await asyncio.gather(*tries):
+                rival = await second.locks.acquire(lease.key, timeout=20)
+                assert lease.state is LeaseState.LOST
+                await rival.release()
+        for lease in kept:
+            lease.check()
+
+
+async def _until_its_end(cluster: Cluster, key: str) -> Lease:
+    return await cluster.locks.acquire(key, ttl=5, renew=False, timeout=20)
 
 
 async def _extend(lease: Lease) -> None:

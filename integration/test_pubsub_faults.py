@@ -92,6 +92,56 @@ async def test_instances_whose_connections_are_killed_hear_all_in_order_or_are_t
             await hearer.is_told()
 
 
+@pytest.mark.broker_control
+async def test_what_is_unsubscribed_in_an_outage_is_not_kept_after_it(
+    cluster_factory: ClusterFactory, rabbitmq_server: RabbitServer, rabbitmq: str
+) -> None:
+    async with FaultProxy(rabbitmq) as proxy:
+        [cluster] = await cluster_factory(pubsub={"url": proxy.url, "transport": "sticky"})
+        hearer = Hearer()
+        await cluster.pubsub.subscribe("keep", hearer.handle, on_gap=hearer.on_gap)
+        leaving = [await cluster.pubsub.subscribe(f"leave.{n}.#", hearer.handle) for n in range(3)]
+
+        proxy.refuse()
+        await eventually(lambda: not is_well([cluster]))
+        for subscription in leaving:
+            await subscription.close()
+        proxy.resume()
+
+        listed = ("list_bindings", "-q", "-p", rabbitmq.rpartition("/")[2], "source_name")
+        exchange = f"{cluster_factory.name}.pubsub.sticky"
+
+        async def keys() -> list[str]:
+            text = await asyncio.to_thread(rabbitmq_server.ctl, *listed, "routing_key")
+            rows = [line.split() for line in text.splitlines()]
+            return sorted(row[1] for row in rows if row[0] == exchange)
+
+        await eventually(keys, ["keep"].__eq__)
+        await cluster.pubsub.publish("keep", 1, skip_self=False)
+        assert await hearer.hears() == [1]
+        assert hearer.gaps == []
+        await cluster.stop()
+
+
+@pytest.mark.broker_control
+async def test_a_stop_that_meets_a_subscribe_leaves_no_queue(
+    cluster_factory: ClusterFactory, rabbitmq_server: RabbitServer, rabbitmq: str
+) -> None:
+    choice: dict[str, Transport] = {"s.#": "sticky", "t.#": "stream"}
+    for turn in range(10):
+        [cluster] = await cluster_factory(pubsub={"url": rabbitmq, "transports": choice})
+        subscribing = asyncio.create_task(
+            cluster.pubsub.subscribe("#", Hearer().handle), name="taker subscribes"
+        )
+        await asyncio.sleep(turn * 0.005)
+        await cluster.stop()
+        await asyncio.wait({subscribing})
+
+    listed = ("list_queues", "-q", "-p", rabbitmq.rpartition("/")[2], "name")
+    queues = await asyncio.to_thread(rabbitmq_server.ctl, *listed)
+    assert f"keep.{cluster_factory.name}." not in queues
+
+
 @pytest.mark.own_broker
 @pytest.mark.slow
 async def test_a_restart_of_the_broker_costs_nothing_that_it_keeps(
@@ -131,6 +181,35 @@ async def test_a_restart_of_the_broker_costs_nothing_that_it_keeps(
         assert made[transport].gaps == []
     await eventually(lambda: 20 in made["ephemeral"].messages)
     assert await made["ephemeral"].is_told() == [["ephemeral.changed"]]
+
+
+async def test_what_was_on_a_stream_before_an_instance_came_is_never_heard(
+    cluster_factory: ClusterFactory, rabbitmq: str
+) -> None:
+    async with FaultProxy(rabbitmq) as proxy:
+        [sender] = await cluster_factory(pubsub={"url": rabbitmq, "transport": "stream"})
+        for number in range(20):
+            await sender.pubsub.publish(CHANNEL, f"old {number}")
+        [late] = await cluster_factory(pubsub={"url": proxy.url, "transport": "stream"})
+        hearer = Hearer()
+        await late.pubsub.subscribe(CHANNEL, hearer.handle, on_gap=hearer.on_gap)
+
+        proxy.refuse()
+        await eventually(lambda: not is_well([late]))
+        await sender.pubsub.publish(CHANNEL, "missed")
+        proxy.resume()
+
+        assert await hearer.is_told() == [[CHANNEL]]
+        await sender.pubsub.publish(CHANNEL, "after")
+        assert await hearer.hears() == ["after"]
+
+        proxy.refuse()  # it knows where it is now
+        await eventually(lambda: not is_well([late]))
+        await sender.pubsub.publish(CHANNEL, "caught up")
+        proxy.resume()
+        assert await hearer.hears(2) == ["after", "caught up"]
+        assert hearer.gaps == [[CHANNEL]]
+        await late.stop()
 
 
 async def test_a_stream_that_was_cut_while_an_instance_was_away_is_a_gap(

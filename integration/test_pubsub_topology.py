@@ -189,6 +189,35 @@ async def test_a_user_that_may_not_write_is_told_and_its_other_publishes_go_on(
             await cluster.stop()
 
 
+@pytest.mark.broker_control
+@pytest.mark.parametrize("transport", ALL)
+async def test_a_channel_a_user_may_not_publish_on_concerns_no_other(
+    cluster_factory: ClusterFactory,
+    rabbitmq_server: RabbitServer,
+    rabbitmq: str,
+    transport: Transport,
+) -> None:
+    exchange = f"{cluster_factory.name}.pubsub.{transport}"
+    async with user(rabbitmq_server, rabbitmq, configure=".*", write=".*", read=".*") as url:
+        publisher, other = await cluster_factory(2, pubsub={"url": url, "transport": transport})
+        hearer = Hearer()
+        await other.pubsub.subscribe(CHANNEL, hearer.handle, on_gap=hearer.on_gap)
+        name, vhost = urlsplit(url).username or "", urlsplit(url).path.removeprefix("/")
+        rights = ("set_topic_permissions", "-p", vhost, name, exchange, "^(?!forbidden)", ".*")
+        await asyncio.to_thread(rabbitmq_server.ctl, *rights)
+        for turn, forbidden in enumerate(("forbidden", "forbidden." + "x" * 190, "forbidden")):
+            async with asyncio.TaskGroup() as group:
+                for number in range(20):
+                    group.create_task(publisher.pubsub.publish(CHANNEL, 20 * turn + number))
+                for _ in range(2):
+                    group.create_task(expect_refusal(publisher.pubsub.publish(forbidden, 1)))
+
+        assert await hearer.hears(60) == list(range(60))
+        assert hearer.gaps == []
+        for cluster in (publisher, other):
+            await cluster.stop()
+
+
 async def expect_refusal(publish: object) -> None:
     with pytest.raises(PublishRefused):
         await publish  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]

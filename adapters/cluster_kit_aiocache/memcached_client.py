@@ -26,6 +26,10 @@ class ProtocolError(Exception):
     """The server answered what the command cannot have for an answer."""
 
 
+class NoNumberError(ProtocolError):
+    """What was to be counted up is no number."""
+
+
 DRIVER_ERRORS = (ProtocolError, OSError, EOFError, TimeoutError)
 """What may come out of a call."""
 
@@ -78,10 +82,29 @@ class MemcachedClient:
         head = b"ms %b %d T%d ME\r\n%b\r\n" % (key, len(value), ttl, value)
         return stored(await self._command(head))
 
-    async def replace(self, key: bytes, value: bytes, ttl: int, cas: int) -> bool:
-        """Store a value over that of `cas`; False when it is another one or gone."""
-        head = b"ms %b %d T%d C%d\r\n%b\r\n" % (key, len(value), ttl, cas, value)
-        return stored(await self._command(head))
+    async def store_beside(
+        self, other: bytes, key: bytes, value: bytes, ttl: int, cas: int | None
+    ) -> tuple[int | None, bool]:
+        """Store a value over that of `cas`, or where there is none, and look at another key before.
+
+        Returns:
+            The seconds the other had left, None when it is gone, and whether it was stored.
+        """
+        mode = b"ME" if cas is None else b"C%d" % cas
+        store = b"ms %b %d T%d %b\r\n%b\r\n" % (key, len(value), ttl, mode, value)
+        seen, done = await self.ask(b"mg %b t\r\n" % other, store)
+        return _left(seen), stored(done)
+
+    async def seconds_left(self, key: bytes) -> int:
+        """Return for how long a value is to live on, by the server's clock.
+
+        Raises:
+            ProtocolError: there is none.
+        """
+        left = _left(await self._command(b"mg %b t\r\n" % key))
+        if left is None:
+            raise ProtocolError("a value is gone before its time")
+        return left
 
     async def delete(self, key: bytes, cas: int) -> bool:
         """Delete the value of `cas`; False when it is another one or gone."""
@@ -148,11 +171,18 @@ async def _answer(reader: asyncio.StreamReader) -> Answer:
     if not words:
         raise ProtocolError("the server sent an empty line")
     if words[0] in {b"ERROR", b"CLIENT_ERROR"}:  # who knows what it made of the rest
-        raise ProtocolError(b" ".join(words).decode(errors="replace"))
+        kind = NoNumberError if b"non-numeric" in words else ProtocolError
+        raise kind(b" ".join(words).decode(errors="replace"))
     value = b""
     if words[0] == b"VA":
         value = (await reader.readexactly(int(words[1]) + 2))[:-2]
     return words, value
+
+
+def _left(answer: Answer) -> int | None:
+    if answer[0][0] == b"EN":
+        return None
+    return int(expect(answer, b"HD")[0][1:])
 
 
 def expect(answer: Answer, wanted: bytes) -> list[bytes]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cluster_kit.errors import ConnectError, LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
+from cluster_kit_aiocache.fences import read_fence
 from cluster_kit_aiocache.memcached_client import (
     DRIVER_ERRORS,
     MEMCACHED,
     Item,
     MemcachedClient,
 )
+from cluster_kit_aiocache.memcached_clock import Reading, ServerClock
 from cluster_kit_aiocache.memcached_options import parse_url
 from cluster_kit_aiocache.redis_client import say
 from cluster_kit_aiocache.state import State
@@ -37,9 +41,9 @@ CAPABILITIES = LockCapabilities(
     wake_up="poll",
     fair=False,
 )
-_MARGIN = 1.05  # seconds; a value with N seconds to live may go after N - 1
 _FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
 _PROBE_SECONDS = 2.0
+_CLOCK_SECONDS = 3.0
 _MICROSECONDS = 1_000_000
 
 
@@ -57,7 +61,7 @@ class MemcachedLocks:
     def __init__(self, url: str, context: AdapterContext) -> None:
         self._options = parse_url(url)
         self._context = context
-        self._client: MemcachedClient | None = None  # while connected
+        self._clock: ServerClock | None = None  # while connected
         self._state = State(context, "locks", self._options.url, self._ping)
 
     @property
@@ -68,30 +72,37 @@ class MemcachedLocks:
     # --- life ------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Ask the server for its version, within the context's `connect_timeout`.
+        """Ask the server for its version and its clock, within the context's `connect_timeout`.
+
+        A clock that is not known by then is waited for by the first lock.
 
         Raises:
             ConnectError: unreachable, or no memcached.
         """
-        if self._client is not None:
+        if self._clock is not None:
             return
         client = MEMCACHED.borrow(self._options, self._context)
+        end = asyncio.get_running_loop().time() + self._context.connect_timeout
         try:
-            async with asyncio.timeout(self._context.connect_timeout):
+            async with asyncio.timeout_at(end):
                 await client.version()
         except BaseException as exc:
             await MEMCACHED.give_back(self._options, self._context)
             if not isinstance(exc, DRIVER_ERRORS):
                 raise
             raise ConnectError(self._options.url, say(exc)) from exc
-        self._client = client
+        self._clock = ServerClock(client, self._context)
         self._state.well()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._clock.reading()
 
     async def close(self) -> None:
         """Close every connection. What is held stays until its ttl is over."""
         await self._state.close()
-        client, self._client = self._client, None
-        if client is not None:
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            await clock.close()
             await MEMCACHED.give_back(self._options, self._context)
 
     def warnings(self) -> Sequence[str]:
@@ -108,22 +119,28 @@ class MemcachedLocks:
         """Begin to wait for a lock."""
         return MemcachedContender(self, claim, self._context)
 
-    async def acquire(self, claim: Claim, *, timeout: float) -> int | None:
-        """Ask for a lock; return its fence, or None when somebody else has it.
+    async def acquire(self, claim: Claim, *, timeout: float) -> Grant | None:
+        """Ask for a lock; None when somebody else has it.
+
+        Where the server's clock is not known, it waits for that first.
 
         Raises:
             LockUnavailable: no answer in time, or an error.
         """
-        return await self._ask(claim.name, partial(self._take, claim), timeout)
+        put = await self._putting(claim, max(timeout, _CLOCK_SECONDS))
+        return await self._ask(claim.name, partial(self._take, claim, put), timeout)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
-        kept = await self._ask(claim.name, partial(self._change, claim, renew=True), timeout)
-        return valid_for(claim) if kept else None
+        put = await self._putting(claim, timeout)
+        left = await self._ask(claim.name, partial(_renew, claim, put), timeout)
+        if left is not None and left <= 0:
+            raise LockUnavailable(claim.name, "the server has stood still, and its clock was late")
+        return left
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's. Raises as `acquire`."""
-        return await self._ask(claim.name, partial(self._change, claim, renew=False), timeout)
+        return await self._ask(claim.name, partial(_release, claim), timeout)
 
     @property
     def quotas(self) -> None:
@@ -137,41 +154,41 @@ class MemcachedLocks:
         fence = await self._ask(name, partial(_get, _fence_key(name)), timeout)
         return LockHolder(
             owner=item.value.decode(errors="replace").partition(" ")[2],
-            fence=None if fence is None else int(fence.value),
+            fence=None if fence is None else read_fence(name, fence.value),
             seconds_left=item.seconds_left,
         )
 
-    async def _take(self, claim: Claim, client: MemcachedClient) -> int | None:
-        key, value = _key(claim.name), _value(claim)
-        if not await client.add(key, value, round(claim.ttl)):
-            item = await client.get(key)
-            if item is None or item.value != value:
-                return None
-            # Ours already: the answer to an earlier request was lost. Its time begins anew.
-            if not await client.replace(key, value, round(claim.ttl), item.cas):
-                return None
-        first = round(self._context.clock.wall() * _MICROSECONDS)
-        return await client.increment(_fence_key(claim.name), first)
+    async def _putting(self, claim: Claim, timeout: float) -> _Put:
+        """Return what stores a lock, with the time it counts from. Raises as `acquire`."""
+        clock = self._connected(claim.name)
+        since = clock.now()
+        try:
+            async with asyncio.timeout(timeout):
+                return _Put(claim, clock, since, await clock.reading())
+        except TimeoutError as exc:
+            raise LockUnavailable(claim.name, "the server's clock could not be read") from exc
 
-    async def _change(self, claim: Claim, client: MemcachedClient, *, renew: bool) -> bool:
-        """Renew or delete what is ours; again when a renewal of ours came in between."""
-        key, value = _key(claim.name), _value(claim)
-        while (item := await client.get(key)) is not None and item.value == value:
-            if renew:
-                done = await client.replace(key, value, round(claim.ttl), item.cas)
-            else:
-                done = await client.delete(key, item.cas)
-            if done:
-                return True
-        return False
+    async def _take(self, claim: Claim, put: _Put, client: MemcachedClient) -> Grant | None:
+        left = await put(client, None)
+        if left is None:
+            # Ours already, where the answer to an earlier request was lost: its time begins anew.
+            left = await _renew(claim, put, client)
+        if left is None:
+            return None
+        first = round(self._context.clock.wall() * _MICROSECONDS)
+        fence = await client.increment(_fence_key(claim.name), first)
+        return Grant(fence=read_fence(claim.name, fence), valid_for=left)
 
     async def _ping(self) -> None:
         await self._ask("", MemcachedClient.version, _PROBE_SECONDS)
 
-    async def _ask(self, name: str, call: _Call[T], timeout: float) -> T:
-        client = self._client
-        if client is None:
+    def _connected(self, name: str) -> ServerClock:
+        if self._clock is None:
             raise LockUnavailable(name, "not connected")
+        return self._clock
+
+    async def _ask(self, name: str, call: _Call[T], timeout: float) -> T:
+        client = self._connected(name).client
         try:
             async with asyncio.timeout(timeout):
                 answer = await call(client)
@@ -197,8 +214,7 @@ class MemcachedContender:
         Raises:
             LockUnavailable: no answer in time, or an error.
         """
-        fence = await self._locks.acquire(self._claim, timeout=timeout)
-        return None if fence is None else Grant(fence=fence, valid_for=valid_for(self._claim))
+        return await self._locks.acquire(self._claim, timeout=timeout)
 
     async def changed(self) -> None:
         """Return after a pause: memcached tells nobody."""
@@ -213,9 +229,57 @@ async def _get(key: bytes, client: MemcachedClient) -> Item | None:
     return await client.get(key)
 
 
-def valid_for(claim: Claim) -> float:
-    """Return how long a lock is certainly ours, from before the request."""
-    return round(claim.ttl) - _MARGIN
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """Stores a lock, and tells for how long it is certainly there.
+
+    Attributes:
+        since: reading of the clock from which that counts.
+    """
+
+    claim: Claim
+    clock: ServerClock
+    since: float
+    reading: Reading
+
+    async def __call__(self, client: MemcachedClient, cas: int | None) -> float | None:
+        """Store it over that of `cas`, or where there is none; None when it was not stored.
+
+        Raises:
+            LockUnavailable: the server was restarted, or has evicted what its clock is read by.
+        """
+        key, value, ttl = _key(self.claim.name), _value(self.claim), round(self.claim.ttl)
+        left, done = await client.store_beside(self.reading.key, key, value, ttl, cas)
+        if not done:
+            return None
+        if left is None:
+            self.clock.doubt(self.reading)
+            raise LockUnavailable(
+                self.claim.name, "the server has lost values; its clock is read anew"
+            )
+        return self.reading.certain_until(left, ttl) - self.since
+
+
+async def _renew(claim: Claim, put: _Put, client: MemcachedClient) -> float | None:
+    """Renew what is ours; again when a renewal of ours came in between."""
+    while (cas := await _ours(claim, client)) is not None:
+        if (left := await put(client, cas)) is not None:
+            return left
+    return None
+
+
+async def _release(claim: Claim, client: MemcachedClient) -> bool:
+    """Delete what is ours; again when a renewal of ours came in between."""
+    while (cas := await _ours(claim, client)) is not None:
+        if await client.delete(_key(claim.name), cas):
+            return True
+    return False
+
+
+async def _ours(claim: Claim, client: MemcachedClient) -> int | None:
+    """Return the version of a lock that is ours."""
+    item = await client.get(_key(claim.name))
+    return None if item is None or item.value != _value(claim) else item.cas
 
 
 def _key(name: str) -> bytes:

@@ -19,6 +19,7 @@ from cluster_kit_aiocache.memcached_client import (
     MEMCACHED,
     MOST_KEY_BYTES,
     MemcachedClient,
+    NoNumberError,
     ProtocolError,
     expect,
     stored,
@@ -195,7 +196,14 @@ class MemcachedStore:
 
         async def call(client: MemcachedClient) -> tuple[int, list[bytes | None]]:
             request = b"ma %b N%d J%d D%d v\r\n" % (_key(key), end, amount, amount)
-            count, *answers = await client.ask(request, *map(_look, then_read))
+            requests = [request, *map(_look, then_read)]
+            try:
+                count, *answers = await client.ask(*requests)
+            except NoNumberError:  # nobody here has written it
+                item = await client.get(_key(key))
+                if item is not None and not item.value.isdigit():
+                    await client.delete(_key(key), item.cas)
+                count, *answers = await client.ask(*requests)
             expect(count, b"VA")
             return int(count[1]), [_value(answer) for answer in answers]
 

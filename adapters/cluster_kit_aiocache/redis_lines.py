@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's name
+    MasterDownError,
+    ReadOnlyError,
     ResponseError,
 )
 
@@ -21,8 +23,9 @@ class Lines:
     """Runs single commands as the driver's client does, at half the cost.
 
     The driver looks at a connection before each command, to find out whether it is still there;
-    here a command that finds it gone has one more try on another. A connection whose command did
-    not end in order is closed.
+    here a command that finds it gone has one more try on another, and so has one that was refused
+    for the server is no primary any more: behind its address there may be another. A connection
+    whose command did not end in order is closed.
 
     Args:
         pool: of the driver's client.
@@ -38,8 +41,11 @@ class Lines:
         request = _packed(words)
         try:
             return await self._ask(request)
-        except ConnectionError:
+        except (ConnectionError, ResponseError) as exc:
+            if not _is_elsewhere(exc):
+                raise
             await self._drop_idle()  # what was gone with it has to go, too
+            await self._pool.disconnect(inuse_connections=False)
             return await self._ask(request)
 
     async def close(self) -> None:
@@ -54,11 +60,9 @@ class Lines:
             # Others' turn. Whoever goes to sleep at once is woken later than the answer comes.
             await asyncio.sleep(0)
             answer = await connection.read_response()
-        except ResponseError:
-            await self._keep(connection)  # it is an answer
-            raise
-        except BaseException:
-            await self._drop(connection)
+        except BaseException as exc:
+            is_answer = isinstance(exc, ResponseError) and not _is_elsewhere(exc)
+            await (self._keep if is_answer else self._drop)(connection)
             raise
         await self._keep(connection)
         return answer
@@ -76,6 +80,13 @@ class Lines:
     async def _drop(self, connection: Any) -> None:  # noqa: ANN401 - the driver's
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
+
+
+def _is_elsewhere(error: Exception) -> bool:
+    """Whether a command was not carried out because nobody, or no primary, is at the other end."""
+    return isinstance(error, ConnectionError | ReadOnlyError | MasterDownError) or (
+        "-READONLY" in str(error)  # as Redis before 7 tells it of a script
+    )
 
 
 def _packed(words: Sequence[Word]) -> bytes:

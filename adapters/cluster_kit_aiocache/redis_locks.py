@@ -11,6 +11,7 @@ from redis.exceptions import NoPermissionError
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
+from cluster_kit_aiocache.fences import read_fence
 from cluster_kit_aiocache.redis_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
 from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.wakeups import Wakeups
@@ -112,7 +113,8 @@ class RedisLocks:
         values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
         call = partial(ACQUIRE.run, keys=keys, values=values)
         granted, number = await self._server.ask(claim.name, call, timeout)
-        return bool(granted), int(number)
+        left_or_fence = read_fence(claim.name, number) if granted else int(number)
+        return bool(granted), left_or_fence
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
@@ -135,7 +137,7 @@ class RedisLocks:
             return None
         owner = value.decode(errors="replace").partition(" ")[2]
         seconds_left = left / 1000 if left >= 0 else None
-        number = None if fence is None else int(fence)
+        number = None if fence is None else read_fence(name, fence)
         return LockHolder(owner=owner, fence=number, seconds_left=seconds_left)
 
     @property

@@ -42,6 +42,7 @@ FENCE_KEEP_MS = 7 * 24 * 3600 * 1000
 
 # The fence is the last plus one, or the server's clock in microseconds where that is more: it grows
 # as long as the counter survives or the clock does not go back. Such numbers are exact until 2255.
+# A stored one that cannot grow is returned as it is, and nothing is granted: the caller refuses it.
 ACQUIRE = Script(
     """
 local held = redis.call('GET', KEYS[1])
@@ -54,8 +55,10 @@ if held then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local fence = tonumber(redis.call('GET', KEYS[2]) or '0') + 1
-if now > fence then fence = now end
+local last = redis.call('GET', KEYS[2]) or '0'
+local fence = tonumber(last)
+if not (fence and fence < 2^53 - 1) then return {1, last} end
+fence = math.max(fence + 1, now)
 fence = string.format('%.0f', fence)
 redis.call('SET', KEYS[2], fence, 'PX', ARGV[3])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

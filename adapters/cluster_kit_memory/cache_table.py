@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cluster_kit.clock import Clock
 
 MOST_VALUES = 100_000
-"""Of one hub; beyond them go those that were stored first."""
+"""Of one hub; beyond them go those not used for the longest time."""
 
 
 class CacheTable:
@@ -38,14 +38,15 @@ class CacheTable:
             if found[1] <= self._clock.monotonic():
                 del self._values[key]
                 return None
+            self._values.move_to_end(key)
             return found[0]
 
     def put(self, key: str, body: bytes, ttl: float | None) -> None:
         """Store a value."""
         with self._guard:
             end = inf if ttl is None else self._clock.monotonic() + ttl
-            self._values.pop(key, None)
             self._values[key] = (body, end)
+            self._values.move_to_end(key)
             if len(self._values) > MOST_VALUES:
                 self._values.popitem(last=False)
 
@@ -74,7 +75,7 @@ class CacheTable:
         """Add to a counter; its ttl runs from the first addition on."""
         with self._guard:
             found = self.find(key)
-            if found is None:
+            if found is None or not found.isdigit():
                 self.put(key, b"%d" % amount, ttl)
                 return amount
             count = int(found) + amount
@@ -84,7 +85,8 @@ class CacheTable:
     def keys(self, prefix: str) -> list[str]:
         """Return the keys of values that have not expired."""
         with self._guard:
-            return [k for k in list(self._values) if k.startswith(prefix) and self.find(k)]
+            now, values = self._clock.monotonic(), self._values.items()
+            return [key for key, (_, end) in values if key.startswith(prefix) and end > now]
 
 
 class CacheTables:

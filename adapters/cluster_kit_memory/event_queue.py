@@ -17,6 +17,7 @@ from cluster_kit.ports import Health, QueueDepth
 from cluster_kit_memory.consumer import DeadReader, MemoryConsumer, stored
 from cluster_kit_memory.hubs import HUBS, OpenHub
 from cluster_kit_memory.options import parse_url
+from cluster_kit_memory.records import check_envelope
 from cluster_kit_memory.work_queue import Taker
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class MemoryEventQueue:
 
         Raises:
             ConnectionLost: not connected, or the link stayed broken for `timeout` seconds.
-            EncodeError: a header has a value that the file cannot keep.
+            EncodeError: a header has a value that the file cannot keep, or a field makes no sense.
             PublishRefused: the file cannot be written.
             PublishUnconfirmed: `timeout` seconds passed while the file was being written.
         """
@@ -160,6 +161,7 @@ class MemoryEventQueue:
     async def _store(
         self, envelope: Envelope, timeout: float, call: Callable[[Hub], Callable[[Done], None]]
     ) -> None:
+        check_envelope(envelope)
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             async with asyncio.timeout_at(deadline):

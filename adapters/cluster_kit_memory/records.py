@@ -1,9 +1,13 @@
-"""A task as text for the file: JSON, with tags for what JSON lacks. Nothing in it can execute."""
+"""What a hub keeps as a task, and that as text for its file.
+
+The text is JSON, with tags for what JSON lacks. Nothing in it can execute.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -20,8 +24,26 @@ _SIMPLE_FIELDS = tuple(
     if field.name not in {"queue", "body", "headers", "death"}
 )
 
+_NUMBERS = ("published_at", "attempt", "max_retries", "timeout", "expires_at", "crashes")
+
 _TAG = "$"
 """A dict with this one key stands for a value that JSON does not have."""
+
+
+def check_envelope(envelope: Envelope) -> None:
+    """Check what hub and consumers reckon with: one that is spoilt would break it for all others.
+
+    Raises:
+        EncodeError: a field is no number, or headers are no mapping; the text names it.
+    """
+    for name in _NUMBERS:
+        value: object = getattr(envelope, name)
+        number = math.isfinite(value) if isinstance(value, float) else isinstance(value, int)
+        if value is not None and not number:
+            raise EncodeError(f"{name} of task {envelope.id} is no number but {value!r:.80}")
+    headers = cast("object", envelope.headers)
+    if not isinstance(headers, Mapping):
+        raise EncodeError(f"headers of task {envelope.id} are no mapping")
 
 
 def encode_name(name: QueueName) -> str:
@@ -69,11 +91,13 @@ def decode_envelope(text: str, body: bytes) -> Envelope:
         death = _death(parts.pop("death"))
         app, channel = parts.pop("queue")
         headers = {name: _rich(value) for name, value in parts.pop("headers").items()}
-        return Envelope(
+        envelope = Envelope(
             queue=QueueName(app, channel), headers=headers, death=death, body=body, **parts
         )
+        check_envelope(envelope)
     except (ArithmeticError, KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"{text[:80]!r} is no task: {exc}") from exc
+    return envelope
 
 
 def _death(parts: dict[str, Any] | None) -> Death | None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
+from sqlalchemy.engine import Connection
 
-from cluster_kit_sqlalchemy.journal import Committed, Journal
+from cluster_kit_sqlalchemy.journal import Journal
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Dialect
+
+    from cluster_kit.ports import Waiting
 
 DoIt = Callable[..., None]
 """A method of a dialect that carries out a step of a transaction."""
@@ -26,6 +29,22 @@ DoIt = Callable[..., None]
 
 _SILENT = ("postgresql",)
 """Databases to which a commit after an error means a rollback, and who do not say so."""
+
+
+_SEVERED = ("08", "57P", "40003")
+"""How codes of errors begin that do not tell what became of a commit: the server was stopped."""
+
+
+class Committing(Protocol):
+    """What commits connections, and has waiting what is committed with them: a session."""
+
+    def committed(self, subject: object, journal: Journal) -> None:
+        """Add to `journal` what waited for the commit of `subject` alone. It is carried out."""
+        ...
+
+    def in_doubt(self, subject: object, journal: Journal) -> None:
+        """Add to `journal` what waited for the commit of `subject`, whose outcome is unknown."""
+        ...
 
 
 def expect_commit(connection: Connection) -> None:
@@ -51,17 +70,21 @@ class ConnectionJournals:
         self._journals: WeakKeyDictionary[Connection, Journal] = WeakKeyDictionary()
         self._dialects: WeakSet[Dialect] = WeakSet()
         self._linked: WeakKeyDictionary[Connection, Journal] = WeakKeyDictionary()
-        # By the id of what the dialect is to commit, with that of the session which asked for it.
-        self._committing: dict[int, tuple[Journal, Journal | None]] = {}
+        self._asked: dict[int, Journal] = {}  # by the id of what the dialect is to commit
+        # By what the dialect is to commit: a pool's connection, or in two phases a `Connection`.
+        self._committing: WeakKeyDictionary[object, Committing] = WeakKeyDictionary()
 
-    def note(self, connection: Connection, call: Committed) -> None:
-        """Call `call` once the transaction that `connection` is in is committed."""
+    def note(self, connection: Connection, waiting: Waiting) -> None:
+        """Tell `waiting` once the transaction that `connection` is in is committed."""
+        self.journal(connection).note(waiting)
+
+    def journal(self, connection: Connection) -> Journal:
+        """Return what waits for the transaction that `connection` is in."""
         with self._lock:
             if connection not in self._journals:
                 self._journals[connection] = Journal()
                 self._watch(connection, self._journals[connection])
-            journal = self._journals[connection]
-        journal.note(call)
+            return self._journals[connection]
 
     def link(self, connection: Connection, session: Journal) -> None:
         """Have the journal of a session, which will commit `connection`, share in its life.
@@ -72,9 +95,13 @@ class ConnectionJournals:
         self._linked[connection] = session
         self._learn_from(connection.dialect)
 
-    def unlink(self, connection: Connection) -> None:
-        """Undo `link`."""
-        self._linked.pop(connection, None)
+    def expect(self, connection: Connection, by: Committing) -> None:
+        """Tell `by` what becomes of the next commits of `connection`.
+
+        The dialect tells, as no listener of the application can keep it from it by an error.
+        """
+        self._committing[connection] = self._committing[connection.connection] = by
+        self._learn_from(connection.dialect)
 
     def _of(self, connection: Connection) -> list[Journal]:
         found = (self._journals.get(connection), self._linked.get(connection))
@@ -87,13 +114,13 @@ class ConnectionJournals:
         def commit(connection: Connection) -> None:
             if journal:
                 expect_commit(connection)
-            self._committing[id(connection.connection)] = (journal, self._linked.get(connection))
+            self._asked[id(connection.connection)] = journal
 
         def commit_twophase(connection: Connection, *details: object) -> None:
             xid, is_prepared = details
             if journal and not is_prepared:  # a doomed transaction cannot be prepared
                 _expect_commit_in_one_phase(connection, xid)
-            self._committing[id(connection)] = (journal, self._linked.get(connection))
+            self._asked[id(connection)] = journal
 
         # A commit that failed is followed by no event of a rollback, but by another beginning.
         for name in ("begin", "begin_twophase", "rollback", "rollback_twophase"):
@@ -106,30 +133,31 @@ class ConnectionJournals:
         if dialect in self._dialects:
             return
         self._dialects.add(dialect)
+        commit = partial(self._commit, dialect)
         for name, instead in (
-            ("do_commit", self._commit),
-            ("do_commit_twophase", self._commit),
+            ("do_commit", commit),
+            ("do_commit_twophase", commit),
             ("do_savepoint", self._savepoint),
             ("do_rollback_to_savepoint", self._rollback_to_savepoint),
             ("do_release_savepoint", self._release_savepoint),
         ):
             setattr(dialect, name, partial(instead, getattr(dialect, name)))
 
-    def _commit(self, do: DoIt, subject: object, *details: Any) -> None:  # noqa: ANN401 - passed on
-        journal, heir = self._committing.pop(id(subject), (None, None))
-        if journal is None:
-            do(subject, *details)
-            return
+    def _commit(self, dialect: Dialect, do: DoIt, subject: object, *details: Any) -> None:  # noqa: ANN401 - passed on
+        journal, by = self._asked.pop(id(subject), Journal()), self._committing.get(subject)
         try:
             do(subject, *details)
-        except BaseException:
-            journal.drop()
+        except BaseException as exc:
+            if _refused(dialect, subject, exc):
+                journal.drop()
+            else:
+                if by is not None:
+                    by.in_doubt(subject, journal)
+                journal.in_doubt(f"its commit ended with {type(exc).__name__}: {exc}")
             raise
-        if heir:  # it is about to be committed, too, and has calls before and after these
-            journal.give(heir)
-            return
-        for call in journal.take():
-            call()
+        if by is not None:
+            by.committed(subject, journal)
+        journal.committed()
 
     def _savepoint(self, do: DoIt, connection: Connection, name: str) -> None:
         do(connection, name)
@@ -145,3 +173,13 @@ class ConnectionJournals:
         do(connection, name)
         for journal in self._of(connection):
             journal.release(name)
+
+
+def _refused(dialect: Dialect, subject: object, error: BaseException) -> bool:
+    """Whether it is the database that says that it has not committed."""
+    if not isinstance(error, dialect.loaded_dbapi.Error):
+        return False
+    if str(getattr(error, "sqlstate", None)).startswith(_SEVERED):
+        return False
+    pooled: Any = subject.connection if isinstance(subject, Connection) else subject
+    return not dialect.is_disconnect(error, pooled, None)

@@ -116,7 +116,7 @@ class Fences:
             lease: of a lock of the cluster's application.
 
         Raises:
-            TypeError: `transaction` is of no such kind.
+            TypeError: `transaction` is of no such kind, or `lease` is no lease of one lock.
             ConfigurationError: the connection is in autocommit, or the lease is of a lock of
                 another application.
             LockLost: a newer holder has, or the lease says itself that it is lost. Let it end the
@@ -125,10 +125,12 @@ class Fences:
             SQLAlchemyError: of the database; at REPEATABLE READ and SERIALIZABLE also when another
                 transaction has written the fence meanwhile: begin anew then.
         """
+        _check(lease)
         await within(transaction, self.table, partial(self._guard, lease))
 
     def guard_blocking(self, transaction: BlockingTransaction, lease: Fenced) -> None:
         """As `guard`, for a `Session` or `Connection`."""
+        _check(lease)
         within_blocking(transaction, self.table, partial(self._guard, lease))
 
     # --- inside --------------------------------------------------------------------------
@@ -174,3 +176,11 @@ class Fences:
 
     def _row(self, key: str) -> list[ColumnElement[bool]]:
         return [self.table.c.app == self._app, self.table.c.key == key]
+
+
+def _check(lease: object) -> None:
+    """Refuse what is no lease of one lock, without a look at its fence."""
+    if not all(isinstance(getattr(lease, name, None), str) for name in ("app", "key")):
+        several = "; guard each of its leases" if hasattr(lease, "leases") else ""
+        kind = type(lease).__name__
+        raise TypeError(f"lease must be a lease of one lock, not {kind}{several}")

@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit_sqlalchemy.schema import lacking_told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from sqlalchemy import Table
+    from sqlalchemy import Dialect, Table
 
 AsyncTransaction = AsyncSession | AsyncConnection
 """Where a caller on the event loop has its transaction."""
 
 BlockingTransaction = Session | Connection
 """Where a caller in a thread, or in `AsyncSession.run_sync`, has its transaction."""
+
+_MAKERS = (sessionmaker, scoped_session, async_sessionmaker, async_scoped_session)
+"""Of sessions, which some pass instead of one."""
 
 T = TypeVar("T")
 
@@ -31,6 +40,8 @@ def check_engine(engine: object) -> None:
         kind = type(engine).__name__
         hint = ": make it with create_async_engine" if isinstance(engine, Engine) else ""
         raise ConfigurationError(f"engine must be an AsyncEngine, not {kind}{hint}")
+    if _isolation(engine.dialect, engine.get_execution_options()) == "AUTOCOMMIT":
+        raise ConfigurationError("engine is in AUTOCOMMIT mode: it has no transactions")
 
 
 async def within(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
@@ -73,7 +84,7 @@ def check_transactional(connection: Connection) -> None:
 
 
 def _commits_by_itself(connection: Connection) -> bool:
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    if _isolation(connection.dialect, connection.get_execution_options()) == "AUTOCOMMIT":
         return True
     detect = getattr(connection.dialect, "detect_autocommit_setting", None)
     # Not on SQLite: there, who begins transactions by an event of the pool looks the same.
@@ -82,10 +93,17 @@ def _commits_by_itself(connection: Connection) -> bool:
     return bool(detect(connection.connection.dbapi_connection))
 
 
+def _isolation(dialect: Dialect, options: Mapping[str, object]) -> object:
+    # What create_engine was given is kept there alone; an execution option overrules it.
+    return options.get("isolation_level", getattr(dialect, "_on_connect_isolation_level", None))
+
+
 def _wrong(transaction: object, wanted: str) -> str:
-    hint = ""
-    if isinstance(transaction, AsyncTransaction):
-        hint = "; without .blocking there is a method for it"
+    kind, hint = type(transaction).__name__, ""
+    if isinstance(transaction, _MAKERS):
+        hint = f": call the {kind} to get one"
+    elif isinstance(transaction, AsyncTransaction):
+        hint = "; for that take the method without blocking"
     elif isinstance(transaction, BlockingTransaction):
-        hint = "; outbox.blocking has a method for it"
-    return f"the transaction must be that of {wanted}, not {type(transaction).__name__}{hint}"
+        hint = "; for that take outbox.blocking, first_blocking or guard_blocking"
+    return f"transaction must be {wanted}, not {kind}{hint}"

@@ -14,7 +14,7 @@ from cluster_kit_sqlalchemy.sessions import SessionJournals, on_connection, part
 from cluster_kit_sqlalchemy.transactional import check_transactional
 
 if TYPE_CHECKING:
-    from cluster_kit_sqlalchemy.journal import Committed
+    from cluster_kit.ports import Waiting
 
 _KINDS = (Session, AsyncSession, Connection, AsyncConnection)
 _REGISTRIES = (scoped_session, async_scoped_session)
@@ -32,7 +32,7 @@ class SqlAlchemyTransactions:
         """As `TransactionAdapter.knows`."""
         return isinstance(transaction, _KINDS + _REGISTRIES)
 
-    async def join(self, transaction: object, committed: Committed) -> None:
+    async def join(self, transaction: object, waiting: Waiting) -> None:
         """As `TransactionAdapter.join`.
 
         Raises:
@@ -45,21 +45,21 @@ class SqlAlchemyTransactions:
             if _begun_on_connection(session):
                 await transaction.connection()
             await transaction.run_sync(_check_parts)
-            self._sessions.note(session, committed)
+            self._sessions.note(session, waiting)
         elif isinstance(transaction, Session):
             if _begun_on_connection(transaction):
                 transaction.connection()
             _check_parts(transaction)
-            self._sessions.note(transaction, committed)
+            self._sessions.note(transaction, waiting)
         elif isinstance(transaction, AsyncConnection):
             inner = await _begun(transaction)
             await transaction.run_sync(check_transactional)
-            self._connections.note(inner, committed)
+            self._connections.note(inner, waiting)
         elif isinstance(transaction, Connection):
             if not _opened(transaction).in_transaction():
                 transaction.begin()
             check_transactional(transaction)
-            self._connections.note(transaction, committed)
+            self._connections.note(transaction, waiting)
         else:
             kind = type(transaction).__name__
             text = f"transaction= takes a session; call the {kind} to get the one of this scope"

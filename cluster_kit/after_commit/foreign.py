@@ -11,6 +11,8 @@ from cluster_kit.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cluster_kit.ports import Waiting
+
     _Hook = Callable[[Callable[[], None]], object]
 
 ACCEPTS: Final = "an object with on_commit(callable) or after_commit(callable)"
@@ -32,15 +34,15 @@ class Hooks:
         """As `TransactionAdapter.knows`."""
         return _hook(transaction, _COMMIT) is not None
 
-    async def join(self, transaction: object, committed: Callable[[], None]) -> None:
-        """As `TransactionAdapter.join`; savepoints are left to the object.
+    async def join(self, transaction: object, waiting: Waiting) -> None:
+        """As `TransactionAdapter.join`; savepoints are left to the object, and so is any doubt.
 
         Raises:
             ConfigurationError: an asynchronous hook took too long, as one does that returns only
                 at the commit. Nothing will be sent.
             Exception: what a hook raised.
         """
-        once = _Once(committed)
+        once = _Once(waiting.committed)
         try:
             await self._register(transaction, _ROLLBACK, once.drop)
             await self._register(transaction, _COMMIT, once)

@@ -44,13 +44,13 @@ class Outgoing:
 
     def take(self, parcel: Parcel) -> None:
         """Publish `parcel`. Returns at once, never raises, and may be called in any thread."""
-        if _running_loop() is self._loop:
-            self._put(parcel)
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._put, parcel)
-        except RuntimeError:  # it is closed
+        if not self._in_loop(self._put, parcel):
             self._failed(parcel, NotStartedError("publishing after a commit"))
+
+    def give_up(self, parcel: Parcel, error: Exception) -> None:
+        """Have it told that `parcel` is not published. As `take`."""
+        if not self._in_loop(self._failed, parcel, error):
+            self._failed(parcel, error)
 
     async def close(self, timeout: float) -> list[str]:
         """Wait for what is on its way, at most `timeout` seconds, and then take nothing more.
@@ -72,6 +72,17 @@ class Outgoing:
         if sending:  # the last may have been sent in the turn in which time was up
             await asyncio.wait(set(sending), timeout=CANCEL_GRACE)
         return [parcel.id for parcel in sending.values()]
+
+    def _in_loop(self, call: Callable[..., None], *arguments: object) -> bool:
+        """Call in the event loop; return whether there is one, still."""
+        if _running_loop() is self._loop:
+            call(*arguments)
+            return True
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # it is closed
+            return False
+        return True
 
     def _put(self, parcel: Parcel) -> None:
         if self._closed:

@@ -25,9 +25,35 @@ class Parcel:
     send: Callable[[], Awaitable[object]]
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A parcel as what waits for a transaction: a `Waiting` of the port.
+
+    Args:
+        parcel: the message.
+        commit: takes it once the transaction is committed.
+        doubt: takes it, with the reason, when nobody can tell whether it is.
+    """
+
+    parcel: Parcel
+    commit: Callable[[Parcel], None]
+    doubt: Callable[[Parcel, str], None]
+
+    def committed(self) -> None:
+        """As `Waiting.committed`."""
+        self.commit(self.parcel)
+
+    def in_doubt(self, why: str) -> None:
+        """As `Waiting.in_doubt`."""
+        self.doubt(self.parcel, why)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishFailure:
     """A message whose transaction was committed, and which could not be published.
+
+    Or nobody knows whether it was committed: then `error` is a `CommitUnconfirmed`, and nothing
+    was sent. Look whether the database has the data before you repeat it.
 
     Attributes:
         kind: ``task``, ``sync`` or ``cache``.

@@ -6,13 +6,12 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit.foreign import ACCEPTS, Hooks
 from cluster_kit.after_commit.outgoing import Outgoing
-from cluster_kit.after_commit.parcel import PublishFailure
-from cluster_kit.errors import NotStartedError, UnknownTransactionError
+from cluster_kit.after_commit.parcel import Pending, PublishFailure
+from cluster_kit.errors import CommitUnconfirmed, NotStartedError, UnknownTransactionError
 from cluster_kit.supervisor import Supervisor, logged
 
 if TYPE_CHECKING:
@@ -66,7 +65,8 @@ class AfterCommit:
         """
         if self._outgoing is None:
             raise NotStartedError("publishing after a commit")
-        await self._adapter(transaction).join(transaction, partial(self._committed, parcel))
+        pending = Pending(parcel, self._committed, self._in_doubt)
+        await self._adapter(transaction).join(transaction, pending)
         return parcel.id
 
     async def turn(self) -> None:
@@ -118,13 +118,25 @@ class AfterCommit:
         else:
             self._outgoing.take(parcel)
 
+    def _in_doubt(self, parcel: Parcel, why: str) -> None:
+        if parcel.kind == "cache":  # an invalidation too many costs a load, and one too few a lie
+            self._committed(parcel)
+            return
+        error = CommitUnconfirmed(parcel.id, why)
+        if self._outgoing is None:
+            self._failed(parcel, error)
+        else:
+            self._outgoing.give_up(parcel, error)
+
     def _failed(self, parcel: Parcel, error: Exception) -> None:
         """Tell everybody. In the event loop; after a stop, in the thread that committed."""
+        doubtful = isinstance(error, CommitUnconfirmed)
         log.error(
-            "%s %s on channel %s was committed and could not be published: %s",
+            "%s %s on channel %s %s: %s",
             {"task": "task", "sync": "sync message", "cache": "invalidation"}[parcel.kind],
             parcel.id,
             parcel.channel,
+            "was not sent" if doubtful else "was committed and could not be published",
             error,
         )
         self._telemetry.emit(

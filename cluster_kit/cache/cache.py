@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.cache.changes import Change
 from cluster_kit.cache.objects import Objects
-from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl
+from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl, check_values
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
 
@@ -96,7 +96,7 @@ class Cache(Wrapping):
         tags: Iterable[str] = (),
     ) -> None:
         """Store several values, each as `set` does. Raises as it does."""
-        checked = {check_key(key): value for key, value in values.items()}
+        checked = check_values(values)
         life, names = check_ttl("ttl", ttl), check_tags(tags)
         engine = await self._open()
         if not checked:

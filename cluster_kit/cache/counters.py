@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from cluster_kit.clock import Clock
 
 
+MOST_COUNTERS = 10_000
+"""Of one cache in this process, where it may not hold more values than that."""
+
+
 class Counters(Protocol):
     """The counters of one cache."""
 
@@ -23,7 +27,7 @@ class Counters(Protocol):
 
 
 class LocalCounters:
-    """Counters of this process alone; beyond `most` the oldest go.
+    """Counters of this process alone; beyond `most` go those not raised for the longest time.
 
     Args:
         most: how many.
@@ -42,6 +46,7 @@ class LocalCounters:
         if end <= now:
             count, end = 0, inf if ttl is None else now + ttl
         self._counts[key] = (count + amount, end)
+        self._counts.move_to_end(key)
         if len(self._counts) > self._most:
             self._counts.popitem(last=False)
         return count + amount

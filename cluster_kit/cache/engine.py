@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit import Parcel
-from cluster_kit.cache.counters import LocalCounters
+from cluster_kit.cache.counters import MOST_COUNTERS, LocalCounters
 from cluster_kit.cache.guard import Guard
 from cluster_kit.cache.invalidation import Invalidation
 from cluster_kit.cache.loading import Loading
@@ -103,7 +103,7 @@ class Engine:
         values = Values(options.copy, encoded=remote is not None, limit=self._limit(connector))
         self.shelf: Shelf = self._make_shelf(values, remote)
         self.loading: Loading = Loading(self._tools())
-        counters = LocalCounters(max(1, options.l1_size), around.clock)
+        counters = LocalCounters(max(MOST_COUNTERS, options.l1_size), around.clock)
         self.counters: Counters = remote or counters
         self.invalidation: Invalidation = Invalidation(
             self.shelf, self.loading, counters, backplane, self._tools()

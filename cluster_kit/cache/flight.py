@@ -23,6 +23,7 @@ class Flight:
         key: that is loaded.
         outcome: gets what was loaded, or the error.
         stale: what may stand in for it; None for nothing.
+        tags: of what it may return; None while that is not known.
         refused: whether what was loaded was not kept, for it was invalidated meanwhile.
         close: lets nobody join it any more.
         cancel: ends it.
@@ -32,6 +33,7 @@ class Flight:
         self.key: str = key
         self.outcome: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         self.stale: Entry | None = stale
+        self.tags: frozenset[str] | None = None
         self.refused: bool = False
         self.cancel: Callable[[], object] = self.outcome.cancel
         self.close: Callable[[], object] = lambda: None

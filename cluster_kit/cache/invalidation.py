@@ -123,7 +123,7 @@ class Invalidation:
             self._counters.reset()
         elif change.tags:
             self._local.drop_tags(change.tags)
-            self._loading.forget()  # what is loaded now may turn out to have one of them
+            self._loading.forget_tags(change.tags)
         self._loading.forget(change.keys)
         return self._local.drop(change.keys)
 

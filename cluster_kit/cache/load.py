@@ -90,6 +90,8 @@ class Load:
         found = await self._look()
         if found is not None:
             return found
+        stale = self._flight.stale
+        self._flight.tags = frozenset(self._request.tags) | (stale.tags if stale else frozenset())
         self._tools.stats.misses += not self._request.renew
         keeper = self._keep_promise()
         try:
@@ -232,18 +234,24 @@ class Load:
     async def _fail(self, error: BaseException) -> Entry:
         """Let an older value stand in, or raise."""
         stale = self._flight.stale
-        if not isinstance(error, Exception) or stale is None or self._ticket.void:
+        stands_in = stale is not None and self._shelf.local.stands(self._ticket, stale.tags)
+        if stale is None or not stands_in or not isinstance(error, Exception):
             await self._withdraw()
             self._note(error, stale=False)
             raise error
-        if self._right is not None:  # others use it too meanwhile
-            right, until = self._right, self._tools.clock.wall() + THROTTLE
-            with suppress(CacheUnavailable):
-                await right.remote.prolong(self._key, right.promise, right.found, until)
         self._note(error, stale=True)
-        self._shelf.prolong(self._key, THROTTLE)
+        if self._right is None or await self._spare(self._right):
+            self._shelf.stand_in(self._ticket, stale, THROTTLE)
         self._tools.stats.stale += 1
         return stale
+
+    async def _spare(self, right: _Right) -> bool:
+        """Let others use the older value, too; return whether it was not invalidated meanwhile."""
+        until = self._tools.clock.wall() + THROTTLE
+        with suppress(CacheUnavailable):
+            await right.remote.prolong(self._key, right.promise, right.found, until)
+        [found] = await self._shelf.found([self._key])
+        return found is not None and found.record is not None
 
     def _note(self, error: BaseException, *, stale: bool) -> None:
         if not isinstance(error, Exception):

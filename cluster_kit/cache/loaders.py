@@ -41,14 +41,14 @@ def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
     return cast("T", Loaded(value, check_ttl("ttl", ttl), keep))
 
 
-def check_callable(fn: object) -> None:
+def check_callable(name: str, value: object) -> None:
     """Refuse what cannot be called.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: it cannot; the text names it.
     """
-    if not callable(fn):
-        raise ConfigurationError(f"fn must be a function, not {type(fn).__name__}")
+    if not callable(value):
+        raise ConfigurationError(f"{name} must be a function, not {type(value).__name__}")
 
 
 async def call(

@@ -62,6 +62,14 @@ class Loading:
             for key in tuple(flights) if keys is None else keys:
                 flights.pop(key, None)
 
+    def forget_tags(self, tags: Iterable[str]) -> None:
+        """Likewise of the loads whose value has any of these tags, or may turn out to have."""
+        named = frozenset(tags)
+        for flights in (self._flights, self._renewals):
+            for key, flight in tuple(flights.items()):
+                if flight.tags is None or not named.isdisjoint(flight.tags):
+                    del flights[key]
+
     async def stop(self) -> None:
         """End all loads, so that other instances need not wait for them."""
         self.forget()

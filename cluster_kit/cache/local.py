@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 ENTRY_BYTES = 600
 """About what an entry takes besides its value and key."""
+
+MOST_MARKS = 20_000
+"""Invalidated tags that are remembered for what is being fetched or loaded."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,11 +53,17 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """The right to put the value of a key here, lost when the key is invalidated meanwhile."""
+    """The right to put the value of a key here, lost when the key is invalidated meanwhile.
+
+    Attributes:
+        key: see there.
+        opened: so many invalidations of tags there were before.
+        void: whether the key was invalidated.
+    """
 
     key: str
+    opened: int
     void: bool = False
-    tags: set[str] = field(default_factory=set[str])
 
 
 class Local:
@@ -82,6 +91,9 @@ class Local:
         self.bytes: int = 0
         self._tagged: dict[str, set[str]] = {}
         self._tickets: dict[str, set[Ticket]] = {}
+        self._marks: dict[str, int] = {}  # tags, with the number of their last invalidation
+        self._marked = 0  # so many invalidations of tags there were
+        self._forgotten = 0  # which tags the first so many named is not known any more
 
     def find(self, key: str) -> Entry | None:
         """Return the entry of a key as long as it may be of any use."""
@@ -108,7 +120,7 @@ class Local:
 
     def open(self, key: str) -> Ticket:
         """Begin to fetch or load the value of a key."""
-        ticket = Ticket(key)
+        ticket = Ticket(key, self._marked)
         self._tickets.setdefault(key, set()).add(ticket)
         return ticket
 
@@ -122,10 +134,15 @@ class Local:
 
     def redeem(self, ticket: Ticket, entry: Entry) -> bool:
         """Put an entry, unless it was invalidated since the ticket was opened."""
-        if ticket.void or ticket.tags & entry.tags:
+        if not self.stands(ticket, entry.tags):
             return False
         self.put(ticket.key, entry)
         return True
+
+    def stands(self, ticket: Ticket, tags: Iterable[str]) -> bool:
+        """Whether neither its key nor any of `tags` was invalidated since it was opened."""
+        last = (self._marks.get(tag, self._forgotten) for tag in tags)
+        return not ticket.void and all(number <= ticket.opened for number in last)
 
     def drop(self, keys: Iterable[str]) -> int:
         """Hold these keys no more, nor what is being fetched of them; return how many were held."""
@@ -138,12 +155,14 @@ class Local:
 
     def drop_tags(self, tags: Iterable[str]) -> None:
         """Hold nothing with any of these tags any more."""
+        self._marked += 1
         for tag in tags:
             for key in tuple(self._tagged.get(tag, ())):
                 self._take(key)
-            for tickets in self._tickets.values():
-                for ticket in tickets:
-                    ticket.tags.add(tag)
+            self._marks[tag] = self._marked
+        if len(self._marks) > MOST_MARKS:
+            self._marks.clear()
+            self._forgotten = self._marked
 
     def clear(self) -> None:
         """Hold nothing."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
@@ -11,8 +12,6 @@ from cluster_kit.errors import ConfigurationError, UnknownOptionError
 from cluster_kit.names import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from cluster_kit.cache.values import CopyMode
 
 T = TypeVar("T")
@@ -138,12 +137,36 @@ def check_tags(tags: Iterable[str], most: int | None = MAX_TAGS) -> tuple[str, .
     Raises:
         ConfigurationError: one is malformed, they are more than `most`, or a single string.
     """
-    if isinstance(tags, str):
-        raise ConfigurationError(f"tags are several: tags=({tags!r},)")
-    checked = tuple(dict.fromkeys(check_name("cache tag", tag) for tag in tags))
+    checked = tuple(dict.fromkeys(check_name("cache tag", tag) for tag in several_tags(tags)))
     if most is not None and len(checked) > most:
         raise ConfigurationError(f"a value may have {most:,} tags, not {len(checked):,}")
     return checked
+
+
+def several_tags(tags: object) -> tuple[object, ...]:
+    """Return tags as they were given.
+
+    Raises:
+        ConfigurationError: a single string, or nothing to go through.
+    """
+    if isinstance(tags, str):
+        raise ConfigurationError(f"tags are several: tags=({tags!r},)")
+    if not isinstance(tags, Iterable):
+        raise ConfigurationError(f"tags are names, as in tags=('a', 'b'), not {tags!r}")
+    return tuple(cast("Iterable[object]", tags))
+
+
+def check_values(values: object) -> dict[str, object]:
+    """Return values by key.
+
+    Raises:
+        ConfigurationError: no mapping, or a key is malformed.
+    """
+    if not isinstance(values, Mapping):
+        text = f"mset() takes values by key, as in {{'a': 1}}, not {type(values).__name__}"
+        raise ConfigurationError(text)
+    named = cast("Mapping[object, object]", values)
+    return {check_key(key): value for key, value in named.items()}
 
 
 def check_amount(amount: object) -> int:

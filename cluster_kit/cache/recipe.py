@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from string import Formatter
 from typing import Any, ParamSpec, TypeVar, cast
 
 from cluster_kit.cache.loaders import check_callable
+from cluster_kit.cache.options import several_tags
 from cluster_kit.errors import ConfigurationError
 
 P = ParamSpec("P")
@@ -29,13 +30,22 @@ class Recipe:
         tags: Iterable[str],
     ) -> None:
         if not isinstance(key, str):
-            check_callable(key)
-        if isinstance(tags, str):
-            raise ConfigurationError(f"tags are several: tags=({tags!r},)")
+            check_callable("key, where it is no template,", key)
         self._wrap = wrap
         self._key = key
         self._ttl = ttl
-        self._tags = tuple(tags)
+        self._tags = tuple(_text("tags", tag) for tag in several_tags(tags))
+        self._fields = [
+            (name, template, field)
+            for name, template in self._templates()
+            for field in _fields(name, template)
+        ]
+
+    def _templates(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self._key, str):
+            yield "key", self._key
+        for tag in self._tags:
+            yield "tags", tag
 
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         """Return `function` with its results kept.
@@ -46,9 +56,11 @@ class Recipe:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError("cached() is for async functions; wrap() takes any")
         signature = inspect.signature(function)
-        templates = (*([self._key] if isinstance(self._key, str) else []), *self._tags)
-        for template in templates:
-            _check(template, signature)
+        for name, template, field in self._fields:
+            if field not in signature.parameters:
+                known = ", ".join(signature.parameters) or "none"
+                text = f"{name} {template!r} names {field!r}, which is no parameter; there are: "
+                raise ConfigurationError(text + known)
 
         @functools.wraps(function)
         async def kept(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -67,12 +79,26 @@ class Recipe:
         return kept
 
 
-def _check(template: str, signature: inspect.Signature) -> None:
-    for _, field, _, _ in Formatter().parse(template):
-        if field is None:
-            continue
-        name = field.split(".")[0].split("[")[0]
-        if name not in signature.parameters:
-            known = ", ".join(signature.parameters) or "none"
-            text = f"{template!r} names {name!r}, which is no parameter; there are: {known}"
-            raise ConfigurationError(text)
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} are names or templates of them, not {value!r}")
+    return value
+
+
+def _fields(name: str, template: str) -> Iterator[str]:
+    """Return which parameters a template names.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as exc:
+        raise ConfigurationError(f"{name} {template!r} is no template: {exc}") from None
+    for _, field, spec, conversion in parts:
+        if conversion not in {None, "", "a", "r", "s"}:
+            raise ConfigurationError(f"{name} {template!r} has a conversion !{conversion}")
+        if field is not None:
+            yield field.split(".")[0].split("[")[0]
+        if spec:
+            yield from _fields(name, spec)

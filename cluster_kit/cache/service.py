@@ -177,21 +177,29 @@ class CacheManager:
 
     # --- life, led by Cluster ------------------------------------------------------------
 
-    async def open(
-        self, adapter: PubSubAdapter | None, supervisor: Supervisor, context: AdapterContext
-    ) -> None:
-        """Let the caches work. Stores are connected for those that were made.
+    async def connect(self, supervisor: Supervisor, context: AdapterContext) -> None:
+        """Make stores from now on, and connect the default one if somebody has chosen it.
+
+        One that the URL of a server implies, or whose URL may be meant for a store of
+        `register_store`, is connected by its first use.
+
+        Raises `ConnectError`, or `ConfigurationError` for a wrong URL.
+        """
+        self._stores.open(context, supervisor)
+        if self._settings.cache.url is not None and not self._stores.extended:
+            await self._stores.connect(None)
+
+    async def open(self, adapter: PubSubAdapter | None, supervisor: Supervisor) -> None:
+        """Let the caches work, after `connect`. Stores are connected for those that were made.
 
         Args:
             adapter: of publish and subscribe, connected; None where there is none.
             supervisor: starts what runs in the background.
-            context: of stores.
 
         Raises:
             ConnectError: a store cannot be connected.
             ConfigurationError: there is no such store.
         """
-        self._stores.open(context, supervisor)
         if adapter is not None:
             await self._pubsub.open(adapter, supervisor)
             self._pubsub.start()
@@ -207,7 +215,7 @@ class CacheManager:
         )
         supervisor.spawn(self._look_after(), name="caches")
         for name, cache in self._caches.items():
-            if name != _DEFAULT:  # which is connected by its first use
+            if name != _DEFAULT:
                 await self._connect(name, cache)
 
     async def close(self) -> None:

@@ -198,7 +198,7 @@ class Shelf:
         finally:
             for ticket in tickets:
                 self.local.close(ticket)
-        intact = [t.key for t in tickets if not t.void and not t.tags.intersection(tags)]
+        intact = [t.key for t in tickets if self.local.stands(t, tags)]
 
         def hold() -> None:
             for key in intact:
@@ -221,11 +221,13 @@ class Shelf:
         entry.until = entry.usable = min(entry.until, now + self._degraded_ttl)
         return True
 
-    def prolong(self, key: str, seconds: float) -> None:
+    def stand_in(self, ticket: Ticket, entry: Entry, seconds: float) -> None:
         """Hand out for a while what is over, for it could not be loaded."""
-        entry = self.local.find(key)
-        if entry is not None:
-            entry.until = min(entry.usable, self._clock.monotonic() + seconds)
+        now = self._clock.monotonic()
+        until = min(entry.usable, now + seconds, moment(now, self._l1_ttl))
+        entry.until, entry.eager = max(entry.until, until), max(entry.eager, now + seconds)
+        if self.local.entries.get(ticket.key) is not entry:
+            self.local.redeem(ticket, entry)
 
     def _made(
         self,

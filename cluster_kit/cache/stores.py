@@ -50,8 +50,13 @@ class Stores:
         checked = check_name("cache store", name)
         if f"{checked}:" in self._connectors:
             raise ConfigurationError(f"store {name!r} is in use")
-        check_callable(factory)
+        check_callable("factory", factory)
         self._factories[checked] = factory
+
+    @property
+    def extended(self) -> bool:
+        """Whether `register` has added a kind."""
+        return bool(self._factories)
 
     def check(self, name: str | None) -> None:
         """Refuse a store there is not.

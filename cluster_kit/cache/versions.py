@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster_kit.cache.envelope import new_stamp
+from cluster_kit.cache.envelope import STAMP_BYTES, head_of, new_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,14 +63,18 @@ class VersionBook:
         return await self.complete(tags, await self._guard.read(self._places(tags)))
 
     async def complete(self, tags: Sequence[str], marks: Sequence[bytes | None]) -> Versions:
-        """Return the versions of an answer, and make those it lacks; whoever comes first does."""
+        """Return the versions of an answer, and make those it lacks; whoever comes first does.
+
+        What is there and cannot be a version, which nobody here has written, counts as missing.
+        """
         places = self._places(tags)
         current = list(marks)
-        while None in current:
+        while not all(map(_is_version, current)):
             for place, mark in zip(places, current, strict=True):
-                if mark is None:
+                if not _is_version(mark):
                     life = None if place == self._names.epoch else TAG_LIFE
-                    await self._guard.swap(place, new_stamp(), None, life)
+                    expected = None if mark is None else head_of(mark)
+                    await self._guard.swap(place, new_stamp(), expected, life)
             current = await self._guard.read(places)
         epoch, *versions = (mark for mark in current if mark is not None)
         self.epoch = epoch
@@ -80,3 +84,7 @@ class VersionBook:
 
     def _places(self, tags: Sequence[str]) -> list[str]:
         return [self._names.epoch, *map(self._names.tag, tags)]
+
+
+def _is_version(mark: bytes | None) -> bool:
+    return mark is not None and len(mark) == STAMP_BYTES

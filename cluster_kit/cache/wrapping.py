@@ -8,6 +8,7 @@ from cluster_kit.cache.load import Request
 from cluster_kit.cache.loaders import call, check_callable
 from cluster_kit.cache.options import check_key, check_tags, check_ttl
 from cluster_kit.cache.recipe import Recipe
+from cluster_kit.checks import truth
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -106,7 +107,7 @@ class Wrapping:
                 entry.used = True
                 self._quick_hits += 1
                 return entry.copy()
-        check_callable(fn)
+        check_callable("fn", fn)
         request = Request(load=fn, ttl=check_ttl("ttl", ttl), tags=check_tags(tags))
         checked = check_key(key)
         return await (await self._open()).loading.get(checked, request)
@@ -152,9 +153,11 @@ class Wrapping:
         Raises:
             Exception: as `wrap`, and what `is_cacheable` raised.
         """
-        check_callable(fn)
+        check_callable("fn", fn)
         if is_cacheable is not None:
-            check_callable(is_cacheable)
+            check_callable("is_cacheable", is_cacheable)
+        if use_cache is not None:
+            truth("use_cache", use_cache)
         life, checked = check_ttl("ttl", ttl), check_key(key)
         engine = await self._open()
         if use_cache is False:
@@ -176,6 +179,10 @@ class Wrapping:
                 function of the same arguments.
             ttl: of the values.
             tags: that invalidate them; templates, too.
+
+        Raises:
+            ConfigurationError: a template is none, or, once it decorates, names what the function
+                does not take.
         """
         return Recipe(self.wrap, key, check_ttl("ttl", ttl), tags)
 

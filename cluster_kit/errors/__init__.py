@@ -36,6 +36,7 @@
     │   ├── LockUnavailable           the server of the locks did not answer
     │   ├── LockLost                  the lock is not ours any more, or was given back
     │   └── LockAlreadyHeld           the same task has it and would wait for itself
+    ├── CommitUnconfirmed             a commit's outcome is unknown; the message was not sent
     ├── HandlerTimeout (TimeoutError) a handler ran longer than its timeout
     └── PluginError
         ├── PluginFailedError         a hook raised
@@ -74,6 +75,7 @@ from cluster_kit.errors.locks import (
     LockUnavailable,
 )
 from cluster_kit.errors.messages import (
+    CommitUnconfirmed,
     DecodeError,
     EncodeError,
     HandlerTimeout,
@@ -102,6 +104,7 @@ __all__ = [
     "CacheRecursion",
     "CacheUnavailable",
     "ClusterKitError",
+    "CommitUnconfirmed",
     "ConfigurationError",
     "ConnectError",
     "ConnectionLost",

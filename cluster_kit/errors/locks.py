@@ -19,11 +19,11 @@ class LockError(ClusterKitError):
 
 
 class LockTimeout(LockError, TimeoutError):  # noqa: N818 - the name is the contract's
-    """It was waited for in vain: somebody else held it. `waited` is in seconds."""
+    """It was waited for in vain: somebody else held it, or `why`. `waited` is in seconds."""
 
-    def __init__(self, key: str, waited: float) -> None:
+    def __init__(self, key: str, waited: float, why: str = "held by somebody else") -> None:
         self.waited: float = waited
-        super().__init__(key, f"held by somebody else all of the {waited:.3g} s waited")
+        super().__init__(key, f"{why} all of the {waited:.3g} s waited")
 
 
 class LockUnavailable(LockError):  # noqa: N818 - the name is the contract's

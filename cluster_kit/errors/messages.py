@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster_kit.errors.base import ClusterKitError
+from cluster_kit.urls import redact_url
 
 
 class MessageError(ClusterKitError):
@@ -37,3 +38,18 @@ class HandlerTimeout(ClusterKitError, TimeoutError):  # noqa: N818 - reads as wh
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         super().__init__(f"the handler ran longer than {timeout:g} s")
+
+
+class CommitUnconfirmed(ClusterKitError):  # noqa: N818 - as `PublishUnconfirmed`
+    """Whether the transaction of a message was committed is not known, so it was not sent.
+
+    The commit was cancelled, or the connection lost before the database had answered.
+    """
+
+    message_id: str
+    reason: str
+
+    def __init__(self, message_id: str, reason: str) -> None:
+        self.message_id, self.reason = message_id, redact_url(reason)
+        text = f"whether the transaction of message {message_id} was committed is not known"
+        super().__init__(f"{text}: {self.reason}")

@@ -92,9 +92,9 @@ class DeadLetters:
         """
         wanted = _wanted(ids)
         pause = 0.0 if rate is None else 1 / _checked_rate(rate)
-        replayed, now = 0, self._clock.wall()
+        replayed = 0
         async with self._adapter().read_dead(self._queue) as entries:
-            async for entry in _chosen(entries, wanted, now):
+            async for entry in _chosen(entries, wanted, self._clock):
                 if pause and replayed:
                     await self._clock.sleep(pause)
                 fresh = dataclasses.replace(
@@ -108,9 +108,9 @@ class DeadLetters:
     async def discard(self, ids: Iterable[str] | None = None) -> int:
         """Delete dead letters for good and return how many; `ids` as for `replay`."""
         wanted = _wanted(ids)
-        discarded, now = 0, self._clock.wall()
+        discarded = 0
         async with self._adapter().read_dead(self._queue) as entries:
-            async for entry in _chosen(entries, wanted, now):
+            async for entry in _chosen(entries, wanted, self._clock):
                 await entry.remove()
                 discarded += 1
         return discarded
@@ -140,30 +140,49 @@ class DeadLetters:
 
 
 async def _chosen(
-    entries: AsyncIterator[DeadEntry], wanted: frozenset[str] | None, now: float
+    entries: AsyncIterator[DeadEntry], wanted: frozenset[str] | None, clock: Clock
 ) -> AsyncIterator[DeadEntry]:
     """Pass on the wanted entries, and look no further than the last of them.
 
-    All that is wanted without ids is what had died by `now`, seconds since 1970: while some are
-    held by another reader, later ones come instead, which nobody has seen.
+    All that is wanted without ids is what has died before now: while some are held by another
+    reader, later ones come instead, which nobody has seen.
     """
-    missing = None if wanted is None else set(wanted)
-    if missing is not None and not missing:
+    if wanted is None:
+        earlier = _Earlier(clock)
+        async for entry in entries:
+            if earlier.than(entry.envelope):
+                yield entry
+        return
+    missing = set(wanted)
+    if not missing:
         return
     async for entry in entries:
-        if missing is None:
-            if not _died_after(now, entry):
-                yield entry
-        elif entry.envelope.id in missing:
+        if entry.envelope.id in missing:
             missing.discard(entry.envelope.id)
             yield entry
             if not missing:
                 return
 
 
-def _died_after(now: float, entry: DeadEntry) -> bool:
-    death = entry.envelope.death
-    return death is not None and death.died_at is not None and death.died_at > now
+class _Earlier:
+    """Tells what died before this was made from what dies meanwhile.
+
+    A time of death still to come is that of an instance whose clock is ahead, and tells nothing:
+    then each id counts as earlier once.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._made = clock, clock.wall()
+        self._undated: set[str] = set()
+
+    def than(self, letter: Envelope) -> bool:
+        at = None if letter.death is None else letter.death.died_at
+        if at is None or at <= self._made:
+            return True
+        if at <= self._clock.wall() or letter.id in self._undated:
+            return False
+        self._undated.add(letter.id)
+        return True
 
 
 def _wanted(ids: object) -> frozenset[str] | None:

@@ -21,6 +21,7 @@ from cluster_kit.message import (
 from cluster_kit.wording import shorten
 
 if TYPE_CHECKING:
+    from cluster_kit.errors import EncodeError
     from cluster_kit.retry import RetryPolicy
 
 
@@ -44,13 +45,14 @@ DONE = Done()
 class Again:
     """Store `envelope` for a later run, `delay` seconds from now, then acknowledge.
 
-    `event` is what is reported: ``task.retried`` or ``task.snoozed``.
+    `event` is what is reported: ``task.retried`` or ``task.snoozed``; `instance_id` of who ran it.
     """
 
     envelope: Envelope
     delay: float
     event: str
-    error: BaseException | None = None
+    instance_id: str
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Judge:
         """Return what becomes of `envelope` after a run that ended with `error`."""
         match error:
             case Snooze():
-                return Again(_copy(envelope, envelope.attempt), error.delay, "task.snoozed")
+                return self._again(envelope, envelope.attempt, error.delay, error)
             case Reject():
                 return self.dead(envelope, DeadReason.REJECTED, error)
             case _:
@@ -101,7 +103,11 @@ class Judge:
             delay = seconds(
                 "the delay of the retry policy", self.policy.delay(envelope.attempt), limit=MAX_WAIT
             )
-        return Again(_copy(envelope, envelope.attempt + 1), delay, "task.retried", error)
+        return self._again(envelope, envelope.attempt + 1, delay, error)
+
+    def _again(self, envelope: Envelope, attempt: int, delay: float, error: BaseException) -> Again:
+        event = "task.retried" if attempt > envelope.attempt else "task.snoozed"
+        return Again(_copy(envelope, attempt), delay, event, self.instance_id, error)
 
     def dead(
         self,
@@ -118,6 +124,18 @@ class Judge:
             instance_id=self.instance_id,
         )
         return Dead(envelope, death, error)
+
+
+def unstorable(envelope: Envelope, outcome: Again, error: EncodeError) -> Dead:
+    """Return what becomes of a task that no broker takes for another run."""
+    last = in_one_line(outcome.error)
+    death = Death(
+        reason=DeadReason.FAILED,
+        error_type=_type_name(error),
+        error_text=_cut(f"cannot be stored for another run: {error}; the last ended with {last}"),
+        instance_id=outcome.instance_id,
+    )
+    return Dead(envelope, death, outcome.error)
 
 
 def _copy(envelope: Envelope, attempt: int) -> Envelope:

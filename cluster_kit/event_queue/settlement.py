@@ -9,8 +9,8 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectionLost, PublishUnconfirmed
-from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome
+from cluster_kit.errors import ConnectionLost, EncodeError, PublishUnconfirmed
+from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome, unstorable
 from cluster_kit.message import DeadReason
 from cluster_kit.wording import shorten
 
@@ -80,6 +80,9 @@ class Settler:
                 try:
                     await self._store_once(envelope, outcome)
                 except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may be lost
+                    if isinstance(exc, EncodeError) and isinstance(outcome, Again):
+                        outcome = unstorable(envelope, outcome, exc)
+                        continue
                     log.warning("cannot store the outcome of task %s yet: %s", envelope.id, exc)
                     self._waiting[envelope.id] = str(exc)
                 else:

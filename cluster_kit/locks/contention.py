@@ -1,4 +1,4 @@
-"""Getting a lock: one contender of this instance at the server, the others in line behind it."""
+"""Getting a lock: few contenders of an instance at the server, the others in line behind them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
-from cluster_kit.locks.line import Line, Lines
+from cluster_kit.locks.line import Lines
 from cluster_kit.locks.possession import Possession
 from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.names import new_id
 from cluster_kit.ports import Claim
 
 if TYPE_CHECKING:
+    from cluster_kit.locks.line import Line
     from cluster_kit.locks.surroundings import Surroundings
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Contender, Grant
@@ -29,6 +30,8 @@ _MOST_OWNER_BYTES = 200
 _UNWIND_SECONDS = 1.0
 _RELEASE_SECONDS = 2.0
 _LOOK_SECONDS = 0.01
+_MOST_PLACES = 16
+"""Of an instance in a backend's line, for each key: each place costs renewals their time there."""
 
 
 class Try:
@@ -70,7 +73,8 @@ class Contention:
         self.around = around
         self.held: dict[str, Possession] = {}
         self._owner = f"{owner} pid {os.getpid()}"
-        self._lines = Lines()
+        # Where the backend itself keeps the order, some stand in its line, the others behind them.
+        self._lines = Lines(_MOST_PLACES if around.adapter.capabilities.fair else 1)
         self._waiting: set[asyncio.Timeout] = set()
         self._closing = False
 
@@ -173,10 +177,8 @@ class Contention:
         self.around.report("lock.refused", key=key, seconds=waited, error=type(error).__name__)
 
     async def _in_turn(self, attempt: Try) -> Possession:
-        # Where the backend itself keeps the order, everybody stands in its line.
-        fair = self.around.adapter.capabilities.fair
-        line = Line() if fair else self._lines.find(attempt.claim.name)
-        if attempt.terms.timeout == 0 and not line.idle:
+        line = self._lines.find(attempt.claim.name)
+        if attempt.terms.timeout == 0 and line.full:
             raise LockTimeout(attempt.key, 0.0)
         attempt.held = True  # by somebody here, while it waits for its turn
         try:

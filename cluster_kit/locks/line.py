@@ -8,25 +8,34 @@ from contextlib import suppress
 
 
 class Line:
-    """Gives one turn at a time, in the order of asking.
+    """Gives so many turns at a time, in the order of asking.
 
-    The turn is kept while its owner waits for the lock and while he holds it, so that the server
-    hears of one contender for each instance.
+    A turn is kept while its owner waits for the lock and while he holds it, so that the server
+    hears of so many contenders of each instance and no more.
+
+    Args:
+        turns: at a time.
     """
 
-    def __init__(self) -> None:
-        self._taken = False
+    def __init__(self, turns: int = 1) -> None:
+        self._turns = turns
+        self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def idle(self) -> bool:
-        """Whether nobody has the turn or waits for it."""
+        """Whether nobody has a turn or waits for one."""
         return not self._taken
 
+    @property
+    def full(self) -> bool:
+        """Whether whoever comes now has to wait."""
+        return self._taken == self._turns
+
     async def enter(self) -> None:
-        """Wait for the turn and take it."""
-        if not self._taken:
-            self._taken = True
+        """Wait for a turn and take it."""
+        if not self.full:
+            self._taken += 1
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -41,27 +50,32 @@ class Line:
             raise
 
     def leave(self) -> None:
-        """Pass the turn on."""
+        """Pass a turn on."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._taken = False
+        self._taken -= 1
 
 
 class Lines:
-    """The lines of all locks that somebody here wants."""
+    """The lines of all locks that somebody here wants.
 
-    def __init__(self) -> None:
+    Args:
+        turns: of each at a time.
+    """
+
+    def __init__(self, turns: int = 1) -> None:
+        self._turns = turns
         self._lines: dict[str, Line] = {}
 
     def find(self, name: str) -> Line:
         """Return the line for a lock."""
-        return self._lines.setdefault(name, Line())
+        return self._lines.setdefault(name, Line(self._turns))
 
     def leave(self, name: str, line: Line) -> None:
-        """Pass the turn on; a line nobody stands in is forgotten."""
+        """Pass a turn on; a line nobody stands in is forgotten."""
         line.leave()
         self.tidy(name, line)
 

@@ -26,7 +26,7 @@ _RENEWALS_IN_A_TTL = 3
 _FIRST_PAUSE = 0.05  # seconds between two attempts to renew
 _LEAST_TTL = 0.01  # seconds
 _LONGEST_GRACE = 1.0
-_SURE_SHARE = 0.5  # of a ttl the server may have set or not; less than what it would confirm
+_SURE_SHARE = 0.3  # of a ttl the server may have set or not; less than what it would confirm
 _LONGEST_LOOK = 1.0  # seconds; timers of the loop do not count the time of a suspended machine
 
 

@@ -38,7 +38,9 @@ class RateLimit:
         self._active = active
         self._wait = wait
         self._line = Line()
-        self._full = False  # as far as who waits at the head of the line was told
+        # As far as who waits at the head of the line was told:
+        self._full = False
+        self._unanswered: LockUnavailable | None = None
 
     async def acquire(self, *, timeout: Duration | None = None) -> None:
         """Wait until one more is within the limit, and count it.
@@ -70,7 +72,7 @@ class RateLimit:
                     self._full = False
                     self._line.leave()
         except TimeoutError:
-            raise LockTimeout(self.key, limit) from None
+            raise self._unanswered or self._in_vain(limit) from None
 
     async def try_acquire(self, *, timeout: Duration = 0) -> bool:
         """As `acquire`, but False when the limit is reached. By default it tries once."""
@@ -79,6 +81,10 @@ class RateLimit:
         except LockTimeout:
             return False
         return True
+
+    def _in_vain(self, waited: float) -> LockTimeout:
+        why = f"the limit of {self.limit} in {self.period:g} s was reached"
+        return LockTimeout(self.key, waited, why)
 
     def _quota(self, contention: Contention) -> Quota:
         name = contention.around.name_of(self.key)
@@ -90,17 +96,19 @@ class RateLimit:
         if not self._full:
             left = await self._ask(keeper, self._quota(contention), new_id())
         if left:
-            raise LockTimeout(self.key, 0.0)
+            raise self._in_vain(0.0)
 
     async def _wait_for(self, contention: Contention, keeper: QuotaKeeper) -> None:
         quota, token, pause = self._quota(contention), new_id(), _FIRST_PAUSE
+        self._unanswered = LockUnavailable(self.key, "no answer in time")
         while True:
             try:
                 left = await self._ask(keeper, quota, token)
-            except LockUnavailable:
+            except LockUnavailable as exc:
+                self._unanswered = exc
                 left, pause = pause, min(2 * pause, _LONGEST_PAUSE)
             else:
-                self._full = left > 0
+                self._full, self._unanswered = left > 0, None
             if not left:
                 return
             await asyncio.sleep(left + contention.around.random.uniform(0.0, _SPREAD))

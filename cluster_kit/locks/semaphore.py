@@ -75,7 +75,8 @@ class Semaphore:
         if isinstance(answer, Lease):
             return answer
         if isinstance(answer, LockTimeout):
-            raise LockTimeout(self.key, waiting.timeout)
+            why = f"all {self.permits} permits were taken"
+            raise LockTimeout(self.key, waiting.timeout, why)
         if isinstance(answer, LockUnavailable):
             raise LockUnavailable(self.key, answer.reason) from answer
         raise answer

@@ -89,6 +89,8 @@ class LockManager(Acquiring):
         They are taken in the order of their keys, so that two of these never wait in a circle.
         Raises as `hold`.
         """
+        if isinstance(keys, str):
+            raise ConfigurationError("keys must be several keys, as in a list, not one str")
         names = sorted({check_key(key) for key in keys})
         if not names:
             raise ConfigurationError("multi() needs at least one key")

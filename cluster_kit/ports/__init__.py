@@ -48,7 +48,7 @@ from cluster_kit.ports.locks import (
 )
 from cluster_kit.ports.pubsub import Listener, PubSubAdapter, PubSubFactory
 from cluster_kit.ports.spec import AdapterSpec, Driver
-from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport
+from cluster_kit.ports.transactions import TransactionAdapter, TransactionSupport, Waiting
 
 __all__ = [
     "HEAD_BYTES",
@@ -92,4 +92,5 @@ __all__ = [
     "TaskSpawner",
     "TransactionAdapter",
     "TransactionSupport",
+    "Waiting",
 ]

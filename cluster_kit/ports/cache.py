@@ -127,7 +127,8 @@ class CacheStore(Protocol):
         """Add to a counter as one atomic step, then read; one round trip where the server can.
 
         A counter that is not there begins with `amount`, from 1 to 2**31, and its `ttl` runs from
-        then on; later calls do not prolong it. `read` and `remove` know it as decimal digits.
+        then on; later calls do not prolong it. `read` and `remove` know it as decimal digits. Bytes
+        that are no number count as no counter.
 
         Returns:
             The counter, and the values of `then_read`.

@@ -136,6 +136,7 @@ class EventQueueAdapter(Protocol):
         Raises:
             ConnectionLost: `timeout` seconds passed without a connection; nothing was sent.
             PublishRefused: the broker said no.
+            EncodeError: its headers are more than can travel; nothing was sent.
             Unroutable: there is no such queue and it could not be made.
             PublishUnconfirmed: `timeout` passed after it was sent; it may be stored.
             TopologyError: the queue, or what leads to it, is not as it should be.

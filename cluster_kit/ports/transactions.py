@@ -7,6 +7,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+class Waiting(Protocol):
+    """What waits for the end of a transaction.
+
+    Its methods return at once, never raise, and may be called in any thread.
+    """
+
+    def committed(self) -> None:
+        """The transaction is committed."""
+        ...
+
+    def in_doubt(self, why: str) -> None:
+        """A commit was asked for, and nobody can tell whether the database has it."""
+        ...
+
+
 class TransactionAdapter(Protocol):
     """Tells when the transactions of one database library are committed."""
 
@@ -14,13 +29,14 @@ class TransactionAdapter(Protocol):
         """Whether `transaction` is of a kind that `join` takes."""
         ...
 
-    async def join(self, transaction: object, committed: Callable[[], None]) -> None:
-        """Call `committed` once the outermost transaction that `transaction` is in is committed.
+    async def join(self, transaction: object, waiting: Waiting) -> None:
+        """Tell `waiting` once the outermost transaction that `transaction` is in is committed.
 
         Never when that, or a savepoint around this call, is rolled back, closed or lost; so what
         is not yet in a transaction begins one, where that is how its library goes about work.
-        Calls are made in the order of the joins, in whatever thread commits. `committed` returns
-        at once and never raises. Nothing waits here for the end of the transaction.
+        A commit that ended without an answer of the database, as by a cancellation, is told as
+        doubt. Calls are made in the order of the joins, in whatever thread commits. Nothing waits
+        here for the end of the transaction.
 
         Raises:
             ConfigurationError: `transaction` cannot be committed: it is closed, or was never

@@ -136,6 +136,7 @@ async def torment(
 
     A killed holder leaves the lock taken for its ttl; the cut that follows gives that time to end.
     """
+    await eventually(lambda: recorder.book.fences)  # who has not begun has nothing to lose
     for what in itertools.cycle(HARM):
         await asyncio.sleep(chance.uniform(0.5, 1.0) * ttl)
         alive = [s for s, process in workers.running.items() if process.returncode is None]

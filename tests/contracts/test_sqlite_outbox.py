@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from cluster_kit.errors import PublishRefused
 from cluster_kit.testing.contracts.outbox import Environment, Features, OutboxContract
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_sqlalchemy.outbox.store import Depth, Store
+from cluster_kit_sqlalchemy.relay import loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    import pytest
+    from cluster_kit.testing.contracts.outbox.bench import Bench
 
 
 class SqliteEnvironment(Environment):
@@ -47,3 +54,22 @@ class TestSqliteOutbox(OutboxContract):
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
         return SqliteEnvironment(request.getfixturevalue("tmp_path"))
+
+    async def test_what_becomes_due_while_a_relay_counts_is_not_left_to_the_next_poll(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        count = Store.depth
+
+        async def count_slowly(store: Store, connection: AsyncConnection) -> Depth:
+            await asyncio.sleep(0.2)  # longer than a retry waits
+            return await count(store, connection)
+
+        monkeypatch.setattr(loop, "_SOON", 0.0)
+        monkeypatch.setattr(Store, "depth", count_slowly)
+        instance = await bench.instance(max_retries=8, poll_interval=3600, listen=False)
+        instance.faults.of["orders"] = PublishRefused("full")
+        async with AsyncSession(bench.engine) as session, session.begin():
+            await instance.outbox.publish(session, "orders", 1)
+
+        [failed] = await eventually(instance.outbox.failed)
+        assert failed.attempts == 9

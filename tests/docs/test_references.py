@@ -222,6 +222,7 @@ DEGRADED = {
     "adapters/cluster_kit_memory/store.py": {"cannot write"},
     "adapters/cluster_kit_sqlalchemy/inbox/service.py": {"pruning failed"},
     "adapters/cluster_kit_sqlalchemy/relay/loop.py": {
+        "message that is due waits",
         "messages are given up",
         "nothing can be sent",
     },

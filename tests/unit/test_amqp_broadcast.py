@@ -354,6 +354,67 @@ async def test_a_refused_exchange_ends_what_waits_with_the_reason() -> None:
         await means.put("b").done
 
 
+REFUSED_TOPICS = (
+    "ACCESS_REFUSED - write access to topic 'bad' in exchange 'x' in vhost '/' refused for user",
+    "ACCESS_REFUSED - access to topic 'bad' in exchange 'x' in vhost '/' refused for user",
+)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", REFUSED_TOPICS)
+async def test_a_refused_channel_ends_its_own_messages_alone(text: str) -> None:
+    means = FakeMeans()
+    first, bad, last = means.put("a"), means.put("b", key="bad"), means.put("c", key="worse")
+    await eventually(lambda: means.current.bodies, ["a", "b", "c"].__eq__)
+    means.current.fail(ChannelDown(403, text))
+
+    with pytest.raises(PublishRefused, match="refused"):
+        await bad.done
+    again = means.put("d", key="bad")
+    later = means.put("e")
+    await eventually(lambda: means.current.bodies[3:], ["a", "c", "e"].__eq__)
+    assert not again.done.done(), "a caller that insists waits"
+    means.current.confirm("a", "c", "e")
+    await asyncio.gather(first.done, last.done, later.done)
+    with pytest.raises(PublishRefused, match="refused") as refused:
+        await again.done
+    assert not refused.value.sent
+    assert {bad.progress.state, again.progress.state} == {State.REFUSED, State.WAITING}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("key", ["k" * 200, "k" * 198 + "\N{SNOWMAN}"])
+async def test_a_refusal_that_the_broker_cuts_short_names_its_messages_too(key: str) -> None:
+    means = FakeMeans()
+    near, bad = means.put("a", key="k" * 199), means.put("b", key=key)
+    await eventually(lambda: len(means.current.sent), (2).__eq__)
+    text = f"ACCESS_REFUSED - write access to topic '{key}' in exchange 'x' in vhost '/' refused"
+    means.current.fail(ChannelDown(403, text.encode()[:252].decode(errors="replace") + "..."))
+
+    with pytest.raises(PublishRefused):
+        await bad.done
+    await eventually(lambda: means.current.bodies[2:], ["a"].__eq__)
+    means.current.confirm("a")
+    await near.done
+
+
+@pytest.mark.asyncio
+async def test_whoever_is_not_named_outlasts_any_number_of_refusals() -> None:
+    means = FakeMeans()
+    first = means.put("a")
+    for turn in range(8):
+        bad = means.put("b", key=f"bad{turn}")
+        await eventually(lambda: means.current.bodies, (["a", "b"] * (turn + 1)).__eq__)
+        text = f"ACCESS_REFUSED - write access to topic 'bad{turn}' in exchange 'x' refused"
+        means.current.fail(ChannelDown(403, text))
+        with pytest.raises(PublishRefused):
+            await bad.done
+
+    await eventually(lambda: means.current.bodies[16:], ["a"].__eq__)
+    means.current.confirm("a")
+    await first.done
+
+
 @pytest.mark.asyncio
 async def test_a_wrong_topology_is_told_to_all_and_not_for_ever() -> None:
     means = FakeMeans()

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from cluster_kit import MISSING, Cluster
+from cluster_kit import MISSING, Cache, Cluster
 from cluster_kit.broadcast import Broadcast
 from cluster_kit.cache.backplane import BEATS
 from cluster_kit.cache.service import LOOK
@@ -157,6 +157,59 @@ async def test_a_value_invalidated_unheard_does_not_stand_in(
 
     with pytest.raises(OwnError):
         await there.wrap("row", fail)
+
+
+@pytest.mark.asyncio
+async def test_a_value_that_stands_in_is_held_no_longer_than_others(
+    cluster_factory: ClusterFactory,
+) -> None:
+    here, there = await a_deaf_one_and_another(cluster_factory, l1_ttl=0.2, ttl=0.2)
+    await here.set("row", "old")
+    await asyncio.sleep(0.25)
+    assert await here.wrap("row", fail) == "old"
+    assert await here.get("row") == "old"
+
+    await there.delete("row")
+
+    await eventually(lambda: here.get("row"), lambda value: value is None, timeout=5)
+
+
+@pytest.mark.asyncio
+async def test_the_younger_of_two_old_values_stands_in(cluster_factory: ClusterFactory) -> None:
+    here, there = await a_deaf_one_and_another(cluster_factory, l1_ttl=10, ttl=0.1)
+    await here.set("row", "first")
+    await there.set("row", "second")
+    await asyncio.sleep(0.15)
+
+    assert [await here.wrap("row", fail) for _ in range(2)] == ["second", "second"]
+
+
+@pytest.mark.asyncio
+async def test_what_is_invalidated_while_its_load_fails_stands_in_for_nobody_else(
+    cluster_factory: ClusterFactory,
+) -> None:
+    here, there = await a_deaf_one_and_another(cluster_factory, l1_ttl=10, ttl=0.1)
+    await here.set("row", "old", tags=["all"])
+    await asyncio.sleep(0.15)
+
+    async def overtaken() -> object:
+        await there.invalidate_tags("all")
+        raise OwnError
+
+    assert await here.wrap("row", overtaken) == "old"  # for who had asked before
+    assert await here.get("row") is None
+
+
+async def a_deaf_one_and_another(
+    factory: ClusterFactory, *, l1_ttl: float, ttl: float
+) -> list[Cache]:
+    """With one store."""
+    clusters = await two_instances(factory, url=f"memory://{factory.name}")
+    clusters[0][1].losing = True
+    return [
+        await c.caches.create_cache("rows", backplane=True, l1_ttl=l1_ttl, ttl=ttl, fail_safe=60)
+        for c, _ in clusters
+    ]
 
 
 @pytest.mark.asyncio

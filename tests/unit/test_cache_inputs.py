@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from cluster_kit import Cache
+from cluster_kit import Cache, Cluster
 from cluster_kit.cache.values import MAX_DEPTH, Values
-from cluster_kit.errors import EncodeError
+from cluster_kit.errors import ConfigurationError, EncodeError
 from cluster_kit.testing.factory import ClusterFactory
 
 DEPTHS = [MAX_DEPTH + 1, 480, 600, 950, 5000]
@@ -95,3 +97,69 @@ async def test_what_the_store_was_told_is_told_to_all_although_the_call_failed(
         assert len(engine.backplane.unsent) == 1
 
     assert await here.get("row") == "new"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda c: c.wrap("k", int, tags=None), "tags are names"),
+        (lambda c: c.set("k", 1, tags=None), "tags are names"),
+        (lambda c: c.set("k", 1, tags=5), "tags are names"),
+        (lambda c: c.invalidate_after_commit(None, tags="abc"), "tags are several"),
+        (lambda c: c.mset([("k", 1)]), "mset"),
+        (lambda c: c.mset("k"), "mset"),
+        (lambda c: c.wrap("k", 5), "^fn "),
+        (lambda c: c.wrap_with_condition("k", int, is_cacheable=True), "^is_cacheable "),
+        (lambda c: c.wrap_with_condition("k", int, use_cache="no"), "^use_cache "),
+        (lambda c: c.wrap_with_condition("k", int, use_cache=0), "^use_cache "),
+    ],
+)
+async def test_what_is_wrong_is_named(
+    call: Callable[[Any], Awaitable[object]], named: str, cluster_factory: ClusterFactory
+) -> None:
+    [cluster] = await cluster_factory()
+
+    with pytest.raises(ConfigurationError, match=named):
+        await call(cluster.cache)
+
+    assert await cluster.cache.get("k") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"key": "user:{user_id"}, "^key 'user:{user_id' is no template"),
+        ({"key": "user:user_id}"}, "^key 'user:user_id}' is no template"),
+        ({"key": "user:{}"}, "^key 'user:{}' names ''"),
+        ({"key": "user:{0}"}, "^key .* names '0'"),
+        ({"key": "user:{user}"}, "^key .* names 'user', .* there are: user_id, width"),
+        ({"key": "user:{user_id!x}"}, "^key .* conversion !x"),
+        ({"key": "user:{user_id:{with}}"}, "^key .* names 'with'"),
+        ({"key": 5}, "^key, "),
+        ({"key": "k", "tags": ["{user}"]}, "^tags '{user}' names 'user'"),
+        ({"key": "k", "tags": ["{"]}, "^tags '{' is no template"),
+        ({"key": "k", "tags": [5]}, "^tags "),
+        ({"key": "k", "tags": None}, "^tags "),
+        ({"key": "k", "tags": "users"}, "^tags "),
+    ],
+    ids=str,
+)
+def test_what_cannot_decorate_is_named(values: dict[str, Any], named: str) -> None:
+    async def read(user_id: int, width: int = 3) -> int:
+        return user_id
+
+    with pytest.raises(ConfigurationError, match=named):
+        Cluster("shop").cache.cached(**values)(read)
+
+
+@pytest.mark.asyncio
+async def test_a_template_may_format(cluster_factory: ClusterFactory) -> None:
+    [cluster] = await cluster_factory()
+
+    @cluster.cache.cached(key="{{{user_id:0{width}}}}-{name!r}")
+    async def read(user_id: int, name: str, width: int = 3) -> int:
+        return user_id
+
+    assert await read(7, "ada") == 7
+    assert await cluster.cache.get("{007}-'ada'") == 7

@@ -15,7 +15,7 @@ from cluster_kit.cache.envelope import (
     removed_value,
     unpack,
 )
-from cluster_kit.cache.local import ENTRY_BYTES, Entry, Local
+from cluster_kit.cache.local import ENTRY_BYTES, MOST_MARKS, Entry, Local
 from cluster_kit.cache.names import Names
 
 STAMPS = st.binary(min_size=STAMP_BYTES, max_size=STAMP_BYTES)
@@ -187,6 +187,17 @@ def test_a_ticket_is_void_after_an_invalidation(how: str) -> None:
     assert held is ("other" in how)
     assert ("a" in local.entries) is held
     local.drop(["a"])  # of a ticket that was closed nothing is left
+
+
+def test_more_tags_than_are_remembered_count_as_all() -> None:
+    local = Local(10, 10**6, Now())
+    ticket = local.open("a")
+    local.drop_tags(map(str, range(MOST_MARKS + 1)))
+    later = local.open("b")
+
+    assert not local.redeem(ticket, entry(tags="x"))
+    assert local.redeem(ticket, entry())
+    assert local.redeem(later, entry(tags="x"))
 
 
 def test_what_is_unsent_is_kept_once_and_collapses() -> None:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from itertools import count
 
 import pytest
 
-from cluster_kit import MISSING, Cluster
+from cluster_kit import MISSING, Cluster, Settings
 from cluster_kit.cache.service import LOOK
-from cluster_kit.errors import CacheUnavailable, ConfigurationError
+from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError
 from cluster_kit.ports import AdapterContext, CacheStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
@@ -211,3 +212,82 @@ async def test_a_cluster_that_was_started_again_hears_once(
 
     await eventually(lambda: there.get("row"), lambda value: value is None)
     assert len(two.caches._pubsub._registrations) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("named", "loads"), [("own", 2), ("other", 1)])
+async def test_invalidated_tags_end_the_joining_of_their_own_loads_alone(
+    named: str, loads: int, shared: bool, cluster_factory: ClusterFactory
+) -> None:
+    url = f"memory://{cluster_factory.name}" if shared else "memory://"
+    [cluster] = await cluster_factory(cache={"url": url})
+    cache = await cluster.caches.create_cache("rows", ttl=60)
+    began, go = asyncio.Semaphore(0), asyncio.Event()
+    numbers = count(1)
+
+    async def load() -> int:
+        number = next(numbers)
+        began.release()
+        await go.wait()
+        return number
+
+    async with asyncio.TaskGroup() as group:
+        before = group.create_task(cache.wrap("slow", load, tags=["own"]))
+        await began.acquire()
+        await cache.invalidate_tags(named)
+        after = group.create_task(cache.wrap("slow", load, tags=["own"]))
+        await eventually(lambda: cache.stats().joined + cache.stats().loads == 2)
+        go.set()
+
+    assert (before.result(), after.result()) == (1, loads)
+    assert next(numbers) == loads + 1
+    assert await cache.get("slow") == loads
+
+
+@pytest.mark.asyncio
+async def test_what_is_in_use_outlives_what_is_not(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster_kit_memory.cache_table.MOST_VALUES", 20)
+    monkeypatch.setattr("cluster_kit.cache.engine.MOST_COUNTERS", 20)
+    for url in ("memory://", f"memory://{cluster_factory.name}"):
+        [cluster] = await cluster_factory(cache={"url": url})
+        cache = await cluster.caches.create_cache("rows", l1_size=20)
+        for number in range(100):
+            await cache.set(f"k{number}", number)
+            await cache.incr(f"login:{number}")
+            assert await cache.get(f"k{number - number % 5}") == number - number % 5
+            assert await cache.incr("hot") == number + 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("redos://x", ConfigurationError),
+        ("redis://localhost/0?dbb=1", ConfigurationError),
+        ("redis://:secret@127.0.0.1:1", ConnectError),
+        ("memcached://127.0.0.1:1", ConnectError),
+    ],
+)
+async def test_a_wrong_url_fails_the_start_and_is_named(url: str, error: type[Exception]) -> None:
+    cluster = Cluster("shop", settings=Settings(cache={"url": url}))
+
+    with pytest.raises(error, match=r"CLUSTER_KIT_CACHE__URL\): ") as caught:
+        await cluster.start()
+
+    assert "secret" not in str(caught.value)
+    assert cluster.health()["status"] != "ok"
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_is_only_implied_is_connected_when_it_is_used() -> None:
+    settings = Settings(redis_url="redis://127.0.0.1:1", memcached_url="memcached://127.0.0.1:1")
+    async with Cluster("shop", settings=settings) as cluster:
+        assert cluster.health()["status"] == "ok"
+        assert await cluster.cache.get("key") is None
+        assert cluster.health()["status"] == "degraded"
+    alone = Settings(memcached_url="memcached://127.0.0.1:1")  # of those who ask for it by name
+    async with Cluster("shop", settings=alone) as cluster:
+        await cluster.cache.set("key", 1)

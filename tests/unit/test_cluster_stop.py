@@ -240,7 +240,7 @@ async def test_a_hook_that_hangs_does_not_keep_the_rest_from_stopping(
 
     class Hangs(Plugin):
         name = "hangs"
-        requires = ("first",)
+        requires: tuple[str, ...] = ("first",)
 
         async def before_stop(self) -> None:
             await asyncio.Event().wait()

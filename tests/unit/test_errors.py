@@ -20,6 +20,7 @@ from cluster_kit.errors import (
     CacheRecursion,
     CacheUnavailable,
     ClusterKitError,
+    CommitUnconfirmed,
     ConfigurationError,
     ConnectError,
     ConnectionLost,
@@ -131,6 +132,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             "cannot connect to amqp://mq/: refused",
         ),
         (
+            CommitUnconfirmed("m1", "it was cancelled"),
+            "whether the transaction of message m1 was committed is not known: it was cancelled",
+        ),
+        (
             PublishUnconfirmed("m1", "no answer within 10 s"),
             "message m1 may or may not be stored: no answer within 10 s",
         ),
@@ -143,6 +148,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             "the payload has 12 bytes, the limit is 10",
         ),
         (LockTimeout("a", 0.25), "lock 'a': held by somebody else all of the 0.25 s waited"),
+        (
+            LockTimeout("a", 0.25, "all 3 permits were taken"),
+            "lock 'a': all 3 permits were taken all of the 0.25 s waited",
+        ),
         (LockUnavailable("a", "refused"), "lock 'a': refused"),
         (LockLost("a", "it was given back"), "lock 'a': it was given back"),
         (
@@ -178,6 +187,7 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         UnknownTransactionError: ("a str", ["a Session", "an object with on_commit"]),
         TopologyError: ("queue 'a'", "x-max-length differs"),
         ConnectError: ("amqp://shop:secret@mq/", "refused"),
+        CommitUnconfirmed: ("m1", "its commit was cancelled"),
         PublishUnconfirmed: ("m1", "no answer within 10 s"),
         PublishManyError: (["a"], {"b": ConnectionLost("gone")}),
         MessageTooLargeError: ("the payload", 12, 10),
@@ -260,6 +270,7 @@ def test_the_parts_of_a_batch_are_kept() -> None:
     [
         ConnectError("amqp://shop:s3cr/et@mq/", "at amqp://shop:s3cr/et@mq/: refused"),
         PublishUnconfirmed("m1", "lost amqp://shop:s3cr/et@mq/"),
+        CommitUnconfirmed("m1", "lost amqp://shop:s3cr/et@mq/"),
     ],
     ids=lambda error: type(error).__name__,
 )

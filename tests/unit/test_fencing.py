@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster
 from cluster_kit.errors import ConfigurationError, LockLost
+from cluster_kit.locks import MultiLease
 from cluster_kit_sqlalchemy import Fences, StaleSnapshotError, fence_table
 
 METADATA = MetaData()
@@ -80,6 +81,15 @@ def test_a_lease_of_another_application_is_refused(engine: Engine) -> None:
         write(engine, Lease(7, app="billing"))
 
     assert seen(engine) == {}
+
+
+@pytest.mark.parametrize(
+    ("lease", "kind"),
+    [(None, "NoneType"), (7, "int"), (MultiLease({}), "MultiLease; guard each of its leases")],
+)
+def test_what_is_no_lease_of_one_lock_is_named(engine: Engine, lease: object, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"^lease must be a lease of one lock, not {kind}$"):
+        write(engine, cast("Any", lease))
 
 
 def test_without_a_table_of_yours_it_has_its_default_name(engine: Engine) -> None:

@@ -29,6 +29,31 @@ async def test_turns_are_given_in_the_order_of_asking() -> None:
 
 
 @pytest.mark.asyncio
+async def test_as_many_have_turns_at_a_time_as_there_are() -> None:
+    line, inside, served = Line(3), set[int](), list[int]()
+
+    async def visit(number: int) -> None:
+        await line.enter()
+        inside.add(number)
+        served.append(number)
+        assert len(inside) <= 3
+        await asyncio.sleep(0)
+        inside.remove(number)
+        line.leave()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            group.create_task(visit(number))
+        await asyncio.sleep(0)
+        assert line.full
+        assert len(inside) == 3
+
+    assert served == list(range(10))
+    assert line.idle
+    assert not line.full
+
+
+@pytest.mark.asyncio
 async def test_a_turn_given_to_somebody_just_cancelled_goes_on() -> None:
     line = Line()
     await line.enter()

@@ -45,6 +45,9 @@ async def test_a_server_that_is_only_implied_is_met_by_the_first_lock() -> None:
         with pytest.raises(LockUnavailable) as refused:
             await cluster.locks.acquire("a", timeout=0)
 
+        with pytest.raises(LockUnavailable):
+            await cluster.locks.rate_limit("a", 1, 60).acquire(timeout=0.3)
+
         assert server.visits > 0
         assert "cannot connect" in str(refused.value)
         assert cluster.health()["adapters"]["locks"]["status"] == "down"

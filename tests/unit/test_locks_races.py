@@ -9,9 +9,16 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 
-from cluster_kit.errors import LockLost, LockTimeout, LockUnavailable, NotStartedError
+from cluster_kit.errors import (
+    ConfigurationError,
+    LockLost,
+    LockTimeout,
+    LockUnavailable,
+    NotStartedError,
+)
 from cluster_kit.locks import LeaseState
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_aiocache.fences import read_fence
 from tests.unit.locks_bench import Bench
 
 
@@ -223,3 +230,17 @@ async def test_a_stop_awaits_a_body_that_cleans_up_and_gives_its_lock_back(bench
     assert bench.adapter.log.count("release") == 1
     with pytest.raises(LockLost):
         await running
+
+
+@pytest.mark.asyncio
+async def test_one_str_is_not_taken_for_several_keys(bench: Bench) -> None:
+    with pytest.raises(ConfigurationError, match="keys"):
+        async with bench.locks.multi("abc"):
+            pass
+
+
+@pytest.mark.parametrize("stored", [b"hello", b"nan", b"", b"-5", b"0", str(2**53).encode()])
+def test_a_stored_fence_that_is_none_is_said(stored: bytes) -> None:
+    assert read_fence("shop.a", b"17") == 17
+    with pytest.raises(LockUnavailable, match="its stored fence is no"):
+        read_fence("shop.a", stored)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from typing import Any
 
 import pytest
 
-from cluster_kit.errors import ConnectionLost
+from cluster_kit.errors import ConnectionLost, EncodeError
 from cluster_kit.message import DeadReason
 from cluster_kit.names import QueueName
 from cluster_kit.ports import QueueDepth
@@ -299,6 +301,28 @@ async def test_one_consumer_that_raises_harms_no_other_delivery() -> None:
         await inbox.holds("2", "3")
 
     assert len(reported) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("expires_at", "soon"),
+        ("expires_at", math.nan),
+        ("timeout", "x"),
+        ("max_retries", "many"),
+        ("headers", [1, 2]),
+    ],
+)
+async def test_a_task_that_is_spoilt_is_refused_and_harms_no_other(field: str, value: Any) -> None:
+    async with joined(fresh_url()) as one:
+        inbox = await one.consume()
+        await one.publish("1", expires_at=1e12)
+        for call in (one.adapter.publish, one.adapter.bury):
+            with pytest.raises(EncodeError, match=f"^{field} of task 2 "):
+                await call(task("2", **{field: value}), timeout=5)
+        await one.publish("3", expires_at=1e12)
+
+        await inbox.holds("1", "3")
 
 
 async def test_a_hub_that_closes_says_what_it_forgets(caplog: pytest.LogCaptureFixture) -> None:

@@ -58,6 +58,7 @@ class AmqpPubSub:
         self._listeners: dict[str, Listener] = {}
         self._realms: dict[str, str] = {}
         self._attachments: dict[str, Attachment] = {}
+        self._receives = False  # nothing is attached from the beginning of `close` on
 
     # --- life --------------------------------------------------------------------------------
 
@@ -68,9 +69,11 @@ class AmqpPubSub:
             ConnectError: no host could be used.
         """
         await self._connections.open()
+        self._receives = True
 
     async def close(self) -> None:
         """Close what is received and sent, then connections. Idempotent, legal before `connect`."""
+        self._receives = False
         self._listeners.clear()
         self._broadcaster.stop()
         attachments, self._attachments = self._attachments, {}
@@ -123,7 +126,7 @@ class AmqpPubSub:
         Raises:
             TopologyError: the broker will not.
         """
-        if self._connections.is_open:
+        if self._receives:
             await self._attachment(binding).bind(binding)
 
     async def unbind(self, binding: Binding) -> None:

@@ -64,7 +64,7 @@ class Attachment:
         self._wishes = Wishes()
         self._intake: Intake | None = None
         self._link: Link | None = None
-        self._since = 0.0
+        self._since = self._context.clock.wall()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -195,7 +195,7 @@ class Attachment:
 
     async def _adjust(self, link: Link) -> Refusals:
         """Bring the bindings at the broker in line; return what it refused."""
-        if stale := self._source.bound - self._wishes.wanted:
+        if stale := self._source.held - self._wishes.wanted:
             await self._source.unbind(link, stale)
         if missing := self._wishes.wanted - self._source.bound:
             return await self._source.bind(link, sorted(missing, key=str))
@@ -230,7 +230,9 @@ class Attachment:
         self._around.problems.clear(self._part)
 
     def _deliver(self, incoming: Incoming) -> None:
-        self._source.took(incoming)
+        missing = self._source.took(incoming)
+        if missing is not None:
+            self._around.tell_gap(self._wishes.live, self._since, missing)
         self._around.hand_over(incoming)
 
     # --- losses ------------------------------------------------------------------------------

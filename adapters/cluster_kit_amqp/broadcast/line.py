@@ -3,7 +3,7 @@
 Messages are written one behind the other and their confirms overlap. When the link or the channel
 goes, what is not confirmed goes first on the next, in its old order; whoever comes meanwhile
 stands behind. What a queue did not take is repeated after a pause: it and those behind it on its
-channel wait, the others pass.
+channel wait, the others pass. So it is with a channel the broker refuses to take anything on.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ class Line:
         """Return the first that may be sent, without those whose callers have given up."""
         while self._waiting:
             first = self._waiting[0]
+            if self._outlet.refusal(self._exchange, first.key) is not None:
+                self._hold(first.key, PAUSE_AFTER_CHANNEL)  # a caller that insists waits
             hold = self._holds.get(first.key)
             if hold is None and not first.done.done():
                 return first
@@ -163,7 +165,7 @@ class Line:
             return None
         if not self._declarer.is_settled(link, self._exchange):
             return None
-        return self._outlet.channel_of(link, self._exchange, parcel.progress.size)
+        return self._outlet.channel_of(link, self._exchange, parcel.key, parcel.progress.size)
 
     def _send(self, channel: Channel, parcel: Parcel) -> None:
         try:
@@ -197,7 +199,7 @@ class Line:
         elif isinstance(error, ChannelDown):
             if error.code == NOT_FOUND:
                 self._declarer.forget(self._exchange)
-            refusal = self._outlet.blame(error, self._exchange, progress)
+            refusal = self._outlet.blame(error, self._exchange, parcel.key, progress)
             if refusal is not None:
                 parcel.fail(refusal)
         elif isinstance(error, Nacked):
@@ -218,17 +220,27 @@ class Line:
         progress, key = parcel.progress, parcel.key
         progress.move(State.UNKNOWN)
         progress.trouble = error.reason
-        if not (self._closed or parcel.done.done() or key in self._holds):
-            pause = min(PAUSE_AFTER_CHANNEL * 2.0**progress.nacks, _LONGEST_PAUSE)
-            name = f"amqp broadcasts {self._exchange} {key}"
-            end = self._context.tasks.spawn(self._let_go(key, pause), name=name)
-            self._holds[key] = Hold(end, [])
+        if not (self._closed or parcel.done.done()):
+            self._hold(key, min(PAUSE_AFTER_CHANNEL * 2.0**progress.nacks, _LONGEST_PAUSE))
         progress.nacks += 1
 
+    def _hold(self, key: str, pause: float) -> None:
+        """Let what is published with `key` wait, unless it does."""
+        if key not in self._holds:
+            name = f"amqp broadcasts {self._exchange} {key}"
+            self._holds[key] = Hold(
+                self._context.tasks.spawn(self._let_go(key, pause), name=name), []
+            )
+
     async def _let_go(self, key: str, pause: float) -> None:
+        """End a pause, and with it what the broker refuses for now."""
         await self._context.clock.sleep(pause)
+        reason = self._outlet.refusal(self._exchange, key)
         for parcel in self._holds.pop(key).parcels:
-            heapq.heappush(self._waiting, parcel)
+            if reason is None:
+                heapq.heappush(self._waiting, parcel)
+            else:
+                parcel.fail(parcel.progress.refused(Refused(reason)))
         self._pump()
 
     # --- preparing ---------------------------------------------------------------------------
@@ -247,8 +259,9 @@ class Line:
                     await self._make_ready(parcel)
                 except PublishRefused as exc:
                     parcel.fail(exc)
-                except (TopologyError, Refused) as exc:
-                    self._refuse_all(exc)
+                except TopologyError as exc:
+                    for unsent in self._unsent():
+                        unsent.fail(exc)
                 except LinkError as exc:
                     self._note(exc.reason)
                     await self._context.clock.sleep(backoff.next())
@@ -259,20 +272,12 @@ class Line:
     async def _make_ready(self, parcel: Parcel) -> None:
         await self._context.clock.sleep(PAUSE_AFTER_CHANNEL * parcel.progress.lost_channels)
         link = await self._connection.writable()
-        await self._outlet.admit(self._exchange, parcel.progress)
+        self._outlet.check_size(parcel.progress)
         await self._declarer.ensure(link, self._exchange, self._steps)
         await self._outlet.open(link)
 
     def _unsent(self) -> list[Parcel]:
         return [*self._waiting, *(p for hold in self._holds.values() for p in hold.parcels)]
-
-    def _refuse_all(self, error: TopologyError | Refused) -> None:
-        """It concerns the exchange, and so everybody."""
-        for unsent in self._unsent():
-            if isinstance(error, TopologyError):
-                unsent.fail(error)
-            else:
-                unsent.fail(unsent.progress.refused(error))
 
     def _note(self, trouble: str) -> None:
         for unsent in self._unsent():

@@ -34,6 +34,7 @@ class _OwnQueue:
         self._declarer, self._context = declarer, context
         self.name: str = ""
         self.bound: set[Binding] = set()
+        self.held: set[Binding] = set()
         self._seen: set[str] = set()  # exchanges that were there; after a loss that is tried first
 
     def consumption(self) -> Consumption:
@@ -41,7 +42,7 @@ class _OwnQueue:
         return Consumption(queue=self.name, prefetch=PREFETCH, arguments=NO_ARGUMENTS)
 
     def took(self, incoming: Incoming) -> None:
-        """Nothing is to be noted: the broker keeps account."""
+        """Nothing is to be noted or told: the broker keeps account."""
 
     async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:
         """Bind one after the other; one that is refused costs its channel only."""
@@ -61,16 +62,19 @@ class _OwnQueue:
                 binding = left[-1]
                 exchange = exchange_name(app, binding.realm, binding.transport)
                 steps = exchange_steps(app, binding.realm, binding.transport)
-                trusted = exchange in self._seen
+                trusted, known = exchange in self._seen, binding in self.held
                 try:
                     if not trusted:
                         await self._declarer.ensure(link, exchange, steps)
+                    self.held.add(binding)
                     await channel.bind_queue(self.name, exchange, binding.pattern)
                 except TopologyError as exc:
                     return exc
                 except ChannelDown as exc:
                     self._seen.discard(exchange)
                     self._declarer.forget(exchange)
+                    if exc.code and not known:
+                        self.held.discard(binding)
                     refusal = topology_error(self.name, exc)
                     if refusal is None or trusted:
                         raise
@@ -84,13 +88,28 @@ class _OwnQueue:
         async with link.channel() as channel:
             for binding in bindings:
                 exchange = exchange_name(self._context.app, binding.realm, binding.transport)
-                await channel.unbind_queue(self.name, exchange, binding.pattern)
-                self.bound.discard(binding)
+                try:
+                    await channel.unbind_queue(self.name, exchange, binding.pattern)
+                except ChannelDown as exc:
+                    if exc.code:  # it is refused the next time too
+                        self._let_go(binding)
+                    raise
+                self._let_go(binding)
+
+    def _let_go(self, binding: Binding) -> None:
+        self.bound.discard(binding)
+        self.held.discard(binding)
+
+    def _is_new(self, name: str) -> None:
+        """Begin with a queue that nothing leads to."""
+        self.name = name
+        self.bound.clear()
+        self.held.clear()
 
     async def leave(self, link: Link) -> None:
         """Delete the queue."""
-        name, self.name = self.name, ""
-        self.bound.clear()
+        name = self.name
+        self._is_new("")
         if name:
             async with link.channel() as channel:
                 await channel.delete_queue(name)
@@ -108,8 +127,8 @@ class EphemeralQueue(_OwnQueue):
         before = self.name
         if link is self._link:
             await self.leave(link)
-        self.name, self._link = own_queue("sub", self._context), link
-        self.bound.clear()
+        self._is_new(own_queue("sub", self._context))
+        self._link = link
         try:
             async with link.channel() as channel:
                 await channel.declare_queue(self.name, ephemeral_arguments(), exclusive=True)
@@ -120,6 +139,10 @@ class EphemeralQueue(_OwnQueue):
 
 class StickyQueue(_OwnQueue):
     """A queue that outlives connections: it is new when the old one has expired."""
+
+    def __init__(self, declarer: Declarer, context: AdapterContext) -> None:
+        super().__init__(declarer, context)
+        self._making = ""  # declared, not answered
 
     async def open(self, link: Link) -> str | None:
         """Look whether it is still there, and make another where it is not."""
@@ -140,11 +163,21 @@ class StickyQueue(_OwnQueue):
         return "what was kept is gone"
 
     async def _make(self, link: Link) -> None:
-        name = own_queue("keep", self._context)
+        name = self._making = self._making or own_queue("keep", self._context)
         try:
             async with link.channel() as channel:
                 await channel.declare_queue(name, sticky_arguments(self._context.broadcasts))
         except ChannelDown as exc:
+            if exc.code:  # what has this name is not ours
+                self._making = ""
             refuse(name, exc)
-        self.name = name
-        self.bound.clear()
+        self._making = ""
+        self._is_new(name)
+
+    async def leave(self, link: Link) -> None:
+        """Delete the queue, also one of which it is unknown whether it has been made."""
+        making, self._making = self._making, ""
+        await super().leave(link)
+        if making:
+            async with link.channel() as channel:
+                await channel.delete_queue(making)

@@ -35,11 +35,13 @@ class Source(Protocol):
 
     Attributes:
         name: for people.
-        bound: what the broker leads here, as far as known.
+        bound: what the broker leads here for certain.
+        held: what it may lead here, that is also what it did before a loss.
     """
 
     name: str
     bound: set[Binding]
+    held: set[Binding]
 
     async def open(self, link: Link) -> str | None:
         """Make it ready on a new link; return why messages may be missing, or None.
@@ -60,8 +62,8 @@ class Source(Protocol):
         """Return what is to be consumed now."""
         ...
 
-    def took(self, incoming: Incoming) -> None:
-        """Note a message that is being handed over."""
+    def took(self, incoming: Incoming) -> str | None:
+        """Note a message that is being handed over; return why some before it may be missing."""
         ...
 
     async def leave(self, link: Link, /) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.broadcast.names import exchange_name, stream_name, stream_steps
 from cluster_kit_amqp.broadcast.source import Consumption, refuse
 from cluster_kit_amqp.control.seam import NOT_FOUND
-from cluster_kit_amqp.link import ChannelDown, LinkError
+from cluster_kit_amqp.link import ChannelDown, LinkDown
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
@@ -22,54 +22,62 @@ if TYPE_CHECKING:
 PREFETCH = 200
 OFFSET = "x-stream-offset"
 
-_FIRST_WITHIN = 2.0  # seconds for the first message of a stream that had some
-_EMPTY_WITHIN = 0.25  # seconds for the first message of one that may never have had any
-_QUIET = 0.1  # seconds without another message: the end of the stream, as good as
-_LONGEST_LOOK = 1.0  # seconds; a stream that is always being written to has no end
+_READ_WITHIN = 5.0  # seconds for a message that was there; after them a gap is told instead
+
+_AWAY = "inaccessible"  # says the broker of what it has, on a node that is away
+_MADE_ANEW = "the stream was made anew"
+_CUT = "the stream does not go back so far any more"
+_NOTHING_READ = "nothing had been read of the stream"
+_SILENT = f"the stream did not show within {_READ_WITHIN:g} s what had been read last"
 
 
 class Stream:
     """Reads a stream on from where it was.
 
     RabbitMQ says nothing when it has not what is asked for: a reader beyond the end waits, one
-    before the beginning is given what there is. So both ends are looked at after each loss.
+    before the beginning is given what there is. It also says nothing while it is busy. So what was
+    read last is read again after each loss: if it comes, and is the same, nothing is missing. If
+    not, that is a gap, and reading goes on with what is new; nothing that may be old is read.
     """
 
     def __init__(self, realm: str, declarer: Declarer, context: AdapterContext) -> None:
         self._declarer = declarer
         self._exchange = exchange_name(context.app, realm, "stream")
         self._steps = stream_steps(context.app, realm, context.broadcasts)
-        self._next: int | None = None  # offset; None while none was ever seen
         self._begun = False
+        self._next: int | None = None  # offset; None while it is unknown: what is new, then
+        self._last: Incoming | None = None  # right before that
+        self._may_be_cut = False
         self.name: str = stream_name(context.app, realm)
         self.bound: set[Binding] = set()
+        self.held = self.bound  # the broker knows of none
 
     async def open(self, link: Link) -> str | None:
         """Find out where to begin, or whether it can go on where it was."""
-        if not self._begun or not await _exists(link, self.name):
+        there, before = await _exists(link, self.name), self._begun
+        if not (there and before):
             self._declarer.forget(self._exchange)
             await self._declarer.ensure(link, self._exchange, self._steps)
-        try:
-            if self._begun:
-                return await self._go_on(link, self._next or 0)
-            last = await last_offset(link, self.name, patience=_EMPTY_WITHIN)
-        except ChannelDown as exc:
-            refuse(self.name, exc)
-        self._next, self._begun = None if last is None else last + 1, True
-        return None
+            self._begun = True
+        if not there:  # all that is ever in it comes after this
+            self._next, self._last = 0, None
+            return _MADE_ANEW if before else None
+        return await self._look_back(link) if before else None
 
-    async def _go_on(self, link: Link, wanted: int) -> str | None:
-        """Go on at `wanted` where that is possible; return why not."""
-        self._next = wanted
-        if wanted:
-            last = await last_offset(link, self.name, at_least=wanted - 1, patience=_FIRST_WITHIN)
-            if last is None or last < wanted - 1:
-                self._next = 0
-                return "the stream was made anew"
-        first = await first_offset(link, self.name, patience=_EMPTY_WITHIN)
-        if first is not None and first > wanted:
-            return "the stream does not go back so far any more"
-        return None
+    async def _look_back(self, link: Link) -> str | None:
+        """Return why messages behind the last one may be missing."""
+        if self._next is None:
+            return _NOTHING_READ
+        if self._last is None:  # it was empty; what comes first tells whether it has been cut since
+            self._may_be_cut = True
+            return None
+        again = await _read(link, self.name, self._next - 1)
+        if again is not None and _offset(again) != self._next - 1:
+            return _CUT
+        if again is not None and _is_same(again, self._last):
+            return None
+        self._next = self._last = None
+        return _SILENT if again is None else _MADE_ANEW
 
     async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:  # noqa: ARG002 - the port's
         """All of the realm comes here already."""
@@ -85,15 +93,19 @@ class Stream:
         start = "next" if self._next is None else self._next
         return Consumption(queue=self.name, prefetch=PREFETCH, arguments={OFFSET: start})
 
-    def took(self, incoming: Incoming) -> None:
-        """Note where to go on."""
+    def took(self, incoming: Incoming) -> str | None:
+        """Note where to go on; return why messages before this one may be missing."""
         offset = _offset(incoming)
-        if offset is not None:
-            self._next = offset + 1
+        if offset is None:
+            return None
+        cut = self._may_be_cut and offset > (self._next or 0)
+        self._next, self._last, self._may_be_cut = offset + 1, incoming, False
+        return _CUT if cut else None
 
     async def leave(self, link: Link) -> None:  # noqa: ARG002 - too
         """Forget where to go on; the stream is everybody's and stays."""
-        self._next, self._begun = None, False
+        self._next, self._last, self._begun = None, None, False
+        self._may_be_cut = False
         self.bound.clear()
 
 
@@ -104,6 +116,8 @@ async def _exists(link: Link, stream: str) -> bool:
     except ChannelDown as exc:
         if exc.code != NOT_FOUND:
             refuse(stream, exc)
+        if _AWAY in exc.reason:
+            raise
         return False
     return True
 
@@ -113,69 +127,46 @@ def _offset(incoming: Incoming) -> int | None:
     return value if isinstance(value, int) else None
 
 
-async def first_offset(link: Link, stream: str, *, patience: float) -> int | None:
-    """Return the offset of the oldest message, None where none comes within `patience` seconds.
+def _is_same(one: Incoming, other: Incoming) -> bool:
+    ids = one.message.message_id, other.message.message_id
+    return ids[0] == ids[1] and (one.key, one.message.body) == (other.key, other.message.body)
+
+
+async def _read(link: Link, stream: str, offset: int) -> Incoming | None:
+    """Return the message at an offset, or the first behind it; None where none comes.
 
     Raises:
-        LinkError: the link or a channel failed.
+        LinkError: the link or the channel failed, so it could not come.
+        TopologyError: the broker will not.
     """
-    return await _read(link, stream, "first", lambda _: True, patience)
+    came: asyncio.Future[Incoming | LinkDown] = asyncio.get_running_loop().create_future()
 
+    def take(_: str, incoming: Incoming) -> None:
+        if not came.done():
+            came.set_result(incoming)
 
-async def last_offset(
-    link: Link, stream: str, *, patience: float, at_least: int | None = None
-) -> int | None:
-    """Return the offset of the newest message, or one that is `at_least` what is asked about.
+    def fail(reason: str) -> None:
+        if not came.done():
+            came.set_result(LinkDown(reason))
 
-    "Last" is the beginning of the last part that was written at once, so it is read to its end.
-    The broker's count of a stream's messages is of no use: it is minutes old.
-
-    Raises:
-        LinkError: the link or a channel failed.
-    """
-
-    def enough(offset: int) -> bool:
-        return at_least is not None and offset >= at_least
-
-    return await _read(link, stream, "last", enough, patience)
-
-
-async def _read(
-    link: Link, stream: str, start: str, enough: Callable[[int], bool], patience: float
-) -> int | None:
-    """Return the offset of the last message read, None where there is none."""
-    async with link.channel() as channel:
-        seen: list[int] = []
-        came = asyncio.Event()
-
-        def take(_: str, incoming: Incoming) -> None:
-            offset = _offset(incoming)
-            if offset is not None and not (seen and enough(seen[-1])):
-                seen[:] = [offset]
-            came.set()
-            with suppress(LinkError):
-                channel.ack(incoming.tag)
-
-        await channel.consume(
-            stream,
-            prefetch=PREFETCH,
-            on_message=take,
-            on_cancelled=lambda _: None,
-            arguments={OFFSET: start},
-        )
-        await _until_quiet(came, lambda: bool(seen) and enough(seen[-1]), patience)
-        return seen[-1] if seen else None
-
-
-async def _until_quiet(came: asyncio.Event, enough: Callable[[], bool], patience: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(patience):
-            await came.wait()
-    if not came.is_set():
-        return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_LONGEST_LOOK):
-            while not enough():
-                came.clear()
-                async with asyncio.timeout(_QUIET):
-                    await came.wait()
+    try:
+        async with link.channel() as channel:
+            channel.on_closed(fail)
+            await channel.consume(
+                stream,
+                prefetch=1,
+                on_message=take,
+                on_cancelled=lambda _: fail("the broker cancelled the consumer"),
+                arguments={OFFSET: offset},
+                routed=True,
+            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_READ_WITHIN):
+                    found = await came
+                    if isinstance(found, LinkDown):
+                        raise found
+                    return found
+            await channel.check_queue(stream)  # it is the stream that is silent, not the line
+            return None
+    except ChannelDown as exc:
+        refuse(stream, exc)

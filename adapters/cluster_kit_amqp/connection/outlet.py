@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from cluster_kit.errors import (
     ConnectionLost,
@@ -17,7 +17,7 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit.names import new_id
-from cluster_kit_amqp.control.seam import NOT_FOUND
+from cluster_kit_amqp.control.seam import ACCESS_REFUSED, NOT_FOUND
 from cluster_kit_amqp.link import Channel, ChannelDown, Link, LinkError, Refused
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ PAUSE_AFTER_CHANNEL = 0.05  # seconds
 _TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (?P<limit>\d+)")
 _REFUSED_FOR = 5.0  # seconds; each refusal costs all other publishes their channel
 _MOST_LOST_CHANNELS = 5
+_SAYS_WHERE = re.compile(r"(topic|exchange) '")
+_CUT = "..."  # the end of a text that was longer than 255 bytes
 _NEW_FOR = 1.0  # seconds a channel is not replaced
 
 
@@ -61,7 +63,7 @@ class Progress:
         copy_id: identity of what is stored.
         state: how far it has come; while it is waiting, nothing of it has left.
         returned: a copy came back.
-        lost_channels: how often its channel went away.
+        lost_channels: how often its channel went away, and no other publish was the reason.
         nacks: how often a queue did not take it.
         trouble: what went wrong last.
     """
@@ -97,6 +99,28 @@ class Progress:
         return PublishUnconfirmed(self.id, str(problem)) if self.unknown else problem
 
 
+class _Forbidden(NamedTuple):
+    """What the broker refuses: messages of one routing key, or all where `key` is None."""
+
+    exchange: str
+    key: str | None
+
+    @classmethod
+    def named_in(cls, error: ChannelDown, exchange: str, key: str) -> Self | None:
+        """Return what an error says of messages to `exchange` with `key`; None: it is not they.
+
+        The error ends the channel for everybody, and only its text tells whose doing that was.
+        """
+        if error.code in {0, NOT_FOUND}:
+            return None
+        _, topic, said = error.reason.partition(" access to topic ")
+        if not topic:
+            return cls(exchange, None) if f"exchange '{exchange}'" in error.reason else None
+        ours = f"'{key}' in exchange '{exchange}'"
+        cut = said.endswith(_CUT) and ours.startswith(said.removesuffix(_CUT).rstrip("\ufffd"))
+        return cls(exchange, key) if cut or said.startswith(ours) else None
+
+
 class Outlet:
     """The publishing channel of a connection. All publishes of a link share one.
 
@@ -111,33 +135,46 @@ class Outlet:
         self._opened_at = 0.0
         self._link: Link | None = None
         self._opening = asyncio.Lock()
-        self._refusing: dict[str, tuple[float, str]] = {}
+        self._refusing: dict[_Forbidden, tuple[float, str]] = {}
         self._generation = 0
         self.largest_body: int | None = None
 
-    def channel_of(self, link: Link, exchange: str, size: int) -> Channel | None:
+    def channel_of(self, link: Link, exchange: str, key: str, size: int) -> Channel | None:
         """Return the channel, when nothing must be looked at before it is used: the usual case."""
         channel = self._channel
         if self._link is not link or channel is None or not channel.open:
             return None
-        if self._refusing and exchange in self._refusing:
+        if self._refusing and self.refusal(exchange, key) is not None:
             return None
         if self.largest_body is not None and size > self.largest_body:
             return None
         return channel
 
-    async def admit(self, exchange: str, progress: Progress) -> None:
+    def refusal(self, exchange: str, key: str) -> str | None:
+        """Return the broker's reason, where it refused such a message a moment ago."""
+        if self._refusing:
+            for kind in (_Forbidden(exchange, None), _Forbidden(exchange, key)):
+                until, reason = self._refusing.get(kind, (0.0, ""))
+                if self._clock.monotonic() < until:
+                    return reason
+                self._refusing.pop(kind, None)
+        return None
+
+    async def admit(self, exchange: str, key: str, progress: Progress) -> None:
         """Raise what is known to happen to a message.
 
         Raises:
-            Refused: this exchange took none a moment ago.
+            Refused: the broker took none of its kind a moment ago.
             PublishRefused: it is too large.
         """
-        until, reason = self._refusing.get(exchange, (0.0, ""))
-        if self._clock.monotonic() < until:
+        reason = self.refusal(exchange, key)
+        if reason is not None:
             await self._clock.sleep(PAUSE_AFTER_CHANNEL)  # a caller that insists waits
             raise Refused(reason)
-        self._refusing.pop(exchange, None)
+        self.check_size(progress)
+
+    def check_size(self, progress: Progress) -> None:
+        """Raise `PublishRefused` for a message that is known to be too large."""
         if self.largest_body is not None and progress.size > self.largest_body:
             raise self._too_large(progress)
 
@@ -173,22 +210,30 @@ class Outlet:
 
     # --- what went wrong ---------------------------------------------------------------------
 
-    def blame(self, error: ChannelDown, exchange: str, progress: Progress) -> PublishRefused | None:
+    def blame(
+        self, error: ChannelDown, exchange: str, key: str, progress: Progress
+    ) -> PublishRefused | None:
         """Note the loss of a publish's channel; return the error if this publish ended it."""
         progress.trouble = error.reason
-        progress.lost_channels += 1
         if (match := _TOO_LARGE.search(error.reason)) is not None:
             self.largest_body = int(match["limit"])
             if progress.size > self.largest_body:
                 return self._too_large(progress)
-        refused = error.code not in {0, NOT_FOUND} and repr(exchange) in error.reason
-        if refused:
-            self._refusing[exchange] = (self._clock.monotonic() + _REFUSED_FOR, error.reason)
-        if refused or progress.lost_channels > _MOST_LOST_CHANNELS:
+        refused = _Forbidden.named_in(error, exchange, key)
+        if refused is not None:
+            self._remember(refused, error.reason)
+        elif error.code != ACCESS_REFUSED or not _SAYS_WHERE.search(error.reason):
+            progress.lost_channels += 1
+        if refused is not None or progress.lost_channels > _MOST_LOST_CHANNELS:
             return progress.refused(error)
         if error.sent:
             progress.move(State.UNKNOWN)
         return None
+
+    def _remember(self, refused: _Forbidden, reason: str) -> None:
+        now = self._clock.monotonic()
+        self._refusing = {old: since for old, since in self._refusing.items() if now < since[0]}
+        self._refusing[refused] = (now + _REFUSED_FOR, reason)
 
     def _too_large(self, progress: Progress) -> PublishRefused:
         return PublishRefused(

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectionLost, PublishRefused, TopologyError
+from cluster_kit.errors import ConnectionLost, EncodeError, TopologyError
 from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Received
 from cluster_kit_amqp.connection.together import Connections
 from cluster_kit_amqp.control.seam import ACCESS_REFUSED, NOT_FOUND, ControlLink, counts
-from cluster_kit_amqp.link import ChannelDown, LinkError, Unencodable
+from cluster_kit_amqp.link import ChannelDown, LinkError
 from cluster_kit_amqp.tasks.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
 from cluster_kit_amqp.tasks.dead_letters import read_dead
 from cluster_kit_amqp.tasks.directory import announce, read_channels
@@ -67,7 +67,7 @@ class AmqpEventQueue:
     async def _announce(self, queue: QueueName) -> None:
         await self._publishing.writable()  # while the broker blocks publishers, nothing is made
         async with self._connections.declaring.link() as link:
-            await announce(link, queue)
+            await announce(link, queue, self._context.clock)
 
     # --- life --------------------------------------------------------------------------------
 
@@ -110,14 +110,16 @@ class AmqpEventQueue:
         await self._publisher.publish(envelope, delay, timeout)
 
     async def bury(self, envelope: Envelope, *, timeout: float) -> None:
-        """Store a dead letter, in need without its headers. Raises as `publish`."""
-        try:
-            await self._publisher.publish(envelope, 0.0, timeout, bury=True)
-        except PublishRefused as exc:
-            if not isinstance(exc.__cause__, Unencodable):
-                raise
-            log.warning("dead letter %s keeps no headers: %s", envelope.id, exc)
-            await self._publisher.publish(_bare(envelope), 0.0, timeout, bury=True)
+        """Store a dead letter, in need with less text, or without headers. Raises as `publish`."""
+        for letter, lacks in ((envelope, "its text"), (_terse(envelope), "headers")):
+            try:
+                await self._publisher.publish(letter, 0.0, timeout, bury=True)
+            except EncodeError as exc:
+                log.warning("dead letter %s cannot keep %s: %s", envelope.id, lacks, exc)
+            else:
+                return
+        bare = dataclasses.replace(_terse(envelope), headers={})
+        await self._publisher.publish(bare, 0.0, timeout, bury=True)
 
     async def consume(
         self,
@@ -204,12 +206,12 @@ class AmqpEventQueue:
             raise ConnectionLost(f"no connection within {seconds:g} s") from None
 
 
-def _bare(envelope: Envelope) -> Envelope:
-    """Return a dead letter as small as it can be, with its body and its reason."""
+def _terse(envelope: Envelope) -> Envelope:
+    """Return a dead letter with a short text of its error."""
     death = envelope.death
     if death is not None:
         death = dataclasses.replace(death, error_text=death.error_text[:_SHORT_TEXT])
-    return dataclasses.replace(envelope, headers={}, death=death)
+    return dataclasses.replace(envelope, death=death)
 
 
 async def _purged(link: ControlLink, name: str) -> int:

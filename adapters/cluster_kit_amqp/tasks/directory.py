@@ -7,17 +7,25 @@ into a queue that is only ever browsed. An entry without a queue is harmless: re
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.names import QueueName, check_name, new_id
 from cluster_kit_amqp.control.declare import declare
 from cluster_kit_amqp.control.seam import ACCESS_REFUSED, ControlLink, MakingLink, counts
-from cluster_kit_amqp.link import ChannelDown, Incoming, Message
+from cluster_kit_amqp.link import ChannelDown, Incoming, Message, Nacked
 from cluster_kit_amqp.tasks.turns import Turns
 from cluster_kit_amqp.topology import DIRECTORY, directory_queue, directory_steps
 
+if TYPE_CHECKING:
+    from cluster_kit.clock import Clock
 
-async def announce(link: MakingLink, queue: QueueName) -> None:
+
+_PAUSES = 0.1, 0.2, 0.4, 0.8, 1.6
+"""Seconds before the list is tried again; one that was made just now may have no leader yet."""
+
+
+async def announce(link: MakingLink, queue: QueueName, clock: Clock) -> None:
     """Put a channel on the list; confirmed when this returns.
 
     A shared queue is no application's and is not listed. A user that may not write the list is
@@ -30,12 +38,23 @@ async def announce(link: MakingLink, queue: QueueName) -> None:
         return
     try:
         await declare(link, directory_steps(queue.app))
-        async with link.channel(confirms=True) as channel:
-            entry = Message(body=queue.channel.encode(), message_id=new_id())
-            await channel.publish(DIRECTORY, queue.app, entry)
+        for pause in _PAUSES:
+            try:
+                await _put(link, queue.app, queue.channel)
+            except Nacked:
+                await clock.sleep(pause)
+            else:
+                return
+        await _put(link, queue.app, queue.channel)
     except ChannelDown as exc:
         if exc.code != ACCESS_REFUSED:
             raise
+
+
+async def _put(link: MakingLink, app: str, name: str) -> None:
+    # On a channel of its own: RabbitMQ 3 takes nothing on one that met the queue without a leader.
+    async with link.channel(confirms=True) as channel:
+        await channel.publish(DIRECTORY, app, Message(body=name.encode(), message_id=new_id()))
 
 
 async def read_channels(

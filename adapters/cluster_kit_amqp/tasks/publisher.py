@@ -13,7 +13,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cluster_kit.deadlines import Deadlines, Within
-from cluster_kit.errors import ConnectionLost, TopologyError, Unroutable
+from cluster_kit.errors import (
+    ConnectionLost,
+    EncodeError,
+    PublishRefused,
+    PublishUnconfirmed,
+    TopologyError,
+    Unroutable,
+)
 from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress, State
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import (
@@ -32,7 +39,7 @@ from cluster_kit_amqp.link import (
 from cluster_kit_amqp.tasks.delays import Wait, wait_for
 from cluster_kit_amqp.tasks.fullness import Fullness
 from cluster_kit_amqp.tasks.wire import to_message
-from cluster_kit_amqp.topology import DEAD, work_exchange
+from cluster_kit_amqp.topology import BACK, DEAD
 
 if TYPE_CHECKING:
     from cluster_kit.message import Envelope
@@ -63,7 +70,12 @@ class _Target:
 
 @lru_cache(maxsize=1024)
 def _work_queue(queue: QueueName) -> _Target:
-    return _Target(work_exchange(queue), queue.channel, queue.full)
+    """Return where no queue but this one is bound, unlike the exchange that is open to everybody.
+
+    One of somebody else would answer for ours: its refusal as if nothing were stored, its consent
+    as if the task were.
+    """
+    return _Target(BACK, queue.full, queue.full)
 
 
 class Publisher:
@@ -110,7 +122,11 @@ class Publisher:
             raise progress.unfinished(ConnectionLost(exc.reason)) from exc
         except TopologyError as exc:
             self._note_trouble(queue, exc)
+            if progress.unknown:
+                raise PublishUnconfirmed(envelope.id, str(exc)) from exc
             raise
+        except PublishRefused as exc:  # of an earlier answer: it is too large
+            raise progress.unfinished(exc) from exc.__cause__
         if queue is not self._latest or self._problems.known:
             self._note_stored(queue)
 
@@ -173,7 +189,7 @@ class Publisher:
         """Return the channel if nothing must be looked at before it is used: the usual case."""
         if target.wait is not None or not self._declarer.is_settled(link, queue.full):
             return None
-        return self._outlet.channel_of(link, target.exchange, progress.size)
+        return self._outlet.channel_of(link, target.exchange, target.key, progress.size)
 
     async def _ready_channel(
         self, link: Link, queue: QueueName, target: _Target, progress: Progress
@@ -189,7 +205,7 @@ class Publisher:
     async def _prepare(
         self, link: Link, queue: QueueName, target: _Target, progress: Progress
     ) -> None:
-        await self._outlet.admit(target.exchange, progress)
+        await self._outlet.admit(target.exchange, target.key, progress)
         await self._declarer.ensure_queue(link, queue)
         if target.wait is not None:
             wait = target.wait
@@ -230,7 +246,9 @@ class Publisher:
                 self._returned(queue, target, progress, error)
             case TopologyError():
                 self._do_without_ladder(target, error)
-            case Nacked() | Refused() | Unencodable():
+            case Unencodable():
+                raise EncodeError(f"message {progress.id} cannot travel: {error.reason}") from error
+            case Nacked() | Refused():
                 await self._not_taken(target, progress, error)
             case _:
                 raise error
@@ -239,7 +257,7 @@ class Publisher:
         self, queue: QueueName, target: _Target, progress: Progress, error: ChannelDown
     ) -> None:
         """Decide whether this publish is the one that ended the channel; if not, try again."""
-        refusal = self._outlet.blame(error, target.exchange, progress)
+        refusal = self._outlet.blame(error, target.exchange, target.key, progress)
         if error.code == NOT_FOUND:
             self._forget(queue, target)
         if refusal is not None:
@@ -254,7 +272,7 @@ class Publisher:
         self._ladder = False
 
     async def _not_taken(
-        self, target: _Target, progress: Progress, error: Nacked | Refused | Unencodable
+        self, target: _Target, progress: Progress, error: Nacked | Refused
     ) -> None:
         """Give up, but not at once on a queue that has no leader for now: it answers as a full one.
 

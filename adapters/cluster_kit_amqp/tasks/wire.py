@@ -122,7 +122,7 @@ def _cut(text: str, limit: int) -> str:
 
 def _fitting(headers: Mapping[str, object]) -> dict[str, object]:
     """Drop the largest foreign headers until the rest fits into a frame beside our own."""
-    sizes = {name: len(name) + _size(value) for name, value in headers.items()}
+    sizes = {name: _size(name) + _size(value) for name, value in headers.items()}
     total, kept = sum(sizes.values()), dict(headers)
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         if total <= MAX_HEADERS_BYTES:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.message import Reject
+from cluster_kit_sqlalchemy.connections import expect_commit
+from cluster_kit_sqlalchemy.sessions import parts_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 Effect = Callable[..., Awaitable[object]]
 """``effect(payload, session)`` or ``effect(payload, session, about)``."""
@@ -75,7 +82,9 @@ class Once:
         arguments = (about,) if len(self._takes) > 2 else ()  # noqa: PLR2004 - the third
         async with _checked(self._sessions()) as session, session.begin():
             if await self._is_first(session, about):
-                await self._effect(payload, session, *arguments)
+                with _Held(session.sync_session) as held:
+                    await self._effect(payload, session, *arguments)
+                await session.run_sync(held.check)
 
     async def _is_first(self, session: AsyncSession, about: Message) -> bool:
         try:
@@ -86,6 +95,59 @@ class Once:
             if getattr(exc.orig, "sqlstate", None) == _SERIALIZATION:
                 raise _OvertakenError from exc
             raise
+
+
+class _Held:
+    """The transaction in which a message is noted, while an effect works in it.
+
+    An effect that ends it is found out: its message would count as handled without all of its
+    effects, or its effects would be gone and the message be acknowledged.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._root = session.get_transaction()
+        self._committed = False
+
+    def __enter__(self) -> Self:
+        event.listen(self._session, "after_commit", self._note)
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        event.remove(self._session, "after_commit", self._note)
+        if isinstance(error, Exception) and self._misused(error):
+            raise self._rejection() from error
+
+    def check(self, session: Session) -> None:
+        """Raise what keeps the transaction from being committed as the effect left it."""
+        if self._gone() or not self._is_whole():
+            raise self._rejection()
+        for part in parts_of(session):
+            expect_commit(part.connection)
+
+    def _note(self, session: Session) -> None:
+        self._committed |= session.get_nested_transaction() is None
+
+    def _misused(self, error: Exception) -> bool:
+        """Whether `error` is not to be tried again. After a rollback most are, by all means."""
+        if self._committed:
+            return True
+        if self._gone():
+            return isinstance(error, InvalidRequestError)  # which says that it is over
+        return not self._is_whole()
+
+    def _gone(self) -> bool:
+        root = self._session.get_transaction()
+        return root is None or root is not self._root or not root.is_active
+
+    def _is_whole(self) -> bool:
+        return all(part.transaction.is_active for part in parts_of(self._session))
+
+    def _rejection(self) -> Reject:
+        text = "the effect of an inbox must not commit, roll back or close its session"
+        if not self._committed:
+            return Reject(f"{text}: the transaction was over before it was committed")
+        return Reject(f"{text}: it has committed, so the message counts as handled")
 
 
 class _OvertakenError(Exception):

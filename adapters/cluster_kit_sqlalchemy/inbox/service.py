@@ -121,8 +121,9 @@ class Inbox:
         handled before, the effect is not called; one that is being handled elsewhere is waited
         for. When the effect raises, all is rolled back and the error is the handler's. Subscribe
         it to the event queue, to sync messages or to publish and subscribe; `about` is their
-        `Delivery` or `Event`. The effect must not commit; what it does elsewhere happens as often
-        as it is tried.
+        `Delivery` or `Event`. What the effect does elsewhere happens as often as it is tried. It
+        must not commit, roll back or close the session, which raises `Reject`: the message goes
+        to the dead letters. Savepoints (``session.begin_nested()``) are its own.
 
         Args:
             consumer: what remembers: 1 to 200 bytes, kept for good. Two handlers of one message
@@ -132,15 +133,16 @@ class Inbox:
             ConfigurationError: the name is malformed or taken, or the effect cannot be called.
         """
         name = self._consumer(consumer)
-        if name in self._consumers:
-            raise ConfigurationError(f"there are two handlers for consumer {name!r}")
-        self._consumers.add(name)
+        self._check_free(name)
 
         async def first(session: AsyncSession, message: Message) -> bool:
             return await self.first(session, message, consumer=name)
 
         def decorate(effect: Effect) -> Callable[[Any, Any], Awaitable[None]]:
-            return Once(effect, self._sessions, first).handler()
+            handler = Once(effect, self._sessions, first).handler()
+            self._check_free(name)
+            self._consumers.add(name)  # not before the effect is found right
+            return handler
 
         return decorate
 
@@ -221,6 +223,10 @@ class Inbox:
     @staticmethod
     def _consumer(name: object) -> str:
         return check_name("consumer", name)
+
+    def _check_free(self, name: str) -> None:
+        if name in self._consumers:
+            raise ConfigurationError(f"there are two handlers for consumer {name!r}")
 
     def _note(self, message: Message, consumer: str) -> Callable[[Connection], bool]:
         name, message_id = self._consumer(consumer), _id_of(message)

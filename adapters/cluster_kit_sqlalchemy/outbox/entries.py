@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from cluster_kit.broadcast import Audience, Broadcast
-from cluster_kit.errors import DecodeError
-from cluster_kit.message import Envelope
+from cluster_kit.checks import truth, whole_number
+from cluster_kit.clock import MAX_WAIT, seconds
+from cluster_kit.errors import ConfigurationError, DecodeError
+from cluster_kit.message import MAX_RETRIES, Envelope
 from cluster_kit.names import QueueName, check_name
 from cluster_kit_sqlalchemy.tables import LANES
 
@@ -22,6 +26,7 @@ Kind = Literal["task", "sync", "pubsub"]
 Row = dict[str, object]
 
 _END = 253_402_300_799  # of the year 9999, seconds since 1970
+_INT64 = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +76,18 @@ class Entry:
         Raises:
             DecodeError: somebody else wrote the row.
         """
-        columns, options = self.columns, self._options()
+        columns, options = self.columns, self._task_options()
         envelope = Envelope(
-            queue=QueueName(None if options.get("shared") else app, self.channel),
+            queue=QueueName(None if options["shared"] else app, self.channel),
             id=self.id,
             body=self._body(),
             content_type=columns["content_type"],
             published_at=self.created_at,
-            max_retries=options.get("max_retries"),
-            timeout=options.get("timeout"),
-            expires_at=options.get("expires_at"),
+            max_retries=options["max_retries"],
+            timeout=options["timeout"],
+            expires_at=options["expires_at"],
             origin=columns["origin"],
-            headers=options.get("headers") or {},
+            headers=options["headers"],
         )
         return envelope, max(0.0, number(columns["due_at"]) - now)
 
@@ -104,6 +109,11 @@ class Entry:
             audience=audience,
         )
 
+    def check_lane(self) -> None:
+        """Check that relays look for it where it is. Raises as `task`."""
+        if (lane := self.columns["lane"]) not in range(LANES):
+            raise self.spoilt(f"its lane is {lane!r}, not from 0 to {LANES - 1}")
+
     def spoilt(self, problem: str) -> DecodeError:
         """Return the error for a row that makes no sense."""
         return DecodeError(f"outbox row {self.position}: {problem}")
@@ -113,6 +123,18 @@ class Entry:
         if not isinstance(body, bytes):
             raise self.spoilt(f"its body is no bytes but {type(body).__name__}")
         return body
+
+    def _task_options(self) -> dict[str, Any]:
+        """Return the options of a task: one of another kind would break whoever reads it."""
+        given = self._options()
+        options: dict[str, Any] = {"shared": False, "headers": {}}
+        for name, check in _TASK_OPTIONS.items():
+            value = given.get(name)
+            try:
+                options[name] = options.get(name) if value is None else check(name, value)
+            except ConfigurationError as exc:
+                raise self.spoilt(f"its options: {exc}") from exc
+        return options
 
     def _options(self) -> dict[str, Any]:
         try:
@@ -127,6 +149,27 @@ class Entry:
 def number(value: object) -> float:
     """Return a number of a row; 0 for what is none, as SQLite keeps anything in a column."""
     return value if isinstance(value, int | float) and 0 <= value <= _END else 0.0
+
+
+def _headers(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{name} must be an object, not {type(value).__name__}")
+    headers = cast("dict[str, object]", value)
+    for key, each in headers.items():
+        whole = isinstance(each, int) and -_INT64 <= each < _INT64
+        if not (whole or each is None or isinstance(each, str)):
+            raise ConfigurationError(f"{name}: {key!r} is no text, integer, true, false or null")
+    return headers
+
+
+_TASK_OPTIONS: dict[str, Callable[[str, object], object]] = {
+    "shared": truth,
+    "max_retries": partial(whole_number, most=MAX_RETRIES),
+    "timeout": partial(seconds, zero=False, limit=MAX_WAIT),
+    "expires_at": partial(seconds, limit=_END),
+    "headers": _headers,
+}
+"""What `Entry.task` reads of a row's options, each with what raises `ConfigurationError`."""
 
 
 def task_row(app: str, envelope: Envelope, delay: float, key: str | None) -> Row:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
 _MAX_BATCH = 1_000
+_CLOCKS_DIFFER = 30.0
+"""Seconds by which clocks of instances may differ without a message being tried too soon."""
 
 
 class Outbox:
@@ -49,8 +51,8 @@ class Outbox:
         relay: whether this instance sends; at least one has to.
         batch_size: most messages of one turn, and so most repeats after a crash. Up to 1,000.
         poll_interval: seconds between two looks when nothing wakes the relay.
-        retry: when a message that was refused is tried again, its key waiting. Defaults to
-            delays from 1 s to 60 s.
+        retry: when a message that was refused is tried again, its key waiting; the same for all
+            relays. Defaults to delays from 1 s to 60 s.
         max_retries: after the first attempt, before a message is given up and kept as failed.
             While there is no connection, nothing counts as an attempt.
         listen: have PostgreSQL tell relays of what processes without a relay have stored. It
@@ -99,10 +101,11 @@ class Outbox:
         self._relay: Relay | None = None
         self._past = Past()
         self._clock = SystemClock()
-        self._store = Store(self.table, self._outlets.app)
+        self._store = Store(self.table, self._outlets.app, retry.max_delay + _CLOCKS_DIFFER)
         if self._relays:
             turns_for(engine, self._store)
-        self._writer = Writer(self._outlets, self._store, self._wake, self._tells)
+        database = engine.url if self._relays else None
+        self._writer = Writer(self._outlets, self._store, self._wake, self._tells, database)
         self.blocking: BlockingOutbox = BlockingOutbox(self._writer, self.table)
         cluster.extend(self)
 
@@ -130,8 +133,8 @@ class Outbox:
 
         Raises:
             TypeError: `transaction` is of no such kind.
-            ConfigurationError: a name or an option is wrong; the connection is in autocommit; or
-                the table is missing.
+            ConfigurationError: a name or an option is wrong; the connection is in autocommit, or on
+                another database than that of the relay; or the table is missing.
             EncodeError: payload or headers cannot travel.
             MessageTooLargeError: over a limit of the event queue.
             SQLAlchemyError: of the database.

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from cluster_kit_sqlalchemy.outbox.entries import Entry
+from cluster_kit_sqlalchemy.outbox.entries import Entry, number
 from cluster_kit_sqlalchemy.tables import LANES
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 MAX_ERROR = 2_000
 """Longest error text that is kept, characters."""
+
+_BELOW, _ABOVE = -1, LANES  # stand for all lanes that there are not; see `Entry.check_lane`
+_LANES = (*range(LANES), _BELOW, _ABOVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +57,14 @@ class Store:
     Args:
         table: as `outbox_table` makes it.
         app: name of the application.
+        longest_wait: seconds. What is to be tried again later than that was written by a clock
+            that was wrong, or by somebody else, and is due.
     """
 
-    def __init__(self, table: Table, app: str) -> None:
+    def __init__(self, table: Table, app: str, longest_wait: float) -> None:
         self.table = table
         self.app = app
+        self._longest_wait = longest_wait
         self._rows = _raw(table)
 
     def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
@@ -78,15 +84,19 @@ class Store:
             without: keys that are to be passed over.
         """
         # One look into the index for each: to search for distinct lanes would read all rows.
-        looks = [self._head(lane, now, without).label(f"lane_{lane}") for lane in range(LANES)]
+        looks = [
+            self._head(lane, now, without).label(f"lane_{place}")
+            for place, lane in enumerate(_LANES)
+        ]
         [heads] = (await connection.execute(select(*looks))).all()
-        found = [(head, lane) for lane, head in enumerate(heads) if head is not None]
+        found = [(head, lane) for lane, head in zip(_LANES, heads, strict=True) if head is not None]
         return [lane for _, lane in sorted(found)]
 
     def _head(self, lane: int, now: float, without: Collection[str]) -> ScalarSelect[Any]:
-        position = self.table.c.position
-        due = select(position).where(*self._due(lane, now, without)).order_by(position).limit(1)
-        return due.scalar_subquery()
+        c = self.table.c
+        due = select(c.position).where(*self._due(lane, now, without))
+        # By the index, also where a look is for several lanes.
+        return due.order_by(c.lane, c.position).limit(1).scalar_subquery()
 
     async def batch(
         self,
@@ -100,7 +110,8 @@ class Store:
         found: list[Entry] = []
         for lane in lanes:
             due = self._rows.where(*self._due(lane, now, without))
-            rows = await connection.execute(due.order_by(self.table.c.position).limit(limit))
+            in_order = due.order_by(self.table.c.lane, self.table.c.position)
+            rows = await connection.execute(in_order.limit(limit))
             found += [Entry.of(dict(row)) for row in rows.mappings()]
         return found
 
@@ -146,18 +157,25 @@ class Store:
 
     async def depth(self, connection: AsyncConnection) -> Depth:
         """Count. Reads the index of all that is pending."""
-        c = self.table.c
         pending = await self._count(connection, failed=False)
         failed = await self._count(connection, failed=True)
-        # By position, not by time: positions are indexed.
-        first = [self._due(lane, None) for lane in range(LANES)]
-        looks = [
-            select(c.created_at).where(*due).order_by(c.position).limit(1).scalar_subquery()
-            for due in first
-        ]
-        [times] = (await connection.execute(select(*looks))).all() if pending else [()]
-        oldest = min((time for time in times if time is not None), default=None)
+        oldest = await self.oldest(connection, None) if pending else None
         return Depth(pending=pending, failed=failed, oldest=oldest)
+
+    async def oldest(self, connection: AsyncConnection, now: float | None) -> float | None:
+        """Return when the oldest that is due was published; without `now`, that is pending."""
+        # By position, not by time: positions are indexed.
+        c = self.table.c
+        created = select(type_coerce(c.created_at, NullType()))
+        looks = [
+            created.where(*self._due(lane, now))
+            .order_by(c.lane, c.position)
+            .limit(1)
+            .scalar_subquery()
+            for lane in _LANES
+        ]
+        [times] = (await connection.execute(select(*looks))).all()
+        return min((time for time in map(number, times) if time), default=None)
 
     # --- for people ----------------------------------------------------------------------
 
@@ -183,14 +201,20 @@ class Store:
     ) -> list[ColumnElement[bool]]:
         """Return what makes a row of a lane due; without `now`, whatever its key waits for."""
         c = self.table.c
+        passed_over = [c.key.not_in(sorted(without))] if without else []
+        if lane in (_BELOW, _ABOVE):  # nothing there is sent, so nothing waits
+            strays = c.lane < 0 if lane == _BELOW else c.lane >= LANES
+            return [c.app == self.app, strays, c.failed.is_(False), *passed_over]
         own = [c.app == self.app, c.lane == lane, c.failed.is_(False)]
         if now is None:
             return own
         other = self.table.alias()
         waits = select(other.c.key).where(
-            other.c.app == self.app, other.c.lane == lane, other.c.retry_at > now
+            other.c.app == self.app,
+            other.c.lane == lane,
+            other.c.retry_at > now,
+            other.c.retry_at <= now + self._longest_wait,
         )
-        passed_over = [c.key.not_in(sorted(without))] if without else []
         return [*own, c.key.not_in(waits), *passed_over]
 
     def _failed(self, ids: Sequence[str] | None = None) -> list[ColumnElement[bool]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from weakref import WeakSet
 
+from cluster_kit.errors import ConfigurationError
+from cluster_kit_sqlalchemy.databases import surely_differ
 from cluster_kit_sqlalchemy.outbox.entries import broadcast_row, task_row
 from cluster_kit_sqlalchemy.relay.bell import Commits
 from cluster_kit_sqlalchemy.relay.listening import notify
@@ -11,7 +14,7 @@ from cluster_kit_sqlalchemy.relay.listening import notify
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection, Engine
 
     from cluster_kit.ports import BatchOptions, Outlets, TaskOptions
     from cluster_kit_sqlalchemy.outbox.entries import Row
@@ -36,15 +39,23 @@ class Writer:
         store: takes them.
         wake: called when what was inserted is being committed.
         tells: whether the database is to tell other processes.
+        database: of the relay of this instance; None where it has none.
     """
 
     def __init__(
-        self, outlets: Outlets, store: Store, wake: Callable[[], None], tells: Callable[[], bool]
+        self,
+        outlets: Outlets,
+        store: Store,
+        wake: Callable[[], None],
+        tells: Callable[[], bool],
+        database: URL | None,
     ) -> None:
         self._outlets = outlets
         self._store = store
         self._commits = Commits(wake)
         self._tells = tells
+        self._database = database
+        self._known: WeakSet[Engine] = WeakSet()  # whose database may be that of the relay
 
     def task(
         self, channel: str, payload: object, key: str | None, **options: Unpack[TaskOptions]
@@ -80,6 +91,7 @@ class Writer:
         """Return what inserts rows through a connection and returns their message ids."""
 
         def work(connection: Connection) -> list[str]:
+            self._check(connection.engine)
             if rows:
                 self._store.insert(connection, rows)
                 self._commits.expect(connection)
@@ -88,3 +100,12 @@ class Writer:
             return [str(row["id"]) for row in rows]
 
         return work
+
+    def _check(self, engine: Engine) -> None:
+        """Refuse to store where the relay does not look."""
+        if self._database is None or engine in self._known:
+            return
+        if surely_differ(engine.url, self._database):
+            text = f"transaction is on {engine.url!r}, and the outbox sends from {self._database!r}"
+            raise ConfigurationError(f"{text}: what is stored there would never leave")
+        self._known.add(engine)

@@ -125,6 +125,7 @@ class Delivery:
 
     async def _send(self, entry: Entry) -> None:
         outlets = self._outlets
+        entry.check_lane()
         if entry.kind == "task":
             envelope, delay = entry.task(outlets.app, self._context.clock.wall())
             await outlets.tasks.send(envelope, delay)

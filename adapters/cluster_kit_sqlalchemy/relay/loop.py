@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 REPORT_EVERY = 15.0
 """Seconds between two counts of what is in the outbox."""
 
+LATE = 60.0
+"""Seconds after its publishing in which a message is to be sent; beyond them health tells."""
+
 _CANCEL_SECONDS = 1.0
 _SOON = 1.0
 _LOOK_AGAIN = (0.005, 0.02, 0.1, 0.3)  # after a bell, which may come before the commit is done
@@ -177,7 +180,7 @@ class Relay:
 
     def health(self) -> Health:
         """Return the state as known now: the worst there is."""
-        for part in ("database", "broker", "locked", "failed"):
+        for part in ("database", "broker", "locked", "late", "failed"):
             if (found := self._health.get(part)) is not None:
                 return found
         return Health(status="ok", detail="relaying", since=self._since)
@@ -189,6 +192,8 @@ class Relay:
         clock = self._context.clock
         while not self._ending:
             began = clock.monotonic()
+            while self._retries and self._retries[0] <= began:
+                heapq.heappop(self._retries)  # this look finds them; one due after it began may not
             try:
                 with lacking_told(self._store.table):
                     results = await self._turns.take(self._work)
@@ -213,10 +218,8 @@ class Relay:
 
     def _until_retry(self, wait: float) -> float:
         """Return `wait`, or less where a message is to be tried again before."""
-        now = self._context.clock.monotonic()
-        while self._retries and self._retries[0] <= now:
-            heapq.heappop(self._retries)
-        return min(wait, self._retries[0] - now) if self._retries else wait
+        left = self._retries[0] - self._context.clock.monotonic() if self._retries else wait
+        return max(0.0, min(wait, left))
 
     def _poll(self) -> float:
         # Many messages behind one that waits are read through at each look.
@@ -281,13 +284,17 @@ class Relay:
         self._counted_at, self._count_soon = now, False
         async with asyncio.timeout(DATABASE_SECONDS), self._engine.connect() as connection:
             depth = await self._store.depth(connection)
+            due = await self._store.oldest(connection, self._context.clock.wall())
             if positions := self._unsettled.positions:  # another relay may have sent them, too
                 self._unsettled.keep(await self._store.existing(connection, positions))
-        self._report(depth)
+        self._report(depth, due)
 
-    def _report(self, depth: Depth) -> None:
+    def _report(self, depth: Depth, due: float | None) -> None:
         wall = self._context.clock.wall()
         self._set("failed", f"{depth.failed} messages are given up" if depth.failed else "")
+        waits = 0.0 if due is None else wall - due
+        late = f"a message that is due waits since {waits:.0f} s: there are many, or a relay hangs"
+        self._set("late", late if waits > LATE else "")
         self._context.emit(
             "outbox.depth",
             pending=depth.pending,

@@ -9,11 +9,11 @@ import zlib
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from cluster_kit.errors import ConfigurationError
+from cluster_kit_sqlalchemy.databases import file_of
 from cluster_kit_sqlalchemy.relay.delivery import Results
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ LANES_AT_ONCE = 4
 
 DATABASE_SECONDS = 30.0
 """Longest a step in the database may take; beyond it counts as lost."""
+
+IDLE_SECONDS = 90.0
+"""Longest a turn may wait for the broker, or be frozen; then PostgreSQL ends its transaction.
+
+More than `TURN_SECONDS` and what a send may take by default.
+"""
 
 _LOCKED_SECONDS = 1.0
 """How long a key is passed over whose next message somebody else has locked."""
@@ -91,8 +97,8 @@ class Work:
         gone = await self.store.remove(connection, [entry.position for entry in entries])
         if gone < len(entries):
             name = self.store.table.fullname
-            text = f"rows of {name} cannot be deleted, by a policy or a trigger of the database"
-            raise ConfigurationError(f"{text}; nothing is sent, as it would be again and again")
+            why = f"rows of {name} cannot be deleted, by a policy or a trigger of the database"
+            raise ConfigurationError(f"{why}; nothing is sent, as it would be again and again")
 
     async def settle(
         self, connection: AsyncConnection, results: Results, verdicts: list[Verdict]
@@ -185,6 +191,9 @@ class PostgresTurns:
                 plain = await held.enter_async_context(engine.connect())
                 # Rows that another relay has removed before we got its lock must not be seen.
                 connection = await plain.execution_options(isolation_level="READ COMMITTED")
+                # The lanes of a process that is frozen are for others after a while.
+                limit = f"idle_in_transaction_session_timeout = {round(IDLE_SECONDS * 1000)}"
+                await connection.execute(text(f"SET LOCAL {limit}"))
             yield connection
 
     async def _lock(
@@ -244,10 +253,8 @@ def _locked(descriptor: int) -> bool:
 
 
 def _file(engine: AsyncEngine) -> str:
-    name = engine.url.database or ":memory:"
-    path, _, query = name.partition("?")
-    path = unquote(path.removeprefix("file:")) if name.startswith("file:") else name
-    if path in ("", ":memory:") or "mode=memory" in query:
+    path = file_of(engine.url)
+    if not path:
         raise ConfigurationError(
             "an outbox relay needs a SQLite file: in memory there is one connection, so that its "
             "transactions and yours would be the same"

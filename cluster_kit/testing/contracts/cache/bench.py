@@ -82,6 +82,11 @@ class Bench(BaseBench[Environment]):
 
         await eventually(look)
 
+    @property
+    def names(self) -> Names:
+        """Return where the store has what belongs to the cache."""
+        return Names(self.app, NAME)
+
     def place(self, key: str, prefix: str = NAME) -> str:
         """Return where the store has the value of a key."""
         return Names(self.app, prefix).entry(key)

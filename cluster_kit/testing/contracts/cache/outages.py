@@ -62,6 +62,33 @@ class OutageScenarios(Scenarios):
         assert cache.stats().corrupt >= len(HOSTILE)
         assert bench.reports("cache.corrupt", key="k1")
 
+    @pytest.mark.needs("raw")
+    async def test_bytes_that_are_no_version_are_replaced(self, bench: Bench) -> None:
+        cache, names = await bench.cache(l1_size=0), bench.names
+        for number, body in enumerate((b"", b"x", bytes(20), os.urandom(1000))):
+            for place in (names.epoch, names.tag("t")):
+                load, key = Row().loads(), f"k{number}"
+                await cache.delete(key)
+                await bench.environment.put(place, body)
+                for _ in range(2):
+                    assert await cache.wrap(key, load, ttl=60, tags=["t"]) == {"row": 1}
+                assert load.runs == 1
+                await bench.environment.put(place, body)
+                await cache.set(key, "set", tags=["t"])
+                assert await cache.get(key) == "set"
+                assert await cache.incr(key) > 0
+
+    @pytest.mark.needs("raw")
+    async def test_a_counter_that_is_no_number_begins_anew(self, bench: Bench) -> None:
+        cache, epoch = await bench.cache(), b"theepoch"
+        await bench.environment.put(bench.names.epoch, epoch)
+        for number, body in enumerate((b"hello", b"A" * 1000)):
+            place = bench.names.counter(f"n{number}", epoch)
+            await bench.environment.put(place, body)
+            assert await cache.count(f"n{number}") == 0
+            assert [await cache.incr(f"n{number}", 2) for _ in range(2)] == [2, 4]
+        assert cache.stats().unavailable == 0
+
     @pytest.mark.needs("link_faults")
     async def test_an_absent_store_is_a_miss_to_readers(self, bench: Bench) -> None:
         cluster = await bench.cluster(timeout=0.3)

@@ -210,7 +210,7 @@ class BodyScenarios(Scenarios):
         cluster = await bench.cluster()
 
         with pytest.raises(LockLost):
-            async with cluster.locks.multi("abc", ttl=self.ttl, renew=False) as lease:
+            async with cluster.locks.multi(list("abc"), ttl=self.ttl, renew=False) as lease:
                 await self._outlive(lease.valid_for())
         await asyncio.sleep(0)
 

@@ -75,6 +75,7 @@ class RateScenarios(Scenarios):
         with pytest.raises(LockTimeout) as found:
             await limit.acquire(timeout=0.1)
         assert found.value.key == KEY
+        assert "the limit of 1 in 3600 s was reached all of the 0.1 s" in str(found.value)
         assert not await limit.try_acquire(timeout=0.05)
         async with asyncio.TaskGroup() as group:
             group.create_task(_ends_with_the_cluster(limit))

@@ -46,6 +46,7 @@ class SemaphoreScenarios(Scenarios):
             await held[1].release()
 
         assert found.value.key == KEY
+        assert "all 2 permits were taken all of the 0.1 s" in str(found.value)
         waiter.result().check()
         await waiter.result().release()
         await held[0].release()

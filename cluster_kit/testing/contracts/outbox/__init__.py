@@ -15,6 +15,7 @@ from __future__ import annotations
 from cluster_kit.testing.contracts.outbox.bad_input import BadInputScenarios
 from cluster_kit.testing.contracts.outbox.base import Scenarios
 from cluster_kit.testing.contracts.outbox.bench import Bench
+from cluster_kit.testing.contracts.outbox.endings import EndingScenarios
 from cluster_kit.testing.contracts.outbox.environment import Environment, Features
 from cluster_kit.testing.contracts.outbox.inbox import InboxScenarios
 from cluster_kit.testing.contracts.outbox.publishing import PublishingScenarios
@@ -31,6 +32,7 @@ class OutboxContract(
     RefusalScenarios,
     SettlingScenarios,
     InboxScenarios,
+    EndingScenarios,
     BadInputScenarios,
 ):
     """All of it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from sqlalchemy import MetaData, Table, create_engine
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from cluster_kit.errors import (
@@ -97,15 +97,21 @@ class BadInputScenarios(Scenarios):
         wrong: Any
         with (
             Session(bench.blocking) as wrong,
-            pytest.raises(TypeError, match=r"AsyncSession .* not Session; outbox.blocking"),
+            pytest.raises(
+                TypeError,
+                match=r"transaction must .* not Session; .* outbox.blocking",
+            ),
         ):
             await outbox.publish(wrong, CHANNEL, 1)
         async with AsyncSession(bench.engine) as wrong:
-            with pytest.raises(TypeError, match=r"not AsyncSession; without .blocking"):
+            with pytest.raises(TypeError, match=r"not AsyncSession; .* without blocking"):
                 outbox.blocking.publish(wrong, CHANNEL, 1)
         for wrong in (None, bench.engine):
-            with pytest.raises(TypeError, match="the transaction must be that of"):
+            with pytest.raises(TypeError, match="transaction must be an AsyncSession or Async"):
                 await outbox.publish(wrong, CHANNEL, 1)
+        wrong = async_sessionmaker(bench.engine)
+        with pytest.raises(TypeError, match="call the async_sessionmaker to get one"):
+            await outbox.publish(wrong, CHANNEL, 1)
 
     async def test_autocommit_is_no_transaction(self, bench: Bench) -> None:
         outbox = (await bench.instance(start=False)).outbox
@@ -117,6 +123,21 @@ class BadInputScenarios(Scenarios):
             with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
                 await outbox.publish(session, CHANNEL, 1)
         assert (await outbox.stats()).pending == 0
+
+    async def test_an_engine_in_autocommit_is_refused(self, bench: Bench) -> None:
+        instance = await bench.instance(start=False)
+        [cluster] = await bench.clusters()
+        made = create_async_engine(bench.environment.url(), isolation_level="AUTOCOMMIT")
+        for engine in (made, bench.engine.execution_options(isolation_level="AUTOCOMMIT")):
+            for kind in (Outbox, Inbox):
+                with pytest.raises(ConfigurationError, match="engine is in AUTOCOMMIT mode"):
+                    kind(cluster, engine)
+            async with AsyncSession(engine) as session:
+                with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+                    await instance.outbox.publish(session, CHANNEL, 1)
+                with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+                    await instance.inbox.first(session, _Message("1"), consumer="a")
+        await made.dispose()
 
     async def test_a_bad_outbox_or_inbox_is_refused(self, bench: Bench) -> None:
         running = (await bench.instance()).cluster
@@ -204,7 +225,7 @@ class BadInputScenarios(Scenarios):
     async def test_a_message_or_transaction_that_is_none_is_named(self, bench: Bench) -> None:
         inbox = (await bench.instance(start=False)).inbox
         wrong: Any = None
-        with pytest.raises(TypeError, match=r"the transaction must be .* not NoneType"):
+        with pytest.raises(TypeError, match=r"transaction must be .* not NoneType"):
             await inbox.first(wrong, _Message("1"), consumer="a")
         async with AsyncSession(bench.engine) as session:
             for wrong in (None, _Message(cast("Any", 7)), "1"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from cluster_kit.testing.recorder import Recorder
 from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection, Executable
+
     from cluster_kit.testing.contracts.outbox.bench import Bench, Instance
 
 OTHER = "orders.paid"
@@ -44,8 +48,35 @@ async def _publish(bench: Bench, instance: Instance, *messages: tuple[str, objec
         ]
 
 
+def _execute(statement: Executable, connection: Connection) -> None:
+    connection.execute(statement)
+
+
 def _name(error: Exception) -> str:
     return type(error).__name__
+
+
+def _shown(wrong: dict[str, object]) -> str:
+    return ",".join(f"{name}={value}" for name, value in wrong.items())
+
+
+async def _given_up(bench: Bench, **wrong: object) -> str:
+    """Spoil the first of two rows of a key; return why it is given up. The second is sent."""
+    recorder = Recorder()
+    instance = await _subscribed(bench, recorder, start=False)
+    table = instance.outbox.table
+    await _publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
+    spoil = update(table).where(table.c.position == 1).values(**wrong)
+    await bench.run(partial(_execute, spoil))
+
+    await instance.cluster.start()
+
+    await recorder.finished()
+    assert recorder.payloads == [2]
+    [failed] = await eventually(instance.outbox.failed)
+    assert failed.attempts == 1
+    await eventually(lambda: status(instance)[0] == "degraded")
+    return failed.error
 
 
 @pytest.mark.asyncio
@@ -194,6 +225,8 @@ class RefusalScenarios(Scenarios):
         [
             {"options": []},
             {"kind": "letter"},
+            {"lane": -1},
+            {"lane": 16},
             *(
                 pytest.param(wrong, marks=pytest.mark.needs("lax"))
                 for wrong in (
@@ -201,25 +234,55 @@ class RefusalScenarios(Scenarios):
                     {"body": text("'no bytes'")},
                     {"attempts": text("'none'"), "kind": "letter"},
                     {"created_at": text("'yesterday'"), "kind": "letter"},
+                    {"lane": text("'first'")},
                 )
             ),
         ],
-        ids="-".join,
+        ids=_shown,
     )
     async def test_a_row_that_makes_no_sense_is_given_up(
         self, bench: Bench, wrong: dict[str, object]
     ) -> None:
+        error = await _given_up(bench, **wrong)
+        assert error.startswith("DecodeError: outbox row 1: ")
+        assert ("its lane is" in error) is ("lane" in wrong)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("expires_at", "soon"),
+            ("expires_at", 1e300),
+            ("timeout", "x"),
+            ("timeout", 0),
+            ("max_retries", "many"),
+            ("max_retries", -5),
+            ("headers", [1, 2]),
+            ("headers", {"a": {"b": [1]}}),
+            ("headers", {"a": 2**63}),
+            ("shared", "maybe"),
+        ],
+    )
+    async def test_a_row_with_an_option_that_makes_no_sense_is_given_up(
+        self, bench: Bench, option: str, value: object
+    ) -> None:
+        error = await _given_up(bench, options={option: value})
+        assert error.startswith(f"DecodeError: outbox row 1: its options: {option}")
+
+    @pytest.mark.parametrize("ahead", [3600.0, 365 * 24 * 3600.0, math.inf, math.nan])
+    async def test_a_key_does_not_wait_for_a_time_that_is_further_than_any_delay(
+        self, bench: Bench, ahead: float
+    ) -> None:
         recorder = Recorder()
         instance = await _subscribed(bench, recorder, start=False)
         table = instance.outbox.table
-        await _publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
-        spoil = update(table).where(table.c.position == 1).values(**wrong)
-        await bench.run(lambda connection: connection.execute(spoil))
+        ids = await _publish(bench, instance, (CHANNEL, 1), (OTHER, 2), (CHANNEL, 3))
+        now = SystemClock().wall()  # that of a relay whose clock was set back was later
+        for position, seconds in ((1, ahead), (2, 25.0)):
+            change = update(table).where(table.c.position == position)
+            await bench.run(partial(_execute, change.values(retry_at=now + seconds)))
 
         await instance.cluster.start()
 
-        await recorder.finished()
-        assert recorder.payloads == [2]
-        [failed] = await instance.outbox.failed()
-        assert failed.error.startswith("DecodeError: outbox row 1: ")
-        assert status(instance)[0] == "degraded"
+        await recorder.finished(2)
+        assert recorder.payloads == [1, 3]
+        assert instance.faults.tried == [ids[0], ids[2]]  # the other may wait as long

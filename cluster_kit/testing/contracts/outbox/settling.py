@@ -140,3 +140,45 @@ class SettlingScenarios(Scenarios):
         await recorder.finished(5)
         assert instance.faults.tried == [ids[2], ids[4], ids[0], ids[1], ids[3]]
         await eventually(lambda: status(instance) == ("ok", "relaying"))
+
+    @pytest.mark.needs("row_locks")
+    async def test_a_relay_that_hangs_keeps_its_lanes_no_longer_than_it_may(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cluster_kit_sqlalchemy.relay.turns.IDLE_SECONDS", 1.0)
+        recorder = Recorder()
+        hanging = await bench.instance()
+        hanging.faults.gate.clear()  # as if its process were stopped
+        ids = await _publish(bench, hanging, "a", "a", "a")
+        await eventually(lambda: hanging.faults.tried)
+
+        other = await bench.instance()
+        other.cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+        await recorder.finished(3, timeout=60)
+        assert (hanging.faults.tried, other.faults.tried) == (ids[:1], ids)
+        await eventually(other.outbox.stats, lambda found: found.pending == 0)
+
+        hanging.faults.gate.set()
+        await eventually(lambda: bench.reports("outbox.database_back"))
+        assert (await hanging.outbox.stats()).sent == 0  # what another has settled
+        ids += await _publish(bench, hanging, "a")
+        await recorder.finished(4)
+        assert recorder.ids == ids  # of the one that was sent twice, a consumer had one
+        await eventually(lambda: status(hanging) == status(other) == ("ok", "relaying"))
+
+    async def test_a_relay_tells_that_messages_are_late_because_another_hangs(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cluster_kit_sqlalchemy.relay.loop.REPORT_EVERY", 0.1)
+        monkeypatch.setattr("cluster_kit_sqlalchemy.relay.loop.LATE", 1.0)
+        hanging = await bench.instance()
+        hanging.faults.gate.clear()
+        await _publish(bench, hanging, "a")
+        await eventually(lambda: hanging.faults.tried)
+
+        other = await bench.instance()
+        found, detail = await eventually(lambda: status(other), lambda s: s[0] != "ok")
+        assert (found, "a message that is due waits since " in detail) == ("degraded", True)
+
+        hanging.faults.gate.set()
+        await eventually(lambda: status(hanging) == status(other) == ("ok", "relaying"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from cluster_kit.testing.contracts.transactions.base import Scenarios
 from cluster_kit.testing.contracts.transactions.bench import Bench
 from cluster_kit.testing.contracts.transactions.commits import CommitScenarios
+from cluster_kit.testing.contracts.transactions.doubts import DoubtScenarios
 from cluster_kit.testing.contracts.transactions.environment import (
     KINDS,
     Environment,
@@ -46,6 +47,7 @@ __all__ = [
 class TransactionContract(
     CommitScenarios,
     RollbackScenarios,
+    DoubtScenarios,
     SavepointScenarios,
     JoinedScenarios,
     ThreadScenarios,

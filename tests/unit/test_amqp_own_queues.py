@@ -1,0 +1,191 @@
+"""What an instance's own queues leave on the broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from cluster_kit.broadcast import Binding
+from cluster_kit.errors import TopologyError
+from cluster_kit.ports import AdapterContext
+from cluster_kit.supervisor import Supervisor
+from cluster_kit.telemetry import Telemetry
+from cluster_kit_amqp.broadcast import queues
+from cluster_kit_amqp.broadcast.queues import StickyQueue
+from cluster_kit_amqp.link import ChannelDown, LinkDown, LinkError, QueueCounts
+
+pytestmark = pytest.mark.asyncio
+
+ORDERS = Binding(realm="pubsub", pattern="orders.#", transport="sticky")
+PRICES = Binding(realm="pubsub", pattern="prices", transport="sticky")
+
+
+class Broker:
+    """Queues and what leads to them, one link and its only channel.
+
+    Attributes:
+        fails: by method, what it raises when it has done what was asked for, or, where it is the
+            broker's answer, instead.
+    """
+
+    def __init__(self) -> None:
+        self.queues: set[str] = set()
+        self.keys: list[str] = []
+        self.fails: dict[str, LinkError] = {}
+
+    async def ensure(self, link: object, name: str, steps: object) -> None: ...
+
+    def forget(self, name: str) -> None: ...
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncGenerator[Broker, None]:
+        yield self
+
+    def _answer(self, method: str, *, late: bool) -> None:
+        error = self.fails.get(method)
+        if error is not None and isinstance(error, ChannelDown) is not late:
+            raise error
+
+    async def check_queue(self, name: str) -> QueueCounts:
+        if name not in self.queues:
+            raise ChannelDown(404, f"NOT_FOUND - no queue '{name}'")
+        return QueueCounts(0, 0)
+
+    async def declare_queue(self, name: str, arguments: object) -> None:
+        self._answer("declare", late=False)
+        self.queues.add(name)
+        self._answer("declare", late=True)
+
+    async def delete_queue(self, name: str) -> None:
+        self.queues.discard(name)
+
+    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
+        self._answer("bind", late=False)
+        self.keys = sorted({*self.keys, key})
+        self._answer("bind", late=True)
+
+    async def unbind_queue(self, queue: str, exchange: str, key: str) -> None:
+        self._answer("unbind", late=False)
+        self.keys = [bound for bound in self.keys if bound != key]
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def queue(broker: Broker) -> StickyQueue:
+    context = AdapterContext(app="shop", instance_id="1", tasks=Supervisor(), emit=Telemetry().emit)
+    return StickyQueue(cast("Any", broker), context)
+
+
+async def test_a_queue_whose_declaration_got_no_answer_is_deleted(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    broker.fails["declare"] = LinkDown("cut")
+    with pytest.raises(LinkDown):
+        await queue.open(cast("Any", broker))
+    assert len(broker.queues) == 1
+
+    await queue.leave(cast("Any", broker))
+    assert not broker.queues
+
+
+async def test_a_queue_whose_declaration_got_no_answer_is_taken_next(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    broker.fails["declare"] = LinkDown("cut")
+    with pytest.raises(LinkDown):
+        await queue.open(cast("Any", broker))
+    broker.fails.clear()
+
+    assert await queue.open(cast("Any", broker)) is None
+    assert broker.queues == {queue.name}
+
+
+async def test_a_queue_that_is_made_again_for_one_that_expired_is_a_gap_whatever_was_cut(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    await queue.open(cast("Any", broker))
+    broker.queues.clear()
+    broker.fails["declare"] = LinkDown("cut")
+    with pytest.raises(LinkDown):
+        await queue.open(cast("Any", broker))
+    broker.fails.clear()
+
+    assert await queue.open(cast("Any", broker)) is not None
+
+
+async def test_a_queue_of_somebody_else_is_not_deleted(
+    broker: Broker, queue: StickyQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "own_queue", lambda *_: "theirs")
+    broker.queues.add("theirs")
+    broker.fails["declare"] = ChannelDown(405, "RESOURCE_LOCKED")
+    with pytest.raises(TopologyError):
+        await queue.open(cast("Any", broker))
+
+    await queue.leave(cast("Any", broker))
+    assert broker.queues == {"theirs"}
+
+
+async def test_what_was_bound_before_a_loss_is_held_after_it(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    await queue.open(cast("Any", broker))
+    await queue.bind(cast("Any", broker), [ORDERS])
+    await queue.open(cast("Any", broker))
+    assert (queue.bound, queue.held) == (set(), {ORDERS})
+
+    await queue.unbind(cast("Any", broker), [ORDERS])
+    assert broker.keys == []
+    assert queue.held == set()
+
+
+async def test_what_got_no_answer_may_be_bound(broker: Broker, queue: StickyQueue) -> None:
+    await queue.open(cast("Any", broker))
+    broker.fails["bind"] = LinkDown("cut")
+    with pytest.raises(LinkDown):
+        await queue.bind(cast("Any", broker), [ORDERS])
+
+    assert broker.keys == [ORDERS.pattern]
+    assert (queue.bound, queue.held) == (set(), {ORDERS})
+
+
+async def test_what_is_refused_is_not_held_but_for_what_was_bound_before(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    await queue.open(cast("Any", broker))
+    await queue.bind(cast("Any", broker), [PRICES])
+    await queue.open(cast("Any", broker))
+    broker.fails["bind"] = ChannelDown(403, "ACCESS_REFUSED")
+    for _ in range(2):  # the first says that the exchange may be gone
+        try:
+            await queue.bind(cast("Any", broker), [ORDERS, PRICES])
+        except ChannelDown:
+            continue
+    assert queue.held == {PRICES}
+
+
+async def test_a_refused_unbinding_is_not_asked_for_again(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    await queue.open(cast("Any", broker))
+    await queue.bind(cast("Any", broker), [ORDERS])
+    broker.fails["unbind"] = ChannelDown(403, "ACCESS_REFUSED")
+    with pytest.raises(ChannelDown):
+        await queue.unbind(cast("Any", broker), [ORDERS])
+    assert queue.held == set()
+
+
+async def test_nothing_leads_to_a_new_queue(broker: Broker, queue: StickyQueue) -> None:
+    await queue.open(cast("Any", broker))
+    await queue.bind(cast("Any", broker), [ORDERS])
+    broker.queues.clear()
+
+    assert await queue.open(cast("Any", broker)) is not None
+    assert queue.held == set()

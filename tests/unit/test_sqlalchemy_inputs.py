@@ -1,0 +1,117 @@
+"""What outbox, inbox and fences are given, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import URL, create_engine, make_url
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from cluster_kit import Cluster
+from cluster_kit.errors import ConfigurationError
+from cluster_kit_sqlalchemy import Inbox, Outbox, create_tables
+from cluster_kit_sqlalchemy.databases import surely_differ
+from cluster_kit_sqlalchemy.transactional import check_transactional
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PG = "postgresql+asyncpg://shop:pw@db/shop"
+
+
+def test_autocommit_of_the_engine_is_refused_unless_the_connection_overrules_it(
+    tmp_path: Path,
+) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/a.db", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+            check_transactional(connection)
+        check_transactional(connection.execution_options(isolation_level="SERIALIZABLE"))
+    engine.dispose()
+
+
+@pytest.mark.asyncio
+async def test_autocommit_of_the_engine_is_no_transaction_to_publish_in(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with Cluster("shop") as cluster:
+        publish = cluster.sync_messages.publish
+        async with AsyncSession(engine) as session:
+            await session.connection()
+            with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+                await publish("orders", 1, transaction=session)
+        async with AsyncSession(engine) as session:
+            await publish("orders", 1, transaction=session)
+            await session.connection()
+            with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+                await session.commit()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("other", "differ"),
+    [
+        ("postgresql+psycopg://other@db:5432/shop", False),
+        ("postgresql://db/audit", True),
+        ("postgresql://pooler/audit", False),  # a name there may stand for any database
+        ("postgresql://db:6432/audit", False),
+        ("postgresql://db/audit?host=/run", False),
+        ("postgresql://db", False),
+        ("postgresql://", False),
+        ("sqlite:////tmp/shop.db", True),
+    ],
+)
+def test_two_urls_are_of_two_databases_only_where_that_is_sure(other: str, differ: bool) -> None:
+    pair: list[URL] = [make_url(PG), make_url(other)]
+    assert surely_differ(*pair) is surely_differ(*reversed(pair)) is differ
+
+
+def test_files_are_told_apart_by_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+    a, b, link = (make_url(f"sqlite:///{tmp_path}/{name}.db") for name in ("a", "b", "link"))
+    by_uri = make_url(f"sqlite:///file:{tmp_path}/a.db?uri=true")
+
+    assert surely_differ(a, b)
+    assert not surely_differ(a, link)
+    assert not surely_differ(a, by_uri)
+    assert surely_differ(b, by_uri)
+    assert not surely_differ(a, make_url("sqlite://"))
+
+
+@pytest.mark.asyncio
+async def test_an_outbox_stores_nothing_where_its_relay_does_not_look(tmp_path: Path) -> None:
+    urls = [f"sqlite+aiosqlite:///{tmp_path}/{name}.db" for name in ("shop", "other")]
+    own, other = map(create_async_engine, urls)
+    await create_tables(other)
+    outbox, without_relay = Outbox(Cluster("shop"), own), Outbox(Cluster("shop"), own, relay=False)
+    blocking = create_engine(urls[1].replace("+aiosqlite", ""))
+    async with AsyncSession(other) as session:
+        with pytest.raises(ConfigurationError, match=r"other\.db.* sends from .*shop\.db"):
+            await outbox.publish(session, "orders", 1)
+        await without_relay.publish(session, "orders", 1)  # another process may send it
+    with Session(blocking) as session, pytest.raises(ConfigurationError, match="never leave"):
+        outbox.blocking.publish(session, "orders", 1)
+    blocking.dispose()
+    await own.dispose()
+    await other.dispose()
+
+
+@pytest.mark.asyncio
+async def test_a_consumer_whose_effect_was_refused_is_free(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+    inbox = Inbox(Cluster("shop"), engine)
+    wrong: Any = print
+    with pytest.raises(ConfigurationError, match="must be async def"):
+        inbox.handler("billing")(wrong)
+
+    async def effect(_payload: object, _session: AsyncSession) -> None: ...
+
+    twice = inbox.handler("billing")
+    twice(effect)
+    with pytest.raises(ConfigurationError, match="two handlers for consumer 'billing'"):
+        twice(effect)
+    with pytest.raises(ConfigurationError, match="two handlers for consumer 'billing'"):
+        inbox.handler("billing")
+    await engine.dispose()
