@@ -98,7 +98,9 @@ def _explained(error: Exception, payload: object) -> str:
             break
         key, payload = found
         path += f"[{key!r}]"
-    return f"{error} (at payload{path})" if path else str(error)
+    place = f" (at payload{path})" if path else ""
+    remedy = "; publish its isoformat()" if hasattr(payload, "isoformat") else ""
+    return f"{error}{place}{remedy}"
 
 
 def _error_of_keys(payload: object) -> Exception | None:

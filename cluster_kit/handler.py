@@ -139,6 +139,12 @@ def _may_be_infinite(body: bytes) -> bool:
     return b"0e000" in alike or _LONG in alike
 
 
+_UNKNOWN_TYPE = (
+    "it is, or has in it, a type that pydantic does not know; take a model, a dataclass, a "
+    "TypedDict, or what JSON has"
+)
+
+
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
@@ -159,7 +165,9 @@ def _validator(
         adapter = _adapter(annotation)
         _ = adapter.validator.title  # raises while a forward reference inside is open
     except PydanticUserError as exc:
-        text = f"handler {name}: cannot validate payloads as {annotation!r}: {exc.message}"
+        unknown = exc.code == "schema-for-unknown-type"
+        why = _UNKNOWN_TYPE if unknown else exc.message
+        text = f"handler {name}: cannot validate payloads as {annotation!r}: {why}"
         raise ConfigurationError(text) from exc
     return adapter.validator.validate_json  # that of the adapter itself costs twice as much
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import iscoroutinefunction
+
+from cluster_kit.checks import takes
+from cluster_kit.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +92,14 @@ class Telemetry:
         self.heard: bool = False
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer(event, fields)` for every event; return what undoes it."""
+        """Call `observer(event, fields)` for every event; return what undoes it.
+
+        Raises:
+            ConfigurationError: `observer` cannot be called so, or is async.
+        """
+        takes("a telemetry observer", observer, "event", "fields")
+        if iscoroutinefunction(observer):
+            raise ConfigurationError("a telemetry observer is called, not awaited")
         self._observers.append(observer)
         self.heard = True
         return partial(self._forget, observer)

@@ -147,7 +147,8 @@ async def _print_all(dead: DeadLetters) -> None:
 
 
 def _confirm(box: Box, ids: list[str] | None) -> None:
-    which = "all dead letters" if ids is None else f"{len(ids)} dead letters"
+    some = "" if ids is None else f"{len(ids)} dead letter{'s' if len(ids) > 1 else ''}"
+    which = some or "all dead letters"
     if not _is_person():
         fail(f"this would discard {which} of {box.channel!r}; confirm with --yes", WRONG_USE)
     if not typer.confirm(f"Discard {which} of {box.channel!r} for good?", err=True):

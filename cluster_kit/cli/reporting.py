@@ -9,7 +9,13 @@ from typing import NoReturn
 
 import typer
 
-from cluster_kit.errors import ClusterKitError, ConfigurationError, ConnectError, TopologyError
+from cluster_kit.errors import (
+    ClusterKitError,
+    ConfigurationError,
+    ConnectError,
+    PluginFailedError,
+    TopologyError,
+)
 
 FAILED = 1
 WRONG_USE = 2
@@ -50,8 +56,9 @@ def is_wrong_use(error: ClusterKitError) -> bool:
 
 def is_final(error: ClusterKitError) -> bool:
     """Whether the next start would fail alike, as far as anybody can tell."""
-    return is_wrong_use(error) or (
-        isinstance(error, ConnectError | TopologyError) and not error.retryable
+    cause = error.__cause__ if isinstance(error, PluginFailedError) else error
+    return (isinstance(cause, ClusterKitError) and is_wrong_use(cause)) or (
+        isinstance(cause, ConnectError | TopologyError) and not cause.retryable
     )
 
 

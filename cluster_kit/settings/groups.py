@@ -19,6 +19,7 @@ from cluster_kit.settings.values import (
     Grace,
     InFlight,
     OptionalTimeout,
+    Retries,
     SegmentBytes,
     ServerUrl,
     Share,
@@ -213,7 +214,7 @@ class EventQueueSettings(_Group):
 
     url: ServerUrl | None = None
     timeout: Timeout = 60.0
-    max_retries: Count = 3
+    max_retries: Retries = 3
     retry: RetrySettings = RetrySettings()
     crash_limit: Count = 10
     max_in_flight: InFlight = 1_000

@@ -13,6 +13,7 @@ from cluster_kit.broadcast import TRANSPORTS, Transport
 from cluster_kit.checks import MAX_PREFETCH
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.message import MAX_RETRIES
 from cluster_kit.names import check_app, check_name
 from cluster_kit.patterns import check_pattern
 from cluster_kit.settings.worker_mode import WorkerMode
@@ -237,6 +238,7 @@ Grace = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Factor = Annotated[float, _number_within(1, math.inf)]
 Share = Annotated[float, _number_within(0, 1)]
 Count = Annotated[int, _whole_within(0)]
+Retries = Annotated[int, _whole_within(0, MAX_RETRIES)]
 SizeBytes = Annotated[int, _whole_within(1)]
 SegmentBytes = Annotated[int, _whole_within(1, _MAX_SEGMENT_BYTES)]
 InFlight = Annotated[int, _whole_within(1, MAX_PREFETCH)]

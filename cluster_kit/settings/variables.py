@@ -199,6 +199,9 @@ class _Speaker:
             for other in self._known
             if other[: depth - 1] == unknown[:-1] and (form is argument or len(other) == depth)
         }
+        namesakes = [path for path in self._known if path[-1] == unknown[-1]]
+        if depth == 1 and namesakes and not beside.keys() & {unknown[-1]}:
+            return f"; did you mean {form(namesakes[0])}?"
         everywhere = {argument(path): path for path in self._known}
         tries = [(unknown[-1], beside)] if beside else [(argument(unknown), everywhere)]
         if depth == 1:  # CLUSTER_KIT_PUBSUB_URL has lost an underscore

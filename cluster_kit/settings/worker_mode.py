@@ -51,7 +51,7 @@ class WorkerMode:
         """Read a mode. Items are trimmed; their order does not matter.
 
         Raises:
-            ConfigurationError: ``-`` beside other items, commas without items, or a topic that is
+            ConfigurationError: ``-`` beside other items, an empty item, or a topic that is
                 no legal name.
 
         >>> WorkerMode.parse("") == WorkerMode.parse("!,*")
@@ -61,9 +61,9 @@ class WorkerMode:
         """
         if not text.strip():
             return cls(web=True, background=True)
-        items = {item.strip() for item in text.split(",")} - {""}
-        if not items:
-            raise ConfigurationError(f"worker mode {text!r} has commas but no items")
+        items = {item.strip() for item in text.rstrip().removesuffix(",").split(",")}
+        if "" in items:
+            raise ConfigurationError(f"worker mode {text!r} has an empty item")
         if TRANSIENT in items and len(items) > 1:
             raise ConfigurationError(f"in worker mode {text!r} '-' must stand alone")
         background = BACKGROUND in items

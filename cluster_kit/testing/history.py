@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cluster_kit.message import DeadReason
+
 PUBLISHED, DONE, DEAD = "task.published", "task.done", "task.dead"
 _ENDS = frozenset({DONE, DEAD, "task.ack_remembered"})
 _MOVES = frozenset({"task.started", "task.retried", "task.snoozed", "task.given_back"})
@@ -119,7 +121,13 @@ def assert_dead_lettered(
 
     What a broker buried by itself, because its ttl ended in the queue, no instance has reported:
     look at `EventQueue.dead_letters`.
+
+    Raises:
+        AssertionError: they did not.
+        ValueError: `reason` is none of `DeadReason`.
     """
+    if reason is not None and reason not in set(DeadReason):
+        raise ValueError(f"reason is one of {', '.join(DeadReason)}, not {reason!r}")
     history = harness.history
     found = history.ids(DEAD, channel, **({} if reason is None else {"reason": reason}))
     what = "dead-lettered" if reason is None else f"dead-lettered as {reason}"

@@ -172,6 +172,8 @@ def test_discard_asks_a_person(
 def test_discard_does_not_ask_a_program(filled: Broker) -> None:
     outcome = filled.command("dead-letters", "discard", "mails", "one", "two", stdin="y\n")
 
+    one = filled.command("dead-letters", "discard", "mails", "one")
+    assert "this would discard 1 dead letter of 'mails'" in one.err
     line = "cluster-kit: this would discard 2 dead letters of 'mails'; confirm with --yes\n"
     assert (outcome.code, outcome.out, outcome.err) == (2, "", line)
     assert len(filled.command("dead-letters", "list", "mails", "--json").json) == 3

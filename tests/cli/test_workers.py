@@ -187,6 +187,31 @@ def test_a_wrong_password_is_not_tried_again(program: Start, tmp_path: Path) -> 
     assert 1 <= pool.out.count("tried") <= 2
 
 
+MISTAKEN = """
+from cluster_kit import Cluster, Plugin
+
+class Mistaken(Plugin):
+    name = "mistaken"
+
+    async def load(self):
+        print("tried", flush=True)
+        self.cluster.event_queue.subscribe("a b", print)
+
+cluster = Cluster("mistaken", plugins=[Mistaken])
+cluster.registry.register(__import__("shop").cluster.registry.find("apart://"))
+"""
+
+
+def test_a_mistake_in_a_hook_is_not_tried_again(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "mistaken.py").write_text(MISTAKEN)
+    pool = program("run", "mistaken:cluster", "--workers", "2")
+
+    assert pool.wait() == 1
+    assert pool.err.count("cluster-kit: plugin 'mistaken' failed in load: InvalidNameError") == 1
+    assert "starting another" not in pool.err
+    assert 1 <= pool.out.count("tried") <= 2
+
+
 def test_a_start_that_ends_with_that_exit_code_by_itself_is_given_up_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

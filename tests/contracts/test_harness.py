@@ -269,6 +269,8 @@ async def test_assertions_say_what_they_saw(cluster_factory: ClusterFactory) -> 
     for wrong, text in wrong_ones:
         with pytest.raises(AssertionError, match=text):
             wrong()
+    with pytest.raises(ValueError, match=r"^reason is one of failed, .*crashed, not 'reject'$"):
+        assert_dead_lettered(cluster_factory, "work", reason="reject")
 
 
 def test_providers_are_tried_in_order_and_say_why_not() -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import Enum
 
 import pytest
@@ -137,7 +137,8 @@ def test_pydantic_models_travel_in_their_json_form_also_inside() -> None:
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (datetime(2030, 1, 1, tzinfo=UTC), "datetime has no JSON form"),
+        (datetime(2030, 1, 1, tzinfo=UTC), "datetime has no JSON form; publish its isoformat()"),
+        ({"at": [date(2030, 1, 1)]}, "(at payload['at'][0]); publish its isoformat()"),
         ({"tags": {"a"}}, "set has no JSON form"),
         ([b"bytes"], "bytes has no JSON form"),
         (Order, "type"),

@@ -156,6 +156,13 @@ def test_a_line_of_another_program_that_cannot_be_read_is_its_own_affair(tmp_pat
 @pytest.mark.parametrize(
     ("name", "line"),
     [
+        (
+            "TIMEOUT",
+            (
+                "CLUSTER_KIT_TIMEOUT is not a setting; "
+                "did you mean CLUSTER_KIT_EVENT_QUEUE__TIMEOUT?"
+            ),
+        ),
         ("AMPQ_URL", "CLUSTER_KIT_AMPQ_URL is not a setting; did you mean CLUSTER_KIT_AMQP_URL?"),
         (
             "EVENT_QUEUE_URL",
@@ -249,7 +256,8 @@ def test_unknown_arguments() -> None:
         ("CONNECT_TIMEOUT", "0", "must be finite and above 0 seconds"),
         ("CONNECT_TIMEOUT", "nan", "expected a finite number, not 'nan'"),
         ("CONNECT_TIMEOUT", "10s", "expected a number, not '10s'"),
-        ("EVENT_QUEUE__MAX_RETRIES", "1.5", "expected a whole number 0 or more, not '1.5'"),
+        ("EVENT_QUEUE__MAX_RETRIES", "1.5", "expected a whole number from 0 to 1000000, not"),
+        ("EVENT_QUEUE__MAX_RETRIES", "1000001", "expected a whole number from 0 to 1000000, not"),
         ("EVENT_QUEUE__MAX_IN_FLIGHT", "0", "expected a whole number from 1 to 65535, not '0'"),
         ("EVENT_QUEUE__RETRY__JITTER", "2", "expected a number from 0 to 1, not '2'"),
         ("EVENT_QUEUE__RETRY__FACTOR", "0.5", "expected a number 1 or more, not '0.5'"),
@@ -440,7 +448,7 @@ def test_worker_modes(text: str, web: bool, a: bool, b: bool, transient: bool) -
     assert mode.unknown_topics({"a", "b", "c"}) == []
 
 
-@pytest.mark.parametrize("text", ["-,a", "-,!", ",", " , ", "a b", "a#", "é" * 200])
+@pytest.mark.parametrize("text", ["-,a", "-,!", ",", " , ", "a,,b", ",a", "a b", "a#", "é" * 200])
 def test_bad_worker_modes(text: str) -> None:
     with pytest.raises(ConfigurationError):
         WorkerMode.parse(text)

@@ -5,9 +5,11 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.message import Reject, Retry, Snooze
 from cluster_kit.telemetry import EVENTS, Telemetry
 from cluster_kit.testing.factory import ClusterFactory
@@ -140,3 +142,21 @@ def test_an_observer_may_leave_while_it_is_called() -> None:
     telemetry.emit("c.d")
 
     assert heard == ["once a.b", "a.b", "c.d"]
+
+
+async def late(event: str, fields: Mapping[str, object]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("observer", "text"),
+    [
+        (5, "a telemetry observer is a function, not int"),
+        (lambda event: event, r"a telemetry observer must take \(event, fields\)"),
+        (late, "a telemetry observer is called, not awaited"),
+    ],
+)
+def test_what_cannot_observe_is_refused(observer: Any, text: str) -> None:
+    telemetry = Telemetry()
+    with pytest.raises(ConfigurationError, match=f"^{text}"):
+        telemetry.subscribe(observer)
+    assert not telemetry.heard
