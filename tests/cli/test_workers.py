@@ -183,7 +183,10 @@ def test_a_wrong_password_is_not_tried_again(program: Start, tmp_path: Path) -> 
     pool = program("run", "locked:cluster", "--workers", "2")
 
     assert pool.wait() == 1
-    assert pool.err == "cluster-kit: cannot connect to apart://hub: wrong password\n"
+    assert pool.err == (
+        "cluster-kit: event_queue.url (CLUSTER_KIT_EVENT_QUEUE__URL): "
+        "cannot connect to apart://hub: wrong password\n"
+    )
     assert 1 <= pool.out.count("tried") <= 2
 
 
