@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -20,10 +20,11 @@ from cluster_kit.supervisor import being_cancelled
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit.service import FailureHook
     from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
-    from cluster_kit.ports import ClusterHealth
+    from cluster_kit.ports import ClusterHealth, Outlets
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
@@ -56,6 +57,7 @@ class Host(Protocol):
     cache: Cache
     registry: AdapterRegistry
     telemetry: Telemetry
+    outlets: Outlets
 
     @property
     def plugins(self) -> Mapping[str, Plugin]:
@@ -68,6 +70,10 @@ class Host(Protocol):
 
     def health(self) -> ClusterHealth:
         """Return the state as known now, see `Cluster.health`."""
+        ...
+
+    def on_publish_failure(self, hook: FailureHook) -> Callable[[], None]:
+        """Call `hook` with each failure from now on, see `Cluster.on_publish_failure`."""
         ...
 
 
@@ -122,7 +128,10 @@ class Plugin:
         """Begin work of your own. Every plugin is loaded and tasks are being taken."""
 
     async def before_stop(self) -> None:
-        """Put things in order. Tasks have ended; publishing still works, both kinds."""
+        """Put things in order. Tasks have ended; publishing still works, both kinds.
+
+        Cancelled when the cluster's time to stop is over, but not within its first second.
+        """
 
     async def handle_sync_message(self, message: Any) -> None:  # noqa: ANN401 - yours to narrow
         """Take over what this plugin sent on another instance. Heard only where overridden."""
