@@ -66,7 +66,7 @@ class Inbox:
     committed, or neither. Messages come at least once; one that comes again finds the row.
 
     Args:
-        cluster: with it pruning starts and stops.
+        cluster: whose messages these are. With it pruning starts and stops.
         engine: of the database that has the effects: PostgreSQL or SQLite.
         table: as `inbox_table` makes it; by default under its default name.
         sessions: makes the sessions of `handler`; by default plain ones of `engine`.
@@ -95,7 +95,7 @@ class Inbox:
         check_engine(engine)
         own = inbox_table(MetaData())
         self.table: Table = own if table is None else check_table("table", table, own)
-        self._records = Records(self.table)
+        self._records = Records(self.table, cluster.outlets.app)
         self._records.check(engine.dialect)
         self._engine = engine
         self._sessions = _session_maker(sessions, engine)
