@@ -77,7 +77,38 @@ def test_files_are_told_apart_by_where_they_are(tmp_path: Path) -> None:
     assert not surely_differ(a, link)
     assert not surely_differ(a, by_uri)
     assert surely_differ(b, by_uri)
-    assert not surely_differ(a, make_url("sqlite://"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file:shop?mode=memory&uri=true",
+    ],
+)
+def test_a_database_in_memory_is_no_file(url: str) -> None:
+    memory, file = make_url(url), make_url("sqlite:////tmp/shop.db")
+    assert surely_differ(memory, file)
+    assert surely_differ(file, memory)
+    assert not surely_differ(memory, memory)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("relay", [True, False])
+async def test_nothing_is_stored_in_memory(tmp_path: Path, relay: bool) -> None:
+    file = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+    memory = create_async_engine("sqlite+aiosqlite://")
+    await create_tables(memory)
+    with pytest.raises(ConfigurationError, match="an outbox needs a SQLite file"):
+        Outbox(Cluster("shop"), memory, relay=relay)
+    outbox = Outbox(Cluster("shop"), file, relay=relay)
+    async with AsyncSession(memory) as session:
+        with pytest.raises(ConfigurationError, match="what is stored there would never leave"):
+            await outbox.publish(session, "orders", 1)
+    await memory.dispose()
+    await file.dispose()
 
 
 @pytest.mark.asyncio

@@ -102,8 +102,7 @@ class Outbox:
         self._past = Past()
         self._clock = SystemClock()
         self._store = Store(self.table, self._outlets.app, retry.max_delay + _CLOCKS_DIFFER)
-        if self._relays:
-            turns_for(engine, self._store)
+        turns_for(engine, self._store)  # also where another instance sends
         database = engine.url if self._relays else None
         self._writer = Writer(self._outlets, self._store, self._wake, self._tells, database)
         self.blocking: BlockingOutbox = BlockingOutbox(self._writer, self.table)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 from weakref import WeakSet
 
 from cluster_kit.errors import ConfigurationError
-from cluster_kit_sqlalchemy.databases import surely_differ
+from cluster_kit_sqlalchemy.databases import in_memory, surely_differ
 from cluster_kit_sqlalchemy.outbox.entries import broadcast_row, task_row
 from cluster_kit_sqlalchemy.relay.bell import Commits
 from cluster_kit_sqlalchemy.relay.listening import notify
@@ -103,9 +103,14 @@ class Writer:
 
     def _check(self, engine: Engine) -> None:
         """Refuse to store where the relay does not look."""
-        if self._database is None or engine in self._known:
+        if engine in self._known:
             return
-        if surely_differ(engine.url, self._database):
-            text = f"transaction is on {engine.url!r}, and the outbox sends from {self._database!r}"
+        problem = ""
+        if self._database is not None and surely_differ(engine.url, self._database):
+            problem = f"and the outbox sends from {self._database!r}"
+        elif in_memory(engine.url):
+            problem = "a database in memory, where no relay looks"
+        if problem:
+            text = f"transaction is on {engine.url!r}, {problem}"
             raise ConfigurationError(f"{text}: what is stored there would never leave")
         self._known.add(engine)
