@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors import AlreadyStartedError, ConfigurationError
 from cluster_kit_sqlalchemy import Inbox, Outbox, create_tables
 from cluster_kit_sqlalchemy.databases import surely_differ
 from cluster_kit_sqlalchemy.transactional import check_transactional
@@ -145,4 +145,34 @@ async def test_a_consumer_whose_effect_was_refused_is_free(tmp_path: Path) -> No
         twice(effect)
     with pytest.raises(ConfigurationError, match="two handlers for consumer 'billing'"):
         inbox.handler("billing")
+    await engine.dispose()
+
+
+@pytest.mark.asyncio
+async def test_without_a_relay_stats_alone_tell_of_what_is_due(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+    await create_tables(engine)
+    cluster = Cluster("shop")
+    outbox = Outbox(cluster, engine, relay=False)
+    async with cluster:
+        async with AsyncSession(engine) as session, session.begin():
+            await outbox.publish(session, "orders", 1)
+        stats = await outbox.stats()
+        state = cluster.health()["adapters"]["outbox"]
+    assert stats.pending == 1
+    assert stats.oldest is not None
+    assert (state["status"], state["detail"]) == ("ok", "no relay here")
+    await engine.dispose()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", [Outbox, Inbox])
+async def test_what_comes_after_the_start_is_named(
+    tmp_path: Path, kind: type[Outbox | Inbox]
+) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+    async with Cluster("shop") as cluster:
+        text = f"giving a cluster its {kind.__name__} is legal only before start"
+        with pytest.raises(AlreadyStartedError, match=text):
+            kind(cluster, engine)
     await engine.dispose()
