@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import URL, create_engine, make_url
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
-from cluster_kit import Cluster
+from cluster_kit import Cluster, Event
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError
 from cluster_kit_sqlalchemy import Inbox, Outbox, create_tables
 from cluster_kit_sqlalchemy.databases import surely_differ
@@ -176,3 +176,21 @@ async def test_what_comes_after_the_start_is_named(
         with pytest.raises(AlreadyStartedError, match=text):
             kind(cluster, engine)
     await engine.dispose()
+
+
+@pytest.mark.asyncio
+async def test_an_inbox_notes_nothing_where_it_does_not_prune(tmp_path: Path) -> None:
+    urls = [f"sqlite+aiosqlite:///{tmp_path}/{name}.db" for name in ("shop", "other")]
+    own, other = map(create_async_engine, urls)
+    await create_tables(other)
+    text = r"on sqlite.*other\.db, and the inbox on .*shop\.db: what is noted .* never be deleted"
+    with pytest.raises(ConfigurationError, match=text):
+        Inbox(Cluster("shop"), own, sessions=async_sessionmaker(other))
+    inbox = Inbox(Cluster("shop"), own, sessions=lambda: AsyncSession(other))
+    event = Event(id="m1", channel="orders", origin="a", seq=1, published_at=None)
+    async with AsyncSession(other) as session:
+        with pytest.raises(ConfigurationError, match=text):
+            await inbox.first(session, event, consumer="billing")
+    Inbox(Cluster("shop"), own, sessions=async_sessionmaker(own))
+    await own.dispose()
+    await other.dispose()
