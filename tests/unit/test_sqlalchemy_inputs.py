@@ -194,3 +194,17 @@ async def test_an_inbox_notes_nothing_where_it_does_not_prune(tmp_path: Path) ->
     Inbox(Cluster("shop"), own, sessions=async_sessionmaker(own))
     await own.dispose()
     await other.dispose()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("method", ["publish", "publish_many", "send_sync_message", "broadcast"])
+async def test_a_misspelt_option_names_the_method_that_was_called(
+    tmp_path: Path, method: str
+) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+    outbox = Outbox(Cluster("shop"), engine)
+    text = rf"^Outbox.{method}\(\) got an unexpected keyword argument 'tll'"
+    async with AsyncSession(engine) as session:
+        with pytest.raises(TypeError, match=text):
+            await getattr(outbox, method)(session, "orders", [1], tll=3)
+    await engine.dispose()

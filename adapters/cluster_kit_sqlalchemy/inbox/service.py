@@ -167,7 +167,7 @@ class Inbox:
             consumer: as of `handler`.
 
         Raises:
-            TypeError: `transaction` is of no such kind.
+            UnknownTransactionError: `transaction` is of no such kind.
             ConfigurationError: the name is malformed, `message` has no id, the connection is in
                 autocommit or on another database than `engine`, or the table is missing.
             Reject: the message has no id of its own, so that a repetition could not be known. Let
@@ -175,7 +175,8 @@ class Inbox:
             SQLAlchemyError: of the database; at REPEATABLE READ and SERIALIZABLE also when another
                 transaction has noted the same meanwhile: begin anew then.
         """
-        return await within(transaction, self.table, self._note(message, consumer))
+        note = self._note(message, consumer)
+        return await within(transaction, self.table, note, blocking="first_blocking")
 
     def first_blocking(
         self, transaction: BlockingTransaction, message: Message, *, consumer: str
