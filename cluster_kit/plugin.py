@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from cluster_kit.checks import takes
 from cluster_kit.errors import (
     ConfigurationError,
     LifecycleError,
@@ -263,18 +264,31 @@ async def hear_sync_messages(plugin: Plugin) -> None:
     """Subscribe a plugin that overrides `handle_sync_message`; another is left alone.
 
     Raises:
-        ConfigurationError: this deployment has no publish and subscribe, or the method does not
-            take a message.
+        ConfigurationError: this deployment has no publish and subscribe, the method does not take
+            a message, or `on_sync_gap` takes something.
     """
     if getattr(plugin.handle_sync_message, "__func__", None) is Plugin.handle_sync_message:
         return
+    takes(f"plugin {plugin.name!r}: on_sync_gap", plugin.on_sync_gap)
+    await plugin.cluster.sync_messages.subscribe(
+        plugin.name, plugin.handle_sync_message, on_gap=_gap_hook(plugin)
+    )
+
+
+def _gap_hook(plugin: Plugin) -> Callable[[list[str]], object]:
+    """Return what calls `on_sync_gap`, which may block where it is a plain function."""
+    hook: Callable[[], object] = plugin.on_sync_gap
 
     async def on_gap(_channels: list[str]) -> None:
-        await plugin.on_sync_gap()
+        await run_hook(plugin, "on_sync_gap")
 
-    await plugin.cluster.sync_messages.subscribe(
-        plugin.name, plugin.handle_sync_message, on_gap=on_gap
-    )
+    def on_gap_blocking(_channels: list[str]) -> object:
+        try:
+            return hook()
+        except Exception as exc:
+            raise PluginFailedError(plugin.name, "on_sync_gap", exc) from exc
+
+    return on_gap if inspect.iscoroutinefunction(hook) else on_gap_blocking
 
 
 async def run_hook(plugin: Plugin, hook: str) -> None:
