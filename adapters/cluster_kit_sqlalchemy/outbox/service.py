@@ -101,6 +101,7 @@ class Outbox:
         self._relay: Relay | None = None
         self._past = Past()
         self._clock = SystemClock()
+        self._since = self._clock.wall()
         self._store = Store(self.table, self._outlets.app, retry.max_delay + _CLOCKS_DIFFER)
         if self._relays:
             turns_for(engine, self._store)
@@ -276,7 +277,7 @@ class Outbox:
     def health(self) -> Health:
         """Return the state as known now."""
         if self._relay is None:
-            return Health(status="ok", detail="no relay here", since=self._clock.wall())
+            return Health(status="ok", detail="no relay here", since=self._since)
         return self._relay.health()
 
     # --- inside --------------------------------------------------------------------------
