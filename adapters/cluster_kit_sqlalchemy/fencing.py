@@ -116,7 +116,8 @@ class Fences:
             lease: of a lock of the cluster's application.
 
         Raises:
-            TypeError: `transaction` is of no such kind, or `lease` is no lease of one lock.
+            UnknownTransactionError: `transaction` is of no such kind.
+            TypeError: `lease` is no lease of one lock.
             ConfigurationError: the connection is in autocommit, or the lease is of a lock of
                 another application.
             LockLost: a newer holder has, or the lease says itself that it is lost. Let it end the
@@ -126,7 +127,8 @@ class Fences:
                 transaction has written the fence meanwhile: begin anew then.
         """
         _check(lease)
-        await within(transaction, self.table, partial(self._guard, lease))
+        guard = partial(self._guard, lease)
+        await within(transaction, self.table, guard, blocking="guard_blocking")
 
     def guard_blocking(self, transaction: BlockingTransaction, lease: Fenced) -> None:
         """As `guard`, for a `Session` or `Connection`."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from cluster_kit.clock import Duration
     from cluster_kit.ports import AdapterContext, BatchOptions, Extensible, TaskOptions
+    from cluster_kit_sqlalchemy.outbox.entries import Row
     from cluster_kit_sqlalchemy.outbox.writing import BroadcastOptions
     from cluster_kit_sqlalchemy.transactional import AsyncTransaction
 
@@ -103,8 +104,7 @@ class Outbox:
         self._clock = SystemClock()
         self._since = self._clock.wall()
         self._store = Store(self.table, self._outlets.app, retry.max_delay + _CLOCKS_DIFFER)
-        if self._relays:
-            turns_for(engine, self._store)
+        turns_for(engine, self._store)  # also where another instance sends
         database = engine.url if self._relays else None
         self._writer = Writer(self._outlets, self._store, self._wake, self._tells, database)
         self.blocking: BlockingOutbox = BlockingOutbox(self._writer, self.table)
@@ -133,7 +133,8 @@ class Outbox:
             options: as of `EventQueue.publish`. `ttl` and `delay` count from this call.
 
         Raises:
-            TypeError: `transaction` is of no such kind.
+            UnknownTransactionError: `transaction` is of no such kind.
+            TypeError: there is no such option.
             ConfigurationError: a name or an option is wrong; the connection is in autocommit, or on
                 another database than that of the relay; or the table is missing.
             EncodeError: payload or headers cannot travel.
@@ -141,7 +142,7 @@ class Outbox:
             SQLAlchemyError: of the database.
         """
         row = self._writer.task(channel, payload, key, **options)
-        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+        return (await self._store_within(transaction, [row]))[0]
 
     async def publish_many(
         self,
@@ -158,7 +159,7 @@ class Outbox:
         stored.
         """
         rows = self._writer.tasks(channel, payloads, key, **options)
-        return await within(transaction, self.table, self._writer.insert(rows))
+        return await self._store_within(transaction, rows)
 
     async def send_sync_message(
         self,
@@ -183,7 +184,7 @@ class Outbox:
             Exception: as `publish`.
         """
         row = self._writer.broadcast("sync", channel, message, key, **to)
-        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+        return (await self._store_within(transaction, [row]))[0]
 
     async def broadcast(
         self,
@@ -199,7 +200,7 @@ class Outbox:
         As `send_sync_message`, for subscriptions of `PubSubManager`.
         """
         row = self._writer.broadcast("pubsub", channel, message, key, **to)
-        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+        return (await self._store_within(transaction, [row]))[0]
 
     # --- looking after it ----------------------------------------------------------------
 
@@ -281,6 +282,10 @@ class Outbox:
         return self._relay.health()
 
     # --- inside --------------------------------------------------------------------------
+
+    async def _store_within(self, transaction: object, rows: list[Row]) -> list[str]:
+        insert = self._writer.insert(rows)
+        return await within(transaction, self.table, insert, blocking="outbox.blocking")
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:
