@@ -109,6 +109,7 @@ class Inbox:
         self._retention = seconds("retention", retention, zero=False)
         self._interval = seconds("prune_interval", prune_interval, zero=False)
         self._clock = SystemClock()
+        self._since = self._clock.wall()
         self._consumers: set[str] = set()
         self._context: AdapterContext | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -224,7 +225,7 @@ class Inbox:
 
     def health(self) -> Health:
         """Return the state as known now."""
-        return self._trouble or Health(status="ok", detail="", since=self._clock.wall())
+        return self._trouble or Health(status="ok", detail="", since=self._since)
 
     # --- inside --------------------------------------------------------------------------
 
@@ -258,7 +259,8 @@ class Inbox:
             await context.clock.sleep(varied)
             try:
                 await self.prune()
-                self._trouble = None
+                if self._trouble is not None:
+                    self._trouble, self._since = None, context.clock.wall()
             except Exception as exc:  # noqa: BLE001 - the next round may do better
                 text = f"pruning failed: {exc}"
                 log.warning("inbox: %s", text)

@@ -102,6 +102,7 @@ class Outbox:
         self._relay: Relay | None = None
         self._past = Past()
         self._clock = SystemClock()
+        self._since = self._clock.wall()
         self._store = Store(self.table, self._outlets.app, retry.max_delay + _CLOCKS_DIFFER)
         turns_for(engine, self._store)  # also where another instance sends
         database = engine.url if self._relays else None
@@ -277,7 +278,7 @@ class Outbox:
     def health(self) -> Health:
         """Return the state as known now."""
         if self._relay is None:
-            return Health(status="ok", detail="no relay here", since=self._clock.wall())
+            return Health(status="ok", detail="no relay here", since=self._since)
         return self._relay.health()
 
     # --- inside --------------------------------------------------------------------------

@@ -230,6 +230,13 @@ class InboxScenarios(Scenarios):
         stats = instance.inbox.stats()
         assert (stats.first, stats.repeated) == (1, 2)
 
+    async def test_health_says_since_when(self, bench: Bench) -> None:
+        instance = await bench.instance(relay=False)
+        for part in (instance.inbox, instance.outbox):
+            since = part.health().since
+            await asyncio.sleep(0.01)
+            assert part.health().since == since
+
     async def test_what_is_older_than_the_retention_is_forgotten(self, bench: Bench) -> None:
         instance = await bench.instance()
         inbox = Inbox(

@@ -280,6 +280,9 @@ class RefusalScenarios(Scenarios):
             ("headers", [1, 2]),
             ("headers", {"a": {"b": [1]}}),
             ("headers", {"a": 2**63}),
+            ("headers", {"a" * 256: 1}),
+            ("headers", {"a\ud800": 1}),
+            ("headers", {"a": "\ud800"}),
             ("shared", "maybe"),
         ],
     )
