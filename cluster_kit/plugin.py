@@ -21,10 +21,11 @@ from cluster_kit.supervisor import being_cancelled
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit.service import FailureHook
     from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
-    from cluster_kit.ports import ClusterHealth
+    from cluster_kit.ports import ClusterHealth, Outlets
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
@@ -57,6 +58,7 @@ class Host(Protocol):
     cache: Cache
     registry: AdapterRegistry
     telemetry: Telemetry
+    outlets: Outlets
 
     @property
     def plugins(self) -> Mapping[str, Plugin]:
@@ -69,6 +71,10 @@ class Host(Protocol):
 
     def health(self) -> ClusterHealth:
         """Return the state as known now, see `Cluster.health`."""
+        ...
+
+    def on_publish_failure(self, hook: FailureHook) -> Callable[[], None]:
+        """Call `hook` with each failure from now on, see `Cluster.on_publish_failure`."""
         ...
 
 
@@ -123,7 +129,10 @@ class Plugin:
         """Begin work of your own. Every plugin is loaded and tasks are being taken."""
 
     async def before_stop(self) -> None:
-        """Put things in order. Tasks have ended; publishing still works, both kinds."""
+        """Put things in order. Tasks have ended; publishing still works, both kinds.
+
+        Cancelled when the cluster's time to stop is over, but not within its first second.
+        """
 
     async def handle_sync_message(self, message: Any) -> None:  # noqa: ANN401 - yours to narrow
         """Take over what this plugin sent on another instance. Heard only where overridden."""

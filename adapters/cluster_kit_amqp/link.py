@@ -201,12 +201,16 @@ class Channel(Protocol):
         """Delete a queue with all in it; one that is not there is no error."""
         ...
 
-    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
-        """Let `exchange` route `key` to `queue`."""
+    def bind_queue(self, queue: str, exchange: str, key: str) -> Awaitable[object]:
+        """Let `exchange` route `key` to `queue`.
+
+        It is sent at once, and what is returned waits for the answer. Those of several come in
+        their order; behind one that is refused nothing is done.
+        """
         ...
 
-    async def unbind_queue(self, queue: str, exchange: str, key: str) -> None:
-        """Undo `bind_queue`; what is not bound is no error."""
+    def unbind_queue(self, queue: str, exchange: str, key: str) -> Awaitable[object]:
+        """Undo `bind_queue`, in the same way; what is not bound is no error."""
         ...
 
     def send(self, exchange: str, key: str, message: Message) -> asyncio.Future[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from cluster_kit.broadcast import NeverSent
 from cluster_kit.errors import ConnectionLost
 from cluster_kit.ports import Health
 from cluster_kit_memory.exchange import EXCHANGES, Exchange, Member
@@ -117,6 +118,7 @@ class MemoryPubSub:
 
         Raises:
             ConnectionLost: not connected, or the link stayed broken for `timeout` seconds.
+            NeverSent: it was cancelled while the link was broken.
         """
         try:
             async with asyncio.timeout(timeout), self._in_turn:  # waiting ones keep their order
@@ -125,6 +127,8 @@ class MemoryPubSub:
                 self._hub().publish(self._context.app, message, transport)
         except TimeoutError:
             raise ConnectionLost(f"no connection to the hub for {timeout:g} s") from None
+        except asyncio.CancelledError as exc:
+            raise NeverSent(*exc.args) from None
         await asyncio.sleep(0)  # a broker's answer takes time, in which handlers run
 
     async def bind(self, binding: Binding) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
+
+from cluster_kit.errors import TopologyError
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
@@ -25,18 +27,26 @@ class Bindings:
         self._bound: set[Binding] = set()
         self._turn = asyncio.Lock()
 
-    async def adjust(self) -> None:
+    async def adjust(self, own: Collection[Binding]) -> None:
         """Bind what is missing and unbind what nobody asks for any more.
 
         Raises:
-            TopologyError: as `PubSubAdapter.bind`.
+            TopologyError: one of `own` is refused. Of another one, who asked for it is told.
         """
+        refused: dict[Binding, TopologyError] = {}
         async with self._turn:
             wanted = set(self._wanted())
             for binding in sorted(wanted - self._bound, key=str):
-                await self._adapter.bind(binding)
-                self._bound.add(binding)
+                try:
+                    await self._adapter.bind(binding)
+                except TopologyError as exc:
+                    refused[binding] = exc
+                else:
+                    self._bound.add(binding)
             await self._unbind(self._bound - wanted)
+        for binding, error in refused.items():
+            if binding in own:
+                raise error
 
     async def retract(self) -> None:
         """Unbind what nobody asks for any more."""

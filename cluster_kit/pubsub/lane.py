@@ -156,7 +156,8 @@ class Lane:
             self._runner = None
             if self._buffer:  # the handler ended its own task: others follow in another one
                 asyncio.get_running_loop().call_soon(self._wake)
-        self._caught_up()
+            else:
+                self._caught_up()
 
     def _caught_up(self) -> None:
         if self._dropped and not self._closed:

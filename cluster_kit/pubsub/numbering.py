@@ -71,6 +71,12 @@ class Numbering:
         counter.last, counter.given_at = counter.last + 1, now
         return Number(counter.epoch, counter.last, after)
 
+    def used(self, channel: str, number: Number) -> None:
+        """A message was sent, or may have been: what was taken back before it stays a hole."""
+        counter = self._counters.get(channel)
+        if counter is not None and counter.returned and counter.epoch == number.epoch:
+            counter.returned = {seq for seq in counter.returned if seq > number.seq}
+
     def give_back(self, channel: str, number: Number) -> None:
         """Take back the number of a message that certainly was not sent.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from cluster_kit.broadcast import NeverSent
 from cluster_kit.errors import ConnectError, ConnectionLost
 from cluster_kit.ports import Health
 
@@ -24,6 +25,7 @@ class OnDemand:
 
     def __init__(self, adapter: PubSubAdapter, clock: Clock) -> None:
         self._adapter = adapter
+        self._clock = clock
         self._since = clock.wall()
         self._connected = False
         self._turn = asyncio.Lock()
@@ -48,6 +50,8 @@ class OnDemand:
             await self._ready()
         except ConnectError as exc:
             raise ConnectionLost(f"{exc}; nothing was sent") from exc
+        except asyncio.CancelledError as exc:
+            raise NeverSent(*exc.args) from None
         await self._adapter.publish(message, transport=transport, timeout=timeout)
 
     async def bind(self, binding: Binding) -> None:
@@ -68,6 +72,8 @@ class OnDemand:
         """Return its state; that of one never used is good."""
         if self._connected:
             return self._adapter.health()
+        if self._error is not None:
+            return Health(status="down", detail=str(self._error), since=self._since)
         return Health(status="ok", detail="not used yet", since=self._since)
 
     async def _ready(self) -> None:
@@ -91,6 +97,8 @@ class OnDemand:
         try:
             await self._adapter.connect()
         except ConnectError as exc:
+            if self._error is None:
+                self._since = self._clock.wall()
             self._error = exc
             raise
         self._connected, self._error = True, None

@@ -90,9 +90,12 @@ class Publisher:
         except (asyncio.CancelledError, Exception) as exc:
             if _was_never_sent(exc):
                 self._numbering.give_back(message.channel, number)
+            else:
+                self._numbering.used(message.channel, number)
             if isinstance(exc, NeverSent):  # asyncio.timeout knows the plain one alone
                 raise asyncio.CancelledError(*exc.args) from None
             raise
+        self._numbering.used(message.channel, number)
         self._report(
             "broadcast.published",
             kind=self._realm,

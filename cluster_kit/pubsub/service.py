@@ -22,7 +22,7 @@ from cluster_kit.pubsub.twins import Twins
 from cluster_kit.signature import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cluster_kit.broadcast import Binding
     from cluster_kit.clock import Clock, Duration
@@ -111,7 +111,7 @@ class PubSubManager:
         known = self._find(name, handler)
         if known is not None:
             self._change(known, options)
-            await self._adjust()  # whoever made it may still be waiting for that
+            await self._adjust(name)  # whoever made it may still be waiting for that
             if known in self._registrations:
                 return known.subscription
         made = Handler(handler, self._codec, second=Event)
@@ -212,7 +212,7 @@ class PubSubManager:
         self._session = Session(adapter, around, self._transports, twins, self._wanted)
         for registration in self._registrations:
             self._session.enter(registration)
-        await self._adjust()
+        await self._adjust(*{registration.name for registration in self._registrations})
 
     def start(self) -> None:
         """Call handlers from now on."""
@@ -256,7 +256,7 @@ class PubSubManager:
         if self._session is not None:
             self._session.enter(registration)
         try:
-            await self._adjust()
+            await self._adjust(name)
         except BaseException as exc:
             self._drop(registration)
             if isinstance(exc, Exception) and self._session is not None:
@@ -278,13 +278,17 @@ class PubSubManager:
         if self._session is not None:
             self._session.leave(registration)
 
-    async def _adjust(self) -> None:
+    async def _adjust(self, *names: str) -> None:
+        """Receive what is wanted; raise what goes wrong with `names`."""
         if self._session is not None:
-            await self._session.adjust()
+            await self._session.adjust(self._bindings(names))
 
     def _wanted(self) -> set[Binding]:
+        return self._bindings(registration.name for registration in self._registrations)
+
+    def _bindings(self, names: Iterable[str]) -> set[Binding]:
         of = self._transports.bindings
-        return {b for r in self._registrations for b in of(self._realm, r.name)}
+        return {binding for name in names for binding in of(self._realm, name)}
 
     def _lanes(self) -> list[Lane]:
         return [r.lane for r in self._registrations if r.lane is not None]

@@ -11,7 +11,7 @@ from cluster_kit.pubsub.lane import Lane
 from cluster_kit.pubsub.reception import Reception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from cluster_kit.broadcast import Binding
     from cluster_kit.ports import PubSubAdapter
@@ -77,9 +77,9 @@ class Session:
         for lane in lanes:
             lane.release()
 
-    async def adjust(self) -> None:
-        """Receive what is wanted, and nothing else. Raises as `PubSubAdapter.bind`."""
-        await self._bindings.adjust()
+    async def adjust(self, own: Collection[Binding]) -> None:
+        """Receive what is wanted, and nothing else. Raises as `PubSubAdapter.bind`, of `own`."""
+        await self._bindings.adjust(own)
 
     async def retract(self) -> None:
         """Receive no longer what is not wanted any more."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -27,14 +28,17 @@ class Broker:
     """Queues and what leads to them, one link and its only channel.
 
     Attributes:
-        fails: by method, what it raises when it has done what was asked for, or, where it is the
-            broker's answer, instead.
+        fails: by method, or method and key, what it raises when it has done what was asked for,
+            or, where it is the broker's answer, instead.
+        most_waiting: how many bindings were asked for before the first of them was answered.
     """
 
     def __init__(self) -> None:
         self.queues: set[str] = set()
-        self.keys: list[str] = []
+        self.keys: set[str] = set()
         self.fails: dict[str, LinkError] = {}
+        self.closed: LinkError | None = None
+        self.waiting = self.most_waiting = 0
 
     async def ensure(self, link: object, name: str, steps: object) -> None: ...
 
@@ -42,6 +46,7 @@ class Broker:
 
     @asynccontextmanager
     async def channel(self) -> AsyncGenerator[Broker, None]:
+        self.closed = None
         yield self
 
     def _answer(self, method: str, *, late: bool) -> None:
@@ -62,14 +67,33 @@ class Broker:
     async def delete_queue(self, name: str) -> None:
         self.queues.discard(name)
 
-    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
-        self._answer("bind", late=False)
-        self.keys = sorted({*self.keys, key})
-        self._answer("bind", late=True)
+    def bind_queue(self, queue: str, exchange: str, key: str) -> asyncio.Future[None]:
+        return self._asked("bind", key, lambda: self.keys.add(key))
 
-    async def unbind_queue(self, queue: str, exchange: str, key: str) -> None:
-        self._answer("unbind", late=False)
-        self.keys = [bound for bound in self.keys if bound != key]
+    def unbind_queue(self, queue: str, exchange: str, key: str) -> asyncio.Future[None]:
+        return self._asked("unbind", key, lambda: self.keys.discard(key))
+
+    def _asked(self, method: str, key: str, do: Callable[[], None]) -> asyncio.Future[None]:
+        """Answer when the loop turns, as a broker does; behind a refusal nothing is done."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        asyncio.get_running_loop().call_soon(self._answer_asked, method, key, do, answer)
+        return answer
+
+    def _answer_asked(
+        self, method: str, key: str, do: Callable[[], None], answer: asyncio.Future[None]
+    ) -> None:
+        self.waiting -= 1
+        error = self.closed or self.fails.get(method) or self.fails.get(f"{method} {key}")
+        if not isinstance(error, ChannelDown):
+            do()
+        if error is None:
+            answer.set_result(None)
+        else:
+            self.closed = error
+            answer.set_exception(error)
+            answer.exception()
 
 
 @pytest.fixture
@@ -142,7 +166,7 @@ async def test_what_was_bound_before_a_loss_is_held_after_it(
     assert (queue.bound, queue.held) == (set(), {ORDERS})
 
     await queue.unbind(cast("Any", broker), [ORDERS])
-    assert broker.keys == []
+    assert broker.keys == set()
     assert queue.held == set()
 
 
@@ -152,7 +176,7 @@ async def test_what_got_no_answer_may_be_bound(broker: Broker, queue: StickyQueu
     with pytest.raises(LinkDown):
         await queue.bind(cast("Any", broker), [ORDERS])
 
-    assert broker.keys == [ORDERS.pattern]
+    assert broker.keys == {ORDERS.pattern}
     assert (queue.bound, queue.held) == (set(), {ORDERS})
 
 
@@ -189,3 +213,26 @@ async def test_nothing_leads_to_a_new_queue(broker: Broker, queue: StickyQueue) 
 
     assert await queue.open(cast("Any", broker)) is not None
     assert queue.held == set()
+
+
+async def test_many_bindings_cost_one_wait_for_the_broker(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    many = [Binding(realm="pubsub", pattern=f"user.{n}", transport="sticky") for n in range(100)]
+    await queue.open(cast("Any", broker))
+
+    assert await queue.bind(cast("Any", broker), many) == {}
+    assert (queue.bound, broker.most_waiting) == ({*many}, 100)
+    await queue.unbind(cast("Any", broker), many)
+    assert (queue.held, broker.keys) == (set(), set())
+
+
+async def test_a_binding_that_is_refused_costs_no_other(broker: Broker, queue: StickyQueue) -> None:
+    await queue.open(cast("Any", broker))
+    broker.fails["bind b"] = ChannelDown(403, "ACCESS_REFUSED")
+    a, b, c = (Binding(realm="sync", pattern=p, transport="sticky") for p in "abc")
+
+    refused = await queue.bind(cast("Any", broker), [a, b, c, PRICES])
+    assert [*refused] == [b]
+    assert queue.bound == queue.held == {a, c, PRICES}
+    assert broker.keys == {"a", "c", "prices"}

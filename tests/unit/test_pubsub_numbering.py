@@ -64,6 +64,19 @@ def test_what_was_not_sent_leaves_no_hole_once_nothing_is_under_way(
     assert numbering.next("a").seq == max(sent, default=0) + 1
 
 
+def test_numbers_that_stay_holes_are_forgotten() -> None:
+    numbering = Numbering("one", SystemClock())
+    for _ in range(100):
+        unsent, sent = numbering.next("a"), numbering.next("a")
+        numbering.give_back("a", unsent)
+        numbering.used("a", sent)
+    last = numbering.next("a")
+    numbering.give_back("a", last)
+
+    assert numbering._counters["a"].returned == set()
+    assert numbering.next("a").seq == last.seq == 201
+
+
 def test_a_forgotten_channel_begins_a_new_epoch_and_takes_nothing_back() -> None:
     numbering = Numbering("one", SystemClock(), limit=2)
     first = numbering.next("a")

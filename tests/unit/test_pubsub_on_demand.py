@@ -7,10 +7,10 @@ from typing import cast
 import pytest
 
 from cluster_kit import Cluster, Settings
-from cluster_kit.broadcast import Broadcast
+from cluster_kit.broadcast import Broadcast, NeverSent
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConnectError, ConnectionLost
-from cluster_kit.ports import PubSubAdapter
+from cluster_kit.ports import Health, PubSubAdapter
 from cluster_kit.pubsub.on_demand import OnDemand
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.waiting import eventually
@@ -82,6 +82,9 @@ class SlowToConnect:
         if self.fails:
             raise ConnectError("memory://", "closed")
 
+    def health(self) -> Health:
+        return Health(status="ok", detail="connected", since=0.0)
+
     async def publish(self, message: Broadcast, *, transport: str, timeout: float) -> None:
         self.stored.append(message.id)
 
@@ -125,3 +128,38 @@ async def test_those_who_waited_together_fail_together() -> None:
     slow.fails = False
     await publish(adapter, 50)
     assert slow.stored == ["50"]
+
+
+@pytest.mark.asyncio
+async def test_one_whose_first_use_failed_is_down_until_one_succeeds() -> None:
+    slow = SlowToConnect(fails=True)
+    slow.gate.set()
+    adapter = on_demand(slow)
+    await asyncio.wait([publish(adapter, 1)])
+
+    first = adapter.health()
+    assert (first.status, first.detail) == ("down", "cannot connect to memory://: closed")
+    await asyncio.wait([publish(adapter, 2)])
+    assert adapter.health() == first  # since the first failure
+    slow.fails = False
+    await publish(adapter, 3)
+    assert adapter.health().detail == "connected"
+
+
+@pytest.mark.asyncio
+async def test_a_publish_cancelled_while_it_connects_says_that_nothing_was_sent() -> None:
+    slow = SlowToConnect()
+    message = Broadcast(realm="pubsub", channel="news", id="1", body=b"1")
+    outcome: list[type[BaseException]] = []
+
+    async def send() -> None:
+        try:
+            await on_demand(slow).publish(message, transport="sticky", timeout=1)
+        except asyncio.CancelledError as exc:
+            outcome.append(type(exc))
+
+    sending = asyncio.create_task(send())
+    await eventually(lambda: slow.attempts == 1)
+    sending.cancel()
+    await sending
+    assert outcome == [NeverSent]

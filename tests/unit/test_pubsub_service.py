@@ -81,6 +81,54 @@ async def test_a_subscription_the_topology_refuses_is_not_there(
 
 
 @pytest.mark.asyncio
+async def test_a_refusal_concerns_those_alone_who_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1) as [instance]:
+        manager, bind = instance.manager, instance.adapter.bind
+
+        async def bind_most(binding: Binding) -> None:
+            await asyncio.sleep(0)  # all are asked for while the first is
+            if binding.pattern == "bad":
+                raise TopologyError("shop.pubsub", "it is a queue")
+            await bind(binding)
+
+        monkeypatch.setattr(instance.adapter, "bind", bind_most)
+        names = ("first", "good", "bad", "late")
+        tasks = [asyncio.create_task(manager.subscribe(name, handle)) for name in names]
+        await asyncio.wait(tasks)
+
+        assert [name for name, task in zip(names, tasks, strict=True) if task.exception()] == [
+            "bad"
+        ]
+        assert sorted(manager.stats()) == ["first", "good", "late"]
+
+
+@pytest.mark.asyncio
+async def test_messages_dropped_before_the_last_handler_ended_its_own_task_are_told() -> None:
+    async with Stage(1, buffer_size=2) as [instance]:
+        gate = asyncio.Event()
+
+        async def react(message: object, _event: Event) -> None:
+            await gate.wait()
+            if message == 3:
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+                await asyncio.sleep(0)
+
+        hearer = Hearer(react)
+        await instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        instance.receive(1)
+        await hearer.begins()
+        for seq in range(2, 6):
+            instance.receive(seq)
+        gate.set()
+
+        assert await hearer.is_told() == [["a"]]
+        assert hearer.messages == [1, 2, 3]
+        assert instance.manager.troubles() == []
+
+
+@pytest.mark.asyncio
 async def test_a_publish_of_unknown_outcome_keeps_its_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -254,7 +302,7 @@ async def test_an_island_is_warned_about_where_it_matters(
 @pytest.mark.asyncio
 async def test_health_knows_of_every_adapter(cluster_factory: ClusterFactory) -> None:
     [cluster] = await cluster_factory()
-    assert list(cluster.health()["adapters"]) == ["event_queue", "pubsub", "locks"]
+    assert list(cluster.health()["adapters"]) == ["event_queue", "pubsub", "locks", "cache"]
 
     adapter = cluster._capabilities._pubsub_adapter
     adapter.disconnect()  # type: ignore[union-attr]

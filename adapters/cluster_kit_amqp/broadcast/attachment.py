@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PASS_TIMEOUT = 10.0  # seconds for what the broker is asked at once
+_ANSWER_TIMEOUT = 10.0  # seconds for what the broker is asked at once
+_TOGETHER = 100  # bindings the broker is asked for at once
 CLOSE_TIMEOUT = 2.0  # seconds
 _STEADY = 30.0  # seconds without a change after which delays start over and bindings are renewed
 _LONGEST_REFUSAL_DELAY = 60.0  # seconds between attempts at what the broker refuses
 
+T = TypeVar("T")
 TellGap = Callable[[Collection["Binding"], float, str], None]
 
 
@@ -68,7 +70,7 @@ class Attachment:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._closing = False
-        self._patience = Patience(PASS_TIMEOUT, CLOSE_TIMEOUT)
+        self._patience = Patience(_ANSWER_TIMEOUT, CLOSE_TIMEOUT)
         self._unsubscribe: Callable[[], None] = lambda: None
 
     # --- for the adapter ---------------------------------------------------------------------
@@ -141,8 +143,9 @@ class Attachment:
             self._wake.clear()
             pause = _STEADY
             try:
-                async with self._patience.limited():
-                    await self._pass()
+                if refused := await self._pass():
+                    self._report(str(refused[0]))
+                    pause = slow.next()
             except TopologyError as exc:
                 self._wishes.refuse_all(exc)
                 if not self._wishes.wanted:
@@ -168,38 +171,58 @@ class Attachment:
             return False
         return True
 
-    async def _pass(self) -> None:
-        """Do what is missing between what is and what is wished."""
+    async def _pass(self) -> list[TopologyError]:
+        """Do what is missing between what is and what is wished.
+
+        Return why the broker will not have what is wished nevertheless.
+        """
         link = self._connection.link
         await self._drop_lost(link)
         if link is None or self._closing:
             self._wishes.put_off(self._late())
         elif self._wishes.wanted:
-            await self._make_live(link)
+            return await self._make_live(link)
         else:
             await self._leave()
             if not self._wishes.wanted:  # or somebody came meanwhile, and the next pass is theirs
                 self._wishes.put_off(self._late())
                 self._around.problems.clear(self._part)
+        return []
 
-    async def _make_live(self, link: Link) -> None:
+    async def _make_live(self, link: Link) -> list[TopologyError]:
         fresh = self._intake is None
+        since = self._since if fresh else self._context.clock.wall() - _STEADY
         if fresh:
-            missing = await self._source.open(link)
+            missing = await self._asked(self._source.open(link))
             if missing is not None:
-                self._wishes.owe(self._wishes.live, Debt(self._since, missing))
+                self._wishes.owe(self._wishes.live, Debt(since, missing))
         refused = await self._adjust(link)
-        if fresh and self._wishes.wanted:
-            await self._attach(link)
-        self._settle(refused)
+        if fresh and self._wishes.wanted and not self._closing:
+            await self._asked(self._attach(link))
+        for binding in self._wishes.live & refused.keys():
+            self._wishes.owe([binding], Debt(since, str(refused[binding])))
+        return self._settle(refused)
 
     async def _adjust(self, link: Link) -> Refusals:
         """Bring the bindings at the broker in line; return what it refused."""
-        if stale := self._source.held - self._wishes.wanted:
-            await self._source.unbind(link, stale)
-        if missing := self._wishes.wanted - self._source.bound:
-            return await self._source.bind(link, sorted(missing, key=str))
-        return {}
+        refused: dict[Binding, TopologyError] = {}
+        for some in self._portions(self._source.held - self._wishes.wanted):
+            await self._asked(self._source.unbind(link, some))
+        for some in self._portions(self._wishes.wanted - self._source.bound):
+            refused.update(await self._asked(self._source.bind(link, some)))
+        return refused
+
+    def _portions(self, bindings: set[Binding]) -> Iterator[list[Binding]]:
+        """Yield what the broker is asked for at once, and nothing more once this closes."""
+        ordered = sorted(bindings, key=str)
+        for start in range(0, len(ordered), _TOGETHER):
+            if not self._closing:
+                yield ordered[start : start + _TOGETHER]
+
+    async def _asked(self, answer: Awaitable[T]) -> T:
+        """Wait for an answer; `TimeoutError` where it does not come."""
+        async with self._patience.limited():
+            return await answer
 
     async def _attach(self, link: Link) -> None:
         """Consume; what comes is held back until gaps are told."""
@@ -215,19 +238,22 @@ class Attachment:
             raise
         self._context.emit("consumer.started", adapter="amqp", queue=what.queue)
 
-    def _settle(self, refused: Refusals) -> None:
-        """All that could be made is live: tell it, and let messages through."""
+    def _settle(self, refused: Refusals) -> list[TopologyError]:
+        """All that could be made is live: tell it, and let messages through.
+
+        Return why the rest of what is wished is not.
+        """
         intake = self._intake
         if intake is None or intake.lost is not None:
-            return
+            return []
         for debt, bindings in self._wishes.settle(self._source.bound).items():
             self._around.tell_gap(bindings, debt.since, debt.reason)
         self._wishes.refuse(refused.items())
         intake.release()
-        for binding, error in refused.items():
-            if binding in self._wishes.wanted:
-                raise error
-        self._around.problems.clear(self._part)
+        left = [error for binding, error in refused.items() if binding in self._wishes.wanted]
+        if not left:
+            self._around.problems.clear(self._part)
+        return left
 
     def _deliver(self, incoming: Incoming) -> None:
         missing = self._source.took(incoming)
@@ -281,8 +307,11 @@ class Attachment:
             log.debug("broadcasts (%s) could not be left in good order: %s", self._label, exc)
 
     def _report(self, reason: str) -> None:
-        if self._wishes.wanted:
-            detail = f"broadcasts ({self._label}) do not arrive: {reason}"
+        """Have health say what does not arrive, if anything: a renewal that fails costs nothing."""
+        works = self._intake is not None and self._intake.lost is None
+        if self._wishes.wanted - (self._wishes.live if works else set()):
+            what = "some broadcasts" if works else "broadcasts"
+            detail = f"{what} ({self._label}) do not arrive: {reason}"
             self._around.problems.report(self._part, "degraded", detail)
 
     @property

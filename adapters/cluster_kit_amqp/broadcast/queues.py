@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cluster_kit_amqp.broadcast.source import Refusals
     from cluster_kit_amqp.control.declare import Declarer
     from cluster_kit_amqp.link import Incoming, Link
+    from cluster_kit_amqp.topology import Steps
 
 PREFETCH = 200
 
@@ -45,56 +46,81 @@ class _OwnQueue:
         """Nothing is to be noted or told: the broker keeps account."""
 
     async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:
-        """Bind one after the other; one that is refused costs its channel only."""
+        """Bind all of an exchange together; one that is refused costs its channel only."""
         refused: dict[Binding, TopologyError] = {}
         left = list(bindings)
         while left:
-            refusal = await self._bind_some(link, left)
-            if refusal is not None:
-                refused[left.pop()] = refusal
+            realm, transport = left[0].realm, left[0].transport
+            some = [binding for binding in left if binding.realm == realm]
+            left = [binding for binding in left if binding.realm != realm]
+            exchange = exchange_name(self._context.app, realm, transport)
+            steps = exchange_steps(self._context.app, realm, transport)
+            refused.update(await self._bind_to(link, exchange, steps, some))
         return refused
 
-    async def _bind_some(self, link: Link, left: list[Binding]) -> TopologyError | None:
-        """Bind until all are, or one is refused: that is then the last of `left`."""
-        app = self._context.app
-        async with link.channel() as channel:
-            while left:
-                binding = left[-1]
-                exchange = exchange_name(app, binding.realm, binding.transport)
-                steps = exchange_steps(app, binding.realm, binding.transport)
-                trusted, known = exchange in self._seen, binding in self.held
-                try:
-                    if not trusted:
-                        await self._declarer.ensure(link, exchange, steps)
-                    self.held.add(binding)
-                    await channel.bind_queue(self.name, exchange, binding.pattern)
-                except TopologyError as exc:
-                    return exc
-                except ChannelDown as exc:
-                    self._seen.discard(exchange)
-                    self._declarer.forget(exchange)
-                    if exc.code and not known:
-                        self.held.discard(binding)
-                    refusal = topology_error(self.name, exc)
-                    if refusal is None or trusted:
-                        raise
-                    return refusal
+    async def _bind_to(
+        self, link: Link, exchange: str, steps: Steps, left: list[Binding]
+    ) -> Refusals:
+        """Bind all of `left` to one exchange."""
+        refused: dict[Binding, TopologyError] = {}
+        while left:
+            trusted = exchange in self._seen
+            try:
+                if not trusted:
+                    await self._declarer.ensure(link, exchange, steps)
+                await self._bind_together(link, exchange, left)
+            except TopologyError as exc:
+                return {**refused, **dict.fromkeys(left, exc)}
+            except ChannelDown as exc:
+                self._seen.discard(exchange)
+                self._declarer.forget(exchange)
+                refusal = topology_error(self.name, exc)
+                if refusal is None or trusted:
+                    raise
+                refused[left.pop(0)] = refusal
+            else:
                 self._seen.add(exchange)
-                self.bound.add(left.pop())
-        return None
+        return refused
+
+    async def _bind_together(self, link: Link, exchange: str, left: list[Binding]) -> None:
+        """Ask for all of `left` before the first answer; what is bound leaves it.
+
+        Raises:
+            ChannelDown: the first that is left then was refused.
+        """
+        known = self.held.intersection(left)
+        async with link.channel() as channel:
+            self.held.update(left)
+            answers = [channel.bind_queue(self.name, exchange, each.pattern) for each in left]
+            try:
+                for answer in answers:
+                    await answer
+                    self.bound.add(left.pop(0))
+            except ChannelDown as exc:
+                if exc.code:  # behind one that is refused nothing is bound
+                    self.held.difference_update({*left} - known)
+                raise
 
     async def unbind(self, link: Link, bindings: Iterable[Binding]) -> None:
-        """Undo bindings."""
+        """Undo bindings, asking for all before the first answer."""
+        left = list(bindings)
         async with link.channel() as channel:
-            for binding in bindings:
-                exchange = exchange_name(self._context.app, binding.realm, binding.transport)
-                try:
-                    await channel.unbind_queue(self.name, exchange, binding.pattern)
-                except ChannelDown as exc:
-                    if exc.code:  # it is refused the next time too
-                        self._let_go(binding)
-                    raise
-                self._let_go(binding)
+            answers = [
+                channel.unbind_queue(
+                    self.name,
+                    exchange_name(self._context.app, each.realm, each.transport),
+                    each.pattern,
+                )
+                for each in left
+            ]
+            try:
+                for answer in answers:
+                    await answer
+                    self._let_go(left.pop(0))
+            except ChannelDown as exc:
+                if exc.code:  # it is refused the next time too
+                    self._let_go(left[0])
+                raise
 
     def _let_go(self, binding: Binding) -> None:
         self.bound.discard(binding)

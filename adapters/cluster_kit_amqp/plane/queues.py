@@ -70,15 +70,15 @@ class QueueCalls(ABC):
         request = encoded(methods.delete_queue, self.number, name)
         await self.call(request, methods.QUEUE_DELETE_OK)
 
-    async def bind_queue(self, queue: str, exchange: str, key: str) -> None:
+    def bind_queue(self, queue: str, exchange: str, key: str) -> Future[bytes]:
         """Let `exchange` route `key` to `queue`."""
         request = encoded(methods.bind_queue, self.number, queue, exchange, key)
-        await self.call(request, methods.QUEUE_BIND_OK)
+        return self.ask(request, methods.QUEUE_BIND_OK)
 
-    async def unbind_queue(self, queue: str, exchange: str, key: str) -> None:
+    def unbind_queue(self, queue: str, exchange: str, key: str) -> Future[bytes]:
         """Undo `bind_queue`."""
         request = encoded(methods.unbind_queue, self.number, queue, exchange, key)
-        await self.call(request, methods.QUEUE_UNBIND_OK)
+        return self.ask(request, methods.QUEUE_UNBIND_OK)
 
 
 def encoded(

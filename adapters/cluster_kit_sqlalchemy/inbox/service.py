@@ -76,7 +76,7 @@ class Inbox:
     committed, or neither. Messages come at least once; one that comes again finds the row.
 
     Args:
-        cluster: with it pruning starts and stops.
+        cluster: whose messages these are. With it pruning starts and stops.
         engine: of the database that has the effects: PostgreSQL or SQLite.
         table: as `inbox_table` makes it; by default under its default name.
         sessions: makes the sessions of `handler`, on the database of `engine`; by default plain
@@ -107,7 +107,7 @@ class Inbox:
         check_engine(engine)
         own = inbox_table(MetaData())
         self.table: Table = own if table is None else check_table("table", table, own)
-        self._records = Records(self.table)
+        self._records = Records(self.table, cluster.outlets.app)
         self._records.check(engine.dialect)
         self._engine = engine
         self._home = Home(engine.url)

@@ -191,7 +191,7 @@ class HandlerScenarios(Scenarios):
             assert await hearer.hears(2) == [{"id": 17}] * 2
             event = hearer.heard[0].event
             assert (event.origin, event.seq, event.published_at) == ("", 0, None)
-            assert hearer.gaps == []
+            assert bench.reports("broadcast.gap") == []
 
     @pytest.mark.needs("foreign_messages")
     async def test_a_body_that_is_no_json_is_counted_and_passed_over(self, bench: Bench) -> None:
