@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from cluster_kit.errors import ConfigurationError, LockError, LockLost
 from cluster_kit.names import MAX_APP_BYTES
 from cluster_kit_sqlalchemy.schema import check_table
-from cluster_kit_sqlalchemy.transactional import within, within_blocking
+from cluster_kit_sqlalchemy.transactional import check_cluster, within, within_blocking
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
@@ -101,6 +101,7 @@ class Fences:
     """
 
     def __init__(self, cluster: Extensible, *, table: Table | None = None) -> None:
+        check_cluster(cluster)
         own = fence_table(MetaData())
         self.table: Table = own if table is None else check_table("table", table, own)
         self._app = cluster.outlets.app

@@ -34,6 +34,17 @@ _MAKERS = (sessionmaker, scoped_session, async_sessionmaker, async_scoped_sessio
 T = TypeVar("T")
 
 
+def check_cluster(cluster: object) -> None:
+    """Raise `ConfigurationError` for what is no `Extensible`."""
+    # Not by its outlets, which are made when they are asked for.
+    if isinstance(cluster, type) or not callable(getattr(cluster, "extend", None)):
+        raise ConfigurationError(f"cluster must be a Cluster, not {_kind(cluster)}")
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def check_engine(engine: object) -> None:
     """Raise `ConfigurationError` for what is no `AsyncEngine`."""
     if not isinstance(engine, AsyncEngine):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster, Event
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError
-from cluster_kit_sqlalchemy import Inbox, Outbox, create_tables
+from cluster_kit_sqlalchemy import Fences, Inbox, Outbox, create_tables
 from cluster_kit_sqlalchemy.databases import surely_differ
 from cluster_kit_sqlalchemy.transactional import check_transactional
 
@@ -208,3 +208,13 @@ async def test_a_misspelt_option_names_the_method_that_was_called(
         with pytest.raises(TypeError, match=text):
             await getattr(outbox, method)(session, "orders", [1], tll=3)
     await engine.dispose()
+
+
+@pytest.mark.parametrize("kind", [Outbox, Inbox, Fences])
+@pytest.mark.parametrize(
+    ("wrong", "named"), [("shop", "str"), (None, "NoneType"), (Cluster, "the class Cluster")]
+)
+def test_what_is_no_cluster_is_named(kind: Any, wrong: Any, named: str) -> None:
+    engine = () if kind is Fences else (create_async_engine("sqlite+aiosqlite:///shop.db"),)
+    with pytest.raises(ConfigurationError, match=f"^cluster must be a Cluster, not {named}$"):
+        kind(wrong, *engine)

@@ -32,7 +32,12 @@ from cluster_kit_sqlalchemy.inbox.home import Home
 from cluster_kit_sqlalchemy.inbox.records import PRUNE_BATCH, Records
 from cluster_kit_sqlalchemy.schema import check_table, lacking_told
 from cluster_kit_sqlalchemy.tables import inbox_table
-from cluster_kit_sqlalchemy.transactional import check_engine, within, within_blocking
+from cluster_kit_sqlalchemy.transactional import (
+    check_cluster,
+    check_engine,
+    within,
+    within_blocking,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -98,6 +103,7 @@ class Inbox:
         retention: Duration = timedelta(days=7),
         prune_interval: Duration = 600.0,
     ) -> None:
+        check_cluster(cluster)
         check_engine(engine)
         own = inbox_table(MetaData())
         self.table: Table = own if table is None else check_table("table", table, own)

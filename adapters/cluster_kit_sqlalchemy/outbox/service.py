@@ -21,7 +21,7 @@ from cluster_kit_sqlalchemy.relay.loop import Past, Relay, Terms
 from cluster_kit_sqlalchemy.relay.turns import turns_for
 from cluster_kit_sqlalchemy.schema import check_table, lacking_told
 from cluster_kit_sqlalchemy.tables import outbox_table
-from cluster_kit_sqlalchemy.transactional import check_engine, within
+from cluster_kit_sqlalchemy.transactional import check_cluster, check_engine, within
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -84,6 +84,7 @@ class Outbox:
         listen: bool = True,
         stop_grace: Duration = 10.0,
     ) -> None:
+        check_cluster(cluster)
         check_engine(engine)
         _check_retry(retry)
         own = outbox_table(MetaData())
