@@ -302,7 +302,7 @@ async def test_an_island_is_warned_about_where_it_matters(
 @pytest.mark.asyncio
 async def test_health_knows_of_every_adapter(cluster_factory: ClusterFactory) -> None:
     [cluster] = await cluster_factory()
-    assert list(cluster.health()["adapters"]) == ["event_queue", "pubsub", "locks"]
+    assert list(cluster.health()["adapters"]) == ["event_queue", "pubsub", "locks", "cache"]
 
     adapter = cluster._capabilities._pubsub_adapter
     adapter.disconnect()  # type: ignore[union-attr]
