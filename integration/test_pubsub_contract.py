@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from cluster_kit.testing.contracts.common import ProxiedEnvironment
-from cluster_kit.testing.contracts.pubsub import Environment, PubSubContract, Scenarios
+from cluster_kit.testing.contracts.pubsub import Bench, Environment, PubSubContract, Scenarios
 from cluster_kit.testing.contracts.pubsub.delivery import DeliveryScenarios
 from cluster_kit.testing.contracts.pubsub.handlers import HandlerScenarios
 from cluster_kit.testing.contracts.pubsub.lifecycle import LifecycleScenarios
@@ -47,15 +47,26 @@ class RabbitEnvironment(ProxiedEnvironment, Environment):
         await asyncio.to_thread(other_client.publish, self.server_url, exchange, channel, body)
 
 
+class RabbitBench(Bench):
+    """Its instances have one transport, unless a scenario names another."""
+
+    def __init__(self, environment: Environment, transport: Transport) -> None:
+        super().__init__(environment)
+        self._transport = transport
+
+    async def cluster(self, **options: Any) -> Cluster:
+        return await super().cluster(**{"transport": self._transport, **options})
+
+
 class _OnTransport(Scenarios):
     """Scenarios that name no transport run on that of the class."""
 
     transport: ClassVar[Transport] = "ephemeral"
 
+    def make_bench(self, environment: Environment) -> Bench:
+        return RabbitBench(environment, self.transport)
+
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
-        request.getfixturevalue("monkeypatch").setenv(
-            "CLUSTER_KIT_PUBSUB__TRANSPORT", self.transport
-        )
         return RabbitEnvironment(request.getfixturevalue("contract_vhost"), self.transport)
 
 
