@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
 _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
 _MAX_BATCH = 1_000
-_CLOCKS_DIFFER = 30.0
-"""Seconds by which clocks of instances may differ without a message being tried too soon."""
+_CLOCKS_DIFFER = 30.0  # seconds, without a message being tried too soon
 
 
 class Outbox:
