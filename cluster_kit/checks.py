@@ -55,6 +55,7 @@ def takes(name: str, value: object, *arguments: str) -> None:
     try:
         inspect.signature(value).bind(*arguments)
     except TypeError:
-        raise ConfigurationError(f"{name} must take ({', '.join(arguments)})") from None
+        wanted = f"({', '.join(arguments)})" if arguments else "no arguments"
+        raise ConfigurationError(f"{name} must take {wanted}") from None
     except ValueError:  # of a builtin, which tells nobody what it takes
         return

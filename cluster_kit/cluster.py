@@ -153,7 +153,7 @@ class Cluster:
             ConfigurationError: its name is taken.
         """
         if self._life.started:
-            raise AlreadyStartedError("extend()")
+            raise AlreadyStartedError(f"giving a cluster its {type(extension).__name__}")
         self._extensions.add(extension)
 
     def serving(self, topic: str | None = None) -> bool:

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from cluster_kit.errors import LifecycleError
+from cluster_kit.loops import OwnLoop
 from cluster_kit.supervisor import Supervisor, being_cancelled
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Lifecycle:
         self._stopping: asyncio.Task[list[str]] | None = None
         self._stops = 0
         self._mark = object()
+        self._loop: OwnLoop | None = None
 
     async def start(self) -> None:
         """Start, unless it is started; undo what was done when something fails.
@@ -81,6 +83,7 @@ class Lifecycle:
                 meanwhile.
             Exception: that of the step that failed.
         """
+        self._refuse_elsewhere()
         self._refuse_in_step("start()")
         task = self._tasks.spawn(self._start(self._stops), name="start")
         try:
@@ -101,12 +104,17 @@ class Lifecycle:
         Raises:
             LifecycleError: called from a step, or while stopping from a task of a hook.
         """
+        self._refuse_elsewhere()
         # A start that is abandoned is cancelled, the hook that waits for this included.
         self._refuse_in_step("stop()", abandons=self._starting is not None)
         self.abandon()
         if self._stopping is None:
             self._stopping = self._tasks.spawn(self._stop(timeout), name="stop")
         return await asyncio.shield(self._stopping)
+
+    def _refuse_elsewhere(self) -> None:
+        if self.started and self._loop is not None:
+            self._loop.check()
 
     def abandon(self) -> None:
         """End the start that is under way, and those that wait for their turn."""
@@ -138,6 +146,7 @@ class Lifecycle:
             if self.started:
                 return None
             self.started, self._starting = True, self._changer
+            self._loop = OwnLoop("cluster")
             error = await self._begin()
             self._starting = None  # it is not to be cancelled any more, and undone in peace
             if error is not None:

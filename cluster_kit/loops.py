@@ -39,7 +39,7 @@ class OwnLoop:
         )
 
 
-async def set_within(event: Event, seconds: float) -> bool:
+async def set_within(event: Event, seconds: float | None) -> bool:
     """Wait until `event` is set, at most so many seconds, and return whether it is."""
     try:
         async with timeout(seconds):

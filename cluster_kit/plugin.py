@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from cluster_kit.checks import takes
 from cluster_kit.errors import (
     ConfigurationError,
     LifecycleError,
@@ -20,10 +21,11 @@ from cluster_kit.supervisor import being_cancelled
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
+    from cluster_kit.after_commit.service import FailureHook
     from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
     from cluster_kit.locks import LockManager
-    from cluster_kit.ports import ClusterHealth
+    from cluster_kit.ports import ClusterHealth, Outlets
     from cluster_kit.pubsub import PubSubManager
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
@@ -56,6 +58,7 @@ class Host(Protocol):
     cache: Cache
     registry: AdapterRegistry
     telemetry: Telemetry
+    outlets: Outlets
 
     @property
     def plugins(self) -> Mapping[str, Plugin]:
@@ -68,6 +71,10 @@ class Host(Protocol):
 
     def health(self) -> ClusterHealth:
         """Return the state as known now, see `Cluster.health`."""
+        ...
+
+    def on_publish_failure(self, hook: FailureHook) -> Callable[[], None]:
+        """Call `hook` with each failure from now on, see `Cluster.on_publish_failure`."""
         ...
 
 
@@ -122,7 +129,10 @@ class Plugin:
         """Begin work of your own. Every plugin is loaded and tasks are being taken."""
 
     async def before_stop(self) -> None:
-        """Put things in order. Tasks have ended; publishing still works, both kinds."""
+        """Put things in order. Tasks have ended; publishing still works, both kinds.
+
+        Cancelled when the cluster's time to stop is over, but not within its first second.
+        """
 
     async def handle_sync_message(self, message: Any) -> None:  # noqa: ANN401 - yours to narrow
         """Take over what this plugin sent on another instance. Heard only where overridden."""
@@ -254,18 +264,31 @@ async def hear_sync_messages(plugin: Plugin) -> None:
     """Subscribe a plugin that overrides `handle_sync_message`; another is left alone.
 
     Raises:
-        ConfigurationError: this deployment has no publish and subscribe, or the method does not
-            take a message.
+        ConfigurationError: this deployment has no publish and subscribe, the method does not take
+            a message, or `on_sync_gap` takes something.
     """
     if getattr(plugin.handle_sync_message, "__func__", None) is Plugin.handle_sync_message:
         return
+    takes(f"plugin {plugin.name!r}: on_sync_gap", plugin.on_sync_gap)
+    await plugin.cluster.sync_messages.subscribe(
+        plugin.name, plugin.handle_sync_message, on_gap=_gap_hook(plugin)
+    )
+
+
+def _gap_hook(plugin: Plugin) -> Callable[[list[str]], object]:
+    """Return what calls `on_sync_gap`, which may block where it is a plain function."""
+    hook: Callable[[], object] = plugin.on_sync_gap
 
     async def on_gap(_channels: list[str]) -> None:
-        await plugin.on_sync_gap()
+        await run_hook(plugin, "on_sync_gap")
 
-    await plugin.cluster.sync_messages.subscribe(
-        plugin.name, plugin.handle_sync_message, on_gap=on_gap
-    )
+    def on_gap_blocking(_channels: list[str]) -> object:
+        try:
+            return hook()
+        except Exception as exc:
+            raise PluginFailedError(plugin.name, "on_sync_gap", exc) from exc
+
+    return on_gap if inspect.iscoroutinefunction(hook) else on_gap_blocking
 
 
 async def run_hook(plugin: Plugin, hook: str) -> None:

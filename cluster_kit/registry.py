@@ -120,7 +120,10 @@ class AdapterRegistry:
         spec = self.find(url)
         factory = spec.factories().get(capability)
         if factory is None:
-            raise ConfigurationError(f"adapter {spec.name!r} has no {capability}")
+            able = [each for each in self.specs() if each.factories().get(capability)]
+            urls = ", ".join(f"{scheme}://" for each in able for scheme in each.schemes)
+            hint = f"; take one of {urls}" if urls else ""
+            raise ConfigurationError(f"adapter {spec.name!r} has no {capability}{hint}")
         try:
             return factory(url, context)
         except ImportError as exc:

@@ -76,6 +76,7 @@ class _Ending:
         for number in ENDING:
             self._loop.add_signal_handler(number, self._ask, number)
             self._wake[number] = signal.signal(number, self._receive)
+            signal.siginterrupt(number, False)  # noqa: FBT003 - as the loop had set it
 
     def close(self) -> None:
         if self._later is not None:

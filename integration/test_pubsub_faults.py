@@ -116,7 +116,7 @@ async def test_what_is_unsubscribed_in_an_outage_is_not_kept_after_it(
             rows = [line.split() for line in text.splitlines()]
             return sorted(row[1] for row in rows if row[0] == exchange)
 
-        await eventually(keys, ["keep"].__eq__)
+        await eventually(keys, ["keep"].__eq__, timeout=60)  # rabbitmqctl is slow
         await cluster.pubsub.publish("keep", 1, skip_self=False)
         assert await hearer.hears() == [1]
         assert hearer.gaps == []

@@ -39,8 +39,10 @@ def check_envelope(envelope: Envelope) -> None:
     for name in _NUMBERS:
         value: object = getattr(envelope, name)
         number = math.isfinite(value) if isinstance(value, float) else isinstance(value, int)
-        if value is not None and not number:
+        if not number and (value is not None or name in {"attempt", "crashes"}):
             raise EncodeError(f"{name} of task {envelope.id} is no number but {value!r:.80}")
+    if not isinstance(cast("object", envelope.id), str):
+        raise EncodeError(f"the id of a task is no text but {envelope.id!r:.80}")
     headers = cast("object", envelope.headers)
     if not isinstance(headers, Mapping):
         raise EncodeError(f"headers of task {envelope.id} are no mapping")

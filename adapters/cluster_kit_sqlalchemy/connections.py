@@ -31,6 +31,10 @@ _SILENT = ("postgresql",)
 """Databases to which a commit after an error means a rollback, and who do not say so."""
 
 
+_LEARNING = threading.Lock()
+"""Held while the methods of a dialect are replaced, which several instances may be about to do."""
+
+
 _SEVERED = ("08", "57P", "40003")
 """How codes of errors begin that do not tell what became of a commit: the server was stopped."""
 
@@ -130,18 +134,19 @@ class ConnectionJournals:
         self._learn_from(connection.dialect)
 
     def _learn_from(self, dialect: Dialect) -> None:
-        if dialect in self._dialects:
-            return
-        self._dialects.add(dialect)
         commit = partial(self._commit, dialect)
-        for name, instead in (
-            ("do_commit", commit),
-            ("do_commit_twophase", commit),
-            ("do_savepoint", self._savepoint),
-            ("do_rollback_to_savepoint", self._rollback_to_savepoint),
-            ("do_release_savepoint", self._release_savepoint),
-        ):
-            setattr(dialect, name, partial(instead, getattr(dialect, name)))
+        with _LEARNING:
+            if dialect in self._dialects:
+                return
+            for name, instead in (
+                ("do_commit", commit),
+                ("do_commit_twophase", commit),
+                ("do_savepoint", self._savepoint),
+                ("do_rollback_to_savepoint", self._rollback_to_savepoint),
+                ("do_release_savepoint", self._release_savepoint),
+            ):
+                setattr(dialect, name, partial(instead, getattr(dialect, name)))
+            self._dialects.add(dialect)
 
     def _commit(self, dialect: Dialect, do: DoIt, subject: object, *details: Any) -> None:  # noqa: ANN401 - passed on
         journal, by = self._asked.pop(id(subject), Journal()), self._committing.get(subject)

@@ -18,7 +18,13 @@ def file_of(url: URL) -> str:
     name = url.database or ":memory:"
     path, _, query = name.partition("?")
     path = unquote(path.removeprefix("file:")) if name.startswith("file:") else name
-    return "" if path == ":memory:" or "mode=memory" in query else path
+    named = "mode=memory" in query or url.query.get("mode") == "memory"
+    return "" if named or path == ":memory:" else path
+
+
+def in_memory(url: URL) -> bool:
+    """Whether it is a SQLite database that ends with its connections, and nobody else sees."""
+    return url.get_backend_name() == "sqlite" and not file_of(url)
 
 
 def surely_differ(one: URL, other: URL) -> bool:
@@ -26,11 +32,13 @@ def surely_differ(one: URL, other: URL) -> bool:
     backends = one.get_backend_name(), other.get_backend_name()
     if backends[0] != backends[1]:
         return True
-    if not one.database or not other.database or _ELSEWHERE & {*one.query, *other.query}:
-        return False
     if backends[0] == "sqlite":
         files = file_of(one), file_of(other)
-        return all(files) and os.path.realpath(files[0]) != os.path.realpath(files[1])
+        if not all(files):
+            return any(files)  # one is in memory
+        return os.path.realpath(files[0]) != os.path.realpath(files[1])
+    if not one.database or not other.database or _ELSEWHERE & {*one.query, *other.query}:
+        return False
     return _server(one) == _server(other) and one.database != other.database
 
 

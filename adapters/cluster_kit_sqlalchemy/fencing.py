@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from cluster_kit.errors import ConfigurationError, LockError, LockLost
 from cluster_kit.names import MAX_APP_BYTES
 from cluster_kit_sqlalchemy.schema import check_table
-from cluster_kit_sqlalchemy.transactional import within, within_blocking
+from cluster_kit_sqlalchemy.transactional import check_cluster, within, within_blocking
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
@@ -101,6 +101,7 @@ class Fences:
     """
 
     def __init__(self, cluster: Extensible, *, table: Table | None = None) -> None:
+        check_cluster(cluster)
         own = fence_table(MetaData())
         self.table: Table = own if table is None else check_table("table", table, own)
         self._app = cluster.outlets.app
@@ -116,7 +117,8 @@ class Fences:
             lease: of a lock of the cluster's application.
 
         Raises:
-            TypeError: `transaction` is of no such kind, or `lease` is no lease of one lock.
+            UnknownTransactionError: `transaction` is of no such kind.
+            TypeError: `lease` is no lease of one lock.
             ConfigurationError: the connection is in autocommit, or the lease is of a lock of
                 another application.
             LockLost: a newer holder has, or the lease says itself that it is lost. Let it end the
@@ -126,7 +128,8 @@ class Fences:
                 transaction has written the fence meanwhile: begin anew then.
         """
         _check(lease)
-        await within(transaction, self.table, partial(self._guard, lease))
+        guard = partial(self._guard, lease)
+        await within(transaction, self.table, guard, blocking="guard_blocking")
 
     def guard_blocking(self, transaction: BlockingTransaction, lease: Fenced) -> None:
         """As `guard`, for a `Session` or `Connection`."""

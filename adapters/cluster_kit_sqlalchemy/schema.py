@@ -13,10 +13,13 @@ from cluster_kit.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_LACKING = ("42P01", "42703")
-"""What PostgreSQL says of a table, and of a column, that is not there."""
+_LACKING = ("42P01", "42703", "42P10")
+"""What PostgreSQL says of a table, a column, and a key that is not there."""
 
-_LACKING_TEXTS = ("no such table", "no such column", "has no column named")
+_LACKING_TEXTS = (
+    *("no such table", "no such column", "has no column named"),
+    "does not match any PRIMARY KEY",
+)
 """What SQLite says, which has no codes for it."""
 
 
@@ -37,7 +40,7 @@ def check_table(name: str, table: object, like: Table | None = None) -> Table:
 
 @contextmanager
 def lacking_told(table: Table) -> Generator[None]:
-    """Say of a failure that the database lacks `table`, or a column of it, where that is why.
+    """Say of a failure that the database lacks `table`, or a part of it, where that is why.
 
     Raises:
         ConfigurationError: instead of the database's error.
@@ -50,7 +53,8 @@ def lacking_told(table: Table) -> Generator[None]:
         said = str(exc.orig).splitlines()[0] if str(exc.orig) else type(exc.orig).__name__
         raise ConfigurationError(
             f"the table {table.fullname} is missing in the database, or not up to date ({said}): "
-            "create it by a migration of its metadata, or with create_tables(engine, table)"
+            "create or change it by a migration of its metadata; one that is missing can also be "
+            "created with create_tables(engine, table)"
         ) from exc
 
 

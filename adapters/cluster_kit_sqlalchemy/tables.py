@@ -93,10 +93,11 @@ def inbox_table(metadata: MetaData, *, name: str = INBOX, schema: str | None = N
     return Table(
         name,
         metadata,
-        Column("consumer", String(200), primary_key=True, comment="who has handled it"),
+        Column("app", String(40), primary_key=True, comment="application that has handled it"),
+        Column("consumer", String(200), primary_key=True, comment="which part of it"),
         Column("message_id", String(200), primary_key=True),
         Column("handled_at", Double, nullable=False),
-        Index(f"ix_{name}_handled_at", "handled_at"),
+        Index(f"ix_{name}_handled_at", "app", "handled_at"),
         schema=schema,
     )
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors import ConfigurationError, UnknownTransactionError
 from cluster_kit_sqlalchemy.schema import lacking_told
 
 if TYPE_CHECKING:
@@ -34,6 +34,17 @@ _MAKERS = (sessionmaker, scoped_session, async_sessionmaker, async_scoped_sessio
 T = TypeVar("T")
 
 
+def check_cluster(cluster: object) -> None:
+    """Raise `ConfigurationError` for what is no `Extensible`."""
+    # Not by its outlets, which are made when they are asked for.
+    if isinstance(cluster, type) or not callable(getattr(cluster, "extend", None)):
+        raise ConfigurationError(f"cluster must be a Cluster, not {_kind(cluster)}")
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def check_engine(engine: object) -> None:
     """Raise `ConfigurationError` for what is no `AsyncEngine`."""
     if not isinstance(engine, AsyncEngine):
@@ -44,23 +55,26 @@ def check_engine(engine: object) -> None:
         raise ConfigurationError("engine is in AUTOCOMMIT mode: it has no transactions")
 
 
-async def within(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
+async def within(
+    transaction: object, table: Table, work: Callable[[Connection], T], *, blocking: str
+) -> T:
     """Return what `work` returns, given the connection on which the transaction is.
 
     Args:
         transaction: an `AsyncTransaction`; one that has not begun begins.
         table: by which a session with several databases chooses.
         work: blocks.
+        blocking: what does the same for a `BlockingTransaction`, for people.
 
     Raises:
-        TypeError: `transaction` cannot be awaited.
+        UnknownTransactionError: `transaction` is none that can be awaited.
         ConfigurationError: it commits each statement by itself; or the table is missing.
     """
     if isinstance(transaction, AsyncSession):
         return await transaction.run_sync(within_blocking, table, work)
     if isinstance(transaction, AsyncConnection):
         return await transaction.run_sync(within_blocking, table, work)
-    raise TypeError(_wrong(transaction, "an AsyncSession or AsyncConnection"))
+    raise _wrong(transaction, ("an AsyncSession", "AsyncConnection"), blocking)
 
 
 def within_blocking(transaction: object, table: Table, work: Callable[[Connection], T]) -> T:
@@ -70,7 +84,7 @@ def within_blocking(transaction: object, table: Table, work: Callable[[Connectio
     elif isinstance(transaction, Connection):
         connection = transaction
     else:
-        raise TypeError(_wrong(transaction, "a Session or Connection"))
+        raise _wrong(transaction, ("a Session", "Connection"))
     check_transactional(connection)
     with lacking_told(table):
         return work(connection)
@@ -98,12 +112,14 @@ def _isolation(dialect: Dialect, options: Mapping[str, object]) -> object:
     return options.get("isolation_level", getattr(dialect, "_on_connect_isolation_level", None))
 
 
-def _wrong(transaction: object, wanted: str) -> str:
+def _wrong(
+    transaction: object, wanted: tuple[str, ...], blocking: str = ""
+) -> UnknownTransactionError:
     kind, hint = type(transaction).__name__, ""
     if isinstance(transaction, _MAKERS):
         hint = f": call the {kind} to get one"
     elif isinstance(transaction, AsyncTransaction):
         hint = "; for that take the method without blocking"
     elif isinstance(transaction, BlockingTransaction):
-        hint = "; for that take outbox.blocking, first_blocking or guard_blocking"
-    return f"transaction must be {wanted}, not {kind}{hint}"
+        hint = f"; for that take {blocking}"
+    return UnknownTransactionError(kind, wanted, hint)

@@ -6,7 +6,8 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Final
 
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.checks import takes
+from cluster_kit.errors import ConfigurationError, UnknownTransactionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ class Hooks:
         """As `TransactionAdapter.join`; savepoints are left to the object, and so is any doubt.
 
         Raises:
+            UnknownTransactionError: a hook takes no callable.
             ConfigurationError: an asynchronous hook took too long, as one does that returns only
                 at the commit. Nothing will be sent.
             Exception: what a hook raised.
@@ -54,7 +56,14 @@ class Hooks:
         self, transaction: object, names: tuple[str, ...], call: Callable[[], None]
     ) -> None:
         hook = _hook(transaction, names)
-        accepted = None if hook is None else hook(call)
+        if hook is None:
+            return
+        try:
+            takes(getattr(hook, "__name__", "its hook"), hook, "callable")
+        except ConfigurationError as exc:
+            kind = type(transaction).__name__
+            raise UnknownTransactionError(kind, [ACCEPTS], f": {exc}") from None
+        accepted = hook(call)
         if not inspect.isawaitable(accepted):
             return
         try:

@@ -84,7 +84,7 @@ class Worker:
             async for line in reader:
                 if line.endswith(b"\n"):  # else it was killed while it wrote
                     self.report = Report.parse(line)
-        except (ValueError, OSError) as exc:
+        except (ValueError, TypeError, OSError) as exc:
             say(f"{self} reports what cannot be read: {exc}")
         finally:
             writer.close()
@@ -156,7 +156,7 @@ class Pool:
 
     def _signalled(self, number: int) -> None:
         now = asyncio.get_running_loop().time()
-        again = self._stopping.is_set()
+        again = self._signalled_at is not None
         if self._signalled_at is None:
             self._signalled_at = now
         elif now - self._signalled_at <= SAME_STOP:

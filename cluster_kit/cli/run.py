@@ -27,7 +27,7 @@ from cluster_kit.cli.reporting import (
     naming_url,
     say,
 )
-from cluster_kit.errors import ClusterKitError, ConfigurationError
+from cluster_kit.errors import ClusterKitError, ConfigurationError, PluginFailedError
 from cluster_kit.settings import Settings
 from cluster_kit.settings.variables import variable
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 APP_VARIABLE = "CLUSTER_KIT_APP"
 SHARE = "to share them set CLUSTER_KIT_AMQP_URL or give --url"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,12 @@ def _connect(lifeline: Lifeline, cluster: Cluster) -> None:
 
 
 async def _serve(what: Launch, cluster: Cluster) -> int:
-    unfinished = await cluster.run_until_signal()
+    try:
+        unfinished = await cluster.run_until_signal()
+    except PluginFailedError as exc:
+        if not isinstance(exc.__cause__, ClusterKitError):  # those say by themselves what is wrong
+            log.error("plugin %r failed in %s", exc.plugin, exc.hook, exc_info=exc.__cause__)  # noqa: TRY400
+        raise
     if what.as_json:
         print_json({"unfinished": unfinished})
     if unfinished:

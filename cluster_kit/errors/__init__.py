@@ -10,7 +10,7 @@
     │   ├── AdapterNotFoundError      no adapter is registered for this URL scheme
     │   ├── AdapterUnavailableError   the adapter needs a package that is not installed
     │   ├── AlreadySubscribedError    the channel has another handler in this instance
-    │   ├── UnknownTransactionError (TypeError)  nobody can tell when this object is committed
+    │   ├── UnknownTransactionError (TypeError)  what was passed is no usable transaction
     │   └── TopologyError             the broker holds a queue or exchange with other arguments
     ├── LifecycleError (RuntimeError)
     │   ├── NotStartedError           the cluster is not running (not started, or stopped)

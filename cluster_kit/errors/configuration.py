@@ -86,14 +86,14 @@ class AlreadySubscribedError(ConfigurationError):
 
 
 class UnknownTransactionError(ConfigurationError, TypeError):
-    """What was passed as `transaction` cannot tell when it is committed."""
+    """What was passed as `transaction` is none, or cannot tell when it is committed."""
 
     kind: str
     accepted: tuple[str, ...]
 
-    def __init__(self, kind: str, accepted: Iterable[str]) -> None:
+    def __init__(self, kind: str, accepted: Iterable[str], hint: str = "") -> None:
         self.kind, self.accepted = kind, tuple(accepted)
-        super().__init__(f"transaction= takes {' or '.join(self.accepted)}, not {kind}")
+        super().__init__(f"transaction= takes {' or '.join(self.accepted)}, not {kind}{hint}")
 
 
 class TopologyError(ConfigurationError):

@@ -50,6 +50,7 @@ class CommitUnconfirmed(ClusterKitError):  # noqa: N818 - as `PublishUnconfirmed
     reason: str
 
     def __init__(self, message_id: str, reason: str) -> None:
-        self.message_id, self.reason = message_id, redact_url(reason)
+        self.message_id = message_id
+        self.reason = redact_url(reason).removesuffix(": ")  # of an error that has no text
         text = f"whether the transaction of message {message_id} was committed is not known"
         super().__init__(f"{text}: {self.reason}")

@@ -168,7 +168,8 @@ class _Earlier:
     """Tells what died before this was made from what dies meanwhile.
 
     A time of death still to come is that of an instance whose clock is ahead, and tells nothing:
-    then each id counts as earlier once.
+    then each id counts as earlier once. One that is past when it is read, though it was still to
+    come when this was made, may be either, and waits for another call.
     """
 
     def __init__(self, clock: Clock) -> None:

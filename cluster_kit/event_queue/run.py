@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.errors import HandlerTimeout
 from cluster_kit.event_queue.outcome import meant
 from cluster_kit.handler import conclude
+from cluster_kit.loops import set_within
 from cluster_kit.message import AbortSignal, HandlerAnswer
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Run:
     renewal: asyncio.Task[None] | None = None
     renewed = False
     at = math.inf
+    _ended: asyncio.Event | None = None
     _released = False
     _signal: AbortSignal | None = None
     _task: asyncio.Task[None] | None = None
@@ -172,6 +174,17 @@ class Run:
         self.copy_id = copy_id
         self.copy_key = copy_key(self.envelope, copy_id)
 
+    def end(self) -> None:
+        """The handler has ended, or will never be called."""
+        self.running = False
+        if self._ended is not None:
+            self._ended.set()
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Wait for that end, at most so long, and return whether it has come."""
+        self._ended = self._ended or asyncio.Event()
+        return not self.running or await set_within(self._ended, seconds)
+
     def release(self) -> None:
         """Free the slot: the delivery is being settled, so the broker may send another. Once."""
         if not self._released:
@@ -204,7 +217,7 @@ class Run:
         except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler ends the task only
             error = meant(exc)
         finally:
-            self.running = False
+            self.end()
             deadlines.end(self)
             self._disarm()
         try:

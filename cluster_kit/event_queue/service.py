@@ -81,7 +81,7 @@ class EventQueue:
     ) -> None:
         """Run the tasks of a channel with `process`. Legal before and after start.
 
-        The same function again has no effect but that of its options, which replace the former.
+        The same function again has no effect; options that differ are named in the log.
 
         Args:
             channel: name without the app's prefix.

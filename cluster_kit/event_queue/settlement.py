@@ -202,7 +202,6 @@ class Settler:
             else:
                 self._ledger.settled(received, ack_lost=False)
             run.spend(worn)
-        self._report("task.renewed", channel=run.envelope.queue.channel, id=run.envelope.id)
 
     async def _store_afresh(self, run: Run) -> bool:
         """Publish a copy without this run's losses, while the handler runs on and none is there."""
@@ -215,10 +214,11 @@ class Settler:
                 log.warning("task %s cannot be stored afresh yet: %s", fresh.id, exc)
                 if isinstance(exc, PublishUnconfirmed):
                     return False
+                run.renewed = False
             else:
+                self._report("task.renewed", channel=fresh.queue.channel, id=fresh.id)
                 return True
-            await self._pause(pause)
-            if self._hurry.is_set() or not run.running:
+            if await run.ends_within(pause) or self._hurry.is_set():
                 return False
             pause = min(pause * 2, LONGEST_PAUSE)
         return True

@@ -13,6 +13,7 @@ from cluster_kit.event_queue.outcome import GiveBack
 from cluster_kit.event_queue.quarantine import POSTPONED, is_suspect
 from cluster_kit.event_queue.run import Place, Run, crashes
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
+from cluster_kit.loops import set_within
 
 if TYPE_CHECKING:
     from cluster_kit.event_queue.outcome import Judge
@@ -249,11 +250,7 @@ class Subscription:
     async def _keep(self) -> None:
         """Pause the consumer while nothing may be taken here, resume it when something may."""
         while True:
-            try:
-                async with asyncio.timeout(None if self._taking else IDLE_POLL):
-                    await self._turn.wait()
-            except TimeoutError:
-                pass  # time to ask idle() again
+            await set_within(self._turn, None if self._taking else IDLE_POLL)  # idle() is asked
             self._turn.clear()
             try:
                 await self._balance()
@@ -272,7 +269,7 @@ class Subscription:
                 # First pause, then give back: otherwise they come straight back to us.
                 await consumer.pause()
             await self._return_refused()
-            if not self._taking and self._may_take():
+            if not self._taking and not self._kept and self._may_take():
                 self._taking = True
                 await consumer.resume()
 
@@ -299,10 +296,11 @@ class Subscription:
         one that may have crashed half as often as it may, or kept until it is taken here.
         """
         why = "this instance takes no more at the moment"
-        half = self._options.crash_limit // 2
-        worn = crashes(received) >= max(1, half)
-        if received.give_back_counts and worn and not self._stopping:
-            return await self._shared.settler.postpone(received, 0.0, why, crashes=half)
+        half, known = self._options.crash_limit // 2, crashes(received)
+        if received.give_back_counts and known >= max(1, half) and not self._stopping:
+            # From half on it is never given back again, and its count is that of crashes.
+            worn = known if half and received.envelope.crashes >= half else half
+            return await self._shared.settler.postpone(received, 0.0, why, crashes=worn)
         await self._shared.settler.give_back(received, why)
         return True
 

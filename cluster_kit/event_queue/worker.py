@@ -98,12 +98,12 @@ class Worker:
     async def _outcome(self, run: Run) -> Outcome:
         payload, refused = self._payload(run)
         if refused is not None:
-            run.running = False  # it never did
+            run.end()  # it never did
             return refused
         if run.suspect:
             await self._shared.quarantine.alone()
             if run.signal.aborted:
-                run.running = False
+                run.end()
                 return _STOPPED
         shared, report = self._shared, self._shared.report
         channel, id_, attempt = self._channel, run.envelope.id, run.envelope.attempt

@@ -103,10 +103,32 @@ class Reception:
         transport = self._transports.of(message.channel)
         sender = message.sender or message.origin
         reason = f"{missing} of the messages of instance {sender} did not arrive"
-        for lane in lanes:
-            told = self._told.get((lane.name, transport))
-            if told is None or told.at < sent:
-                lane.note_gap([message.channel], reason)
+        untold = [lane for lane in lanes if self._is_untold(lane, transport, sent)]
+        for lane in untold:
+            lane.note_gap([message.channel], reason)
+        if untold:
+            self._tell_others(transport, lanes, sent, f"on {message.channel} {reason}")
+
+    def _tell_others(
+        self, transport: Transport, lanes: tuple[Lane, ...], sent: float, reason: str
+    ) -> None:
+        """Tell of the hole who receives over the same transport, where the oldest are dropped.
+
+        What was lost beside it may be the last of its channel, which no later number would show.
+        """
+        told: dict[str, Told] = {}
+        for lane in self._lanes:
+            if (
+                lane not in lanes
+                and self._transports.reach(lane.name, transport)
+                and self._is_untold(lane, transport, sent)
+            ):
+                lane.note_gap([lane.name], reason, told.setdefault(lane.name, Told()))
+        self._told.update({(name, transport): one for name, one in told.items()})
+
+    def _is_untold(self, lane: Lane, transport: Transport, sent: float) -> bool:
+        told = self._told.get((lane.name, transport))
+        return told is None or told.at < sent
 
     def _lanes_of(self, channel: str) -> tuple[Lane, ...]:
         found = self._routes.get(channel)

@@ -32,6 +32,10 @@ class Transports:
                 return transport
         return self._default
 
+    def reach(self, name: str, transport: Transport) -> bool:
+        """Whether what `name` stands for may come over this transport."""
+        return any(binding.transport == transport for binding in self.bindings("", name))
+
     def bindings(self, realm: str, name: str) -> set[Binding]:
         """Return what it takes to receive a channel, or all channels that a pattern stands for."""
         if not is_pattern(name):

@@ -98,6 +98,7 @@ def assert_published(
 
     Raises:
         AssertionError: they did not.
+        TypeError: `ids` is one str.
     """
     return _expect(harness.history.ids(PUBLISHED, channel), "published", channel, count, ids)
 
@@ -137,6 +138,8 @@ def assert_dead_lettered(
 def _expect(
     found: list[str], what: str, channel: str, count: int | None, ids: Iterable[str] | None
 ) -> list[str]:
+    if isinstance(ids, str):
+        raise TypeError("ids is a list of message ids, not one str")
     seen = f"{len(found)} tasks of {channel!r} were {what}: {', '.join(found) or 'none'}"
     if ids is not None:
         expected = sorted(ids)

@@ -22,7 +22,7 @@ import tempfile
 import uuid
 from asyncio.subprocess import Process
 from collections import Counter
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,9 +154,9 @@ async def torment(
             await workers.start(slot)
         else:
             process = workers.running[slot]
-            process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(1.5 * ttl)
-            if process.returncode is None:
+            with suppress(ProcessLookupError):  # it ended just now
+                process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(1.5 * ttl)
                 process.send_signal(signal.SIGCONT)
         faults[what] += 1
 

@@ -129,6 +129,30 @@ def test_what_the_application_leaves_behind_cleans_up(program: Start, tmp_path: 
     assert running.out.splitlines() == ["serving", "cleaned up", "the end"]
 
 
+FAILING = """
+from cluster_kit import Cluster, Plugin
+
+class Fails(Plugin):
+    name = "fails"
+
+    async def load(self):
+        {}["dsn"]
+
+cluster = Cluster("failing", plugins=[Fails])
+"""
+
+
+def test_a_hook_that_fails_is_logged_with_its_place(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    running = program("run", "failing:cluster")
+
+    assert running.wait() == 1
+    assert running.err.splitlines()[-1] == (
+        "cluster-kit: plugin 'fails' failed in load: KeyError: 'dsn'"
+    )
+    assert 'failing.py", line 8, in load' in running.err
+
+
 LOOPING = """
 import asyncio
 from cluster_kit import Cluster, Plugin

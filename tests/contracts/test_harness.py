@@ -271,6 +271,8 @@ async def test_assertions_say_what_they_saw(cluster_factory: ClusterFactory) -> 
             wrong()
     with pytest.raises(ValueError, match=r"^reason is one of failed, .*crashed, not 'reject'$"):
         assert_dead_lettered(cluster_factory, "work", reason="reject")
+    with pytest.raises(TypeError, match="ids is a list of message ids, not one str"):
+        assert_published(cluster_factory, "work", ids="order-17")
 
 
 def test_providers_are_tried_in_order_and_say_why_not() -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from cluster_kit.errors import PublishRefused
 from cluster_kit.testing.contracts.outbox import Environment, Features, OutboxContract
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_sqlalchemy import Inbox
 from cluster_kit_sqlalchemy.outbox.store import Depth, Store
 from cluster_kit_sqlalchemy.relay import loop
 
@@ -73,3 +74,17 @@ class TestSqliteOutbox(OutboxContract):
 
         [failed] = await eventually(instance.outbox.failed)
         assert failed.attempts == 9
+
+    async def test_an_inbox_that_can_prune_again_is_ok_since_then(self, bench: Bench) -> None:
+        table = (await bench.instance(relay=False)).inbox.table
+        [cluster] = await bench.clusters()
+        inbox = Inbox(cluster, bench.engine, table=table, prune_interval=0.02)
+        await bench.run(table.drop)
+        await cluster.start()
+        down = await eventually(inbox.health, lambda found: found.status == "degraded")
+        assert "pruning failed" in down.detail
+
+        await bench.run(table.create)
+
+        back = await eventually(inbox.health, lambda found: found.status == "ok")
+        assert inbox.health().since == back.since > down.since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,9 @@ class WornDelivery:
     """A delivery at a broker that counts every give-back, after `redeliveries` of them."""
 
     give_back_counts = True
-    redelivered = True
 
     def __init__(self, received: Received, redeliveries: int) -> None:
+        self.redelivered: bool = redeliveries > 0
         self.envelope = received.envelope
         self.copy_id = received.copy_id
         self.redeliveries = redeliveries
@@ -44,6 +45,7 @@ class FaultyQueue(MemoryEventQueue):
         super().__init__(f"memory://{hub}", context)
         self._url = url
         self._faults = faults
+        self._delivered: Counter[str] = Counter()
 
     async def connect(self) -> None:
         self._faults.log.append("connect")
@@ -68,10 +70,15 @@ class FaultyQueue(MemoryEventQueue):
     ) -> MemoryConsumer:
         if self._faults.consume_fails:
             raise self._faults.consume_fails
-        worn = self._faults.worn
+        worn, counting = self._faults.worn, self._faults.counting
 
         def deliver(received: Received) -> None:
-            on_delivery(WornDelivery(received, worn) if worn else received)
+            if counting:
+                before = self._delivered[received.copy_id]
+                self._delivered[received.copy_id] += 1
+                on_delivery(WornDelivery(received, before))
+            else:
+                on_delivery(WornDelivery(received, worn) if worn else received)
 
         return await super().consume(queue, prefetch=prefetch, on_delivery=deliver, paused=paused)
 
@@ -93,6 +100,7 @@ class Faults:
         self.publish_fails: Callable[[Envelope, float], Exception | None] | None = None
         self.publish_waits: Callable[[Envelope], Awaitable[Exception]] | None = None
         self.worn = 0
+        self.counting = False  # each delivery of a copy counts as one more
         self.made: list[FaultyQueue] = []
         spec = AdapterSpec(name=SCHEME, schemes=(SCHEME,), event_queue=self._make)
         cluster.registry.register(spec)

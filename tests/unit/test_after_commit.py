@@ -23,6 +23,7 @@ from cluster_kit.errors import (
     MessageTooLargeError,
     NotStartedError,
     PublishUnconfirmed,
+    UnknownTransactionError,
 )
 from cluster_kit.message import Envelope
 from cluster_kit.supervisor import Supervisor
@@ -164,6 +165,16 @@ async def test_what_cannot_tell_its_commit_is_refused(
     for publish in (cluster.event_queue.publish, cluster.sync_messages.publish):
         with pytest.raises(TypeError, match=wanted if bad is not Transaction else "on_"):
             await publish(CHANNEL, 1, transaction=bad)
+
+
+@pytest.mark.asyncio
+async def test_a_hook_that_takes_no_callable_is_named(cluster: Cluster, faults: Faults) -> None:
+    class Signals:
+        def on_commit(self) -> None: ...
+
+    text = r"^transaction= takes .* not Signals: on_commit must take \(callable\)$"
+    with pytest.raises(UnknownTransactionError, match=text):
+        await cluster.event_queue.publish(CHANNEL, 1, transaction=Signals())
 
 
 # --- at the call ---

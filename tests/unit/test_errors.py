@@ -47,6 +47,8 @@ from cluster_kit.errors import (
 from cluster_kit.message import Reject, Retry, Snooze
 from cluster_kit.wording import shorten, suggestion
 
+UNKNOWN = "whether the transaction of message m1 was committed is not known"
+
 CLASSES = {
     name: kind
     for name, kind in inspect.getmembers(errors, inspect.isclass)
@@ -133,7 +135,11 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
         ),
         (
             CommitUnconfirmed("m1", "it was cancelled"),
-            "whether the transaction of message m1 was committed is not known: it was cancelled",
+            f"{UNKNOWN}: it was cancelled",
+        ),
+        (
+            CommitUnconfirmed("m1", "ended by CancelledError: "),
+            f"{UNKNOWN}: ended by CancelledError",
         ),
         (
             PublishUnconfirmed("m1", "no answer within 10 s"),

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster
-from cluster_kit.errors import ConfigurationError, LockLost
+from cluster_kit.errors import ConfigurationError, LockLost, UnknownTransactionError
 from cluster_kit.locks import MultiLease
 from cluster_kit_sqlalchemy import Fences, StaleSnapshotError, fence_table
 
@@ -170,7 +170,7 @@ def test_a_connection_does_as_well_as_a_session(engine: Engine) -> None:
 
 
 def test_a_transaction_that_is_none_is_refused(engine: Engine) -> None:
-    with pytest.raises(TypeError, match="a Session or Connection, not Engine"):
+    with pytest.raises(UnknownTransactionError, match="a Session or Connection, not Engine"):
         FENCES.guard_blocking(cast("Any", engine), Lease(1))
     alone = engine.execution_options(isolation_level="AUTOCOMMIT")
     with alone.connect() as connection, pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
@@ -212,5 +212,7 @@ async def test_an_async_connection_does_as_well(
         await FENCES.guard(connection, Lease(4))
         with pytest.raises(LockLost, match="older than 4"):
             await FENCES.guard(connection, Lease(3))
-        with pytest.raises(TypeError, match="an AsyncSession or AsyncConnection"):
+        with pytest.raises(
+            UnknownTransactionError, match=r"AsyncConnection, .* take guard_blocking$"
+        ):
             await FENCES.guard(cast("Any", session.sync_session), Lease(5))

@@ -20,6 +20,8 @@ CALLS: dict[str, Call] = {
     "publish_many": lambda c: c.event_queue.publish_many("work", [2, 2]),
     "depth": lambda c: c.event_queue.depth("work"),
     "purge": lambda c: c.event_queue.purge("work"),
+    "stop": lambda c: c.stop(),
+    "start": lambda c: c.start(),
     "dead letters": lambda c: c.event_queue.dead_letters("work").discard(),
     "broadcast": lambda c: c.pubsub.publish("news", 2, skip_self=False),
     "sync message": lambda c: c.sync_messages.publish("news", 2, skip_self=False),

@@ -18,6 +18,7 @@ from cluster_kit.errors import (
 )
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder
+from cluster_kit.testing.waiting import eventually
 
 START = ("before_load", "load", "after_start")
 
@@ -461,3 +462,92 @@ async def test_topics_that_nothing_serves_are_told_at_start(
         text.format("mails:sned") + "; did you mean 'mails:send'?",
         text.format("reports"),
     ]
+
+
+# --- sync gaps ---
+
+
+class Shelf(Plugin):
+    """Hears one message at a time, and nothing but the first while `read` is not set."""
+
+    name = "shelf"
+
+    def __init__(self) -> None:
+        self.read = asyncio.Event()
+        self.hears = asyncio.Event()
+        self.reloaded = 0
+
+    async def handle_sync_message(self, _message: Any) -> None:
+        self.hears.set()
+        await self.read.wait()
+
+
+async def miss_messages(staying: Cluster, missing: Cluster) -> None:
+    """Send more than the plugin of `missing` has room for."""
+    shelf = missing.plugins["shelf"]
+    assert isinstance(shelf, Shelf)
+    for number in range(5):
+        await staying.plugins["shelf"].send_sync_message(number)
+        await shelf.hears.wait()
+    await eventually(lambda: missing.sync_messages.stats()["shelf"].dropped)
+    shelf.read.set()
+
+
+class Plain(Shelf):
+    def on_sync_gap(self) -> None:  # type: ignore[override]  # what people write
+        self.reloaded += 1
+
+
+class PlainFails(Shelf):
+    def on_sync_gap(self) -> None:  # type: ignore[override]  # what people write
+        raise LookupError("no such shelf")
+
+
+class Fails(Shelf):
+    async def on_sync_gap(self) -> None:
+        raise LookupError("no such shelf")
+
+
+def small() -> Settings:
+    return Settings(pubsub={"buffer_size": 1})
+
+
+@pytest.mark.asyncio
+async def test_a_plain_on_sync_gap_is_called_and_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = Cluster("shop", plugins=[Plain], settings=small())
+    other = Cluster("shop", plugins=[Plain], settings=small())
+    async with one, other:
+        await miss_messages(one, other)
+        plugin = other.plugins["shelf"]
+        assert isinstance(plugin, Plain)
+        await eventually(lambda: plugin.reloaded)
+    assert "failed" not in caplog.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", [Fails, PlainFails])
+async def test_an_on_sync_gap_that_raises_is_named_with_its_plugin(
+    kind: type[Shelf], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = Cluster("shop", plugins=[kind], settings=small())
+    other = Cluster("shop", plugins=[kind], settings=small())
+    async with one, other:
+        await miss_messages(one, other)
+        text = "plugin 'shelf' failed in on_sync_gap: LookupError: no such shelf"
+        await eventually(lambda: text in caplog.text)
+
+
+async def takes_channels(_self: Plugin, _channels: list[str]) -> None: ...
+
+
+def takes_two(_self: Plugin, _channels: list[str], _more: object) -> None: ...
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hook", [takes_channels, takes_two])
+async def test_an_on_sync_gap_that_takes_something_is_refused_at_start(hook: object) -> None:
+    wrong = type("Wrong", (Shelf,), {"on_sync_gap": hook})
+    with pytest.raises(ConfigurationError, match="'shelf': on_sync_gap must take no arguments"):
+        await cluster(wrong).start()

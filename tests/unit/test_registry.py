@@ -142,8 +142,12 @@ def test_a_capability_an_adapter_lacks_is_refused(capability: str) -> None:
     registry = AdapterRegistry()
     registry.register(spec("mine"))
 
-    with pytest.raises(ConfigurationError, match=f"^adapter 'mine' has no {capability}$"):
+    with pytest.raises(
+        ConfigurationError, match=f"^adapter 'mine' has no {capability}; "
+    ) as caught:
         registry.create(capability, "mine://", context())
+    assert "amqp://" in str(caught.value)
+    assert "memory://" in str(caught.value)
 
 
 def test_a_missing_driver_says_what_to_install() -> None:

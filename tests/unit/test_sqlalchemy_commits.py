@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event, insert
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    insert,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from cluster_kit import Cluster, PublishFailure
 from cluster_kit.errors import CommitUnconfirmed
 from cluster_kit.testing.hearer import Hearer
+from cluster_kit_sqlalchemy.connections import ConnectionJournals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from cluster_kit_sqlalchemy.journal import Journal
 
 CHANNEL = "orders"
 METADATA = MetaData()
@@ -104,6 +120,58 @@ async def test_an_error_that_refuses_the_commit_is_told_from_one_of_the_connecti
             with pytest.raises(OperationalError):
                 session.commit()
         assert len(failures) == told
+
+
+class Publication:
+    """A `Waiting` that notes what becomes of it."""
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        self._name, self._told = name, told
+
+    def committed(self) -> None:
+        self._told.append(self._name)
+
+    def in_doubt(self, why: str) -> None:
+        self._told.append(f"{self._name}: {why}")
+
+
+class Bystander:
+    """A `Committing` that has nothing waiting."""
+
+    def committed(self, subject: object, journal: Journal) -> None: ...
+
+    def in_doubt(self, subject: object, journal: Journal) -> None: ...
+
+
+def test_threads_that_meet_a_database_first_learn_from_it_once(engines: list[Engine]) -> None:
+    meeting, asked = threading.Barrier(2, timeout=0.5), threading.local()
+
+    class Slow(type(engines[0].dialect)):  # type: ignore[misc]
+        supports_statement_cache = True
+
+        def __hash__(self) -> int:
+            asked.times = getattr(asked, "times", 0) + 1
+            if asked.times == 2:  # it was not known a moment ago
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    meeting.wait()
+            return id(self)
+
+    engines[0].dialect.__class__ = Slow
+    journals, told = ConnectionJournals(), list[str]()
+
+    def learn(connection: Connection) -> None:
+        journals.expect(connection, Bystander())
+
+    with engines[0].connect() as connection, engines[0].connect() as other:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(learn, (connection, other)))
+        with connection.begin():
+            journals.note(connection, Publication("outside", told))
+            savepoint = connection.begin_nested()
+            journals.note(connection, Publication("inside", told))
+            savepoint.rollback()
+
+    assert told == ["outside"]
 
 
 def count_of_ones(engine: Engine) -> int:

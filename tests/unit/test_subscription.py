@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConfigurationError, ConnectionLost, PublishRefused, TopologyError
-from cluster_kit.event_queue import idleness, settlement, subscription
+from cluster_kit.event_queue import idleness, quarantine, settlement, subscription
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
@@ -553,3 +553,91 @@ async def test_a_worn_copy_is_stored_afresh_when_the_broker_takes_it_at_last(
         await recorder.finished()
     assert caplog.text.count("cannot be stored afresh yet") == 2
     assert (len(recorder.runs), errors) == (1, [])
+
+
+async def test_what_could_not_be_stored_afresh_is_taken_where_there_is_room_by_then() -> None:
+    made, faults = faulty("kept", crash_limit=10)
+    recorder, willing, tries = Recorder(), list[bool](), list[int]()
+    faults.worn = 5
+
+    def fail(envelope: Envelope, _delay: float) -> Exception | None:
+        if envelope.id != "first":
+            return None
+        tries.append(1)
+        if len(tries) == 1:
+            return None  # its publish
+        willing.append(True)  # while the fresh copy is under way
+        return PublishRefused("an alarm")
+
+    faults.publish_fails = fail
+    asked: list[int] = []
+
+    def idle() -> bool:
+        asked.append(1)
+        return bool(willing) or len(asked) == 1
+
+    made.event_queue.subscribe("mails", recorder.handle, idle=idle, concurrency=1)
+    async with made:
+        await made.event_queue.publish("mails", 1, message_id="first")
+        await recorder.finished()
+        await made.event_queue.publish("mails", 2)
+        await recorder.finished(2)
+    assert recorder.ids[0] == "first"
+
+
+async def test_a_handler_does_not_wait_for_the_renewal_of_its_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settlement, "FIRST_PAUSE", 600.0)
+    made, faults = faulty("renewing", crash_limit=1)
+    go, refused = asyncio.Event(), asyncio.Event()
+    recorder = Recorder(until(go))
+
+    def fail(_envelope: Envelope, _delay: float) -> Exception:
+        refused.set()
+        return PublishRefused("no room")
+
+    made.event_queue.subscribe("mails", recorder.handle, concurrency=1)
+    async with made:
+        await made.event_queue.publish_many("mails", [1, 2])
+        await recorder.started()
+        faults.publish_fails = fail
+        faults.made[0].disconnect()
+        faults.made[0].reconnect()
+        await refused.wait()
+
+        go.set()
+        await recorder.finished(2)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_task_that_kills_its_workers_is_dead_though_others_refuse_it_in_between(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr(subscription, "UNSETTLED_PAUSE", 0.0)
+    monkeypatch.setattr(subscription, "IDLE_POLL", 0.005)
+    monkeypatch.setattr(quarantine, "SETTLING", 0.0)
+    made, faults = faulty("killer", crash_limit=10)
+    faults.counting = True
+    kills, refuses = 0, False
+
+    async def killed(worker: Worker, run: Run) -> Outcome:
+        nonlocal kills, refuses
+        _, refused = worker._payload(run)
+        if refused is not None:
+            return refused
+        kills, refuses = kills + 1, busy
+        raise RuntimeError("the process is gone")
+
+    def idle() -> bool:
+        nonlocal refuses
+        refused, refuses = refuses, False
+        return not refused
+
+    monkeypatch.setattr(Worker, "_outcome", killed)
+    made.event_queue.subscribe("mails", Recorder().handle, idle=idle)
+    async with made:
+        published = await made.event_queue.publish("mails", 1)
+        [letter] = await eventually(made.event_queue.dead_letters("mails").browse)
+    assert (letter.id, letter.reason) == (published, "crashed")
+    assert kills <= 12

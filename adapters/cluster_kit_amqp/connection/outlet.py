@@ -121,6 +121,14 @@ class _Forbidden(NamedTuple):
         return cls(exchange, key) if cut or said.startswith(ours) else None
 
 
+def _is_of_others(error: ChannelDown, exchange: str) -> bool:
+    """Whether an error that names nothing of a publish was another one's doing for certain."""
+    if error.code == NOT_FOUND and f"exchange '{exchange}'" in error.reason:
+        return False
+    known = error.code in {ACCESS_REFUSED, NOT_FOUND}
+    return known and _SAYS_WHERE.search(error.reason) is not None
+
+
 class Outlet:
     """The publishing channel of a connection. All publishes of a link share one.
 
@@ -222,7 +230,7 @@ class Outlet:
         refused = _Forbidden.named_in(error, exchange, key)
         if refused is not None:
             self._remember(refused, error.reason)
-        elif error.code != ACCESS_REFUSED or not _SAYS_WHERE.search(error.reason):
+        elif not _is_of_others(error, exchange):
             progress.lost_channels += 1
         if refused is not None or progress.lost_channels > _MOST_LOST_CHANNELS:
             return progress.refused(error)

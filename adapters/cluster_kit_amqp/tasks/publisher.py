@@ -246,9 +246,7 @@ class Publisher:
                 self._returned(queue, target, progress, error)
             case TopologyError():
                 self._do_without_ladder(target, error)
-            case Unencodable():
-                raise EncodeError(f"message {progress.id} cannot travel: {error.reason}") from error
-            case Nacked() | Refused():
+            case Nacked() | Refused() | Unencodable():
                 await self._not_taken(target, progress, error)
             case _:
                 raise error
@@ -272,13 +270,15 @@ class Publisher:
         self._ladder = False
 
     async def _not_taken(
-        self, target: _Target, progress: Progress, error: Nacked | Refused
+        self, target: _Target, progress: Progress, error: Nacked | Refused | Unencodable
     ) -> None:
         """Give up, but not at once on a queue that has no leader for now: it answers as a full one.
 
         A node that went away leads no more after some seconds, and until then takes nothing.
         """
         progress.trouble = error.reason
+        if isinstance(error, Unencodable) and not progress.unknown:
+            raise EncodeError(f"message {progress.id} cannot travel: {error.reason}") from error
         if not isinstance(error, Nacked):
             raise progress.unfinished(progress.refused(error)) from error
         progress.nacks += 1

@@ -23,6 +23,11 @@ Effect = Callable[..., Awaitable[object]]
 """``effect(payload, session)`` or ``effect(payload, session, about)``."""
 
 _SERIALIZATION = "40001"
+_ABORTED = "25P02"
+_SWALLOWED = (
+    "the effect has caught an error of the database, after which nothing can be committed: have "
+    "what may fail in a savepoint, async with session.begin_nested()"
+)
 _TRIES = 5
 
 
@@ -122,8 +127,13 @@ class _Held:
         """Raise what keeps the transaction from being committed as the effect left it."""
         if self._gone() or not self._is_whole():
             raise self._rejection()
-        for part in parts_of(session):
-            expect_commit(part.connection)
+        try:
+            for part in parts_of(session):
+                expect_commit(part.connection)
+        except DBAPIError as exc:
+            if getattr(exc.orig, "sqlstate", None) == _ABORTED:
+                exc.add_detail(_SWALLOWED)
+            raise
 
     def _note(self, session: Session) -> None:
         self._committed |= session.get_nested_transaction() is None

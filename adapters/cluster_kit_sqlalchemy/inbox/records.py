@@ -20,10 +20,16 @@ _INSERTS: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.in
 
 
 class Records:
-    """The rows of one table, as `inbox_table` makes it."""
+    """The rows of one application in one table.
 
-    def __init__(self, table: Table) -> None:
+    Args:
+        table: as `inbox_table` makes it.
+        app: name of the application.
+    """
+
+    def __init__(self, table: Table, app: str) -> None:
         self.table = table
+        self._app = app
 
     def check(self, dialect: Dialect) -> None:
         """Refuse a database this cannot work on."""
@@ -38,19 +44,22 @@ class Records:
         Waits for another transaction that is about to note the same.
         """
         self.check(connection.dialect)
-        row = {"consumer": consumer, "message_id": message_id, "handled_at": now}
-        insert = _INSERTS[connection.dialect.name](self.table).values(row)
+        key = {"app": self._app, "consumer": consumer, "message_id": message_id}
+        insert = _INSERTS[connection.dialect.name](self.table).values(**key, handled_at=now)
+        # With the key named, a database whose table has another one says so.
+        first = insert.on_conflict_do_nothing(index_elements=list(key))
         # Not by the number of rows: not every driver tells it of such a statement.
-        noted = insert.on_conflict_do_nothing().returning(self.table.c.message_id)
+        noted = first.returning(self.table.c.message_id)
         return connection.execute(noted).first() is not None
 
     async def prune(self, engine: AsyncEngine, before: float) -> int:
         """Delete a batch of what was handled before a time; return how many."""
         c = self.table.c
-        old = select(c.consumer, c.message_id).where(c.handled_at < before)
+        old = select(c.consumer, c.message_id).where(c.app == self._app, c.handled_at < before)
         batch = old.order_by(c.handled_at).limit(PRUNE_BATCH)
         if engine.dialect.name == "postgresql":  # several instances do this
             batch = batch.with_for_update(skip_locked=True)
-        gone = delete(self.table).where(tuple_(c.consumer, c.message_id).in_(batch))
+        chosen = tuple_(c.consumer, c.message_id).in_(batch)
+        gone = delete(self.table).where(c.app == self._app, chosen)
         async with engine.begin() as connection:
             return (await connection.execute(gone)).rowcount

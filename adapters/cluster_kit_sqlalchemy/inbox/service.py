@@ -13,7 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import MetaData
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from cluster_kit.checks import takes
@@ -23,16 +28,21 @@ from cluster_kit.message import Reject
 from cluster_kit.names import check_name
 from cluster_kit.ports import Health
 from cluster_kit_sqlalchemy.inbox.handling import Message, Once
+from cluster_kit_sqlalchemy.inbox.home import Home
 from cluster_kit_sqlalchemy.inbox.records import PRUNE_BATCH, Records
 from cluster_kit_sqlalchemy.schema import check_table, lacking_told
 from cluster_kit_sqlalchemy.tables import inbox_table
-from cluster_kit_sqlalchemy.transactional import check_engine, within, within_blocking
+from cluster_kit_sqlalchemy.transactional import (
+    check_cluster,
+    check_engine,
+    within,
+    within_blocking,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from sqlalchemy import Connection, Table
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from cluster_kit.clock import Duration
     from cluster_kit.ports import AdapterContext, Extensible
@@ -66,17 +76,18 @@ class Inbox:
     committed, or neither. Messages come at least once; one that comes again finds the row.
 
     Args:
-        cluster: with it pruning starts and stops.
+        cluster: whose messages these are. With it pruning starts and stops.
         engine: of the database that has the effects: PostgreSQL or SQLite.
         table: as `inbox_table` makes it; by default under its default name.
-        sessions: makes the sessions of `handler`; by default plain ones of `engine`.
+        sessions: makes the sessions of `handler`, on the database of `engine`; by default plain
+            ones.
         retention: seconds, or a timedelta, for which a message is remembered. Longer than it may
             take to come again, also from the dead letters. Defaults to 7 days.
         prune_interval: seconds between two rounds of deleting what is older.
 
     Raises:
         ConfigurationError: an option is wrong, the cluster runs already or has an inbox, or the
-            database is none of these.
+            database is none of these, or `sessions` are of another one.
 
     Attributes:
         table: where it is noted.
@@ -92,16 +103,19 @@ class Inbox:
         retention: Duration = timedelta(days=7),
         prune_interval: Duration = 600.0,
     ) -> None:
+        check_cluster(cluster)
         check_engine(engine)
         own = inbox_table(MetaData())
         self.table: Table = own if table is None else check_table("table", table, own)
-        self._records = Records(self.table)
+        self._records = Records(self.table, cluster.outlets.app)
         self._records.check(engine.dialect)
         self._engine = engine
-        self._sessions = _session_maker(sessions, engine)
+        self._home = Home(engine.url)
+        self._sessions = _session_maker(sessions, engine, self._home)
         self._retention = seconds("retention", retention, zero=False)
         self._interval = seconds("prune_interval", prune_interval, zero=False)
         self._clock = SystemClock()
+        self._since = self._clock.wall()
         self._consumers: set[str] = set()
         self._context: AdapterContext | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -160,15 +174,16 @@ class Inbox:
             consumer: as of `handler`.
 
         Raises:
-            TypeError: `transaction` is of no such kind.
+            UnknownTransactionError: `transaction` is of no such kind.
             ConfigurationError: the name is malformed, `message` has no id, the connection is in
-                autocommit, or the table is missing.
+                autocommit or on another database than `engine`, or the table is missing.
             Reject: the message has no id of its own, so that a repetition could not be known. Let
                 it leave the handler: the message goes to the dead letters.
             SQLAlchemyError: of the database; at REPEATABLE READ and SERIALIZABLE also when another
                 transaction has noted the same meanwhile: begin anew then.
         """
-        return await within(transaction, self.table, self._note(message, consumer))
+        note = self._note(message, consumer)
+        return await within(transaction, self.table, note, blocking="first_blocking")
 
     def first_blocking(
         self, transaction: BlockingTransaction, message: Message, *, consumer: str
@@ -216,7 +231,7 @@ class Inbox:
 
     def health(self) -> Health:
         """Return the state as known now."""
-        return self._trouble or Health(status="ok", detail="", since=self._clock.wall())
+        return self._trouble or Health(status="ok", detail="", since=self._since)
 
     # --- inside --------------------------------------------------------------------------
 
@@ -232,6 +247,7 @@ class Inbox:
         name, message_id = self._consumer(consumer), _id_of(message)
 
         def note(connection: Connection) -> bool:
+            self._home.check(connection.engine)
             first = self._records.note(connection, name, message_id, self._clock.wall())
             with self._counting:
                 self._first += first
@@ -249,7 +265,8 @@ class Inbox:
             await context.clock.sleep(varied)
             try:
                 await self.prune()
-                self._trouble = None
+                if self._trouble is not None:
+                    self._trouble, self._since = None, context.clock.wall()
             except Exception as exc:  # noqa: BLE001 - the next round may do better
                 text = f"pruning failed: {exc}"
                 log.warning("inbox: %s", text)
@@ -268,7 +285,7 @@ class Inbox:
             loop.call_soon_threadsafe(partial(context.emit, event, **fields))
 
 
-def _session_maker(given: object, engine: AsyncEngine) -> Callable[[], AsyncSession]:
+def _session_maker(given: object, engine: AsyncEngine, home: Home) -> Callable[[], AsyncSession]:
     if given is None:
         return async_sessionmaker(engine, expire_on_commit=False)
     kind = type(given).__name__
@@ -276,6 +293,10 @@ def _session_maker(given: object, engine: AsyncEngine) -> Callable[[], AsyncSess
         wrong = f"{kind} makes sessions that block: take an async_sessionmaker"
         raise ConfigurationError(f"sessions: a {wrong}")
     takes("sessions", given)
+    if isinstance(given, async_sessionmaker):
+        bind: object = given.kw.get("bind")
+        if isinstance(bind, AsyncEngine | AsyncConnection):
+            home.check(bind.sync_engine)
     return cast("Callable[[], AsyncSession]", given)
 
 

@@ -27,6 +27,7 @@ Row = dict[str, object]
 
 _END = 253_402_300_799  # of the year 9999, seconds since 1970
 _INT64 = 2**63
+_MAX_NAME_BYTES = 255  # of a header; more does not fit into a message of AMQP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +160,13 @@ def _headers(name: str, value: object) -> dict[str, object]:
         whole = isinstance(each, int) and -_INT64 <= each < _INT64
         if not (whole or each is None or isinstance(each, str)):
             raise ConfigurationError(f"{name}: {key!r} is no text, integer, true, false or null")
+        try:
+            size = len(key.encode())
+            str(each).encode()
+        except UnicodeEncodeError as exc:  # JSON can have half a character
+            raise ConfigurationError(f"{name}: {key[:40]!r} is not valid Unicode") from exc
+        if size > _MAX_NAME_BYTES:
+            raise ConfigurationError(f"{name}: {key[:40]!r}… is over {_MAX_NAME_BYTES} bytes")
     return headers
 
 

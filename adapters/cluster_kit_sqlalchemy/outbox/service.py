@@ -21,7 +21,7 @@ from cluster_kit_sqlalchemy.relay.loop import Past, Relay, Terms
 from cluster_kit_sqlalchemy.relay.turns import turns_for
 from cluster_kit_sqlalchemy.schema import check_table, lacking_told
 from cluster_kit_sqlalchemy.tables import outbox_table
-from cluster_kit_sqlalchemy.transactional import check_engine, within
+from cluster_kit_sqlalchemy.transactional import check_cluster, check_engine, within
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from cluster_kit.clock import Duration
     from cluster_kit.ports import AdapterContext, BatchOptions, Extensible, TaskOptions
+    from cluster_kit_sqlalchemy.outbox.entries import Row
     from cluster_kit_sqlalchemy.outbox.writing import BroadcastOptions
     from cluster_kit_sqlalchemy.transactional import AsyncTransaction
 
@@ -83,6 +84,7 @@ class Outbox:
         listen: bool = True,
         stop_grace: Duration = 10.0,
     ) -> None:
+        check_cluster(cluster)
         check_engine(engine)
         _check_retry(retry)
         own = outbox_table(MetaData())
@@ -101,9 +103,9 @@ class Outbox:
         self._relay: Relay | None = None
         self._past = Past()
         self._clock = SystemClock()
+        self._since = self._clock.wall()
         self._store = Store(self.table, self._outlets.app, retry.max_delay + _CLOCKS_DIFFER)
-        if self._relays:
-            turns_for(engine, self._store)
+        turns_for(engine, self._store)  # also where another instance sends
         database = engine.url if self._relays else None
         self._writer = Writer(self._outlets, self._store, self._wake, self._tells, database)
         self.blocking: BlockingOutbox = BlockingOutbox(self._writer, self.table)
@@ -132,7 +134,8 @@ class Outbox:
             options: as of `EventQueue.publish`. `ttl` and `delay` count from this call.
 
         Raises:
-            TypeError: `transaction` is of no such kind.
+            UnknownTransactionError: `transaction` is of no such kind.
+            TypeError: there is no such option.
             ConfigurationError: a name or an option is wrong; the connection is in autocommit, or on
                 another database than that of the relay; or the table is missing.
             EncodeError: payload or headers cannot travel.
@@ -140,7 +143,7 @@ class Outbox:
             SQLAlchemyError: of the database.
         """
         row = self._writer.task(channel, payload, key, **options)
-        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+        return (await self._store_within(transaction, [row]))[0]
 
     async def publish_many(
         self,
@@ -157,7 +160,7 @@ class Outbox:
         stored.
         """
         rows = self._writer.tasks(channel, payloads, key, **options)
-        return await within(transaction, self.table, self._writer.insert(rows))
+        return await self._store_within(transaction, rows)
 
     async def send_sync_message(
         self,
@@ -182,7 +185,7 @@ class Outbox:
             Exception: as `publish`.
         """
         row = self._writer.broadcast("sync", channel, message, key, **to)
-        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+        return (await self._store_within(transaction, [row]))[0]
 
     async def broadcast(
         self,
@@ -198,7 +201,7 @@ class Outbox:
         As `send_sync_message`, for subscriptions of `PubSubManager`.
         """
         row = self._writer.broadcast("pubsub", channel, message, key, **to)
-        return (await within(transaction, self.table, self._writer.insert([row])))[0]
+        return (await self._store_within(transaction, [row]))[0]
 
     # --- looking after it ----------------------------------------------------------------
 
@@ -276,10 +279,14 @@ class Outbox:
     def health(self) -> Health:
         """Return the state as known now."""
         if self._relay is None:
-            return Health(status="ok", detail="no relay here", since=self._clock.wall())
+            return Health(status="ok", detail="no relay here", since=self._since)
         return self._relay.health()
 
     # --- inside --------------------------------------------------------------------------
+
+    async def _store_within(self, transaction: object, rows: list[Row]) -> list[str]:
+        insert = self._writer.insert(rows)
+        return await within(transaction, self.table, insert, blocking="outbox.blocking")
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 from weakref import WeakSet
 
 from cluster_kit.errors import ConfigurationError
-from cluster_kit_sqlalchemy.databases import surely_differ
+from cluster_kit.ports import BatchOptions, TaskOptions
+from cluster_kit.wording import suggestion
+from cluster_kit_sqlalchemy.databases import in_memory, surely_differ
 from cluster_kit_sqlalchemy.outbox.entries import broadcast_row, task_row
 from cluster_kit_sqlalchemy.relay.bell import Commits
 from cluster_kit_sqlalchemy.relay.listening import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import URL, Connection, Engine
 
-    from cluster_kit.ports import BatchOptions, Outlets, TaskOptions
+    from cluster_kit.ports import Outlets
     from cluster_kit_sqlalchemy.outbox.entries import Row
     from cluster_kit_sqlalchemy.outbox.store import Store
 
@@ -61,6 +63,7 @@ class Writer:
         self, channel: str, payload: object, key: str | None, **options: Unpack[TaskOptions]
     ) -> Row:
         """Return the row of a task. Raises as `TaskOutlet.prepare`."""
+        _check_names("publish", options, TaskOptions.__optional_keys__)
         envelope, delay = self._outlets.tasks.prepare(channel, payload, **options)
         return task_row(self._outlets.app, envelope, delay, key)
 
@@ -72,6 +75,7 @@ class Writer:
         **options: Unpack[BatchOptions],
     ) -> list[Row]:
         """Return the rows of many tasks. Raises as `TaskOutlet.prepare_many`."""
+        _check_names("publish_many", options, BatchOptions.__optional_keys__)
         envelopes, delay = self._outlets.tasks.prepare_many(channel, payloads, **options)
         return [task_row(self._outlets.app, envelope, delay, key) for envelope in envelopes]
 
@@ -84,6 +88,8 @@ class Writer:
         **to: Unpack[BroadcastOptions],
     ) -> Row:
         """Return the row of a broadcast. Raises as `BroadcastOutlet.prepare`."""
+        method = "send_sync_message" if kind == "sync" else "broadcast"
+        _check_names(method, to, BroadcastOptions.__optional_keys__)
         realm = self._outlets.sync_messages if kind == "sync" else self._outlets.pubsub
         return broadcast_row(self._outlets.app, kind, realm.prepare(channel, message, **to), key)
 
@@ -103,9 +109,22 @@ class Writer:
 
     def _check(self, engine: Engine) -> None:
         """Refuse to store where the relay does not look."""
-        if self._database is None or engine in self._known:
+        if engine in self._known:
             return
-        if surely_differ(engine.url, self._database):
-            text = f"transaction is on {engine.url!r}, and the outbox sends from {self._database!r}"
+        problem = ""
+        if self._database is not None and surely_differ(engine.url, self._database):
+            problem = f"and the outbox sends from {self._database!r}"
+        elif in_memory(engine.url):
+            problem = "a database in memory, where no relay looks"
+        if problem:
+            text = f"transaction is on {engine.url!r}, {problem}"
             raise ConfigurationError(f"{text}: what is stored there would never leave")
         self._known.add(engine)
+
+
+def _check_names(method: str, options: Mapping[str, object], known: frozenset[str]) -> None:
+    """Raise `TypeError` as a function does; what is called inside would name itself."""
+    for name in options:
+        if name not in known:
+            text = f"Outbox.{method}() got an unexpected keyword argument {name!r}"
+            raise TypeError(text + suggestion(name, known))

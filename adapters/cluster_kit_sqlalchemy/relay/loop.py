@@ -207,7 +207,7 @@ class Relay:
             self._set("database", "")
             if results.outage is not None:
                 await self._pause()
-            elif results.sent:
+            elif results.sent or results.refused:  # what is behind it may be due
                 waits = self._idle_waits()
             elif await self._bell.wait(self._until_retry(next(waits))):
                 waits = self._idle_waits(woken=True)

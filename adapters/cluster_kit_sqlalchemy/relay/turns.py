@@ -137,7 +137,7 @@ def turns_for(engine: AsyncEngine, store: Store) -> Turns:
     if engine.dialect.name == "sqlite":
         return SqliteTurns(engine, store)
     raise ConfigurationError(
-        f"an outbox relay works on PostgreSQL and SQLite, not on {engine.dialect.name}"
+        f"an outbox works on PostgreSQL and SQLite, not on {engine.dialect.name}"
     )
 
 
@@ -256,7 +256,7 @@ def _file(engine: AsyncEngine) -> str:
     path = file_of(engine.url)
     if not path:
         raise ConfigurationError(
-            "an outbox relay needs a SQLite file: in memory there is one connection, so that its "
+            "an outbox needs a SQLite file: in memory there is one connection, so that its "
             "transactions and yours would be the same"
         )
     return path

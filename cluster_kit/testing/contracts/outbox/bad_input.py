@@ -17,6 +17,7 @@ from cluster_kit.errors import (
     InvalidNameError,
     MessageTooLargeError,
     PublishRefused,
+    UnknownTransactionError,
 )
 from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
 from cluster_kit.testing.waiting import eventually
@@ -98,19 +99,21 @@ class BadInputScenarios(Scenarios):
         with (
             Session(bench.blocking) as wrong,
             pytest.raises(
-                TypeError,
-                match=r"transaction must .* not Session; .* outbox.blocking",
+                UnknownTransactionError,
+                match=r"transaction= takes .* not Session; for that take outbox.blocking$",
             ),
         ):
             await outbox.publish(wrong, CHANNEL, 1)
         async with AsyncSession(bench.engine) as wrong:
-            with pytest.raises(TypeError, match=r"not AsyncSession; .* without blocking"):
+            with pytest.raises(
+                UnknownTransactionError, match=r"not AsyncSession; .* without blocking"
+            ):
                 outbox.blocking.publish(wrong, CHANNEL, 1)
         for wrong in (None, bench.engine):
-            with pytest.raises(TypeError, match="transaction must be an AsyncSession or Async"):
+            with pytest.raises(UnknownTransactionError, match="takes an AsyncSession or Async"):
                 await outbox.publish(wrong, CHANNEL, 1)
         wrong = async_sessionmaker(bench.engine)
-        with pytest.raises(TypeError, match="call the async_sessionmaker to get one"):
+        with pytest.raises(UnknownTransactionError, match="call the async_sessionmaker to get one"):
             await outbox.publish(wrong, CHANNEL, 1)
 
     async def test_autocommit_is_no_transaction(self, bench: Bench) -> None:
@@ -225,7 +228,10 @@ class BadInputScenarios(Scenarios):
     async def test_a_message_or_transaction_that_is_none_is_named(self, bench: Bench) -> None:
         inbox = (await bench.instance(start=False)).inbox
         wrong: Any = None
-        with pytest.raises(TypeError, match=r"transaction must be .* not NoneType"):
+        with pytest.raises(UnknownTransactionError, match=r"transaction= takes .* not NoneType"):
+            await inbox.first(wrong, _Message("1"), consumer="a")
+        refused = pytest.raises(UnknownTransactionError, match=r"that take first_blocking$")
+        with Session(bench.blocking) as wrong, refused:
             await inbox.first(wrong, _Message("1"), consumer="a")
         async with AsyncSession(bench.engine) as session:
             for wrong in (None, _Message(cast("Any", 7)), "1"):

@@ -191,9 +191,9 @@ class Bench:
             await cluster.start()
         return Instance(cluster, outbox, own, faults)
 
-    async def clusters(self, count: int = 1) -> list[Cluster]:
-        """Return instances without an outbox, which are not started."""
-        return await self._factory(count, start=False)
+    async def clusters(self, count: int = 1, *, name: str | None = None) -> list[Cluster]:
+        """Return instances without an outbox, which are not started; `name` the application's."""
+        return await self._factory(count, name=name, start=False)
 
     def reports(self, event: str) -> list[dict[str, object]]:
         """Return the fields of every such event so far."""

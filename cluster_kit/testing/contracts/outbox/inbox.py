@@ -10,10 +10,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Column, MetaData, String, Table, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
 from cluster_kit.clock import SystemClock
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.message import Delivery, Reject
 from cluster_kit.testing.contracts.outbox.base import CHANNEL, EACH_KIND, Scenarios
 from cluster_kit.testing.waiting import eventually
@@ -229,6 +230,13 @@ class InboxScenarios(Scenarios):
         stats = instance.inbox.stats()
         assert (stats.first, stats.repeated) == (1, 2)
 
+    async def test_health_says_since_when(self, bench: Bench) -> None:
+        instance = await bench.instance(relay=False)
+        for part in (instance.inbox, instance.outbox):
+            since = part.health().since
+            await asyncio.sleep(0.01)
+            assert part.health().since == since
+
     async def test_what_is_older_than_the_retention_is_forgotten(self, bench: Bench) -> None:
         instance = await bench.instance()
         inbox = Inbox(
@@ -238,8 +246,9 @@ class InboxScenarios(Scenarios):
             retention=timedelta(days=1),
         )
         now = SystemClock().wall()
+        key = {"app": instance.cluster.outlets.app, "consumer": "a"}
         rows = [
-            {"consumer": "a", "message_id": str(number), "handled_at": now - 90_000 * (number % 2)}
+            {**key, "message_id": str(number), "handled_at": now - 90_000 * (number % 2)}
             for number in range(2_400)
         ]
         await bench.run(lambda connection: connection.execute(insert(inbox.table), rows))
@@ -250,6 +259,39 @@ class InboxScenarios(Scenarios):
         async with AsyncSession(bench.engine) as session, session.begin():
             assert not await inbox.first(session, _Message("2"), consumer="a")
             assert await inbox.first(session, _Message("1"), consumer="a")
+
+    async def test_applications_that_share_a_table_keep_apart(self, bench: Bench) -> None:
+        own = (await bench.instance()).inbox
+        [cluster] = await bench.clusters(name="mail")
+        other = Inbox(cluster, bench.engine, table=own.table, retention=timedelta(days=1))
+
+        async def first(inbox: Inbox) -> bool:
+            async with AsyncSession(bench.engine) as session, session.begin():
+                return await inbox.first(session, _Message("order-17"), consumer="billing")
+
+        assert [await first(own), await first(other), await first(own)] == [True, True, False]
+        long_ago = update(own.table).values(handled_at=0)
+        await bench.run(lambda connection: connection.execute(long_ago))
+
+        assert await other.prune() == 1
+        assert [await first(own), await first(other)] == [False, True]
+
+    @pytest.mark.parametrize("with_app", [False, True])
+    async def test_a_table_of_before_applications_were_told_apart_is_named(
+        self, bench: Bench, *, with_app: bool
+    ) -> None:
+        inbox = (await bench.instance()).inbox
+        await bench.run(inbox.table.drop)
+        names = ("consumer", "message_id", "handled_at", *(["app"] if with_app else []))
+        columns = [
+            Column(name, String(200), primary_key=name in ("consumer", "message_id"))
+            for name in names
+        ]
+        await bench.run(Table("my_inbox", MetaData(), *columns).create)
+
+        async with AsyncSession(bench.engine) as session:
+            with pytest.raises(ConfigurationError, match=r"my_inbox .* not up to date .*change it"):
+                await inbox.first(session, _Message("1"), consumer="a")
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -20,6 +20,7 @@ from cluster_kit.errors import (
     PublishRefused,
     PublishUnconfirmed,
 )
+from cluster_kit.retry import RetryPolicy
 from cluster_kit.testing.contracts.outbox.base import CHANNEL, Scenarios
 from cluster_kit.testing.contracts.outbox.relaying import status
 from cluster_kit.testing.recorder import Recorder
@@ -220,6 +221,26 @@ class RefusalScenarios(Scenarios):
         [failed] = await eventually(instance.outbox.failed)
         assert (failed.attempts, failed.unconfirmed) == (4, False)
 
+    async def test_what_cannot_be_sent_leaves_nobody_behind_it_to_the_next_poll(
+        self, bench: Bench
+    ) -> None:
+        recorder = Recorder()
+        hour = RetryPolicy(initial_delay=3600, max_delay=3600)
+        slow: dict[str, Any] = {"poll_interval": 3600, "retry": hour, "listen": False}
+        instance = await _subscribed(bench, recorder, start=False, batch_size=1, **slow)
+        instance.faults.of["refused"] = PublishRefused("full")
+        await _publish(bench, instance, *[(CHANNEL, "spoilt")] * 6)
+        spoil = update(instance.outbox.table).values(options=[])
+        await bench.run(partial(_execute, spoil))
+        await _publish(bench, instance, ("refused", 1), (CHANNEL, "good"))
+
+        await instance.cluster.start()
+
+        await recorder.finished()
+        assert recorder.payloads == ["good"]
+        assert len(bench.reports("outbox.failed")) == 6
+        assert len(bench.reports("outbox.retried")) == 1
+
     @pytest.mark.parametrize(
         "wrong",
         [
@@ -259,6 +280,9 @@ class RefusalScenarios(Scenarios):
             ("headers", [1, 2]),
             ("headers", {"a": {"b": [1]}}),
             ("headers", {"a": 2**63}),
+            ("headers", {"a" * 256: 1}),
+            ("headers", {"a\ud800": 1}),
+            ("headers", {"a": "\ud800"}),
             ("shared", "maybe"),
         ],
     )
