@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from cluster_kit.errors import PublishRefused, TopologyError
 from cluster_kit.names import new_id
 from cluster_kit.testing.hearer import Hearer
+from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.broadcast import attachment, queues
 from integration.amqp_bench import raw_channel
@@ -216,6 +218,47 @@ async def test_a_channel_a_user_may_not_publish_on_concerns_no_other(
         assert hearer.gaps == []
         for cluster in (publisher, other):
             await cluster.stop()
+
+
+@pytest.mark.broker_control
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["ephemeral", "sticky"])
+async def test_a_channel_that_is_forbidden_in_an_outage_costs_no_other_and_is_told_when_it_is_back(
+    cluster_factory: ClusterFactory,
+    rabbitmq_server: RabbitServer,
+    rabbitmq: str,
+    monkeypatch: pytest.MonkeyPatch,
+    transport: Transport,
+) -> None:
+    monkeypatch.setattr(attachment, "_TOGETHER", 10)
+    exchange = f"{cluster_factory.name}.pubsub.{transport}"
+    everything = user(rabbitmq_server, rabbitmq, configure=".*", write=".*", read=".*")
+    async with everything as url, FaultProxy(url) as proxy:
+        [cluster] = await cluster_factory(pubsub={"url": proxy.url, "transport": transport})
+        name, vhost = urlsplit(url).username or "", urlsplit(url).path.removeprefix("/")
+        rights = ("set_topic_permissions", "-p", vhost, name, exchange, ".*")
+        hearer, forbidden = Hearer(), Hearer()
+        for number in range(25):
+            await cluster.pubsub.subscribe(f"user.{number}", hearer.handle)
+        await cluster.pubsub.subscribe("user.20.x", forbidden.handle, on_gap=forbidden.on_gap)
+
+        def detail() -> str:
+            return cluster.health()["adapters"]["pubsub"]["detail"]
+
+        await asyncio.to_thread(rabbitmq_server.ctl, *rights, "^user.[0-9]+$")
+        proxy.cut()
+        await eventually(detail, re.compile("some broadcasts .* refused").search)
+        for number in range(25):
+            await cluster.pubsub.publish(f"user.{number}", number, skip_self=False)
+        assert sorted(map(str, await hearer.hears(25))) == sorted(map(str, range(25)))
+        assert forbidden.gaps == []
+
+        await asyncio.to_thread(rabbitmq_server.ctl, *rights, ".*")
+        assert await forbidden.is_told() == [["user.20.x"]]
+        await eventually(lambda: cluster.health()["adapters"]["pubsub"]["status"] == "ok")
+        await cluster.pubsub.publish("user.20.x", "after", skip_self=False)
+        await eventually(lambda: "after" in forbidden.messages)
+        await cluster.stop()
 
 
 async def expect_refusal(publish: object) -> None:

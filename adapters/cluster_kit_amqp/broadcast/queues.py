@@ -75,9 +75,10 @@ class _OwnQueue:
                 self._seen.discard(exchange)
                 self._declarer.forget(exchange)
                 refusal = topology_error(self.name, exc)
-                if refusal is None or trusted:
+                if refusal is None or (trusted and exc.code == NOT_FOUND):
                     raise
-                refused[left.pop(0)] = refusal
+                if not trusted:  # else it is asked for once more
+                    refused[left.pop(0)] = refusal
             else:
                 self._seen.add(exchange)
         return refused
