@@ -329,6 +329,25 @@ async def test_a_gap_of_one_transport_excuses_no_hole_in_another() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_hole_is_told_to_all_whose_last_messages_may_be_lost_beside_it() -> None:
+    async with Stage(1, transports={"kept": "sticky"}) as [instance]:
+        here, beside, elsewhere = Hearer(), Hearer(), Hearer()
+        for name, hearer in (("a", here), ("b.#", beside), ("kept", elsewhere)):
+            await instance.manager.subscribe(name, hearer.handle, on_gap=hearer.on_gap)
+        for number in (1, 3):
+            instance.receive(number, "a", after=0.0)
+
+        assert await here.is_told() == [["a"]]
+        assert await beside.is_told() == [["b.#"]]
+        instance.receive(1, "b.c")
+        instance.receive(3, "b.c", after=60.0)  # 2 was sent before that was told
+        instance.receive(1, "kept")
+        await elsewhere.hears()
+        stats = instance.manager.stats()
+        assert [stats[name].gaps for name in ("a", "b.#", "kept")] == [1, 1, 0]
+
+
+@pytest.mark.asyncio
 async def test_a_told_gap_excuses_what_was_sent_before_it_and_nothing_later() -> None:
     async with Stage(1) as [instance]:
         hearer = Hearer()
