@@ -88,3 +88,31 @@ class TestSqliteOutbox(OutboxContract):
 
         back = await eventually(inbox.health, lambda found: found.status == "ok")
         assert inbox.health().since == back.since > down.since
+
+    @pytest.mark.parametrize(("max_retries", "attempts"), [(0, 1), (3, 4)])
+    async def test_a_refusal_whose_commit_got_no_answer_counts_once(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, max_retries: int, attempts: int
+    ) -> None:
+        instance = await bench.instance(max_retries=max_retries)
+        commit, lost = AsyncConnection.commit, list[int]()
+
+        async def answer_late(connection: AsyncConnection) -> None:
+            await commit(connection)
+            if instance.faults.tried and not lost:
+                lost.append(1)
+                raise OSError("no answer")
+
+        monkeypatch.setattr(AsyncConnection, "commit", answer_late)
+        instance.faults.of["orders"] = PublishRefused("full")
+        async with AsyncSession(bench.engine) as session, session.begin():
+            await instance.outbox.publish(session, "orders", 1)
+
+        [failed] = await eventually(instance.outbox.failed)
+        assert (failed.attempts, len(instance.faults.tried), lost) == (attempts, attempts, [1])
+        instance.faults.of.clear()
+        await eventually(lambda: instance.outbox._past.unsettled.positions == [])
+        assert await instance.outbox.replay([failed.id]) == 1
+        await eventually(
+            instance.outbox.stats, lambda stats: (stats.pending, stats.failed) == (0, 0)
+        )
+        assert len(instance.faults.tried) == attempts + 1

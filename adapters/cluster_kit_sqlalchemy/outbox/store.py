@@ -124,10 +124,11 @@ class Store:
         free = select(c.position).where(c.position.in_(positions))
         return set(await connection.scalars(free.with_for_update(skip_locked=True)))
 
-    async def existing(self, connection: AsyncConnection, positions: Sequence[int]) -> list[int]:
-        """Return those of these positions that have a row."""
+    async def pending(self, connection: AsyncConnection, positions: Sequence[int]) -> list[int]:
+        """Return those of these positions that have a row which is neither sent nor given up."""
         c = self.table.c
-        return list(await connection.scalars(select(c.position).where(c.position.in_(positions))))
+        there = select(c.position).where(c.position.in_(positions), c.failed.is_(False))
+        return list(await connection.scalars(there))
 
     async def remove(self, connection: AsyncConnection, positions: Sequence[int]) -> int:
         """Forget what was sent; return how many rows there were."""

@@ -285,8 +285,10 @@ class Relay:
         async with asyncio.timeout(DATABASE_SECONDS), self._engine.connect() as connection:
             depth = await self._store.depth(connection)
             due = await self._store.oldest(connection, self._context.clock.wall())
-            if positions := self._unsettled.positions:  # another relay may have sent them, too
-                self._unsettled.keep(await self._store.existing(connection, positions))
+            if (
+                positions := self._unsettled.positions
+            ):  # written down by another relay, or after all
+                self._unsettled.keep(await self._store.pending(connection, positions))
         self._report(depth, due)
 
     def _report(self, depth: Depth, due: float | None) -> None:

@@ -19,21 +19,23 @@ Outcome = Exception | None
 class Unsettled:
     """Outcomes that the database does not know yet, as long as this process lives.
 
-    A database that cannot be written to must not have a message sent again that was confirmed.
+    A database that cannot be written to must not have a message sent again that was confirmed. A
+    refusal is that of one attempt: where the row tells of more, it was written down after all.
     """
 
     def __init__(self) -> None:
-        self._outcomes: dict[Identity, Outcome] = {}
+        self._outcomes: dict[Identity, tuple[int, Outcome]] = {}  # with the attempts before it
 
     def __contains__(self, entry: Entry) -> bool:
-        return _identity(entry) in self._outcomes
+        attempts, outcome = self._outcomes.get(_identity(entry), (-1, None))
+        return attempts == entry.attempts or (attempts >= 0 and outcome is None)
 
     def __getitem__(self, entry: Entry) -> Outcome:
-        return self._outcomes[_identity(entry)]
+        return self._outcomes[_identity(entry)][1]
 
     def note(self, entry: Entry, outcome: Outcome) -> None:
         """Remember what became of a message."""
-        self._outcomes[_identity(entry)] = outcome
+        self._outcomes[_identity(entry)] = entry.attempts, outcome
 
     def forget(self, entries: Iterable[Entry]) -> None:
         """Forget messages whose outcome is written down."""
