@@ -22,6 +22,11 @@ def file_of(url: URL) -> str:
     return "" if named or path == ":memory:" else path
 
 
+def shown(url: URL) -> str:
+    """Return a URL for people: without its options, which may have passwords, too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 def in_memory(url: URL) -> bool:
     """Whether it is a SQLite database that ends with its connections, and nobody else sees."""
     return url.get_backend_name() == "sqlite" and not file_of(url)

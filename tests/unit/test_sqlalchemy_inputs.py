@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from cluster_kit import Cluster, Event
 from cluster_kit.errors import AlreadyStartedError, ConfigurationError
 from cluster_kit_sqlalchemy import Fences, Inbox, Outbox, create_tables
-from cluster_kit_sqlalchemy.databases import surely_differ
+from cluster_kit_sqlalchemy.databases import shown, surely_differ
 from cluster_kit_sqlalchemy.transactional import check_transactional
 
 if TYPE_CHECKING:
@@ -218,3 +218,8 @@ def test_what_is_no_cluster_is_named(kind: Any, wrong: Any, named: str) -> None:
     engine = () if kind is Fences else (create_async_engine("sqlite+aiosqlite:///shop.db"),)
     with pytest.raises(ConfigurationError, match=f"^cluster must be a Cluster, not {named}$"):
         kind(wrong, *engine)
+
+
+def test_a_url_is_shown_without_what_its_options_may_hide() -> None:
+    url = make_url("postgresql+psycopg://u:one@db:5432/shop?password=two&sslpassword=three")
+    assert shown(url) == "postgresql+psycopg://u:***@db:5432/shop"

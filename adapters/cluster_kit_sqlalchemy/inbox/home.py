@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from cluster_kit.errors import ConfigurationError
-from cluster_kit_sqlalchemy.databases import surely_differ
+from cluster_kit_sqlalchemy.databases import shown, surely_differ
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -28,6 +28,6 @@ class Home:
         if engine in self._known:
             return
         if surely_differ(engine.url, self._url):
-            text = f"the session is on {engine.url!r}, and the inbox on {self._url!r}"
+            text = f"the session is on {shown(engine.url)}, and the inbox on {shown(self._url)}"
             raise ConfigurationError(f"{text}: what is noted there would never be deleted")
         self._known.add(engine)

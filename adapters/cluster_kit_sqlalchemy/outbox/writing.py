@@ -8,7 +8,7 @@ from weakref import WeakSet
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.ports import BatchOptions, TaskOptions
 from cluster_kit.wording import suggestion
-from cluster_kit_sqlalchemy.databases import in_memory, surely_differ
+from cluster_kit_sqlalchemy.databases import in_memory, shown, surely_differ
 from cluster_kit_sqlalchemy.outbox.entries import broadcast_row, task_row
 from cluster_kit_sqlalchemy.relay.bell import Commits
 from cluster_kit_sqlalchemy.relay.listening import notify
@@ -113,11 +113,11 @@ class Writer:
             return
         problem = ""
         if self._database is not None and surely_differ(engine.url, self._database):
-            problem = f"and the outbox sends from {self._database!r}"
+            problem = f"and the outbox sends from {shown(self._database)}"
         elif in_memory(engine.url):
             problem = "a database in memory, where no relay looks"
         if problem:
-            text = f"transaction is on {engine.url!r}, {problem}"
+            text = f"transaction is on {shown(engine.url)}, {problem}"
             raise ConfigurationError(f"{text}: what is stored there would never leave")
         self._known.add(engine)
 
