@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from cluster_kit_amqp.control.seam import ACCESS_REFUSED, LOCKED, ControlLink
+from cluster_kit_amqp.control.seam import ACCESS_REFUSED, LOCKED, PRECONDITION_FAILED, ControlLink
 from cluster_kit_amqp.link import ChannelDown, LinkError
 from cluster_kit_amqp.topology import reader_queue
 
@@ -54,7 +54,8 @@ class Turns:
             async with link.channel() as channel:
                 await channel.declare_exclusive(name)
         except ChannelDown as exc:
-            if exc.code == ACCESS_REFUSED:  # a user that may make no queues: a turn among our own
+            # It may make no queues, or the virtual host has no room: a turn among our own readers.
+            if exc.code in {ACCESS_REFUSED, PRECONDITION_FAILED}:
                 return True
             self._taken.discard(name)
             if exc.code != LOCKED:
