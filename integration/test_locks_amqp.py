@@ -202,6 +202,8 @@ async def test_a_lock_nobody_uses_is_forgotten_and_made_again(
 
 @pytest.mark.asyncio
 async def test_a_queue_that_may_not_be_made_is_missed_and_not_waited_for(place: Place) -> None:
+    async with place.instance() as cluster:  # makes what the locks of all applications share
+        assert await cluster.locks.try_acquire("another")
     for mode in ("none", "passive"):
         async with place.instance(f"{place.url}?declare={mode}") as cluster:
             with pytest.raises(LockUnavailable, match=f"ck.v1.lock.{place.app}.{KEY}"):
