@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from itertools import count
+from typing import Any
 
 import pytest
 
 from cluster_kit import MISSING, Cluster, Settings
 from cluster_kit.cache.service import LOOK
-from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError
+from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError, NotStartedError
 from cluster_kit.ports import AdapterContext, CacheStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
@@ -212,6 +213,35 @@ async def test_a_cluster_that_was_started_again_hears_once(
 
     await eventually(lambda: there.get("row"), lambda value: value is None)
     assert len(two.caches._pubsub._registrations) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_first_use_that_meets_a_stop_leaves_a_cache_that_can_start_again(
+    cluster_factory: ClusterFactory,
+) -> None:
+    began, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryPubSub):
+        async def bind(self, *args: Any, **kwargs: Any) -> Any:
+            began.set()
+            await go.wait()
+            return await super().bind(*args, **kwargs)
+
+    [cluster] = await cluster_factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=Slow))
+    await cluster.start()
+    first = asyncio.get_running_loop().create_task(cluster.cache.set("key", 1))
+    await began.wait()
+
+    await cluster.stop()
+    go.set()
+    with pytest.raises(NotStartedError):
+        await first
+    await cluster.start()
+
+    await cluster.cache.set("key", 2)
+    assert await cluster.cache.get("key") == 2
+    assert len(cluster.caches._pubsub._registrations) == 1
 
 
 @pytest.mark.asyncio
