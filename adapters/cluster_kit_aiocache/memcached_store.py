@@ -26,8 +26,7 @@ from cluster_kit_aiocache.memcached_client import (
     stored,
 )
 from cluster_kit_aiocache.memcached_options import parse_url
-from cluster_kit_aiocache.redis_client import say
-from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.state import State, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
