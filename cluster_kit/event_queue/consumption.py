@@ -39,6 +39,7 @@ class Consumption:
         self.loop = OwnLoop("event queue")
         self._open: dict[QueueName, Subscription] = {}
         self._retiring: set[Subscription] = set()
+        shared.quarantine.watch(lambda: sum(each.in_hand for each in self._all()))
 
     @classmethod
     def on(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cluster_kit.errors import TopologyError, TransportError
 from cluster_kit.event_queue.idleness import Idleness
 from cluster_kit.event_queue.outcome import GiveBack
-from cluster_kit.event_queue.quarantine import POSTPONED, is_suspect
+from cluster_kit.event_queue.quarantine import is_suspect
 from cluster_kit.event_queue.run import Place, Run, crashes
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 from cluster_kit.loops import set_within
@@ -137,6 +137,11 @@ class Subscription:
         """Return what runs now."""
         return list(self._runs)
 
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are not settled, whether they run or not."""
+        return len(self._runs) + len(self._refused) + len(self._kept) + len(self._chores)
+
     async def close(self) -> None:
         """Stop for good; what is still unsettled goes back to the queue."""
         self._stopping = True
@@ -171,22 +176,14 @@ class Subscription:
             self._take_or_refuse(received)
 
     def _take_or_refuse(self, received: Received) -> None:
-        if not self._may_take():
-            self._refused.append(received)
-            self._turn.set()
-        elif not is_suspect(received, self._options.crash_limit):
+        if self._may_take():
             self._take(received)
-        elif self._shared.quarantine.taken:
-            self._postpone_suspect(received)
         else:
-            self._take(received, suspect=True)
+            self._refuse(received)
 
-    def _postpone_suspect(self, received: Received) -> None:
-        why = "it may kill its workers, and so may one that runs in this instance"
-        chore = self._shared.settler.postpone_or_give_back(
-            received, POSTPONED, why, crashes=crashes(received)
-        )
-        self._shared.quarantine.postponing(self._do(chore, received.envelope))
+    def _refuse(self, *received: Received) -> None:
+        self._refused.extend(received)
+        self._turn.set()
 
     def _meet_twin(self, run: Run, received: Received) -> None:
         """Deal with another copy of a task whose handler runs here at this moment."""
@@ -204,25 +201,28 @@ class Subscription:
             run.renewal = self._do(self._shared.settler.renew(run), run.envelope)
 
     def _may_take(self) -> bool:
-        if self._stopping or self._busy >= self._options.concurrency:
+        full = self._busy >= self._options.concurrency
+        if full or self._stopping or self._shared.quarantine.taken:
             return False
         return self._idleness.allows()
 
-    def _take(self, received: Received, *, suspect: bool = False) -> None:
+    def _take(self, received: Received) -> None:
         timeout = received.envelope.timeout or self._options.timeout
         run = Run(received, self._place, timeout=timeout)
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
-        if suspect:
-            run.suspect = True
-            self._shared.quarantine.enter(run)
+        if crashes(received):
+            run.counted = True
+            if is_suspect(received, self._options.crash_limit):
+                self._shared.quarantine.enter(run)
         name = f"task:{self.queue.full}:{run.envelope.id}"
         self._shared.supervisor.launch(self._work, run, name=name, loop=self._place.deadlines.loop)
 
     async def _work(self, run: Run) -> None:
         try:
-            await self._worker.work(run)
+            if not await self._worker.work(run):
+                self._refuse(*run.former, run.received)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._torn_down():
                 raise
@@ -231,7 +231,6 @@ class Subscription:
             await self._shared.settler.settle(run, GiveBack("it could not be settled"))
         finally:
             run.release()
-            self._shared.quarantine.leave(run)
             self._runs.discard(run)
             if not self._runs:
                 self._finished.set()
@@ -275,18 +274,18 @@ class Subscription:
 
     async def _return_refused(self) -> None:
         """Give back what was refused, except what cannot be and is kept or taken."""
-        refused, self._refused = self._refused, []
         kept, self._kept = self._kept, []
         for received in kept:
             if self._may_take():
                 self._on_delivery(received)
             else:
-                refused.append(received)
+                self._refused.append(received)
         # Not taken, even where that is possible by now: it may have been lost meanwhile, and
         # somebody else may be running it.
-        for received in refused:
-            if not await self._return(received):
-                self._kept.append(received)
+        while self._refused:
+            if not await self._return(self._refused[0]):
+                self._kept.append(self._refused[0])
+            del self._refused[0]
 
     async def _return(self, received: Received) -> bool:
         """Give back a task that did not start, without wearing it out; False: it is still ours.
