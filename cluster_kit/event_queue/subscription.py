@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from cluster_kit.errors import TopologyError, TransportError
+from cluster_kit.errors import ConnectionLost, TopologyError, TransportError
 from cluster_kit.event_queue.idleness import Idleness
 from cluster_kit.event_queue.outcome import GiveBack
 from cluster_kit.event_queue.quarantine import is_suspect
@@ -31,7 +31,7 @@ TWIN_DELAY = 1.0
 """Seconds a task waits in the broker while an earlier attempt of it still runs here."""
 
 OPEN_PAUSE, OPEN_PAUSE_TOPOLOGY = 1.0, 30.0
-"""Seconds between tries to open a consumer that was subscribed after start."""
+"""Seconds between tries to open a consumer: at first, and at most."""
 
 UNSETTLED_PAUSE = 1.0
 """Seconds before a task is given back that could not be settled for a reason nobody foresaw."""
@@ -97,13 +97,15 @@ class Subscription:
 
     async def open_patiently(self) -> None:
         """Start taking, however long it takes until that is possible."""
+        pause = OPEN_PAUSE
         while not self._stopping:
             try:
                 await self.open()
             except TransportError as exc:
-                self.trouble = f"cannot consume {self.queue} yet: {exc}"
-                log.warning(self.trouble)
-                await self._shared.clock.sleep(OPEN_PAUSE)
+                self._cannot_yet(exc)
+                await self._shared.clock.sleep(pause)
+                if not isinstance(exc, ConnectionLost):  # it is there, and says no
+                    pause = min(pause * 2, OPEN_PAUSE_TOPOLOGY)
             except Exception as exc:
                 self.trouble = f"cannot consume {self.queue}: {exc}"
                 unforeseen = not isinstance(exc, TopologyError)  # which says it all
@@ -112,6 +114,12 @@ class Subscription:
             else:
                 self.trouble = None
                 return
+
+    def _cannot_yet(self, error: TransportError) -> None:
+        """Say why in health; in the log once, until there is another reason."""
+        told, self.trouble = self.trouble, f"cannot consume {self.queue} yet: {error}"
+        if told != self.trouble:
+            log.warning(self.trouble)
 
     async def quiet(self) -> None:
         """Take nothing more; give back what had not started."""
@@ -201,10 +209,9 @@ class Subscription:
             run.renewal = self._do(self._shared.settler.renew(run), run.envelope)
 
     def _may_take(self) -> bool:
-        full = self._busy >= self._options.concurrency
-        if full or self._stopping or self._shared.quarantine.taken:
+        if self._stopping or self._shared.quarantine.taken:
             return False
-        return self._idleness.allows()
+        return self._busy < self._options.concurrency and self._idleness.allows()
 
     def _take(self, received: Received) -> None:
         timeout = received.envelope.timeout or self._options.timeout
@@ -280,8 +287,7 @@ class Subscription:
                 self._on_delivery(received)
             else:
                 self._refused.append(received)
-        # Not taken, even where that is possible by now: it may have been lost meanwhile, and
-        # somebody else may be running it.
+        # Not taken, even where that is possible by now: lost meanwhile, it may run elsewhere.
         while self._refused:
             if not await self._return(self._refused[0]):
                 self._kept.append(self._refused[0])

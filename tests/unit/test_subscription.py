@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any, Never, Unpack
 
 import pytest
@@ -15,7 +16,14 @@ from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.clock import SystemClock
-from cluster_kit.errors import ConfigurationError, ConnectionLost, PublishRefused, TopologyError
+from cluster_kit.errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    PublishRefused,
+    TopologyError,
+    TransportError,
+)
 from cluster_kit.event_queue import idleness, quarantine, settlement, subscription
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
@@ -24,7 +32,7 @@ from cluster_kit.message import Envelope
 from cluster_kit.settings.groups import EventQueueValues
 from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.waiting import eventually
-from tests.unit.adapters import Faults
+from tests.unit.adapters import Faults, FaultyQueue
 
 pytestmark = pytest.mark.asyncio
 
@@ -58,6 +66,39 @@ async def test_health_names_a_queue_subscribed_late_until_it_is_consumed(
         await eventually(lambda: made.health()["status"] == "ok")
         await made.event_queue.publish("mails", 1)
         await recorder.finished()
+
+
+async def test_a_consumer_the_broker_refuses_is_told_once_and_asked_for_ever_less_often(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(subscription, "OPEN_PAUSE", 0.02)
+    monkeypatch.setattr(subscription, "OPEN_PAUSE_TOPOLOGY", 0.1)
+    made, faults = faulty("refused")
+    faults.consume_fails = TransportError("there are 6 channels, and no more are allowed")
+    made.event_queue.subscribe("mails", Recorder().handle)
+    asked: list[float] = []
+    consume = FaultyQueue.consume
+
+    async def noted(*args: Any, **options: Any) -> Any:
+        asked.append(asyncio.get_running_loop().time())
+        return await consume(*args, **options)
+
+    monkeypatch.setattr(FaultyQueue, "consume", noted)
+    async with made:
+        await eventually(lambda: len(asked) >= 6)
+        [trouble] = [line for line in caplog.messages if "no more are allowed" in line]
+        assert trouble in made.health()["adapters"]["event_queue"]["detail"]
+    pauses = [later - sooner for sooner, later in pairwise(asked[1:])]
+    assert min(pauses[2:]) >= 0.08
+
+
+async def test_a_start_fails_where_the_broker_has_no_connection_for_a_consumer() -> None:
+    made, faults = faulty("limited")
+    faults.consume_fails = ConnectError("amqp://host", "user connection limit (2) is reached")
+    made.event_queue.subscribe("mails", Recorder().handle)
+
+    with pytest.raises(ConnectError, match="connection limit"):
+        await made.start()
 
 
 async def test_health_forgets_a_queue_that_is_unsubscribed() -> None:
