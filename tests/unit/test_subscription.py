@@ -21,6 +21,7 @@ from cluster_kit.errors import (
     ConnectError,
     ConnectionLost,
     PublishRefused,
+    PublishUnconfirmed,
     TopologyError,
     TransportError,
 )
@@ -649,6 +650,43 @@ async def test_a_handler_does_not_wait_for_the_renewal_of_its_copy(
 
         go.set()
         await recorder.finished(2)
+
+
+async def test_a_fresh_copy_that_may_be_stored_is_not_stored_again_before_the_next_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settlement, "FIRST_PAUSE", 0.01)
+    made, faults = faulty("unconfirmed", crash_limit=1)
+    go, tried, reports = asyncio.Event(), list[str](), list[str]()
+    recorder = Recorder(until(go))
+
+    def fail(envelope: Envelope, _delay: float) -> Exception | None:
+        tried.append(envelope.id)
+        return PublishUnconfirmed(envelope.id, "no answer") if len(tried) == 1 else None
+
+    def lose_the_connection() -> None:
+        faults.made[0].disconnect()
+        faults.made[0].reconnect()
+
+    made.telemetry.subscribe(lambda event, _: reports.append(event))
+    made.event_queue.subscribe("mails", recorder.handle)
+    async with made:
+        published = await made.event_queue.publish("mails", 1)
+        await recorder.started()
+        faults.publish_fails = fail
+        lose_the_connection()
+        await eventually(lambda: tried)
+        await asyncio.sleep(0.2)  # many times the pause after which a refused one is sent again
+        assert tried == [published]
+        assert "task.renewed" not in reports
+
+        lose_the_connection()
+        await eventually(lambda: "task.renewed" in reports)
+        go.set()
+        await recorder.finished()
+        depth = made.event_queue.depth
+        await eventually(lambda: depth("mails"), lambda left: left is not None and left.ready == 0)
+    assert (tried, recorder.ids) == ([published] * 2, [published])
 
 
 @pytest.mark.parametrize("busy", [False, True])
