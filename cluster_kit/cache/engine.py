@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class CacheContext:
     """What the caches of an instance share.
 
     Attributes:
@@ -83,7 +83,7 @@ class Engine:
     def __init__(
         self,
         options: CacheOptions,
-        around: Surroundings,
+        around: CacheContext,
         connector: Connector | None,
         backplane: Backplane | None,
         stats: CacheStats,

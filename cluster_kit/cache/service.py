@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cache.backplane import Backplane
 from cluster_kit.cache.cache import Cache
-from cluster_kit.cache.engine import Engine, Surroundings
+from cluster_kit.cache.engine import CacheContext, Engine
 from cluster_kit.cache.options import CacheOptions, CacheValues, make_options
 from cluster_kit.cache.stats import CacheStats
 from cluster_kit.cache.stores import Stores
@@ -79,7 +79,7 @@ class CacheManager:
         self._caches: dict[str, Cache] = {}
         self._engines: dict[str, Engine] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._around: Surroundings | None = None
+        self._around: CacheContext | None = None
         self._linked: Callable[[], bool] | None = None
         self.default: Cache = self._add(
             _DEFAULT, make_options(app, settings.cache.ttl, _OF_DEFAULT)
@@ -204,7 +204,7 @@ class CacheManager:
             await self._pubsub.open(adapter, supervisor)
             self._pubsub.start()
             self._linked = lambda: adapter.health().status == "ok"
-        self._around = Surroundings(
+        self._around = CacheContext(
             app=self._app,
             settings=self._settings.cache,
             supervisor=supervisor,
