@@ -16,7 +16,7 @@ from cluster_kit.errors import CacheError, CacheRecursion, NotStartedError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cluster_kit.cache.load import Request
+    from cluster_kit.cache.loaders import Request
     from cluster_kit.cache.local import Entry
     from cluster_kit.cache.tools import Tools
     from cluster_kit.errors import ClusterKitError
