@@ -262,11 +262,9 @@ class CacheManager:
 
         cache = self._caches[name]
         async with self._opening.setdefault(name, asyncio.Lock()):
-            engine = self._engines.get(name)
-            if engine is not None:
+            if (engine := self._engines.get(name)) is not None:
                 return engine
-            around = self._around
-            if around is None:
+            if (around := self._around) is None:
                 raise NotStartedError(f"cache {cache.name!r}")
             connector = self._stores.connector(cache.options.store)
             backplane = self._backplane(cache.options)
@@ -278,8 +276,7 @@ class CacheManager:
             return engine
 
     def _backplane(self, options: CacheOptions) -> Backplane | None:
-        linked = self._linked
-        wanted = options.backplane
+        linked, wanted = self._linked, options.backplane
         if wanted and linked is None:
             raise ConfigurationError(
                 f"cache {options.name!r}: a backplane needs publish and subscribe; set "
