@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from cluster_kit.cache.load import Request
-from cluster_kit.cache.loaders import call, check_callable
+from cluster_kit.cache.loaders import Request, call, check_callable
 from cluster_kit.cache.options import check_key, check_tags, check_ttl
 from cluster_kit.cache.recipe import Recipe
 from cluster_kit.checks import truth
