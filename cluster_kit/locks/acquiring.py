@@ -164,15 +164,20 @@ class Acquiring:
             renew=renew,
             max_hold=max_hold,
             reentrant=reentrant,
-            capabilities=self._active().around.adapter.capabilities,
+            capabilities=self._running().around.adapter.capabilities,
         )
 
-    def _active(self) -> Contention:
+    def _running(self) -> Contention:
         if self._lacking:
             raise ConfigurationError(self._lacking)
         if self._contention is None:
             raise NotStartedError("locks")
+        return self._contention
+
+    def _active(self) -> Contention:
+        contention = self._running()
+        contention.home.check()
         hints, self._hints = self._hints, ()
         for hint in hints:
             log.warning(hint)
-        return self._contention
+        return contention
