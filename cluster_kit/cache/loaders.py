@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from cluster_kit.cache.options import check_ttl
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.supervisor import outlast
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Duration
@@ -49,6 +50,15 @@ def check_callable(name: str, value: object) -> None:
     """
     if not callable(value):
         raise ConfigurationError(f"{name} must be a function, not {type(value).__name__}")
+
+
+async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: str) -> object:
+    """Call a user's function for one who waits for it himself, and whose cancellation counts."""
+    if inspect.iscoroutinefunction(fn):
+        result = fn()
+    else:
+        result = await outlast(supervisor.start_thread(fn, name=name))
+    return await result if inspect.isawaitable(result) else result
 
 
 async def call(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Self
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import LockLost
+from cluster_kit.locks.bond import Bond
 from cluster_kit.locks.states import LeaseState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from cluster_kit.locks.bond import Bond
     from cluster_kit.locks.possession import Possession
     from cluster_kit.ports import LockCapabilities
 
@@ -155,7 +155,8 @@ class Lease:
             raise
         if self._bond is not None:
             raise RuntimeError(f"lease {self.key!r} protects another body already")
-        self._bond = self._possession.bind()
+        self._bond = Bond()
+        self._possession.bind(self._bond)
         return self
 
     async def __aexit__(

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockLost, LockUnavailable
-from cluster_kit.locks.bond import Bond
 from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.loops import OwnLoop
@@ -18,6 +17,7 @@ from cluster_kit.loops import OwnLoop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cluster_kit.locks.bond import Tie
     from cluster_kit.locks.surroundings import Surroundings
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Claim, Grant
@@ -81,7 +81,7 @@ class Possession:
         self._since = asked_at
         self._most = math.inf if terms.max_hold is None else asked_at + terms.max_hold
         self._ttl_ends = asked_at + claim.ttl
-        self._bonds: list[Bond] = []
+        self._bonds: list[Tie] = []
         self._renewing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -156,13 +156,11 @@ class Possession:
         """Whether a body is tied to it."""
         return bool(self._bonds)
 
-    def bind(self) -> Bond:
-        """Tie the current task to it."""
-        bond = Bond()
+    def bind(self, bond: Tie) -> None:
+        """Tie a body to it."""
         self._bonds.append(bond)
-        return bond
 
-    def unbind(self, bond: Bond) -> bool:
+    def unbind(self, bond: Tie) -> bool:
         """Untie a body; True when it was cancelled because of this lock alone."""
         self._bonds.remove(bond)
         return bond.undo()
