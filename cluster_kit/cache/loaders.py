@@ -55,9 +55,8 @@ def check_callable(name: str, value: object) -> None:
 async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: str) -> object:
     """Call a user's function for one who waits for it himself, and whose cancellation counts."""
     if inspect.iscoroutinefunction(fn):
-        result = fn()
-    else:
-        result = await outlast(supervisor.start_thread(fn, name=name))
+        return cast("object", await fn())
+    result = await outlast(supervisor.start_thread(fn, name=name))
     return await result if inspect.isawaitable(result) else result
 
 
