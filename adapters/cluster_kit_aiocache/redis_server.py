@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from cluster_kit.errors import ClusterKitError, ConnectError
+from cluster_kit.errors import ConnectError
+from cluster_kit.loops import OwnLoop
 from cluster_kit_aiocache.redis_backend import REDIS
 from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting
 from cluster_kit_aiocache.redis_lines import Lines
@@ -16,12 +17,10 @@ from cluster_kit_aiocache.state import State, say
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Health
     from cluster_kit_aiocache.redis_options import RedisOptions
+    from cluster_kit_aiocache.state import Unavailable
 
 Call = Callable[[Lines], Awaitable[Any]]
 """Asks something by the lines it is given."""
-
-Unavailable = Callable[[str, str], ClusterKitError]
-"""Makes the error of a call that failed, from what it was about and the reason."""
 
 _PROBE_SECONDS = 2.0
 
@@ -33,7 +32,7 @@ class RedisServer:
         url: see `cluster_kit_aiocache.redis_options`.
         context: of the instance.
         purpose: what the adapter serves.
-        unavailable: see there.
+        unavailable: see `state`.
 
     Raises:
         ConfigurationError: the URL is wrong.
@@ -44,8 +43,10 @@ class RedisServer:
     ) -> None:
         self.options: RedisOptions = parse_url(url)
         self._context = context
+        self._purpose = purpose
         self._unavailable = unavailable
         self._lines: Lines | None = None  # while connected
+        self._loop: OwnLoop | None = None  # likewise
         self._state = State(context, purpose, self.options.url, self._ping)
         self._places = asyncio.Semaphore(MOST_CALLS)
 
@@ -67,7 +68,7 @@ class RedisServer:
                 raise
             retryable = not lasting(exc)
             raise ConnectError(self.options.url, say(exc), retryable=retryable) from exc
-        self._lines = lines
+        self._lines, self._loop = lines, OwnLoop(self._purpose)
         self._state.well()
         return client
 
@@ -93,10 +94,12 @@ class RedisServer:
 
         Raises:
             ClusterKitError: as `Unavailable` makes it; no answer in time, or an error.
+            LifecycleError: not on the event loop that connected it; nothing was asked.
         """
         lines = self._lines
-        if lines is None:
+        if lines is None or self._loop is None:
             raise self._unavailable(about, "not connected")
+        self._loop.check()
         try:
             async with asyncio.timeout(timeout), self._places:
                 answer = await call(lines)
