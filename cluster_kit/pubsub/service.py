@@ -282,6 +282,9 @@ class PubSubManager:
         """Receive what is wanted; raise what goes wrong with `names`."""
         if self._session is not None:
             await self._session.adjust(self._bindings(names))
+            for lane in self._lanes():
+                if lane.name in names:
+                    lane.bound()
 
     def _wanted(self) -> set[Binding]:
         return self._bindings(registration.name for registration in self._registrations)

@@ -206,10 +206,11 @@ class Attachment:
     async def _adjust(self, link: Link) -> Refusals:
         """Bring the bindings at the broker in line; return what it refused."""
         refused: dict[Binding, TopologyError] = {}
-        for some in self._portions(self._source.held - self._wishes.wanted):
-            await self._asked(self._source.unbind(link, some))
+        # What is new comes first: what both bring must not cease in between.
         for some in self._portions(self._wishes.wanted - self._source.bound):
             refused.update(await self._asked(self._source.bind(link, some)))
+        for some in self._portions(self._source.held - self._wishes.wanted):
+            await self._asked(self._source.unbind(link, some))
         return refused
 
     def _portions(self, bindings: set[Binding]) -> Iterator[list[Binding]]:

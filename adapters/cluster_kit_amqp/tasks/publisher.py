@@ -174,7 +174,7 @@ class Publisher:
         left = delay if passed < _SLACK else delay - passed
         if left <= 0:
             return _work_queue(queue)
-        wait = wait_for(queue, left, ladder=self._ladder)
+        wait = wait_for(self._app, queue, left, ladder=self._ladder)
         return _Target(wait.exchange, wait.key, wait.exchange, wait)  # its queue has its name
 
     def _message(self, envelope: Envelope, target: _Target, progress: Progress) -> Message:

@@ -195,11 +195,10 @@ class Inbox:
 
     async def prune(self) -> int:
         """Delete what is older than `retention`, batch by batch; return how many rows."""
-        before = self._clock.wall() - self._retention
         total, count = 0, PRUNE_BATCH
         while count == PRUNE_BATCH:
             with lacking_told(self.table):
-                count = await self._records.prune(self._engine, before)
+                count = await self._records.prune(self._engine, self._retention)
             total += count
         self._pruned += total
         self._emit("inbox.pruned", count=total)
@@ -248,7 +247,7 @@ class Inbox:
 
         def note(connection: Connection) -> bool:
             self._home.check(connection.engine)
-            first = self._records.note(connection, name, message_id, self._clock.wall())
+            first = self._records.note(connection, name, message_id)
             with self._counting:
                 self._first += first
                 self._repeated += not first
