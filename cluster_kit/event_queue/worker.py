@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
@@ -121,7 +120,7 @@ class Worker:
         report("task.started", channel=channel, id=id_, attempt=attempt, redelivered=again)
         delivery = self._delivery(run) if self._handler.needs_delivery else None
         started = shared.clock.monotonic()
-        call = partial(self._handler.call, payload, delivery, shared.supervisor)
+        call = self._handler.bind(payload, delivery, shared.supervisor)
         error = await run.execute(call, self._settle_stuck)
         if error is not None:
             return self._failed(run, error)

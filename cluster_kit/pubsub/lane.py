@@ -19,8 +19,8 @@ from cluster_kit.supervisor import being_cancelled
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Broadcast
     from cluster_kit.handler import Handler
+    from cluster_kit.pubsub.context import Options, PubSubContext
     from cluster_kit.pubsub.gaps import Told
-    from cluster_kit.pubsub.surroundings import Options, Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ class Lane:
         bound_at: on the clock; it must be given all that was sent since. Infinite until then.
     """
 
-    def __init__(self, name: str, handler: Handler, options: Options, around: Surroundings) -> None:
+    def __init__(
+        self, name: str, handler: Handler, options: Options, around: PubSubContext
+    ) -> None:
         self.name = name
         self.bound_at: float = inf
         self._handler = handler
@@ -179,7 +181,7 @@ class Lane:
         try:
             payload = self._handler.decode(message.body, message.content_type)
             event = _event(message) if self._handler.needs_delivery else None
-            result = await self._handler.call(payload, event, around.supervisor)
+            result = await self._handler.bind(payload, event, around.supervisor)()
             if result is not None:
                 await conclude(result)
         except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.broadcast import attachment
-from cluster_kit_amqp.broadcast.attachment import Attachment, Surroundings
+from cluster_kit_amqp.broadcast.attachment import Attachment, AttachmentContext
 from cluster_kit_amqp.broadcast.source import Consumption
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import NO_ARGUMENTS
@@ -95,7 +95,7 @@ class Bench:
         context = AdapterContext(
             app="shop", instance_id="1", tasks=self.supervisor, emit=Telemetry().emit
         )
-        around = Surroundings(
+        around = AttachmentContext(
             connection=cast("Any", self.broker),
             context=context,
             problems=self.problems,

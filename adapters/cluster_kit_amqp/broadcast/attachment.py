@@ -39,7 +39,7 @@ T = TypeVar("T")
 TellGap = Callable[[Collection["Binding"], float, str], None]
 
 
-class Surroundings(NamedTuple):
+class AttachmentContext(NamedTuple):
     """What the attachments of one adapter share.
 
     Attributes:
@@ -60,7 +60,7 @@ class Surroundings(NamedTuple):
 class Attachment:
     """Keeps one source attached, with the bindings that are wished for."""
 
-    def __init__(self, label: str, source: Source, around: Surroundings) -> None:
+    def __init__(self, label: str, source: Source, around: AttachmentContext) -> None:
         self._label, self._source, self._around = label, source, around
         self._connection, self._context = around.connection, around.context
         self._wishes = Wishes()

@@ -39,7 +39,7 @@ _FEWEST_UNSEEN = 2  # looks in a row that must find no consumer
 _NOT_OURS = frozenset({ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED})
 
 
-class Surroundings(NamedTuple):
+class ConsumerContext(NamedTuple):
     """What the consumers of one adapter share."""
 
     connection: Connection
@@ -54,15 +54,15 @@ class AmqpConsumer:
     def __init__(
         self,
         queue: QueueName,
-        surroundings: Surroundings,
+        shared: ConsumerContext,
         *,
         prefetch: int,
         on_delivery: Callable[[Received], None],
         paused: bool,
     ) -> None:
         self._queue, self._prefetch, self._on_delivery = queue, prefetch, on_delivery
-        self._connection, self._declarer = surroundings.connection, surroundings.declarer
-        self._context, self._problems = surroundings.context, surroundings.problems
+        self._connection, self._declarer = shared.connection, shared.declarer
+        self._context, self._problems = shared.context, shared.problems
         self._wish: Wish = "pause" if paused else "take"
         self._intake: Intake | None = None
         self._task: asyncio.Task[None] | None = None

@@ -21,7 +21,12 @@ from cluster_kit.errors import (
     TopologyError,
     Unroutable,
 )
-from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress, State
+from cluster_kit_amqp.connection.publishing_channel import (
+    PAUSE_AFTER_CHANNEL,
+    Progress,
+    PublishingChannel,
+    State,
+)
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import (
     Channel,
@@ -96,7 +101,7 @@ class Publisher:
         self._upkeep = upkeep
         self._connection, self._declarer, self._context = connection, declarer, context
         self._problems, self._app = problems, context.app
-        self._outlet = Outlet(connection, context)
+        self._outlet = PublishingChannel(connection, context)
         self._fullness = Fullness(connection, context.clock)
         self._deadlines = Deadlines()
         self._ladder = declarer.makes

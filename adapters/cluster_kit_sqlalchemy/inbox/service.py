@@ -114,8 +114,7 @@ class Inbox:
         self._sessions = _session_maker(sessions, engine, self._home)
         self._retention = seconds("retention", retention, zero=False)
         self._interval = seconds("prune_interval", prune_interval, zero=False)
-        self._clock = SystemClock()
-        self._since = self._clock.wall()
+        self._since = SystemClock().wall()
         self._consumers: set[str] = set()
         self._context: AdapterContext | None = None
         self._pruning: asyncio.Task[None] | None = None
