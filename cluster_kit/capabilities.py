@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.after_commit import AfterCommit
 from cluster_kit.cache import CacheManager
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class Ground(NamedTuple):
     """What the services of an instance stand on.
 
     Attributes:

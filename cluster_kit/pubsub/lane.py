@@ -181,7 +181,7 @@ class Lane:
         try:
             payload = self._handler.decode(message.body, message.content_type)
             event = _event(message) if self._handler.needs_delivery else None
-            result = await self._handler.call(payload, event, around.supervisor)
+            result = await self._handler.bind(payload, event, around.supervisor)()
             if result is not None:
                 await conclude(result)
         except KeyboardInterrupt:

@@ -138,7 +138,7 @@ def _decode(payload: bytes, body: bytes, flags: int) -> Message:
 def _decode_ours(payload: bytes, body: bytes) -> Message | None:
     """As `_decode`, for the properties this library sets; None where something is behind them."""
     type_size: int = payload[_START_SIZE]
-    (table_size,) = U32.unpack_from(payload, _START_SIZE + 1 + type_size)
+    table_size: int = U32.unpack_from(payload, _START_SIZE + 1 + type_size)[0]
     id_size = payload[_START_SIZE + 6 + type_size + table_size]  # behind the delivery mode
     fields, rest = _layout(type_size, table_size, id_size, len(payload))
     content_type, table, id_, sent, app_size, app_id = fields.unpack(payload)
