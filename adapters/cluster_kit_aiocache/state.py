@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ClusterKitError
 from cluster_kit.ports import Health
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, HealthStatus
+    from collections.abc import Awaitable, Callable
 
-Unavailable = Callable[[str, str], ClusterKitError]
-"""Makes the error of a call that failed, from what it was about and the reason."""
+    from cluster_kit.ports import AdapterContext, HealthStatus
 
 _PROBE_SECONDS = 1.0
 _ADAPTER = "aiocache"
