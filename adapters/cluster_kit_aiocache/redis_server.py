@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from cluster_kit.errors import ClusterKitError, ConnectError
+from cluster_kit.errors import ConnectError
 from cluster_kit_aiocache.redis_backend import REDIS
 from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
 from cluster_kit_aiocache.redis_lines import Lines
@@ -16,12 +16,10 @@ from cluster_kit_aiocache.state import State
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Health
     from cluster_kit_aiocache.redis_options import RedisOptions
+    from cluster_kit_aiocache.state import Unavailable
 
 Call = Callable[[Lines], Awaitable[Any]]
 """Asks something by the lines it is given."""
-
-Unavailable = Callable[[str, str], ClusterKitError]
-"""Makes the error of a call that failed, from what it was about and the reason."""
 
 _PROBE_SECONDS = 2.0
 
@@ -33,7 +31,7 @@ class RedisServer:
         url: see `cluster_kit_aiocache.redis_options`.
         context: of the instance.
         purpose: what the adapter serves.
-        unavailable: see there.
+        unavailable: see `state`.
 
     Raises:
         ConfigurationError: the URL is wrong.

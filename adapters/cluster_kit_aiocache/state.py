@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ClusterKitError
 from cluster_kit.ports import Health
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from cluster_kit.ports import AdapterContext, HealthStatus
+
+Unavailable = Callable[[str, str], ClusterKitError]
+"""Makes the error of a call that failed, from what it was about and the reason."""
 
 _PROBE_SECONDS = 1.0
 _ADAPTER = "aiocache"

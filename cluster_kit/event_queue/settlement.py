@@ -270,10 +270,8 @@ class Settler:
         self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)
         return True
 
-    async def postpone_or_give_back(
-        self, received: Received, delay: float, why: str, *, crashes: int | None = None
-    ) -> None:
+    async def postpone_or_give_back(self, received: Received, delay: float, why: str) -> None:
         """As `postpone`, and as `give_back` where that cannot be done."""
-        if not await self.postpone(received, delay, why, crashes=crashes):
+        if not await self.postpone(received, delay, why):
             await self._pause(FIRST_PAUSE)  # it may come straight back
             await self.give_back(received, why)

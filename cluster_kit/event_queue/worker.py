@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STOPPED = GiveBack("this instance stops")
+_YIELDS = GiveBack("another task, which may kill its workers, is to run alone here")
 _ANSWERS = (HandlerAnswer, ShutDown)
 
 
@@ -77,11 +78,19 @@ class Worker:
         self._options = options
         self._shared = shared
 
-    async def work(self, run: Run) -> None:
-        """Take `run` to its end. Errors of the handler become outcomes, not exceptions."""
+    async def work(self, run: Run) -> bool:
+        """Take `run` to its end. Errors of the handler become outcomes, not exceptions.
+
+        False when it was not begun and is to go back as it came.
+        """
         shared = self._shared
         try:
-            outcome = await self._outcome(run)
+            try:
+                outcome = await self._outcome(run)
+            finally:
+                shared.quarantine.leave(run)
+            if outcome is _YIELDS:
+                return False
             if run.renewal is not None:
                 await asyncio.wait({run.renewal})
             shared.ledger.settling(run)
@@ -93,17 +102,18 @@ class Worker:
                 await shared.settler.settle(run, outcome)
         finally:
             shared.ledger.end(run)
+        return True
 
     async def _outcome(self, run: Run) -> Outcome:
         payload, refused = self._payload(run)
         if refused is not None:
             run.end()  # it never did
             return refused
-        if run.suspect:
-            await self._shared.quarantine.alone()
-            if run.signal.aborted:
+        if run.counted:
+            admitted = await self._shared.quarantine.admit(run)
+            if run.signal.aborted or not admitted:
                 run.end()
-                return _STOPPED
+                return _STOPPED if admitted else _YIELDS
         shared, report = self._shared, self._shared.report
         channel, id_, attempt = self._channel, run.envelope.id, run.envelope.attempt
         again = run.again

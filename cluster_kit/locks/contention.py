@@ -17,8 +17,8 @@ from cluster_kit.names import new_id
 from cluster_kit.ports import Claim
 
 if TYPE_CHECKING:
+    from cluster_kit.locks.context import LockContext
     from cluster_kit.locks.line import Line
-    from cluster_kit.locks.surroundings import Surroundings
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Contender, Grant
 
@@ -69,7 +69,7 @@ class Contention:
         held: the locks it has, by key.
     """
 
-    def __init__(self, around: Surroundings, *, owner: str) -> None:
+    def __init__(self, around: LockContext, *, owner: str) -> None:
         self.around = around
         self.held: dict[str, Possession] = {}
         self._owner = f"{owner} pid {os.getpid()}"

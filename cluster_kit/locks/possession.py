@@ -16,7 +16,7 @@ from cluster_kit.locks.terms import answer_timeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cluster_kit.locks.surroundings import Surroundings
+    from cluster_kit.locks.context import LockContext
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Claim, Grant
 
@@ -63,7 +63,7 @@ class Possession:
         *,
         asked_at: float,
         terms: Terms,
-        around: Surroundings,
+        around: LockContext,
         on_end: Callable[[Possession], None],
     ) -> None:
         self.app = around.app

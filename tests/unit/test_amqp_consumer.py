@@ -19,7 +19,7 @@ from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message, QueueCounts
 from cluster_kit_amqp.server import Server
 from cluster_kit_amqp.tasks import consumer as consumer_module
-from cluster_kit_amqp.tasks.consumer import AmqpConsumer, Surroundings
+from cluster_kit_amqp.tasks.consumer import AmqpConsumer, ConsumerContext
 
 pytestmark = pytest.mark.asyncio
 
@@ -103,14 +103,14 @@ async def consuming(
 ) -> AsyncIterator[tuple[AmqpConsumer, list[Received], Problems]]:
     tasks, problems, received = Supervisor(), Problems(SystemClock()), list[Received]()
     context = AdapterContext(app="shop", instance_id="one", tasks=tasks, emit=lambda *_, **__: None)
-    surroundings = Surroundings(
+    shared = ConsumerContext(
         connection=cast("Connection", FakeConnection(broker)),
         declarer=Declarer(cast("Any", None), "none", 10, cast("Any", None), tasks),
         context=context,
         problems=problems,
     )
     consumer = AmqpConsumer(
-        QUEUE, surroundings, prefetch=prefetch, on_delivery=received.append, paused=False
+        QUEUE, shared, prefetch=prefetch, on_delivery=received.append, paused=False
     )
     await consumer.start()
     try:

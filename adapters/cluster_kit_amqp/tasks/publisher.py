@@ -21,7 +21,12 @@ from cluster_kit.errors import (
     TopologyError,
     Unroutable,
 )
-from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress, State
+from cluster_kit_amqp.connection.publishing_channel import (
+    PAUSE_AFTER_CHANNEL,
+    Progress,
+    PublishingChannel,
+    State,
+)
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import (
     Channel,
@@ -96,7 +101,7 @@ class Publisher:
         self._upkeep = upkeep
         self._connection, self._declarer, self._context = connection, declarer, context
         self._problems, self._app = problems, context.app
-        self._outlet = Outlet(connection, context)
+        self._outlet = PublishingChannel(connection, context)
         self._fullness = Fullness(connection, context.clock)
         self._deadlines = Deadlines()
         self._ladder = declarer.makes
@@ -174,7 +179,7 @@ class Publisher:
         left = delay if passed < _SLACK else delay - passed
         if left <= 0:
             return _work_queue(queue)
-        wait = wait_for(queue, left, ladder=self._ladder)
+        wait = wait_for(self._app, queue, left, ladder=self._ladder)
         return _Target(wait.exchange, wait.key, wait.exchange, wait)  # its queue has its name
 
     def _message(self, envelope: Envelope, target: _Target, progress: Progress) -> Message:

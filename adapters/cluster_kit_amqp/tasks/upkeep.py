@@ -16,7 +16,7 @@ from cluster_kit.errors import TopologyError
 from cluster_kit.loops import set_within
 from cluster_kit_amqp.backoff import Backoff
 from cluster_kit_amqp.link import ChannelDown, Link, LinkError
-from cluster_kit_amqp.tasks.delays import CHAIN, CHAIN_COMPLETE, chain_steps
+from cluster_kit_amqp.tasks.delays import chain_complete, chain_name, chain_steps
 from cluster_kit_amqp.topology import Exchange, Queue, Steps, work_steps
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Upkeep:
     ) -> None:
         self._connection, self._declarer = connection, declarer
         self._context, self._problems = context, problems
+        self._chain = chain_name(context.app)
         self._queues: dict[str, QueueName] = {}
         self._consumed: set[str] = set()
         self._waits: dict[str, Steps] = {}
@@ -91,7 +92,7 @@ class Upkeep:
             self._consumed.add(queue.full)
         elif wait.needs not in self._waits:
             self._waits[wait.needs] = wait.steps
-            first = first or wait.needs == CHAIN
+            first = first or wait.needs == self._chain
         if first:
             self.doubt()
         if self._task is None:
@@ -155,7 +156,8 @@ class Upkeep:
 
     def _parts(self) -> list[_Part]:
         waits = dict(self._waits)
-        chain = _Part(CHAIN, chain_steps(), None if waits.pop(CHAIN, None) else CHAIN_COMPLETE)
+        app, used = self._context.app, waits.pop(self._chain, None)
+        chain = _Part(self._chain, chain_steps(app), None if used else chain_complete(app))
         ladder = [_Part(name, steps) for name, steps in waits.items()]
         limit = self._context.crash_limit
         queues = [

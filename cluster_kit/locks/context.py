@@ -23,7 +23,7 @@ _SECOND_LOOK = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class LockContext:
     """Made at start.
 
     Attributes:
