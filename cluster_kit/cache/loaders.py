@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from cluster_kit.cache.options import check_ttl
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.supervisor import outlast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,14 @@ def check_callable(name: str, value: object) -> None:
     """
     if not callable(value):
         raise ConfigurationError(f"{name} must be a function, not {type(value).__name__}")
+
+
+async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: str) -> object:
+    """Call a user's function for one who waits for it himself, and whose cancellation counts."""
+    if inspect.iscoroutinefunction(fn):
+        return cast("object", await fn())
+    result = await outlast(supervisor.start_thread(fn, name=name))
+    return await result if inspect.isawaitable(result) else result
 
 
 async def call(

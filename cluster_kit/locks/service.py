@@ -19,9 +19,9 @@ from cluster_kit.locks.context import LockContext
 from cluster_kit.locks.leading import lead
 from cluster_kit.locks.lease import Lease
 from cluster_kit.locks.multi import MultiLease, hold_all
-from cluster_kit.locks.possession import LeaseState
 from cluster_kit.locks.rates import RateLimit
 from cluster_kit.locks.semaphore import Semaphore
+from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.stats import Counters, LockStats
 from cluster_kit.locks.terms import DEFAULT_TTL, answer_timeout, check_key
 
@@ -154,7 +154,7 @@ class LockManager(Acquiring):
 
     def capabilities(self) -> LockCapabilities:
         """Return what locks promise on the backend in use."""
-        return self._active().around.adapter.capabilities
+        return self._running().around.adapter.capabilities
 
     def stats(self) -> LockStats:
         """Return this instance's counters, since it was made."""
@@ -165,10 +165,10 @@ class LockManager(Acquiring):
 
     def troubles(self) -> list[str]:
         """Return which locks could not be renewed; empty when all is well."""
-        held = () if self._contention is None else tuple(self._contention.held.values())
+        now = self._contention
         return [
             f"lock {possession.key!r} could not be renewed"
-            for possession in held
+            for possession in (tuple(now.held.values()) if now else ())
             if possession.read() is LeaseState.SUSPECT
         ]
 

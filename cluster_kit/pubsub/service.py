@@ -105,7 +105,9 @@ class PubSubManager:
             ConfigurationError: an option, or the handler's signature, is wrong; or this
                 deployment has no publish and subscribe.
             TopologyError: the broker has something else under a name that this needs.
+            LifecycleError: the cluster runs on another event loop.
         """
+        self._refuse_elsewhere()
         name = check_pattern(channel)
         options = check_options(debounce, max_wait, on_gap)
         known = self._find(name, handler)
@@ -120,6 +122,7 @@ class PubSubManager:
 
     async def unsubscribe(self, channel: str, handler: Process) -> None:
         """Call `handler` no more; see `Subscription.close`. An unknown pair is no error."""
+        self._refuse_elsewhere()
         known = self._find(check_pattern(channel), handler)
         if known is not None:
             await self._remove(known)
@@ -265,6 +268,7 @@ class PubSubManager:
         return subscription
 
     async def _remove(self, registration: Registration) -> None:
+        self._refuse_elsewhere()
         self._drop(registration)
         try:
             await self._adjust()
@@ -299,6 +303,10 @@ class PubSubManager:
     def _refuse_where_missing(self) -> None:
         if self._missing:
             raise ConfigurationError(f"{self._realm}: {self._missing}")
+
+    def _refuse_elsewhere(self) -> None:
+        if self._session is not None:
+            self._session.loop.check()
 
     def _report(self, event: str, /, **fields: object) -> None:
         self._counters.count(event, str(fields.get("subscription", fields["channel"])))
