@@ -125,6 +125,7 @@ async def conclude(result: object) -> None:
 
 _DIGITS = bytes.maketrans(b"123456789+E", b"0000000000e")
 _LONG = b"0" * 200
+_N, _I = b"NI"
 
 
 def _may_be_infinite(body: bytes) -> bool:
@@ -132,11 +133,12 @@ def _may_be_infinite(body: bytes) -> bool:
 
     A number of less than 200 digits with an exponent of two is finite.
     """
-    # Most bodies have not even the letter, and one letter is looked for much faster.
-    if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body):
+    # Most bodies have not even the letter, and a single byte is looked for much faster; `find`
+    # takes half as long as `in`, which first tries what it looks for as a number.
+    if (_N in body and b"NaN" in body) or (_I in body and b"Infinity" in body):
         return True
     alike = body.translate(_DIGITS)
-    return b"0e000" in alike or _LONG in alike
+    return alike.find(b"0e000") >= 0 or alike.find(_LONG) >= 0
 
 
 _UNKNOWN_TYPE = (

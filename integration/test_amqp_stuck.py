@@ -20,7 +20,7 @@ from integration.amqp_bench import Bench, Taker, bench, raw_channel
 
 pytestmark = pytest.mark.asyncio
 
-LADDERED, CHAINED = 0.5, 0.3
+LADDERED, CHAINED = 0.5, 0.9
 STUCK = 40  # of each; more than the broker hands on
 
 
@@ -35,7 +35,8 @@ async def fill(made: Bench, queue: QueueName, server: RabbitServer, vhost: str) 
 async def all_due(url: str, app: str) -> None:
     """Wait until no message waits for its time any more, wherever it has got stuck then."""
     ladder, chain = (wait_for(app, QueueName(app, "x"), delay) for delay in (LADDERED, CHAINED))
-    names = [step.name for step in (*ladder.steps, *chain.steps) if isinstance(step, Queue)]
+    steps = [step for section in (*ladder.needs, *chain.needs) for step in section.steps]
+    names = [step.name for step in steps if isinstance(step, Queue)]
 
     async def ready() -> int:
         async with raw_channel(url) as channel:
@@ -47,6 +48,8 @@ async def all_due(url: str, app: str) -> None:
 
 async def stick(made: Bench, queue: QueueName, url: str) -> None:
     """Let more tasks come due for a queue that takes none than the broker hands on."""
+    for delay in (LADDERED, CHAINED):  # where they wait is made before: it takes some of the delay
+        await made.publish(made.task("other"), delay=delay)
     tasks = ((made.task(queue=queue), d) for _ in range(STUCK) for d in (LADDERED, CHAINED))
     async with asyncio.TaskGroup() as group:
         for task, delay in tasks:

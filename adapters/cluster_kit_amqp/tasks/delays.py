@@ -6,7 +6,8 @@ makes messages wait: those whose target takes nothing hold up the ones behind th
 
 * The ladder has one wait queue for each of a few common delays; one hop.
 * The chain reaches any delay in ticks of 100 ms: level n holds a message for 2^n ticks when bit n
-  of its delay is set, and the routing key carries the bits, the highest first.
+  of its delay is set, and the routing key carries the bits, the highest first. It is made in
+  sections, from its end on, as far as delays need it.
 """
 
 from __future__ import annotations
@@ -43,18 +44,32 @@ LONGEST_MS = TICK_MS * (2**CHAIN_LEVELS - 1)
 _ROUNDING_MS = 1e-6  # 1.1 s are 1100.0000000000002 ms
 
 
-class Wait(NamedTuple):
-    """Where to publish so that a message comes after its delay, and what that needs.
+_SECTIONS = (range(4), range(4, 13), range(13, CHAIN_LEVELS))
+"""Levels of the chain that are made together: up to 1.5 s, 13 min (the default backoff), all."""
 
-    `needs` names the steps: equal names, equal steps. Where there are many, the last of them
-    tells, by being there, that all are.
+
+class Section(NamedTuple):
+    """Steps made together: equal names, equal steps.
+
+    Where there are many, the last of them tells, by being there, that all are.
     """
+
+    name: str
+    steps: Steps
+    last: Exchange | None = None
+
+
+class Wait(NamedTuple):
+    """Where to publish so that a message comes after its delay, and what that needs, in order."""
 
     exchange: str
     key: str
-    needs: str
-    steps: Steps
-    last: Exchange | None = None
+    needs: tuple[Section, ...]
+
+    @property
+    def chained(self) -> bool:
+        """Whether it is along the chain."""
+        return self.needs[-1].last is not None
 
 
 def milliseconds(delay: float) -> int:
@@ -85,12 +100,13 @@ def wait_for(app: str, queue: QueueName, delay: float, *, ladder: bool = True) -
         raise ConfigurationError(f"a delay may be at most {LONGEST_MS / 1000:g} s, not {delay:g}")
     if ladder and ms in LADDER_MS:
         name = ladder_name(app, ms)
-        return Wait(name, queue.full, name, ladder_steps(app, ms))
+        return Wait(name, queue.full, (Section(name, ladder_steps(app, ms)),))
     ticks = -(-ms // TICK_MS)
     bits = ".".join(format(ticks, f"0{CHAIN_LEVELS}b"))
-    start = level_name(app, ticks.bit_length() - 1)
-    needs, complete = chain_name(app), chain_complete(app)
-    return Wait(start, f"{bits}.{address(queue)}", needs, chain_steps(app), complete)
+    highest = ticks.bit_length() - 1
+    sections = zip(_SECTIONS, chain(app), strict=True)
+    needs = tuple(section for levels, section in sections if levels.start <= highest)
+    return Wait(level_name(app, highest), f"{bits}.{address(queue)}", needs)
 
 
 def ladder_name(app: str, ms: int) -> str:
@@ -98,19 +114,9 @@ def ladder_name(app: str, ms: int) -> str:
     return f"ck.v1.wait.{app}.{ms}"
 
 
-def chain_name(app: str) -> str:
-    """Return what the names of a chain's parts begin with."""
-    return f"ck.v1.delay.{app}"
-
-
 def level_name(app: str, level: int) -> str:
     """Return the name of a level's exchange and queue."""
-    return f"{chain_name(app)}.level-{level:02d}"
-
-
-def chain_complete(app: str) -> Exchange:
-    """Return what is made last of a chain."""
-    return Exchange(f"{chain_name(app)}.complete", "fanout")
+    return f"ck.v1.delay.{app}.level-{level:02d}"
 
 
 def ladder_steps(app: str, ms: int) -> Steps:
@@ -120,19 +126,24 @@ def ladder_steps(app: str, ms: int) -> Steps:
 
 
 @lru_cache(maxsize=16)
-def chain_steps(app: str) -> Steps:
-    """Return what the whole chain needs, its end first."""
-    steps: list[Step] = [Exchange(DELIVER, "topic")]
-    for level in range(CHAIN_LEVELS):
-        name = level_name(app, level)
-        after = level_name(app, level - 1) if level else DELIVER
-        higher = "*." * (CHAIN_LEVELS - 1 - level)
+def chain(app: str) -> tuple[Section, ...]:
+    """Return all sections of an application's chain, its end first."""
+    return tuple(_section(app, levels) for levels in _SECTIONS)
+
+
+def _section(app: str, levels: range) -> Section:
+    after = level_name(app, levels.start - 1) if levels.start else DELIVER
+    steps: list[Step] = [Exchange(after, "topic")]
+    for level in levels:
+        name, higher = level_name(app, level), "*." * (CHAIN_LEVELS - 1 - level)
         steps += (
             Exchange(name, "topic"),
             *_wait_queue(name, TICK_MS << level, after, f"{higher}1.#"),
             Binding("exchange", after, name, f"{higher}0.#"),
         )
-    return (*steps, chain_complete(app))
+        after = name
+    last = Exchange(f"ck.v1.delay.{app}.up-to-{levels[-1]:02d}", "fanout")
+    return Section(last.name, (*steps, last), last)
 
 
 def _wait_queue(name: str, ms: int, after: str, key: str) -> Steps:
