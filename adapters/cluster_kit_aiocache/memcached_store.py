@@ -150,12 +150,13 @@ class MemcachedStore:
         *,
         expected: bytes | None,
         ttl: float | None,
+        then_read: Sequence[str] = (),
         timeout: float,
-    ) -> bool:
+    ) -> tuple[bool, list[bytes | None]]:
         """Store a value over what is expected: over the very version that was looked at."""
         end = self._expiry(ttl)
 
-        async def call(client: MemcachedClient) -> bool:
+        async def swap(client: MemcachedClient) -> bool:
             if expected is None:
                 if body is None:
                     return _value((await client.ask(_look(key)))[0]) is None
@@ -167,6 +168,11 @@ class MemcachedStore:
                 return await client.delete(_key(key), item.cas)
             request = _store(key, body, b"T%d C%d" % (end, item.cas))
             return _done((await client.ask(request))[0], body)
+
+        async def call(client: MemcachedClient) -> tuple[bool, list[bytes | None]]:
+            done = await swap(client)
+            looks = map(_look, then_read)
+            return done, [_value(answer) for answer in await client.ask(*looks)]
 
         return await self._ask(call, timeout)
 

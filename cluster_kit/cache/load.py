@@ -220,12 +220,11 @@ class Load:
         return entry
 
     async def _store(self, right: _Right, payload: bytes, ttl: float | None) -> bool:
-        flight, remote = self._flight, right.remote
-        flight.close()  # who asks from here on may ask after an invalidation that is not seen here
+        remote = right.remote
+        self._flight.close()  # who asks from here on may ask after an invalidation not seen here
         record = remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
         try:
-            kept = await remote.fill(self._key, right.promise, payload, record)
-            return kept and (not flight.joined or await remote.stands(right.found))
+            return await remote.fill(self._key, right.promise, payload, record)
         except CacheUnavailable:
             return False
 

@@ -137,7 +137,7 @@ class Remote:
             made = replace(stale, stamp=new_stamp())
         body = pack(replace(made, promised=until))
         life = made.life if stale is None else self._left(stale)
-        done = await self._guard.swap(self._names.entry(key), body, found.expected, life)
+        done, _ = await self._guard.swap(self._names.entry(key), body, found.expected, life)
         return head_of(body) if done else None
 
     async def prolong(self, key: str, expected: bytes, found: Found, until: float) -> None:
@@ -153,13 +153,15 @@ class Remote:
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
     async def fill(self, key: str, expected: bytes, payload: bytes, record: Record) -> bool:
-        """Store what was loaded, unless the promise is not there any more."""
-        body = pack(replace(record, payload=payload))
-        return await self._guard.swap(self._names.entry(key), body, expected, record.life)
+        """Store what was loaded, unless the promise is not there any more.
 
-    async def stands(self, found: Found) -> bool:
-        """Whether epoch and tags are still those that were found."""
-        return await self._versions.current(tuple(found.versions.tags)) == found.versions
+        Returns:
+            Whether it counts there: it was stored, and epoch and tags are still those it stands on.
+        """
+        body, place = pack(replace(record, payload=payload)), self._names.entry(key)
+        marks = [self._names.epoch, *map(self._names.tag, record.tags)]
+        done, now = await self._guard.swap(place, body, expected, record.life, marks)
+        return done and now == [record.epoch, *record.tags.values()]
 
     async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
         """Take a promise back; what it stood in front of stays."""
@@ -174,7 +176,8 @@ class Remote:
         grace = found.record.grace if found.record else 0.0
         base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
         body = pack(replace(base, payload=payload))
-        return await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
+        done, _ = await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
+        return done
 
     def value(self, found: Found, ttl: float | None, grace: float, tags: Sequence[str]) -> Record:
         """Return a record of a value that is loaded on what was found."""

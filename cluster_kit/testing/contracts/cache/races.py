@@ -147,6 +147,23 @@ class RaceScenarios(Scenarios):
         assert [await task for task in joined] == [NEW] * 3
 
     @pytest.mark.needs("shared")
+    @pytest.mark.parametrize("way", list(INVALIDATIONS))
+    async def test_what_is_invalidated_unheard_while_it_is_loaded_is_not_held(
+        self, bench: Bench, way: str
+    ) -> None:
+        one, other = await bench.caches(2, l1_ttl=60, backplane=False)
+        row, loop = Row(), asyncio.get_running_loop()
+        load = row.loads()
+        load.go.clear()
+        loading = loop.create_task(one.wrap(KEY, load, tags=[TAG]))
+        await load.begun.wait()
+        row.value = 2
+        await INVALIDATIONS[way](other, row)
+        load.go.set()
+        assert await loading == OLD
+        assert not _is_old(await one.get(KEY))
+
+    @pytest.mark.needs("shared")
     async def test_a_new_value_is_not_overwritten_by_an_old_load(self, bench: Bench) -> None:
         loading, other = await bench.caches(2)
         row = Row()
