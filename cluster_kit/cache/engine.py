@@ -166,7 +166,6 @@ class Engine:
             random=around.random,
             stats=self._stats,
             live=lambda: self.live,
-            told=remote is None or self.backplane is not None,
             corrupt=self._corrupt,
         )
 

@@ -103,6 +103,10 @@ class Local:
             return None
         return entry
 
+    def discard(self, key: str) -> None:
+        """Hold a key no more; what is being loaded for it may still be held."""
+        self._take(key)
+
     def put(self, key: str, entry: Entry) -> None:
         """Hold an entry, in the place of the one there was."""
         self._take(key)

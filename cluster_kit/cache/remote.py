@@ -51,6 +51,19 @@ class Found:
     versions: Versions
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """That a key is being loaded.
+
+    Attributes:
+        body: what the store is to hold.
+        life: seconds it is to hold it; None for ever.
+    """
+
+    body: bytes
+    life: float | None
+
+
 class Remote:
     """The entries of one cache in its store.
 
@@ -123,11 +136,8 @@ class Remote:
                 return
             versions = await self._versions.complete(tags, answers)
 
-    async def promise(self, key: str, found: Found, until: float) -> bytes | None:
-        """Promise to load a key, as the only one; return what `fill` needs, or None.
-
-        A value that is there stays for others to use meanwhile.
-        """
+    def promised(self, found: Found, until: float) -> Promise:
+        """Make a promise; a value that is there stays in it for others to use meanwhile."""
         stale = found.record
         if stale is None:
             made = replace(
@@ -135,10 +145,14 @@ class Remote:
             )
         else:
             made = replace(stale, stamp=new_stamp())
-        body = pack(replace(made, promised=until))
         life = made.life if stale is None else self._left(stale)
-        done, _ = await self._guard.swap(self._names.entry(key), body, found.expected, life)
-        return head_of(body) if done else None
+        return Promise(pack(replace(made, promised=until)), life)
+
+    async def promise(self, key: str, found: Found, promise: Promise) -> bool:
+        """Promise to load a key; return whether nobody else does."""
+        place = self._names.entry(key)
+        done, _ = await self._guard.swap(place, promise.body, found.expected, promise.life)
+        return done
 
     async def prolong(self, key: str, expected: bytes, found: Found, until: float) -> None:
         """Let a promise count for longer; no effect where it is not there any more."""

@@ -231,6 +231,21 @@ class LoadingScenarios(Scenarios):
         await bench.sees(cache, KEY, 1)
         assert load.runs == 1
 
+    @pytest.mark.needs("shared")
+    async def test_a_load_is_promised_for_as_long_as_it_takes(self, bench: Bench) -> None:
+        slow = await bench.cluster(promise_ttl=1)
+        one, other = await bench.cache(slow, hard_timeout=0.5), await bench.cache(hard_timeout=0.5)
+        load, second = numbers(), numbers()
+        load.go.clear()
+        with pytest.raises(CacheLoadTimeout):
+            await one.wrap(KEY, load)
+        await asyncio.sleep(1.5)  # over the timeout and the promise, after which it is cancelled
+        with pytest.raises(CacheLoadTimeout):
+            await other.wrap(KEY, second)
+        load.go.set()
+        await bench.sees(other, KEY, 1)
+        assert [load.runs, second.runs] == [1, 0]
+
     async def test_a_function_is_kept_by_its_arguments(self, bench: Bench) -> None:
         cache = await bench.cache()
         calls: list[tuple[int, str]] = []
