@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.cache.changes import Change, Unsent, beat, from_message, quiet_before
+from cluster_kit.cache.changes import Change, Unsent, after, from_message, quiet_before
 from cluster_kit.errors import ClusterKitError, ConnectError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Backplane:
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
         self._beat = beat
-        self._told_at = 0.0
+        self._told_at = -inf
         self._beats = BEATS  # sent since then
         self._senders: set[str] = set()
         self._attached_at = 0.0
@@ -117,14 +118,16 @@ class Backplane:
         if self.live:
             try:
                 for part in change.parts():
-                    await self._pubsub.publish(self._channel, part.message())
+                    quiet = self._monotonic() - self._told_at
+                    await self._pubsub.publish(self._channel, after(quiet, part))
+                    self._told_at = self._monotonic()
             except ClusterKitError as exc:
                 log.warning("invalidations on %s are put off: %s", self._channel, exc)
             except BaseException:
                 self.unsent.add(change)
                 raise
             else:
-                self._told_at, self._beats = self._monotonic(), 0
+                self._beats = 0
                 return True
         self.unsent.add(change)
         return False
@@ -140,7 +143,7 @@ class Backplane:
             return
         self._beats += 1
         try:
-            await self._pubsub.publish(self._channel, beat(quiet))
+            await self._pubsub.publish(self._channel, after(quiet))
         except ClusterKitError as exc:
             log.info("a beat on %s was not sent: %s", self._channel, exc)
 
@@ -181,7 +184,7 @@ class Backplane:
             return
         if not change.empty:
             self._hearing.heard(change)
-        elif not known and self._monotonic() - self._attached_at >= quiet_before(message):
+        if not known and self._monotonic() - self._attached_at >= quiet_before(message):
             self._hearing.missed(f"the first broadcast of {event.origin} did not arrive")
 
     async def _gap(self, channels: list[str]) -> None:

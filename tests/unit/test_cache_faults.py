@@ -90,6 +90,24 @@ async def test_who_missed_the_last_invalidation_learns_of_it(
 
 
 @pytest.mark.asyncio
+async def test_who_missed_the_first_invalidation_learns_of_it_by_the_second(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [(one, _), (two, link)] = await two_instances(cluster_factory, beat="60")
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.mset({"row": "old", "other": "old"})
+    await asyncio.sleep(0.1)
+
+    link.losing = True
+    await here.delete("row")
+    link.losing = False
+    await here.delete("other")
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert there.stats().gaps == 1
+
+
+@pytest.mark.asyncio
 async def test_beats_are_few_and_change_nothing(cluster_factory: ClusterFactory) -> None:
     [(one, _), (two, link)] = await two_instances(cluster_factory)
     here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
@@ -105,8 +123,9 @@ async def test_beats_are_few_and_change_nothing(cluster_factory: ClusterFactory)
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("then", ["beats", "another change"])
 async def test_who_came_after_a_change_missed_nothing_by_it(
-    cluster_factory: ClusterFactory,
+    then: str, cluster_factory: ClusterFactory
 ) -> None:
     [(one, _), (two, link)] = await two_instances(cluster_factory)
     here = await one.caches.create_cache("rows", backplane=True)
@@ -116,6 +135,8 @@ async def test_who_came_after_a_change_missed_nothing_by_it(
     await there.set("row", "kept")
 
     before = link.arrived[one.instance_id]
+    if then == "another change":
+        await here.delete("other")
     await eventually(lambda: link.arrived[one.instance_id] > before)
     await asyncio.sleep(LOOK)
 
