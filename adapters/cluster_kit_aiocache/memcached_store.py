@@ -13,6 +13,7 @@ from cluster_kit.errors import (
     ConnectError,
     MessageTooLargeError,
 )
+from cluster_kit.loops import OwnLoop
 from cluster_kit.ports import Health, StoreCapabilities
 from cluster_kit_aiocache.memcached_client import (
     DRIVER_ERRORS,
@@ -66,6 +67,7 @@ class MemcachedStore:
         self._options = parse_url(url)
         self._context = context
         self._client: MemcachedClient | None = None  # while connected
+        self._loop: OwnLoop | None = None  # while connected
         self._state = State(context, "cache", self._options.url, self._ping)
 
     @property
@@ -92,7 +94,7 @@ class MemcachedStore:
             if not isinstance(exc, DRIVER_ERRORS):
                 raise
             raise ConnectError(self._options.url, say(exc)) from exc
-        self._client = client
+        self._client, self._loop = client, OwnLoop("cache")
         self._state.well()
 
     async def close(self) -> None:
@@ -229,8 +231,9 @@ class MemcachedStore:
 
     async def _ask(self, call: Callable[[MemcachedClient], Awaitable[T]], timeout: float) -> T:
         client = self._client
-        if client is None:
+        if client is None or self._loop is None:
             raise CacheUnavailable("", "the store is not connected")
+        self._loop.check()
         try:
             async with asyncio.timeout(timeout):
                 answer = await call(client)

@@ -9,6 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import CacheUnavailable, ConnectError
+from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
 from cluster_kit_aiocache.redis_backend import REDIS
@@ -50,6 +51,7 @@ class RedisStore:
         self._context = context
         self._client: Any = None  # while connected
         self._lines: Lines | None = None
+        self._loop: OwnLoop | None = None  # while connected
         self._state = State(context, "cache", self._options.url, self._ping)
         self._places = asyncio.Semaphore(MOST_CALLS)
 
@@ -79,7 +81,7 @@ class RedisStore:
                 raise
             retryable = not lasting(exc)
             raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
-        self._client = client
+        self._client, self._loop = client, OwnLoop("cache")
         self._lines = Lines(client.connection_pool)
         self._state.well()
 
@@ -170,8 +172,9 @@ class RedisStore:
 
     async def _ask(self, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
         lines = self._lines
-        if lines is None:
+        if lines is None or self._loop is None:
             raise CacheUnavailable("", "the store is not connected")
+        self._loop.check()
         try:
             async with asyncio.timeout(timeout), self._places:
                 answer = await call(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.cache.changes import Change
@@ -37,7 +38,11 @@ class Cache(Wrapping):
     async def get(self, key: str, default: object = None) -> object:
         """Return a value, or `default` when there is none; `MISSING` tells a miss from None."""
         entry = self._hot.get(key) if type(key) is str else None
-        if entry is not None and entry.until > self._monotonic():
+        if (
+            entry is not None
+            and entry.until > self._monotonic()
+            and get_ident() == self._thread  # the running loop would be dearer to ask
+        ):
             entry.used = True
             self._quick_hits += 1
             return entry.value if entry.copier is None else entry.copier()
@@ -238,7 +243,7 @@ class Cache(Wrapping):
 
     def use(self, engine: Engine | None) -> None:
         """Work with `engine`, or without one, for the cluster does not run."""
-        self._engine = engine
+        self._engine, self._thread = engine, get_ident()
         self.look()
 
     def look(self) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.stats import CacheStats
     from cluster_kit.clock import Clock
+    from cluster_kit.loops import OwnLoop
     from cluster_kit.ports import Emit
     from cluster_kit.settings import CacheSettings
     from cluster_kit.supervisor import Supervisor
@@ -46,6 +47,7 @@ class Surroundings:
         supervisor: starts what runs in the background.
         clock: tells the time.
         random: for jitter and pauses.
+        loop: where they may be used.
         report: tells telemetry.
         after_commit: takes invalidations into transactions.
     """
@@ -55,6 +57,7 @@ class Surroundings:
     supervisor: Supervisor
     clock: Clock
     random: random.Random
+    loop: OwnLoop
     report: Emit
     after_commit: AfterCommit
 
@@ -71,6 +74,7 @@ class Engine:
 
     Attributes:
         supervisor: starts what runs in the background.
+        loop: where it may be used.
         backplane: see there.
         local: what is held in this process.
         shelf: both levels.
@@ -93,6 +97,7 @@ class Engine:
         self._stats = stats
         self._guard = None if connector is None else self._make_guard(connector)
         self.supervisor: Supervisor = around.supervisor
+        self.loop: OwnLoop = around.loop
         self.backplane: Backplane | None = backplane
         names = Names(around.app, options.prefix)
         remote = None
@@ -109,6 +114,11 @@ class Engine:
             self.shelf, self.loading, counters, backplane, self._tools()
         )
         self.objects: Objects = Objects(values, self.invalidation, self._tools())
+
+    @property
+    def name(self) -> str:
+        """Return the name of the cache."""
+        return self._options.name
 
     @property
     def live(self) -> bool:

@@ -210,13 +210,14 @@ class Remote:
     async def bump(self, tags: Sequence[str]) -> None:
         """Let no entry with any of these tags count any more."""
         marks = {tag: new_stamp() for tag in tags}
-        await self._guard.write({self._names.tag(t): v for t, v in marks.items()}, TAG_LIFE, ())
+        items = {self._names.tag(tag): mark for tag, mark in marks.items()}
+        await self._guard.write(items, TAG_LIFE, invalidates=True)
         self._versions.remember(marks)
 
     async def reset(self) -> None:
         """Let no entry and no counter count any more."""
         epoch = new_stamp()
-        await self._guard.write({self._names.epoch: epoch}, None, ())
+        await self._guard.write({self._names.epoch: epoch}, None, invalidates=True)
         self._versions.epoch = epoch
 
     # --- counting --------------------------------------------------------------------------------

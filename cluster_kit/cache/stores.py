@@ -14,8 +14,9 @@ from cluster_kit.urls import url_scheme
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from cluster_kit.cache.options import CacheOptions
     from cluster_kit.ports import AdapterContext, CacheStore, HealthStatus
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
@@ -44,6 +45,7 @@ class Stores:
         self._connectors: dict[str, Connector] = {}
         self._context: AdapterContext | None = None
         self._supervisor: Supervisor | None = None
+        self._troubled_since: float | None = None
 
     def register(self, name: str, factory: Callable[[str], CacheStore]) -> None:
         """Add a kind of store. Raises as `CacheManager.register_store`."""
@@ -58,25 +60,46 @@ class Stores:
         """Whether `register` has added a kind."""
         return bool(self._factories)
 
-    def check(self, name: str | None) -> None:
-        """Refuse a store there is not.
+    def check(self, made: CacheOptions, known: Iterable[CacheOptions]) -> None:
+        """Refuse a cache that has no place.
+
+        Args:
+            made: what the cache is made with.
+            known: what others were made with.
 
         Raises:
-            ConfigurationError: nothing of this name, or its URL is not set.
+            ConfigurationError: there is no such store, or its URL is not set; or the cache would
+                share its keys with another one.
         """
-        if name not in self._factories:
-            self._url(name)
+        for other in known:
+            if other.prefix == made.prefix and self._key(other.store) == self._key(made.store):
+                text = f"prefix {made.prefix!r} belongs to cache {other.name!r}"
+                raise ConfigurationError(text)
+        if made.store not in self._factories:
+            self._url(made.store)
+        if made.l1_size == 0 and self.is_private(made.store):
+            raise ConfigurationError("l1_size=0 needs a store: there is no other place")
 
     def is_private(self, name: str | None) -> bool:
         """Whether values are kept by the cache itself, in this process."""
         return name not in self._factories and self._url(name) in _PRIVATE
 
-    def same(self, one: str | None, other: str | None) -> bool:
-        """Whether two names stand for one store."""
-        return self._key(one) == self._key(other)
+    def tells(self, options: CacheOptions, *, linked: bool) -> bool:
+        """Whether a cache tells other instances what it invalidates.
 
-    def reaches(self, name: str | None) -> bool:
-        """Whether other instances should be told what is invalidated, and can be."""
+        Raises:
+            ConfigurationError: it is to, but not `linked` to them.
+        """
+        if options.backplane and not linked:
+            raise ConfigurationError(
+                f"cache {options.name!r}: a backplane needs publish and subscribe; set "
+                "CLUSTER_KIT_PUBSUB__URL"
+            )
+        wanted = options.backplane
+        return linked and (self._reaches(options.store) if wanted is None else wanted)
+
+    def _reaches(self, name: str | None) -> bool:
+        """Whether other instances should be told, and can be."""
         if self._settings.url_for("pubsub").scheme != MEMORY:
             return True
         shared = not self.is_private(name) and name not in self._factories
@@ -115,15 +138,23 @@ class Stores:
             async with logged("closing a cache's store"):
                 await connector.close()
 
-    def health(self) -> Health | None:
-        """Return the state of those in use, the worst; None when there are none.
+    def health(self, troubles: list[str], now: float) -> Health | None:
+        """Return the state of those in use, the worst; None where there is nothing to say.
 
         A store that is down makes what runs on it slower, not wrong: it is `degraded`.
+
+        Args:
+            troubles: of the caches, with and without a store.
+            now: seconds since 1970.
         """
+        self._troubled_since = (self._troubled_since or now) if troubles else None
         states = [self._health(connector) for connector in self._connectors.values()]
-        if not states:
-            return None
-        return max(states, key=lambda state: state.status != "ok")
+        worst = max(states, key=lambda state: state.status != "ok", default=None)
+        if self._troubled_since is None:
+            return worst
+        details = [worst.detail, *troubles] if worst else troubles
+        since = worst.since if worst else self._troubled_since
+        return Health(status="degraded", detail="; ".join(details), since=since)
 
     def _health(self, connector: Connector) -> Health:
         health = connector.store.health()

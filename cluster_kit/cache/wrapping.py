@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+from weakref import WeakSet
 
 from cluster_kit.cache.load import Request
 from cluster_kit.cache.loaders import call, check_callable
@@ -36,9 +39,11 @@ class Wrapping:
         self._monotonic = clock.monotonic
         self._ready = ready
         self._engine: Engine | None = None
+        self._thread: int = 0  # whose loop it works on; none's in a forked process
         self._hot: Mapping[str, Entry] = {}  # empty while what is held here has to be doubted
         self._quick_hits: int = 0
         self._stats = stats
+        _caches.add(self)
 
     @property
     def name(self) -> str:
@@ -103,7 +108,11 @@ class Wrapping:
         """
         if ttl is None and tags == ():
             entry = self._hot.get(key) if type(key) is str else None
-            if entry is not None and min(entry.until, entry.eager) > self._monotonic():
+            if (
+                entry is not None
+                and min(entry.until, entry.eager) > self._monotonic()
+                and get_ident() == self._thread
+            ):
                 entry.used = True
                 self._quick_hits += 1
                 return entry.copy()
@@ -186,5 +195,30 @@ class Wrapping:
         """
         return Recipe(self.wrap, key, check_ttl("ttl", ttl), tags)
 
+    def desert(self) -> None:
+        """Hand nothing out at once any more: this is a fork of the process it works in."""
+        self._thread = 0
+
     async def _open(self) -> Engine:
-        return self._engine or await self._ready()
+        """Return what makes it work.
+
+        Raises:
+            NotStartedError: its cluster does not run.
+            LifecycleError: that runs on another event loop, or in another process.
+        """
+        if self._engine is None:
+            return await self._ready()
+        self._engine.loop.check()
+        return self._engine
+
+
+_caches: WeakSet[Wrapping] = WeakSet()
+
+
+def _desert_all() -> None:
+    for cache in _caches:
+        cache.desert()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_desert_all)

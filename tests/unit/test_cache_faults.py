@@ -12,7 +12,7 @@ import pytest
 from cluster_kit import MISSING, Cache, Cluster
 from cluster_kit.broadcast import Broadcast
 from cluster_kit.cache.backplane import BEATS
-from cluster_kit.cache.service import LOOK
+from cluster_kit.cache.upkeep import LOOK
 from cluster_kit.errors import CacheUnavailable
 from cluster_kit.ports import AdapterContext, CacheFactory, CacheStore
 from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
