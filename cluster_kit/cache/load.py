@@ -213,7 +213,7 @@ class Load:
         if keep:
             return await self._keep(value, self._shelf.lifetime(ttl))
         await self._withdraw()
-        return self._shelf.passing(value)
+        return self._shelf.passing(self._key, value)
 
     async def _keep(self, value: object, ttl: float | None) -> Entry:
         """Keep what was loaded, unless it was invalidated meanwhile; return it in any case."""

@@ -210,8 +210,9 @@ class Shelf:
         own = self._values.own(value, payload)
         return self._made(own, payload, ttl, ttl, frozenset(tags))
 
-    def passing(self, value: object) -> Entry:
+    def passing(self, key: str, value: object) -> Entry:
         """Return what holds a value that is kept nowhere."""
+        value = self._values.unkept(key, value)
         return Entry(value, self._values.copier(value), 0.0, inf, 0.0, 0.0, 0.0, frozenset(), 0)
 
     def shorten(self, entry: Entry) -> bool:

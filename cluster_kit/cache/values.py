@@ -73,12 +73,26 @@ class Values:
         """
         if not self._encoded:
             return b""
+        body = self._encode(key, value)
+        if len(body) > self._limit:
+            raise MessageTooLargeError(f"the value of {key!r}", len(body), self._limit)
+        return body
+
+    def unkept(self, key: str, value: object) -> object:
+        """Return what callers are to have of a value that is kept nowhere.
+
+        It is what its JSON says, as if it were kept, or where it has none the very object.
+        """
+        try:
+            return value if self._shared else self.own(value, self._encode(key, value))
+        except EncodeError:
+            return value
+
+    def _encode(self, key: str, value: object) -> bytes:
         try:
             body = self._codec.encode(value)
         except EncodeError as exc:
             raise EncodeError(f"the value of {key!r}: {exc}") from exc
-        if len(body) > self._limit:
-            raise MessageTooLargeError(f"the value of {key!r}", len(body), self._limit)
         if _is_deep(body):
             text = f"the value of {key!r} is nested more than {MAX_DEPTH} levels deep"
             raise EncodeError(text)

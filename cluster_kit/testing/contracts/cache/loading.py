@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +35,13 @@ FALSY: tuple[object, ...] = (None, 0, "", False, [])
 
 class OwnError(Exception):
     """Raised by loaders."""
+
+
+@dataclass
+class Row:
+    """What a loader may return."""
+
+    number: int
 
 
 def numbers() -> Loads:
@@ -180,16 +188,19 @@ class LoadingScenarios(Scenarios):
 
     async def test_what_is_not_kept_belongs_to_each_caller_too(self, bench: Bench) -> None:
         cache = await bench.cache()
-        load = Loads(lambda: loaded({"rows": [1]}, keep=False))
+        load = Loads(lambda: loaded({"rows": (Row(number=1), [1])}, keep=False))
         load.go.clear()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(2)]
             await load.begun.wait()
             load.go.set()
-        one, two = (cast("dict[str, list[int]]", task.result()) for task in tasks)
-        one["rows"].append(2)
-        assert two == {"rows": [1]}
+        one, two = (cast("dict[str, list[list[int]]]", task.result()) for task in tasks)
+        assert one == two == {"rows": [{"number": 1}, [1]]}  # what its JSON says
+        one["rows"][1].append(2)
+        assert two["rows"][1] == [1]
         assert load.runs == 1
+        without_json = object()
+        assert await cache.wrap(KEY, lambda: loaded(without_json, keep=False)) is without_json
 
     async def test_a_loader_that_cancels_itself_is_told(self, bench: Bench) -> None:
         cache = await bench.cache()
