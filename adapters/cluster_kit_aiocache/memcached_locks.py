@@ -20,8 +20,7 @@ from cluster_kit_aiocache.memcached_client import (
 )
 from cluster_kit_aiocache.memcached_clock import Reading, ServerClock
 from cluster_kit_aiocache.memcached_options import parse_url
-from cluster_kit_aiocache.redis_client import say
-from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.state import State, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,8 +26,7 @@ from cluster_kit_aiocache.memcached_client import (
     stored,
 )
 from cluster_kit_aiocache.memcached_options import parse_url
-from cluster_kit_aiocache.redis_client import say
-from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.state import State, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -163,13 +162,17 @@ class MemcachedStore:
                 if body is None:
                     return _value((await client.ask(_look(key)))[0]) is None
                 return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
-            item = await client.get(_key(key))
-            if item is None or not item.value.startswith(expected):
-                return False
-            if body is None:
-                return await client.delete(_key(key), item.cas)
-            request = _store(key, body, b"T%d C%d" % (end, item.cas))
-            return _done((await client.ask(request))[0], body)
+            while True:
+                item = await client.get(_key(key))
+                if item is None or not item.value.startswith(expected):
+                    return False
+                if body is None:
+                    done = await client.delete(_key(key), item.cas)
+                else:
+                    request = _store(key, body, b"T%d C%d" % (end, item.cas))
+                    done = _done((await client.ask(request))[0], body)
+                if done:  # else it was replaced, maybe by one that is expected, too
+                    return True
 
         async def call(client: MemcachedClient) -> tuple[bool, list[bytes | None]]:
             done = await swap(client)

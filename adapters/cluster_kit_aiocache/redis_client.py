@@ -93,10 +93,3 @@ def lasting(error: Exception) -> bool:
     return isinstance(error, AuthenticationError | AuthorizationError) or (
         isinstance(error, RedisError) and "DB index" in str(error)
     )
-
-
-def say(error: BaseException) -> str:
-    """Return what went wrong, for people."""
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    return str(error) or type(error).__name__

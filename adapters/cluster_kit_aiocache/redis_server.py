@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_kit.errors import ClusterKitError, ConnectError
 from cluster_kit_aiocache.redis_backend import REDIS
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting
 from cluster_kit_aiocache.redis_lines import Lines
 from cluster_kit_aiocache.redis_options import parse_url
-from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.state import State, say
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Health

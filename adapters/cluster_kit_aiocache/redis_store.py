@@ -13,10 +13,10 @@ from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
 from cluster_kit_aiocache.redis_backend import REDIS
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting, say
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting
 from cluster_kit_aiocache.redis_lines import Lines
 from cluster_kit_aiocache.redis_options import parse_url
-from cluster_kit_aiocache.state import State
+from cluster_kit_aiocache.state import State, say
 from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, SWAP, WRITE
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from cluster_kit.cache.objects import Objects
 from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl, check_values
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
+from cluster_kit.checks import truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -181,15 +182,30 @@ class Cache(Wrapping):
         """
         return Objects.look_up(await self.get(check_key(key), MISSING), key, object_key, default)
 
-    async def set_value_in_object(self, key: str, object_key: str, value: object) -> None:
-        """Change one field of an object in one atomic step; its ttl goes on. Makes a missing one.
+    async def set_value_in_object(
+        self, key: str, object_key: str, value: object, *, create: bool = False
+    ) -> bool:
+        """Change one field of an object in one atomic step; its ttl goes on.
+
+        Where there is no value nothing is done: an object of this field alone would pass for a
+        whole one with all who read it.
+
+        Args:
+            key: of the object.
+            object_key: of the field.
+            value: of the field.
+            create: make the object where there is none, with the ttl of the cache.
+
+        Returns:
+            Whether it was changed.
 
         Raises:
             ConfigurationError: the value is no object.
             CacheUnavailable: the store did not answer; it may be changed.
         """
+        made, checked = truth("create", create), check_key(key)
         engine = await self._open()
-        await engine.objects.change(check_key(key), object_key, value)
+        return await engine.objects.change(checked, object_key, value, create=made)
 
     async def delete_value_in_object(self, key: str, object_key: str) -> bool:
         """Remove one field of an object in one atomic step; return whether it was there.

@@ -184,10 +184,12 @@ class Remote:
             body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
-    async def replace(self, key: str, found: Found, payload: bytes, ttl: float | None) -> bool:
-        """Store another value over what was found, and only over that."""
+    async def replace(
+        self, key: str, found: Found, payload: bytes, *, ttl: float | None, grace: float
+    ) -> bool:
+        """Store another value over what was found, and only over that. Tags and `grace` stay."""
         tags: Mapping[str, bytes] = found.record.tags if found.record else {}
-        grace = found.record.grace if found.record else 0.0
+        grace = found.record.grace if found.record else grace
         base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
         body = pack(replace(base, payload=payload))
         done, _ = await self._guard.swap(self._names.entry(key), body, found.expected, base.life)

@@ -155,7 +155,7 @@ class CacheManager:
                 `cluster_kit.ports.CacheStore`.
 
         Raises:
-            ConfigurationError: the name is malformed, or a cache uses a store of this name.
+            ConfigurationError: the name is malformed, or that of a store there is.
             LifecycleError: the cluster runs on another event loop.
         """
         self._refuse_elsewhere()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from cluster_kit.cache.connector import Connector
+from cluster_kit.cache.connector import Connector, blaming
 from cluster_kit.cache.loaders import check_callable
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import check_name
-from cluster_kit.ports import Health
+from cluster_kit.ports import Health, StoreCapabilities
 from cluster_kit.supervisor import logged
 from cluster_kit.urls import url_scheme
 from cluster_kit.wording import suggestion
@@ -27,6 +27,7 @@ MEMORY = "memory"
 
 _REDIS = "redis"
 _MEMCACHED = "memcached"
+_BUILT_IN = (MEMORY, _REDIS, _MEMCACHED)
 _PRIVATE = {"memory://", "memory:///"}
 
 
@@ -50,6 +51,8 @@ class Stores:
     def register(self, name: str, factory: Callable[[str], CacheStore]) -> None:
         """Add a kind of store. Raises as `CacheManager.register_store`."""
         checked = check_name("cache store", name)
+        if checked in _BUILT_IN:
+            raise ConfigurationError(f"there is a store {name!r}; choose another name")
         if f"{checked}:" in self._connectors:
             raise ConfigurationError(f"store {name!r} is in use")
         check_callable("factory", factory)
@@ -117,7 +120,8 @@ class Stores:
         if key not in self._connectors:
             if self._supervisor is None or self._context is None:
                 raise ConfigurationError("stores are made while the cluster runs")
-            self._connectors[key] = Connector(self._make(name), self._supervisor)
+            store, source = self._make(name), self._source(name)
+            self._connectors[key] = Connector(store, self._supervisor, source)
         return self._connectors[key]
 
     async def connect(self, name: str | None) -> None:
@@ -167,9 +171,22 @@ class Stores:
 
     def _make(self, name: str | None) -> CacheStore:
         if name in self._factories:
-            return self._factories[name](self._settings.url_for("cache").reveal())
+            made = self._factories[name](self._settings.url_for("cache").reveal())
+            return _checked(name, made)
         assert self._context is not None  # noqa: S101 - checked by the caller
-        return self._registry.create("cache", self._url(name), self._context)
+        try:
+            return self._registry.create("cache", self._url(name), self._context)
+        except ConfigurationError as exc:
+            raise blaming(exc, self._source(name)) from exc
+
+    def _source(self, name: str | None) -> str:
+        """Return where the URL of a store comes from, as people know it."""
+        if name in self._factories:
+            return f"store {name!r}"
+        own = {_REDIS: self._settings.redis_url, _MEMCACHED: self._settings.memcached_url}
+        if name is not None and own.get(name) is not None:
+            return f"{name}_url (CLUSTER_KIT_{name.upper()}_URL)"
+        return self._settings.source_of("cache") or f"store {name or MEMORY!r}"
 
     def _key(self, name: str | None) -> str:
         return f"{name}:" if name in self._factories else f":{self._url(name)}"
@@ -186,7 +203,7 @@ class Stores:
         elif name == _MEMCACHED:
             own, fits = self._settings.memcached_url, default.scheme == _MEMCACHED
         else:
-            known = [MEMORY, _REDIS, _MEMCACHED, *self._factories]
+            known = [*_BUILT_IN, *self._factories]
             text = f"there is no store {name!r}{suggestion(name, known)}; there are: "
             raise ConfigurationError(text + ", ".join(known))
         if own is not None:
@@ -194,3 +211,21 @@ class Stores:
         if fits:
             return default.reveal()
         raise ConfigurationError(f"store {name!r}: set CLUSTER_KIT_{name.upper()}_URL")
+
+
+def _checked(name: str | None, made: object) -> CacheStore:
+    """Return what a factory made, if it is a store.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    calls = ("connect", "close", "health", "read", "write", "swap", "remove", "increment", "keys")
+    lacking = [call for call in calls if not callable(getattr(made, call, None))]
+    if not isinstance(getattr(made, "capabilities", None), StoreCapabilities):
+        lacking.append("capabilities")
+    if lacking:
+        what = (
+            f"the factory of store {name!r} returned {type(made).__name__}, which is no CacheStore"
+        )
+        raise ConfigurationError(f"{what}: it lacks {', '.join(lacking)}")
+    return cast("CacheStore", made)

@@ -184,10 +184,11 @@ class Wrapping:
         """Return a decorator that keeps what an async function returns.
 
         Args:
-            key: a template such as ``"user:{user_id}"`` of the function's parameters, or a
-                function of the same arguments.
+            key: a template such as ``"user:{user_id}"`` of the function's parameters. Different
+                values make different keys, which the documentation shows; those that are too long
+                end in a digest. Or a function of the same arguments that returns the key.
             ttl: of the values.
-            tags: that invalidate them; templates, too.
+            tags: that invalidate them; templates, too, filled as by `str.format`.
 
         Raises:
             ConfigurationError: a template is none, or, once it decorates, names what the function

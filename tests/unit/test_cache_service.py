@@ -154,8 +154,45 @@ async def test_stores_are_chosen_by_name(cluster_factory: ClusterFactory) -> Non
             await cluster.caches.create_cache("more", store=name)
     with pytest.raises(ConfigurationError):
         cluster.caches.register_store("files", factory)
+    for taken in ("redis", "memcached", "memory"):
+        with pytest.raises(ConfigurationError, match="choose another name"):
+            cluster.caches.register_store(taken, factory)
     with pytest.raises(ConfigurationError, match="l1_size"):
         await cluster.caches.create_cache("more", store="memory", l1_sise=5)  # type: ignore[call-arg]
+
+
+async def make_none(url: str) -> None:
+    del url
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("factory", [lambda _: None, lambda _: object(), make_none])
+@pytest.mark.filterwarnings("ignore:coroutine 'make_none' was never awaited")
+async def test_what_a_factory_makes_has_to_be_a_store(
+    factory: Any, cluster_factory: ClusterFactory
+) -> None:
+    [cluster] = await cluster_factory()
+    cluster.caches.register_store("files", factory)
+
+    with pytest.raises(ConfigurationError, match=r"store 'files' returned .* it lacks connect, "):
+        await cluster.caches.create_cache("rows", store="files")
+
+
+@pytest.mark.asyncio
+async def test_an_unreachable_store_names_the_setting_that_chose_it() -> None:
+    away = {"redis": "redis://127.0.0.1:1", "memcached": "memcached://127.0.0.1:1"}
+    settings = Settings(
+        redis_url=away["redis"], memcached_url=away["memcached"], locks={"url": "memory://"}
+    )
+    async with Cluster("shop", settings=settings) as cluster:
+        for name, url in away.items():
+            named = rf"^{name}_url \(CLUSTER_KIT_{name.upper()}_URL\): cannot connect to {url}"
+            with pytest.raises(ConnectError, match=named) as caught:
+                await cluster.caches.create_cache(name, store=name)
+            assert caught.value.retryable
+        with pytest.raises(CacheUnavailable, match="CLUSTER_KIT_REDIS_URL"):
+            await cluster.cache.set("key", 1)
+        assert "CLUSTER_KIT_REDIS_URL" in cluster.health()["adapters"]["cache"]["detail"]
 
 
 @pytest.mark.asyncio
