@@ -271,6 +271,8 @@ class Possession:
         """Renew it, by the `wanted` ttl from now on where one is given."""
         async with self._renewing:  # two at once could leave the shorter ttl at the server
             asked_at = self._around.clock.monotonic()
+            if wanted is not None:
+                self.claim = replace(self.claim, turn=self.claim.turn + 1)
             claim = replace(self.claim, ttl=self._ttl() if wanted is None else wanted)
             left = max(self._ends - asked_at, 0.01)
             timeout = min(answer_timeout(min(self.claim.ttl, claim.ttl)), left)
