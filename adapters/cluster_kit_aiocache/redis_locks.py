@@ -162,7 +162,6 @@ class RedisContender:
         self._channel = channel(claim.name)
         self._woken = asyncio.Event()
         self._listens = False
-        self._certain = False
         self._left = 0.0
 
     async def attempt(self, *, timeout: float) -> Grant | None:
@@ -186,11 +185,9 @@ class RedisContender:
         wakeups, context = self._locks.wakeups, self._locks.context
         if not self._listens:
             self._listens = True
-            self._certain = await wakeups.listen(
-                self._channel, self._woken, timeout=_SUBSCRIBE_SECONDS
-            )
+            await wakeups.listen(self._channel, self._woken, timeout=_SUBSCRIBE_SECONDS)
             return
-        poll = _POLL_SECONDS if self._certain else _POLL_DEAF_SECONDS
+        poll = _POLL_SECONDS if wakeups.hears(self._channel) else _POLL_DEAF_SECONDS
         spread = context.random.uniform(0.8, 1.2)
         pause = min(self._left + context.random.uniform(0.001, 0.01), poll * spread)
         with suppress(TimeoutError):

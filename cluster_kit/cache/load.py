@@ -13,9 +13,10 @@ from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from cluster_kit.cache.flight import Flight
+    from cluster_kit.cache.loaders import Request
     from cluster_kit.cache.local import Entry, Ticket
     from cluster_kit.cache.remote import Found, Remote
     from cluster_kit.cache.tools import Tools
@@ -26,25 +27,6 @@ THROTTLE = 10.0
 """Seconds for which a value that could not be loaded anew is not tried again."""
 
 _FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a caller wants loaded.
-
-    Attributes:
-        load: gives the value.
-        ttl: of the value; None leaves it to the cache.
-        tags: that will invalidate it.
-        condition: whether a value is to be kept; None keeps all.
-        renew: load it although there is one.
-    """
-
-    load: Callable[[], object]
-    ttl: float | None = None
-    tags: Sequence[str] = ()
-    condition: Callable[[object], object] | None = None
-    renew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

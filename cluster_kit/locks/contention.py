@@ -13,12 +13,13 @@ from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
 from cluster_kit.locks.line import Lines
 from cluster_kit.locks.possession import LeaseState, Possession
 from cluster_kit.locks.terms import answer_timeout
+from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id
 from cluster_kit.ports import Claim
 
 if TYPE_CHECKING:
+    from cluster_kit.locks.context import LockContext
     from cluster_kit.locks.line import Line
-    from cluster_kit.locks.surroundings import Surroundings
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Contender, Grant
 
@@ -67,11 +68,13 @@ class Contention:
 
     Attributes:
         held: the locks it has, by key.
+        home: the event loop of all calls.
     """
 
-    def __init__(self, around: Surroundings, *, owner: str) -> None:
+    def __init__(self, around: LockContext, *, owner: str) -> None:
         self.around = around
         self.held: dict[str, Possession] = {}
+        self.home = OwnLoop("locks")
         self._owner = f"{owner} pid {os.getpid()}"
         # Where the backend itself keeps the order, some stand in its line, the others behind them.
         self._lines = Lines(_MOST_PLACES if around.adapter.capabilities.fair else 1)

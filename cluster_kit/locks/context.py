@@ -27,7 +27,7 @@ _LAST_LOOK = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class LockContext:
     """Made at start.
 
     Attributes:
