@@ -162,7 +162,8 @@ class Capabilities:
         try:
             yield
         except (ConfigurationError, ConnectError) as exc:
-            if not (source := self._ground.settings.source_of(capability)):
+            source = self._ground.settings.source_of(capability)
+            if not source or str(exc).startswith(source):
                 raise
             named = copy(exc)  # the registry may keep it, to raise it again
             named.args = (f"{source}: {exc}",)

@@ -136,13 +136,17 @@ class MemcachedStore:
                 if body is None:
                     return _value((await client.ask(_look(key)))[0]) is None
                 return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
-            item = await client.get(_key(key))
-            if item is None or not item.value.startswith(expected):
-                return False
-            if body is None:
-                return await client.delete(_key(key), item.cas)
-            request = _store(key, body, b"T%d C%d" % (end, item.cas))
-            return _done((await client.ask(request))[0], body)
+            while True:
+                item = await client.get(_key(key))
+                if item is None or not item.value.startswith(expected):
+                    return False
+                if body is None:
+                    done = await client.delete(_key(key), item.cas)
+                else:
+                    request = _store(key, body, b"T%d C%d" % (end, item.cas))
+                    done = _done((await client.ask(request))[0], body)
+                if done:  # else it was replaced, maybe by one that is expected, too
+                    return True
 
         return await self._ask(call, timeout)
 

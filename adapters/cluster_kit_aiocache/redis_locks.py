@@ -119,8 +119,8 @@ class RedisLocks:
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
-        words = (_value(claim), claim.token, claim.turn, _milliseconds(claim))
-        call = partial(RENEW.run, keys=[_key(claim.name)], values=words)
+        values: list[str | int] = [_value(claim), claim.token, claim.turn, _milliseconds(claim)]
+        call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
         return valid_for(claim) if await self._server.ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from cluster_kit.errors import ClusterKitError
+from cluster_kit.loops import OwnLoop
 from cluster_kit_aiocache.state import State
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ Unavailable = Callable[[str, str], ClusterKitError]
 
 PROBE_SECONDS = 2.0
 """How long a server that is down has to answer a probe."""
+
+_NO_PASSWORD = ("HELLO must be called", "NOAUTH", "Authentication required")  # of Redis
 
 
 class Server(ABC, Generic[Client]):
@@ -41,8 +44,10 @@ class Server(ABC, Generic[Client]):
     def __init__(
         self, url: str, context: AdapterContext, purpose: str, unavailable: Unavailable
     ) -> None:
+        self._purpose = purpose
         self._unavailable = unavailable
         self._client: Client | None = None  # while connected
+        self._loop: OwnLoop | None = None  # likewise
         self._state = State(context, purpose, url, self._ping)
 
     @property
@@ -66,10 +71,12 @@ class Server(ABC, Generic[Client]):
 
         Raises:
             ClusterKitError: as `Unavailable` makes it; no answer in time, or an error.
+            LifecycleError: not on the event loop that connected it; nothing was asked.
         """
         client = self._client
-        if client is None:
+        if client is None or self._loop is None:
             raise self._unavailable(about, "not connected")
+        self._loop.check()
         try:
             async with asyncio.timeout(timeout):
                 answer = await call(client)
@@ -81,7 +88,7 @@ class Server(ABC, Generic[Client]):
 
     def _joined(self, client: Client) -> None:
         """Ask `client` from now on: its server has answered."""
-        self._client = client
+        self._client, self._loop = client, OwnLoop(self._purpose)
         self._state.well()
 
     @abstractmethod
@@ -95,6 +102,9 @@ class Server(ABC, Generic[Client]):
 
 def say(error: BaseException) -> str:
     """Return what went wrong, for people."""
-    if isinstance(error, TimeoutError) and not str(error):
+    text = str(error)
+    if isinstance(error, TimeoutError) and not text:
         return "no answer in time"
-    return str(error) or type(error).__name__
+    if text.startswith(_NO_PASSWORD):
+        return "the server needs a password, and the URL has none"
+    return text or type(error).__name__

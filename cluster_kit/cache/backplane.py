@@ -55,6 +55,7 @@ class Backplane:
     Attributes:
         live: whether invalidations of others arrive, as far as known.
         unsent: what others are still to be told.
+        error: why they could not be told the last time; None when they were, or without a link.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Backplane:
         self._doubted = False
         self.live: bool = False
         self.unsent: Unsent = Unsent()
+        self.error: ClusterKitError | None = None
 
     async def open(self, hearing: Hearing) -> None:
         """Begin to hear, as soon as the broker lets us.
@@ -89,6 +91,7 @@ class Backplane:
         """
         self._hearing = hearing
         await self.attach()
+        self.look()
 
     async def attach(self) -> None:
         """Begin to hear, unless that is done; without a connection it is to be tried again."""
@@ -104,7 +107,7 @@ class Backplane:
         self._senders.clear()
         if self._doubted:  # what was held meanwhile may have been invalidated unheard
             self._hearing.missed("invalidations are heard from now on")
-        self.live = self._linked()
+        self._linked_since = self._monotonic() - RECOVERY  # there is nothing to be told of before
 
     async def close(self) -> None:
         """Hear nothing more."""
@@ -114,20 +117,27 @@ class Backplane:
 
     async def tell(self, change: Change) -> bool:
         """Tell other instances, or keep it for later; return whether they were told."""
-        if self.live:
-            try:
-                for part in change.parts():
-                    await self._pubsub.publish(self._channel, part.message())
-            except ClusterKitError as exc:
-                log.warning("invalidations on %s are put off: %s", self._channel, exc)
-            except BaseException:
+        told = False
+        try:
+            told = await self._send(change)
+        finally:
+            if not told:
                 self.unsent.add(change)
-                raise
-            else:
-                self._told_at, self._beats = self._monotonic(), 0
-                return True
-        self.unsent.add(change)
-        return False
+        return told
+
+    async def _send(self, change: Change) -> bool:
+        self.error = None
+        if not self.live:
+            return False
+        try:
+            for part in change.parts():
+                await self._pubsub.publish(self._channel, part.message())
+        except ClusterKitError as exc:
+            log.warning("invalidations on %s are put off: %s", self._channel, exc)
+            self.error = exc
+            return False
+        self._told_at, self._beats = self._monotonic(), 0
+        return True
 
     async def beat(self) -> None:
         """After the last change, show others its number, should they have missed it."""
@@ -144,15 +154,17 @@ class Backplane:
         except ClusterKitError as exc:
             log.info("a beat on %s was not sent: %s", self._channel, exc)
 
-    async def flush(self) -> None:
-        """Tell what was kept, as far as it goes."""
+    async def flush(self, *, stored: bool) -> None:
+        """Tell what was kept, as far as it goes.
+
+        Args:
+            stored: whether the store knows all of it.
+        """
         additions = self.unsent.additions
-        for change in tuple(self.unsent.parts()):
-            if not self.live:
+        for change in tuple(self.unsent.parts(stored=stored)):
+            if not await self._send(change):
                 return
             self.unsent.done(change, additions)
-            if not await self.tell(change):
-                return
 
     def look(self) -> bool:
         """Find out whether the link works; return whether `live` changed.

@@ -115,11 +115,13 @@ class Unsent:
         """Whether a key is among them."""
         return bool(self.everything) or key in self.keys
 
-    def parts(self) -> Iterator[Change]:
-        """Return all of it, in changes of a handy size."""
-        everything = bool(self.everything)
+    def parts(self, *, stored: bool = True) -> Iterator[Change]:
+        """Return all of it, in changes of a handy size; `stored` is what they say of the store."""
         yield from Change(
-            keys=tuple(self.keys), tags=tuple(self.tags), everything=everything
+            keys=tuple(self.keys),
+            tags=tuple(self.tags),
+            everything=bool(self.everything),
+            stored=stored,
         ).parts()
 
     def done(self, change: Change, additions: int) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock
+    from cluster_kit.loops import OwnLoop
     from cluster_kit.ports import Emit
     from cluster_kit.settings import CacheSettings
     from cluster_kit.supervisor import Supervisor
@@ -23,6 +24,7 @@ class CacheContext(NamedTuple):
         supervisor: starts what runs in the background.
         clock: tells the time.
         random: for jitter and pauses.
+        loop: where they may be used.
         report: tells telemetry.
         after_commit: takes invalidations into transactions.
     """
@@ -32,5 +34,6 @@ class CacheContext(NamedTuple):
     supervisor: Supervisor
     clock: Clock
     random: random.Random
+    loop: OwnLoop
     report: Emit
     after_commit: AfterCommit

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cluster_kit.cache.counters import Counters
     from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.stats import CacheStats
+    from cluster_kit.loops import OwnLoop
     from cluster_kit.supervisor import Supervisor
 
 
@@ -42,6 +43,7 @@ class Engine:
 
     Attributes:
         supervisor: starts what runs in the background.
+        loop: where it may be used.
         backplane: see there.
         local: what is held in this process.
         shelf: both levels.
@@ -64,6 +66,7 @@ class Engine:
         self._stats = stats
         self._guard = None if connector is None else self._make_guard(connector)
         self.supervisor: Supervisor = around.supervisor
+        self.loop: OwnLoop = around.loop
         self.backplane: Backplane | None = backplane
         names = Names(around.app, options.prefix)
         remote = None

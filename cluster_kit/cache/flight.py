@@ -65,12 +65,13 @@ class Flight:
         """
         self._joins += 1
         self._waiting += 1
+        rest = max(0.0, hard)
         try:
-            if soft is not None and soft < hard:
+            if soft is not None and soft < rest:
                 await asyncio.wait({self.outcome}, timeout=soft)
                 if not self.outcome.done() and self.stale is not None:
                     return self._in_place(self.stale, used_stale)
-            rest = hard - min(soft or 0.0, hard)
+                rest -= soft
             await asyncio.wait({self.outcome}, timeout=rest)
             if self.outcome.done():
                 return self.outcome.result()

@@ -168,10 +168,12 @@ class Remote:
             body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
-    async def replace(self, key: str, found: Found, payload: bytes, ttl: float | None) -> bool:
-        """Store another value over what was found, and only over that."""
+    async def replace(
+        self, key: str, found: Found, payload: bytes, *, ttl: float | None, grace: float
+    ) -> bool:
+        """Store another value over what was found, and only over that. Tags and `grace` stay."""
         tags: Mapping[str, bytes] = found.record.tags if found.record else {}
-        grace = found.record.grace if found.record else 0.0
+        grace = found.record.grace if found.record else grace
         base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
         body = pack(replace(base, payload=payload))
         return await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
@@ -193,13 +195,14 @@ class Remote:
     async def bump(self, tags: Sequence[str]) -> None:
         """Let no entry with any of these tags count any more."""
         marks = {tag: new_stamp() for tag in tags}
-        await self._guard.write({self._names.tag(t): v for t, v in marks.items()}, TAG_LIFE, ())
+        items = {self._names.tag(tag): mark for tag, mark in marks.items()}
+        await self._guard.write(items, TAG_LIFE, invalidates=True)
         self._versions.remember(marks)
 
     async def reset(self) -> None:
         """Let no entry and no counter count any more."""
         epoch = new_stamp()
-        await self._guard.write({self._names.epoch: epoch}, None, ())
+        await self._guard.write({self._names.epoch: epoch}, None, invalidates=True)
         self._versions.epoch = epoch
 
     # --- counting --------------------------------------------------------------------------------

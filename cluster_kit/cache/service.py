@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
@@ -17,6 +16,7 @@ from cluster_kit.cache.stats import CacheStats
 from cluster_kit.cache.stores import Stores
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConfigurationError, NotStartedError
+from cluster_kit.loops import OwnLoop
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.transports import Transports
 from cluster_kit.supervisor import logged
@@ -119,11 +119,13 @@ class CacheManager:
             ConfigurationError: an option is wrong, or the name or prefix is taken.
             AdapterUnavailableError: the store's driver is not installed.
             ConnectError: the store cannot be connected.
+            LifecycleError: the cluster runs on another event loop.
         """
+        self._refuse_elsewhere()
         made = make_options(name, self._settings.cache.ttl, options)
         known = self._caches.get(made.name)
         if known is None:
-            self._check(made)
+            self._stores.check(made, (cache.options for cache in self._caches.values()))
             known = self._add(made.name, made)
         elif known.options != made:
             raise ConfigurationError(f"there is a cache {name!r} with other options")
@@ -155,8 +157,10 @@ class CacheManager:
                 `cluster_kit.ports.CacheStore`.
 
         Raises:
-            ConfigurationError: the name is malformed, or a cache uses a store of this name.
+            ConfigurationError: the name is malformed, or that of a store there is.
+            LifecycleError: the cluster runs on another event loop.
         """
+        self._refuse_elsewhere()
         self._stores.register(name, factory)
 
     # --- looking after it ----------------------------------------------------------------
@@ -170,11 +174,8 @@ class CacheManager:
         return [trouble for cache in self._caches.values() for trouble in cache.troubles()]
 
     def health(self) -> Health | None:
-        """Return the state of the stores in use and of the caches; None without a store."""
-        state, troubles = self._stores.health(), self.troubles()
-        if state is None or not troubles:
-            return state
-        return replace(state, status="degraded", detail="; ".join([state.detail, *troubles]))
+        """Return the state of the stores in use and of the caches; None for nothing to say."""
+        return self._stores.health(self.troubles(), self._clock.wall())
 
     # --- life, led by Cluster ------------------------------------------------------------
 
@@ -211,6 +212,7 @@ class CacheManager:
             supervisor=supervisor,
             clock=self._clock,
             random=random.Random(),
+            loop=OwnLoop("cache"),
             report=self._telemetry.emit,
             after_commit=self._after_commit,
         )
@@ -222,35 +224,27 @@ class CacheManager:
     async def close(self) -> None:
         """Let the caches rest; what they hold here is gone."""
         self._around = self._linked = None
+        self._opening.clear()  # who waits there finds that this is over
         engines, self._engines = self._engines, {}
         for cache in self._caches.values():
             cache.use(None)
         for name, engine in engines.items():
             await engine.loading.stop()
             await self._say_the_last(name or self._app, engine)
-            if engine.backplane is not None:
-                async with logged("leaving a cache's backplane"):
-                    await engine.backplane.close()
+            await self._leave(engine)
         await self._pubsub.close()
         await self._stores.close()
 
     # --- inside --------------------------------------------------------------------------
 
+    def _refuse_elsewhere(self) -> None:
+        if self._around is not None:
+            self._around.loop.check()
+
     def _add(self, name: str, options: CacheOptions) -> Cache:
         cache = Cache(options, self._clock, CacheStats(), partial(self._engine_of, name))
         self._caches[name] = cache
         return cache
-
-    def _check(self, made: CacheOptions) -> None:
-        for other in self._caches.values():
-            if other.options.prefix == made.prefix and self._stores.same(
-                other.options.store, made.store
-            ):
-                text = f"prefix {made.prefix!r} belongs to cache {other.name!r}"
-                raise ConfigurationError(text)
-        self._stores.check(made.store)
-        if made.l1_size == 0 and self._stores.is_private(made.store):
-            raise ConfigurationError("l1_size=0 needs a store: there is no other place")
 
     async def _connect(self, name: str, cache: Cache) -> None:
         await self._engine_of(name)
@@ -260,6 +254,7 @@ class CacheManager:
         """Return what makes a cache work, made when it is first used."""
         from cluster_kit.cache.engine import Engine  # noqa: PLC0415 - most programs use no cache
 
+        self._refuse_elsewhere()
         cache = self._caches[name]
         async with self._opening.setdefault(name, asyncio.Lock()):
             if (engine := self._engines.get(name)) is not None:
@@ -271,23 +266,24 @@ class CacheManager:
             engine = Engine(cache.options, around, connector, backplane, cache.counted)
             if backplane is not None:
                 await backplane.open(engine.invalidation)
+            if self._around is not around:  # a stop came first
+                await self._leave(engine)
+                raise NotStartedError(f"cache {cache.name!r}")
             self._engines[name] = engine
             cache.use(engine)
             return engine
 
     def _backplane(self, options: CacheOptions) -> Backplane | None:
-        linked, wanted = self._linked, options.backplane
-        if wanted and linked is None:
-            raise ConfigurationError(
-                f"cache {options.name!r}: a backplane needs publish and subscribe; set "
-                "CLUSTER_KIT_PUBSUB__URL"
-            )
-        if wanted is None:
-            wanted = self._stores.reaches(options.store)
-        if linked is None or not wanted:
+        linked, beat = self._linked, self._settings.cache.beat
+        if not self._stores.tells(options, linked=linked is not None) or linked is None:
             return None
-        beat = self._settings.cache.beat
         return Backplane(self._pubsub, options.prefix, linked, self._clock.monotonic, beat)
+
+    @staticmethod
+    async def _leave(engine: Engine) -> None:
+        if engine.backplane is not None:
+            async with logged("leaving a cache's backplane"):
+                await engine.backplane.close()
 
     @staticmethod
     async def _say_the_last(name: str, engine: Engine) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
 from cluster_kit.locks.line import Lines
-from cluster_kit.locks.possession import LeaseState, Possession
+from cluster_kit.locks.possession import Possession
+from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id

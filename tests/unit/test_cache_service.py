@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from itertools import count
+from typing import Any
 
 import pytest
 
 from cluster_kit import MISSING, Cluster, Settings
 from cluster_kit.cache.service import LOOK
-from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError
+from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError, NotStartedError
 from cluster_kit.ports import AdapterContext, CacheStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
@@ -150,8 +151,45 @@ async def test_stores_are_chosen_by_name(cluster_factory: ClusterFactory) -> Non
             await cluster.caches.create_cache("more", store=name)
     with pytest.raises(ConfigurationError):
         cluster.caches.register_store("files", factory)
+    for taken in ("redis", "memcached", "memory"):
+        with pytest.raises(ConfigurationError, match="choose another name"):
+            cluster.caches.register_store(taken, factory)
     with pytest.raises(ConfigurationError, match="l1_size"):
         await cluster.caches.create_cache("more", store="memory", l1_sise=5)  # type: ignore[call-arg]
+
+
+async def make_none(url: str) -> None:
+    del url
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("factory", [lambda _: None, lambda _: object(), make_none])
+@pytest.mark.filterwarnings("ignore:coroutine 'make_none' was never awaited")
+async def test_what_a_factory_makes_has_to_be_a_store(
+    factory: Any, cluster_factory: ClusterFactory
+) -> None:
+    [cluster] = await cluster_factory()
+    cluster.caches.register_store("files", factory)
+
+    with pytest.raises(ConfigurationError, match=r"store 'files' returned .* it lacks connect, "):
+        await cluster.caches.create_cache("rows", store="files")
+
+
+@pytest.mark.asyncio
+async def test_an_unreachable_store_names_the_setting_that_chose_it() -> None:
+    away = {"redis": "redis://127.0.0.1:1", "memcached": "memcached://127.0.0.1:1"}
+    settings = Settings(
+        redis_url=away["redis"], memcached_url=away["memcached"], locks={"url": "memory://"}
+    )
+    async with Cluster("shop", settings=settings) as cluster:
+        for name, url in away.items():
+            named = rf"^{name}_url \(CLUSTER_KIT_{name.upper()}_URL\): cannot connect to {url}"
+            with pytest.raises(ConnectError, match=named) as caught:
+                await cluster.caches.create_cache(name, store=name)
+            assert caught.value.retryable
+        with pytest.raises(CacheUnavailable, match="CLUSTER_KIT_REDIS_URL"):
+            await cluster.cache.set("key", 1)
+        assert "CLUSTER_KIT_REDIS_URL" in cluster.health()["adapters"]["cache"]["detail"]
 
 
 @pytest.mark.asyncio
@@ -212,6 +250,35 @@ async def test_a_cluster_that_was_started_again_hears_once(
 
     await eventually(lambda: there.get("row"), lambda value: value is None)
     assert len(two.caches._pubsub._registrations) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_first_use_that_meets_a_stop_leaves_a_cache_that_can_start_again(
+    cluster_factory: ClusterFactory,
+) -> None:
+    began, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryPubSub):
+        async def bind(self, *args: Any, **kwargs: Any) -> Any:
+            began.set()
+            await go.wait()
+            return await super().bind(*args, **kwargs)
+
+    [cluster] = await cluster_factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=Slow))
+    await cluster.start()
+    first = asyncio.get_running_loop().create_task(cluster.cache.set("key", 1))
+    await began.wait()
+
+    await cluster.stop()
+    go.set()
+    with pytest.raises(NotStartedError):
+        await first
+    await cluster.start()
+
+    await cluster.cache.set("key", 2)
+    assert await cluster.cache.get("key") == 2
+    assert len(cluster.caches._pubsub._registrations) == 1
 
 
 @pytest.mark.asyncio

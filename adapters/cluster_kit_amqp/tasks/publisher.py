@@ -186,13 +186,10 @@ class Publisher:
         wait = wait_for(self._app, queue, left, ladder=ladder and self._ladder)
         return _Target(wait.exchange, wait.key, wait.exchange, wait)  # its queue has its name
 
-    def _still(
-        self, queue: QueueName, target: _Target, delay: float, progress: Progress
-    ) -> _Target:
+    def _still(self, queue: QueueName, was: _Target, delay: float, progress: Progress) -> _Target:
         """Return where to publish now that all is ready; making the chain took a while."""
-        if target.wait is None or not target.wait.chained:
-            return target
-        return self._target(queue, delay, progress, ladder=False)
+        chained = was.wait is not None and was.wait.chained
+        return self._target(queue, delay, progress, ladder=False) if chained else was
 
     def _message(self, envelope: Envelope, target: _Target, progress: Progress) -> Message:
         expires_at, expiration_ms = envelope.expires_at, None
@@ -241,8 +238,6 @@ class Publisher:
             return None
         left = max(1, round((expires_at - self._context.clock.wall()) * 1000))
         return left if left <= _LONGEST_EXPIRATION_MS else None
-
-    # --- what went wrong ---------------------------------------------------------------------
 
     async def _went_wrong(
         self,

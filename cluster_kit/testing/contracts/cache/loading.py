@@ -15,7 +15,6 @@ from cluster_kit.errors import (
     CacheRecursion,
     ConfigurationError,
     EncodeError,
-    InvalidNameError,
     NotStartedError,
 )
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
@@ -246,8 +245,8 @@ class LoadingScenarios(Scenarios):
         await cache.invalidate_tags("user:1")
         await user(1)
         assert len(calls) == 3
-        with pytest.raises(InvalidNameError):
-            await user(1, "a b")
+        assert await user(1, "a b") == {"id": 1, "lang": "a b"}
+        assert await cache.get("user:1:a%20b") == {"id": 1, "lang": "a b"}
         with pytest.raises(ConfigurationError):
             cache.cached(key="{nobody}")(user)
 
