@@ -15,8 +15,9 @@ from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.link import ChannelDown, Incoming, QueueCounts
 from cluster_kit_amqp.locks import desk as desks
+from cluster_kit_amqp.locks import names
 from cluster_kit_amqp.locks.desk import Desk, Seat
-from cluster_kit_amqp.locks.names import make_token
+from cluster_kit_amqp.locks.names import SeenFences, make_token
 from cluster_kit_amqp.locks.session import Session
 
 
@@ -202,3 +203,16 @@ async def test_a_channel_is_handed_on_with_nothing_unsettled(
 
     assert channel.settled == [("returned", 1), ("acked", 2)]
     assert await desk.seat() is session.seat
+
+
+def test_fences_go_on_after_the_greatest_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_MOST_SEEN", 2)
+    seen = SeenFences()
+    seen.note("k", 1000)
+
+    assert [seen.next("k", fence) for fence in (999, 1000, 1001)] == [1001, 1001, 1001]
+    assert seen.next("other", 5) == 5
+
+    for name in ("k", "a", "b", "k", "a"):  # of those used last
+        seen.note(name, 2000)
+    assert [seen.next(name, 5) for name in ("k", "a", "b")] == [2001, 2001, 5]

@@ -25,6 +25,8 @@ IDLE_SECONDS = 600
 """After which a lock that nobody has or wants is forgotten, with its count."""
 
 _MOST_TOKENS = 8
+_MOST_SEEN = 10_000
+_END_OF_FENCES = 2**53  # up to here each is another number to all who may count
 
 
 def lock_queue(name: str) -> str:
@@ -62,9 +64,31 @@ def fence_of(incoming: Incoming) -> int:
     >>> again = Message(body=b"", headers={**token.headers, "x-delivery-count": 3})
     >>> fence_of(Incoming(message=again, tag=1, redelivered=True))
     1003
+    >>> fence_of(Incoming(message=make_token(2**62, ""), tag=1, redelivered=False))
+    0
     """
     headers = incoming.message.headers
     base, count = headers.get(BASE), headers.get("x-delivery-count", 0)
-    if not isinstance(base, int) or not isinstance(count, int):
+    if type(base) is not int or type(count) is not int:  # a bool is none
         return 0
-    return base + (count if incoming.redelivered else 0)
+    fence = base + (count if incoming.redelivered else 0)
+    return fence if 0 < fence < _END_OF_FENCES else 0
+
+
+class SeenFences:
+    """The greatest fence that this instance has had of each lock, of those it used last."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def next(self, name: str, fence: int) -> int:
+        """Return `fence`, or one that is greater than all before."""
+        last = self._last.get(name, 0)
+        return fence if fence > last or last + 1 == _END_OF_FENCES else last + 1
+
+    def note(self, name: str, fence: int) -> None:
+        """A lock was had with this fence."""
+        self._last.pop(name, None)
+        self._last[name] = fence
+        if len(self._last) > _MOST_SEEN:
+            del self._last[next(iter(self._last))]
