@@ -69,10 +69,10 @@ async def test_a_token_that_could_not_be_brought_is_brought_by_the_next_attempt(
 ) -> None:
     seed, failures = Desk.seed, [LinkDown("back in a moment")]
 
-    async def failing(self: Desk, name: str, *, base: int | None = None, renews: str = "") -> None:
+    async def failing(self: Desk, name: str, *, base: int | None = None) -> None:
         if failures:
             raise failures.pop()
-        await seed(self, name, base=base, renews=renews)
+        await seed(self, name, base=base)
 
     monkeypatch.setattr(Desk, "seed", failing)
 

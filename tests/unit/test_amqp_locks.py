@@ -182,7 +182,7 @@ class SettledChannel:
 
     async def cancel_returning(self, _: str, tag: int) -> None:
         self.settled.append(("returned", tag))
-        self.deliver(Incoming(message=make_token(2000, ""), tag=2, redelivered=False))
+        self.deliver(Incoming(message=make_token(2000), tag=3, redelivered=False))
 
     def ack(self, tag: int) -> None:
         self.settled.append(("acked", tag))
@@ -197,11 +197,13 @@ async def test_a_channel_is_handed_on_with_nothing_unsettled(
     claim = Claim(name="shop.k", token="a", owner="one", ttl=30)
     session = Session(desk, claim, Seat(cast("Any", link), cast("Any", channel)))
     await session.stand()
-    channel.deliver(Incoming(message=make_token(1000, ""), tag=1, redelivered=False))
+    for tag, base in enumerate((900, 1000, 950)):  # the one that is worth most is kept
+        channel.deliver(Incoming(message=make_token(base), tag=tag, redelivered=False))
+    assert channel.settled == [("acked", 0), ("acked", 2)]
 
     await session.give_back()
 
-    assert channel.settled == [("returned", 1), ("acked", 2)]
+    assert channel.settled[2:] == [("returned", 1), ("acked", 3)]
     assert await desk.seat() is session.seat
 
 

@@ -184,13 +184,12 @@ class Desk:
         """The queue of a lock may be gone: look again."""
         self._declarer.forget(lock_queue(name))
 
-    async def seed(self, name: str, *, base: int | None = None, renews: str = "") -> None:
+    async def seed(self, name: str, *, base: int | None = None) -> None:
         """Put a token into a lock's queue; one too many does no harm. Raises `LinkError`.
 
         Args:
             name: of the lock.
             base: of its fences; default the clock, in microseconds, or what follows those seen.
-            renews: the acquisition it is for.
         """
         if base is None:
             base = self.fences.next(name, round(self._context.clock.wall() * _MICROSECONDS))
@@ -198,7 +197,7 @@ class Desk:
         channel = self._seeding
         if channel is None or not channel.open:
             channel = self._seeding = await link.open_channel(confirms=True)
-        await channel.publish(EXCHANGE, lock_queue(name), make_token(base, renews))
+        await channel.publish(EXCHANGE, lock_queue(name), make_token(base))
 
     # --- being heard -------------------------------------------------------------------------
 

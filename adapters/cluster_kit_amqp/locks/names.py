@@ -18,9 +18,6 @@ EXCHANGE = f"{PREFIX}locks"
 BASE = "ck-base"
 """Header: what the deliveries of a token are counted from."""
 
-RENEWS = "ck-renews"
-"""Header: the acquisition whose holder wants to have this token instead of the one it has."""
-
 IDLE_SECONDS = 600
 """After which a lock that nobody has or wants is forgotten, with its count."""
 
@@ -47,24 +44,21 @@ def lock_steps(queue: str) -> Steps:
     )
 
 
-def make_token(base: int, renews: str) -> Message:
-    """Return a token; `renews` is empty for one that anybody may have."""
-    headers: dict[str, object] = {BASE: base}
-    if renews:
-        headers[RENEWS] = renews
-    return Message(body=b"", headers=headers)
+def make_token(base: int) -> Message:
+    """Return a token. Of two its holder keeps the one with the greater fence."""
+    return Message(body=b"", headers={BASE: base})
 
 
 def fence_of(incoming: Incoming) -> int:
     """Return the fence a delivered token is worth; 0 for a message that is no token.
 
-    >>> token = make_token(1000, "")
+    >>> token = make_token(1000)
     >>> fence_of(Incoming(message=token, tag=1, redelivered=False))
     1000
     >>> again = Message(body=b"", headers={**token.headers, "x-delivery-count": 3})
     >>> fence_of(Incoming(message=again, tag=1, redelivered=True))
     1003
-    >>> fence_of(Incoming(message=make_token(2**62, ""), tag=1, redelivered=False))
+    >>> fence_of(Incoming(message=make_token(2**62), tag=1, redelivered=False))
     0
     """
     headers = incoming.message.headers

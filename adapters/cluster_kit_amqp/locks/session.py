@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import Incoming, LinkError
-from cluster_kit_amqp.locks.names import RENEWS, fence_of, lock_queue
+from cluster_kit_amqp.locks.names import fence_of, lock_queue
 
 if TYPE_CHECKING:
     from cluster_kit.ports import Claim
@@ -83,15 +83,13 @@ class Session:
             return
         fence = fence_of(incoming)
         held = self._token
-        wanted = incoming.message.headers.get(RENEWS)
-        if held is None and fence:
-            self._token, self._since = incoming, self._desk.clock.monotonic()
-            self.came.set()
-        elif held is not None and wanted == self.claim.token and fence > fence_of(held):
-            self._token, self._since = incoming, self._desk.clock.monotonic()
-            channel.ack(held.tag)
-        else:  # a token too many, or no token at all
+        if not fence or (held is not None and fence <= fence_of(held)):  # no token, or one too many
             channel.ack(incoming.tag)
+            return
+        self._token, self._since = incoming, self._desk.clock.monotonic()
+        self.came.set()
+        if held is not None:
+            channel.ack(held.tag)
 
     def _cancelled(self, _: str) -> None:
         self._lost("the broker took the lock back: its queue was deleted, moved or timed out")
@@ -124,7 +122,7 @@ class Session:
             return
         try:
             base = max(self._worth, self.fence) + 1
-            await self._desk.seed(self.claim.name, base=base, renews=self.claim.token)
+            await self._desk.seed(self.claim.name, base=base)
         except LinkError as exc:
             log.warning("lock %r keeps its old token: %s", self.claim.name, exc.reason)
 
