@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
+import aiormq
 import pytest
 import pytest_asyncio
 
@@ -68,10 +69,10 @@ async def test_a_token_that_could_not_be_brought_is_brought_by_the_next_attempt(
 ) -> None:
     seed, failures = Desk.seed, [LinkDown("back in a moment")]
 
-    async def failing(self: Desk, name: str, *, base: int | None = None, renews: str = "") -> None:
+    async def failing(self: Desk, name: str, *, base: int | None = None) -> None:
         if failures:
             raise failures.pop()
-        await seed(self, name, base=base, renews=renews)
+        await seed(self, name, base=base)
 
     monkeypatch.setattr(Desk, "seed", failing)
 
@@ -96,3 +97,55 @@ async def test_tokens_too_many_stay_with_nobody(
 
     assert fences == sorted(set(fences))
     await eventually(lambda: is_free(place))
+
+
+async def put(place: Place, base: int) -> None:
+    """Have this instead of the token, as somebody who writes to the queue."""
+    connection = await aiormq.connect(place.url)
+    try:
+        channel = await connection.channel()
+        queue = f"ck.v1.lock.{place.app}.{KEY}"
+        await eventually(lambda: is_free(place))
+        await channel.queue_purge(queue)
+        properties = aiormq.spec.Basic.Properties(headers={"ck-base": base})
+        await channel.basic_publish(
+            b"", exchange="ck.v1.locks", routing_key=queue, properties=properties
+        )
+        await eventually(lambda: is_free(place))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.asyncio
+async def test_a_fence_that_went_back_is_not_given_out_where_a_greater_one_was_seen(
+    place: Place, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with cluster.locks.hold(KEY) as lease:
+        before = lease.fence
+    await put(place, 5)
+
+    async with place.instance() as other:
+
+        async def grows() -> bool:
+            """Of the other, who has not seen what was before, once the token is changed."""
+            async with cluster.locks.hold(KEY, timeout=20) as lease:
+                assert lease.fence > before
+                fence = lease.fence
+            async with other.locks.hold(KEY, timeout=20) as lease:
+                return lease.fence > fence
+
+        await eventually(grows)
+    assert [text for text in caplog.messages if "went back" in text]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("base", [-5, True, 2**62])
+async def test_a_token_that_is_none_is_worth_nothing(
+    place: Place, cluster: Cluster, base: int
+) -> None:
+    async with cluster.locks.hold(KEY) as lease:
+        before = lease.fence
+    await put(place, base)
+
+    async with cluster.locks.hold(KEY, timeout=60) as lease:
+        assert before < lease.fence < 2**53

@@ -168,6 +168,20 @@ async def test_redis_that_keeps_a_fence_that_is_none_grants_nothing_and_says_why
 
 
 @pytest.mark.asyncio
+async def test_a_lock_on_redis_that_somebody_made_without_an_end_is_asked_for_now_and_then(
+    own_redis: PlainServer,
+) -> None:
+    async with running(own_redis.url) as cluster:
+        say(own_redis.url, f"SET ck:lock:{{shop.{KEY}}} x".encode())
+        say(own_redis.url, b"CONFIG RESETSTAT")
+
+        assert await cluster.locks.try_acquire(KEY, timeout=2) is None
+
+        told = say(own_redis.url, b"INFO commandstats")
+        assert int(told.partition(b"cmdstat_evalsha:calls=")[2].partition(b",")[0]) < 10
+
+
+@pytest.mark.asyncio
 async def test_redis_that_forgot_the_scripts_is_taught_again(own_redis: PlainServer) -> None:
     async with running(own_redis.url) as cluster:
         async with cluster.locks.hold(KEY) as lease:

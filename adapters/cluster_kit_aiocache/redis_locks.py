@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CAPABILITIES = LockCapabilities(
     backend="redis",
     scope="server",
-    exclusion="until the server loses data: restart without them, failover, eviction, flush",
+    exclusion="until the server loses data (restart without them, failover, eviction, flush) or "
+    "its wall clock is set forward",
     ttl_grain=0.001,
     least_ttl=0.1,
     fence="strict",

@@ -15,8 +15,9 @@ from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.link import ChannelDown, Incoming, QueueCounts
 from cluster_kit_amqp.locks import desk as desks
+from cluster_kit_amqp.locks import names
 from cluster_kit_amqp.locks.desk import Desk, Seat
-from cluster_kit_amqp.locks.names import make_token
+from cluster_kit_amqp.locks.names import SeenFences, make_token
 from cluster_kit_amqp.locks.session import Session
 
 
@@ -181,7 +182,7 @@ class SettledChannel:
 
     async def cancel_returning(self, _: str, tag: int) -> None:
         self.settled.append(("returned", tag))
-        self.deliver(Incoming(message=make_token(2000, ""), tag=2, redelivered=False))
+        self.deliver(Incoming(message=make_token(2000), tag=3, redelivered=False))
 
     def ack(self, tag: int) -> None:
         self.settled.append(("acked", tag))
@@ -196,9 +197,24 @@ async def test_a_channel_is_handed_on_with_nothing_unsettled(
     claim = Claim(name="shop.k", token="a", owner="one", ttl=30)
     session = Session(desk, claim, Seat(cast("Any", link), cast("Any", channel)))
     await session.stand()
-    channel.deliver(Incoming(message=make_token(1000, ""), tag=1, redelivered=False))
+    for tag, base in enumerate((900, 1000, 950)):  # the one that is worth most is kept
+        channel.deliver(Incoming(message=make_token(base), tag=tag, redelivered=False))
+    assert channel.settled == [("acked", 0), ("acked", 2)]
 
     await session.give_back()
 
-    assert channel.settled == [("returned", 1), ("acked", 2)]
+    assert channel.settled[2:] == [("returned", 1), ("acked", 3)]
     assert await desk.seat() is session.seat
+
+
+def test_fences_go_on_after_the_greatest_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_MOST_SEEN", 2)
+    seen = SeenFences()
+    seen.note("k", 1000)
+
+    assert [seen.next("k", fence) for fence in (999, 1000, 1001)] == [1001, 1001, 1001]
+    assert seen.next("other", 5) == 5
+
+    for name in ("k", "a", "b", "k", "a"):  # of those used last
+        seen.note(name, 2000)
+    assert [seen.next(name, 5) for name in ("k", "a", "b")] == [2001, 2001, 5]

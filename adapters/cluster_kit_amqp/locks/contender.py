@@ -67,6 +67,8 @@ class AmqpContender:
         if not session.granted:
             raise LockUnavailable(name, session.lost or "the token is gone")
         self._taken = True
+        if not session.hold():
+            self._context.tasks.spawn(session.refresh(), name=f"amqp lock {name} grows")
         valid_for = self._take(session, since)
         return Grant(fence=session.fence, valid_for=valid_for, gone=session.gone)
 

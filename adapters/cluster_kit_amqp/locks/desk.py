@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cluster_kit.clock import BootClock
 from cluster_kit_amqp.connection.together import Connections
 from cluster_kit_amqp.link import Channel, ChannelDown, Incoming, Link, LinkError, QueueCounts
-from cluster_kit_amqp.locks.names import EXCHANGE, lock_queue, lock_steps, make_token
+from cluster_kit_amqp.locks.names import EXCHANGE, SeenFences, lock_queue, lock_steps, make_token
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
@@ -64,6 +64,7 @@ class Desk:
     Attributes:
         connections: of the locks.
         clock: by which a connection is known to be alive.
+        fences: that were seen.
     """
 
     def __init__(self, url: str, context: AdapterContext) -> None:
@@ -75,6 +76,7 @@ class Desk:
             most_heartbeat=HEARTBEAT,
         )
         self.clock: BootClock = BootClock()
+        self.fences: SeenFences = SeenFences()
         self._declarer = self.connections.declarer()
         self._context = context
         self._free: list[Seat] = []
@@ -182,21 +184,20 @@ class Desk:
         """The queue of a lock may be gone: look again."""
         self._declarer.forget(lock_queue(name))
 
-    async def seed(self, name: str, *, base: int | None = None, renews: str = "") -> None:
+    async def seed(self, name: str, *, base: int | None = None) -> None:
         """Put a token into a lock's queue; one too many does no harm. Raises `LinkError`.
 
         Args:
             name: of the lock.
-            base: of its fences; default the clock, in microseconds.
-            renews: the acquisition it is for.
+            base: of its fences; default the clock, in microseconds, or what follows those seen.
         """
         if base is None:
-            base = round(self._context.clock.wall() * _MICROSECONDS)
+            base = self.fences.next(name, round(self._context.clock.wall() * _MICROSECONDS))
         link = await self.connections.publishing.writable()
         channel = self._seeding
         if channel is None or not channel.open:
             channel = self._seeding = await link.open_channel(confirms=True)
-        await channel.publish(EXCHANGE, lock_queue(name), make_token(base, renews))
+        await channel.publish(EXCHANGE, lock_queue(name), make_token(base))
 
     # --- being heard -------------------------------------------------------------------------
 

@@ -18,13 +18,12 @@ EXCHANGE = f"{PREFIX}locks"
 BASE = "ck-base"
 """Header: what the deliveries of a token are counted from."""
 
-RENEWS = "ck-renews"
-"""Header: the acquisition whose holder wants to have this token instead of the one it has."""
-
 IDLE_SECONDS = 600
 """After which a lock that nobody has or wants is forgotten, with its count."""
 
 _MOST_TOKENS = 8
+_MOST_SEEN = 10_000
+_END_OF_FENCES = 2**53  # up to here each is another number to all who may count
 
 
 def lock_queue(name: str) -> str:
@@ -45,26 +44,45 @@ def lock_steps(queue: str) -> Steps:
     )
 
 
-def make_token(base: int, renews: str) -> Message:
-    """Return a token; `renews` is empty for one that anybody may have."""
-    headers: dict[str, object] = {BASE: base}
-    if renews:
-        headers[RENEWS] = renews
-    return Message(body=b"", headers=headers)
+def make_token(base: int) -> Message:
+    """Return a token. Of two its holder keeps the one with the greater fence."""
+    return Message(body=b"", headers={BASE: base})
 
 
 def fence_of(incoming: Incoming) -> int:
     """Return the fence a delivered token is worth; 0 for a message that is no token.
 
-    >>> token = make_token(1000, "")
+    >>> token = make_token(1000)
     >>> fence_of(Incoming(message=token, tag=1, redelivered=False))
     1000
     >>> again = Message(body=b"", headers={**token.headers, "x-delivery-count": 3})
     >>> fence_of(Incoming(message=again, tag=1, redelivered=True))
     1003
+    >>> fence_of(Incoming(message=make_token(2**62), tag=1, redelivered=False))
+    0
     """
     headers = incoming.message.headers
     base, count = headers.get(BASE), headers.get("x-delivery-count", 0)
-    if not isinstance(base, int) or not isinstance(count, int):
+    if type(base) is not int or type(count) is not int:  # a bool is none
         return 0
-    return base + (count if incoming.redelivered else 0)
+    fence = base + (count if incoming.redelivered else 0)
+    return fence if 0 < fence < _END_OF_FENCES else 0
+
+
+class SeenFences:
+    """The greatest fence that this instance has had of each lock, of those it used last."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def next(self, name: str, fence: int) -> int:
+        """Return `fence`, or one that is greater than all before."""
+        last = self._last.get(name, 0)
+        return fence if fence > last or last + 1 == _END_OF_FENCES else last + 1
+
+    def note(self, name: str, fence: int) -> None:
+        """A lock was had with this fence."""
+        self._last.pop(name, None)
+        self._last[name] = fence
+        if len(self._last) > _MOST_SEEN:
+            del self._last[next(iter(self._last))]

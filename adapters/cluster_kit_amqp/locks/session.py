@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.link import Incoming, LinkError
-from cluster_kit_amqp.locks.names import RENEWS, fence_of, lock_queue
+from cluster_kit_amqp.locks.names import fence_of, lock_queue
 
 if TYPE_CHECKING:
     from cluster_kit.ports import Claim
@@ -19,6 +19,10 @@ TOKEN_SECONDS = 300.0
 """After which a holder takes a fresh token: brokers take back what stays unacknowledged."""
 
 _PREFETCH = 16
+_WENT_BACK = (
+    "lock %r: its fence went back to %d; it is held by %d. The clocks of instances differ, or a "
+    "policy of the broker drops messages of its queue"
+)
 
 
 class Session:
@@ -26,6 +30,7 @@ class Session:
 
     Attributes:
         seat: its channel.
+        fence: by which it is held; 0 before.
         came: set when the token has come, or never will.
         gone: done, with the reason, when a token that had come is ours no more.
         ends: reading of the desk's clock at which the holder's ttl is over; None while nobody
@@ -35,6 +40,7 @@ class Session:
     def __init__(self, desk: Desk, claim: Claim, seat: Seat) -> None:
         self.claim = claim
         self.seat = seat
+        self.fence = 0
         self.came = asyncio.Event()
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.ends: float | None = None
@@ -60,8 +66,8 @@ class Session:
         return self._token is not None and not self.gone.done()
 
     @property
-    def fence(self) -> int:
-        """Of the token."""
+    def _worth(self) -> int:
+        """Fence of the token."""
         return 0 if self._token is None else fence_of(self._token)
 
     async def stand(self) -> None:
@@ -77,15 +83,13 @@ class Session:
             return
         fence = fence_of(incoming)
         held = self._token
-        wanted = incoming.message.headers.get(RENEWS)
-        if held is None and fence:
-            self._token, self._since = incoming, self._desk.clock.monotonic()
-            self.came.set()
-        elif held is not None and wanted == self.claim.token and fence > fence_of(held):
-            self._token, self._since = incoming, self._desk.clock.monotonic()
-            channel.ack(held.tag)
-        else:  # a token too many, or no token at all
+        if not fence or (held is not None and fence <= fence_of(held)):  # no token, or one too many
             channel.ack(incoming.tag)
+            return
+        self._token, self._since = incoming, self._desk.clock.monotonic()
+        self.came.set()
+        if held is not None:
+            channel.ack(held.tag)
 
     def _cancelled(self, _: str) -> None:
         self._lost("the broker took the lock back: its queue was deleted, moved or timed out")
@@ -98,13 +102,27 @@ class Session:
 
     # --- holding -----------------------------------------------------------------------------
 
+    def hold(self) -> bool:
+        """The token is for somebody. False when it is worth less than another was here before."""
+        worth, name, seen = self._worth, self.claim.name, self._desk.fences
+        if not self.fence:
+            self.fence = seen.next(name, worth)
+            seen.note(name, self.fence)
+            if worth < self.fence:
+                log.warning(_WENT_BACK, name, worth, self.fence)
+        return worth >= self.fence
+
     async def refresh(self) -> None:
-        """Ask for a fresh token where ours is old. What fails is tried at the next renewal."""
-        if self._desk.clock.monotonic() - self._since < TOKEN_SECONDS:
+        """Ask for a fresh token where ours is old, or worth less than what it is held by.
+
+        What fails is tried at the next renewal.
+        """
+        age = self._desk.clock.monotonic() - self._since
+        if age < TOKEN_SECONDS and self._worth >= self.fence:
             return
         try:
-            base = self.fence + 1
-            await self._desk.seed(self.claim.name, base=base, renews=self.claim.token)
+            base = max(self._worth, self.fence) + 1
+            await self._desk.seed(self.claim.name, base=base)
         except LinkError as exc:
             log.warning("lock %r keeps its old token: %s", self.claim.name, exc.reason)
 

@@ -1,0 +1,145 @@
+"""Requests that reach a server long after they were given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from cluster_kit import Cluster, Settings
+from cluster_kit.errors import LockUnavailable
+from cluster_kit.testing.servers import (
+    MEMCACHED,
+    REDIS,
+    NodeUnavailableError,
+    PlainServer,
+    start_plain,
+)
+from cluster_kit.testing.waiting import eventually
+
+KEY = "schema"
+
+
+class Holding:
+    """Passes bytes on; `hold` keeps back what those connections send that there are now.
+
+    It reaches the server at `let_go`, although its sender has gone since, as what is sent again
+    by a network that was broken for one flow.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url)
+        self._gates: list[asyncio.Event] = []
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def start(self) -> str:
+        """Return the URL by which it is the server."""
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._listening.sockets[0].getsockname()[1]
+        return self._parts._replace(netloc=f"127.0.0.1:{port}").geturl()
+
+    async def close(self) -> None:
+        self._listening.close()
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.wait(self._pumps)
+
+    def hold(self) -> None:
+        for gate in self._gates:
+            gate.clear()
+
+    def let_go(self) -> None:
+        for gate in self._gates:
+            gate.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(
+            self._parts.hostname, self._parts.port
+        )
+        gate, open_gate = asyncio.Event(), asyncio.Event()
+        gate.set()
+        open_gate.set()
+        self._gates.append(gate)
+        self._pumps += (
+            asyncio.ensure_future(self._pump(reader, to_server, gate)),
+            asyncio.ensure_future(self._pump(from_server, writer, open_gate)),
+        )
+
+    async def _pump(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
+        try:
+            with suppress(OSError):
+                while data := await source.read(65536):
+                    await gate.wait()
+                    target.write(data)
+                    await target.drain()
+                await gate.wait()
+                target.write_eof()
+                await source.read()
+        finally:
+            target.close()
+
+
+def running(url: str) -> Cluster:
+    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
+
+
+@pytest.fixture(params=[REDIS, MEMCACHED], ids=lambda kind: kind.name)
+def server(request: pytest.FixtureRequest) -> Iterator[PlainServer]:
+    try:
+        found = start_plain(request.param)
+    except NodeUnavailableError as exc:
+        pytest.skip(str(exc))
+    yield found
+    found.close()
+
+
+@pytest_asyncio.fixture
+async def holding(server: PlainServer) -> AsyncIterator[Holding]:
+    proxy = Holding(server.url)
+    yield proxy
+    await proxy.close()
+
+
+@pytest.mark.asyncio
+async def test_an_extension_that_arrives_late_does_not_shorten_a_later_one(
+    server: PlainServer, holding: Holding
+) -> None:
+    async with running(await holding.start()) as cluster, running(server.url) as other:
+        lease = await cluster.locks.acquire(KEY, ttl=60)
+        holding.hold()
+        with pytest.raises(LockUnavailable):
+            await lease.extend(3)
+        await lease.extend(60)
+        await asyncio.sleep(1)  # now it is not renewed before a third of that
+
+        holding.let_go()
+
+        assert await other.locks.try_acquire(KEY, timeout=5) is None
+        assert lease.valid_for() > 30
+        lease.check()
+
+
+@pytest.mark.asyncio
+async def test_a_lock_that_is_granted_after_its_release_is_freed(
+    server: PlainServer, holding: Holding
+) -> None:
+    async with running(await holding.start()) as cluster, running(server.url) as other:
+        async with cluster.locks.hold("another"):
+            pass  # there is a connection now
+        holding.hold()
+        async with cluster.locks.hold(KEY, ttl=60, timeout=20):
+            pass  # by a second request: the first is on its way
+        await asyncio.sleep(1)  # and is not the first thing that is looked for
+        assert await other.locks.inspect(KEY) is None
+
+        holding.let_go()
+
+        await eventually(lambda: other.locks.inspect(KEY))
+        async with other.locks.hold(KEY, timeout=20):
+            pass
