@@ -163,6 +163,31 @@ async def test_a_stop_ends_the_wait_for_a_permit_without_a_word(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_stop_while_a_semaphore_asks_for_one_permit_after_the_other(
+    bench: Bench, turns: int
+) -> None:
+    bench.adapter.taken = True
+    asked = asyncio.Event()
+
+    async def answer_in_the_next_turn() -> None:
+        asked.set()
+        await asyncio.sleep(0)
+
+    bench.adapter.while_asked = answer_in_the_next_turn
+    waiter = asyncio.ensure_future(bench.locks.semaphore("a", 50).acquire(timeout=60))
+    await asked.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    await bench.locks.close()
+
+    with pytest.raises(NotStartedError):
+        await asyncio.wait_for(waiter, 20)
+    assert bench.adapter.log.count("attempt") < 50
+
+
+@pytest.mark.asyncio
 async def test_two_that_are_lost_together_end_their_body_once(bench: Bench) -> None:
     async def body() -> None:
         async with bench.locks.multi(["a", "b"], ttl=10):
