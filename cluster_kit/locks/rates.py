@@ -58,7 +58,10 @@ class RateLimit:
         keeper = contention.around.adapter.quotas
         if keeper is None:
             backend = contention.around.adapter.capabilities.backend
-            raise ConfigurationError(f"there are no rate limits on {backend}, only on Redis")
+            raise ConfigurationError(
+                f"there are no rate limits on {backend}, only in memory and on Redis: "
+                "see CLUSTER_KIT_LOCKS__URL"
+            )
         if limit == 0:
             await self._try(contention, keeper)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -258,10 +259,17 @@ async def test_a_stop_awaits_a_body_that_cleans_up_and_gives_its_lock_back(bench
 
 
 @pytest.mark.asyncio
-async def test_one_str_is_not_taken_for_several_keys(bench: Bench) -> None:
-    with pytest.raises(ConfigurationError, match="keys"):
-        async with bench.locks.multi("abc"):
-            pass
+async def test_what_was_mistaken_is_named(bench: Bench) -> None:
+    one: Any = 5
+    for keys, text in (("abc", "not one str"), (one, "not one int")):
+        with pytest.raises(ConfigurationError, match=f"keys must be several keys.*{text}"):
+            async with bench.locks.multi(keys):
+                pass
+    mistyped: dict[str, Any] = {"tll": 4}
+    with pytest.raises(ConfigurationError, match=r"no option 'tll'; did you mean 'ttl'\?"):
+        await bench.locks.run_exclusive("a", list[int], **mistyped)
+    with pytest.raises(ConfigurationError, match=r"in memory and on Redis.*CLUSTER_KIT_LOCKS__URL"):
+        await bench.locks.rate_limit("a", 1, 60).acquire()
 
 
 @pytest.mark.parametrize("stored", [b"hello", b"nan", b"", b"-5", b"0", str(2**53).encode()])
