@@ -6,19 +6,25 @@ import asyncio
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from cluster_kit import Cache, Cluster
+from cluster_kit.cache.envelope import head_of
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_aiocache.memcached_client import MemcachedClient
 from integration.load.cache import run
+from integration.test_pubsub_topology import user
 
 LOADER = """
 import asyncio, os, sys
@@ -162,6 +168,66 @@ async def test_more_callers_than_connections_wait_their_turn(
                 tasks = [group.create_task(cache.get("key")) for _ in range(500)]
             assert {task.result() for task in tasks} == {1}
             assert cache.stats().unavailable == 0
+
+
+@pytest.mark.asyncio
+async def test_a_promise_that_is_prolonged_as_it_is_filled_is_filled(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = MemcachedClient.get
+    async with on(request.getfixturevalue("memcached")) as (_, cache):
+        engine = cache._engine
+        assert engine is not None
+        remote = engine.shelf.remote
+        assert remote is not None
+        [found] = await remote.read(["key"])
+        promised = remote.promised(found, time.time() + 60)
+        assert await remote.promise("key", found, promised)
+        promise = head_of(promised.body)
+        prolonged = 0
+
+        async def overtaken(client: MemcachedClient, key: bytes) -> object:
+            """Prolong between what a swap looks at and what it stores."""
+            nonlocal prolonged
+            item = await get(client, key)
+            if not prolonged:
+                prolonged += 1
+                await remote.prolong("key", promise, found, time.time() + 120)
+            return item
+
+        monkeypatch.setattr(MemcachedClient, "get", overtaken)
+        record = remote.value(found, 60, 0.0, ())
+        assert await remote.fill("key", promise, b'"loaded"', record)
+        assert prolonged
+        await remote.prolong("key", promise, found, time.time() + 120)  # changes nothing any more
+        assert await cache.get("key") == "loaded"
+
+
+@pytest.mark.broker
+@pytest.mark.broker_control
+@pytest.mark.asyncio
+async def test_the_restricted_user_of_the_documents_tells_and_hears_invalidations(
+    rabbitmq: str, rabbitmq_server: RabbitServer
+) -> None:
+    factory = ClusterFactory()
+    app, own = factory.name, {"url": "memory://", "degraded_ttl": 60}
+    [owner] = await factory(pubsub={"url": rabbitmq}, cache=own)  # type: ignore[arg-type]
+    there = await owner.caches.create_cache("rows", backplane=True)
+    await there.delete("row")  # the owner's first publish makes what the other one uses
+    async with user(
+        rabbitmq_server,
+        rabbitmq,
+        configure=rf"^ck\.v1\.(sub|keep)\.{app}\.",
+        write=rf"^({app}\.(pubsub|sync|cache)\.|ck\.v1\.)",
+        read=rf"^({app}\.|ck\.v1\.(directory\.{app}|(sub|keep|stream)\.{app}\.))",
+    ) as url:
+        [restricted] = await factory(pubsub={"url": url}, cache=own)  # type: ignore[arg-type]
+        here = await restricted.caches.create_cache("rows", backplane=True)
+        for one, other in ((here, there), (there, here)):
+            await other.set("row", 1)
+            await one.delete("row")
+            await eventually(partial(other.get, "row"), lambda value: value is None)
+        await factory.close()
 
 
 @pytest.mark.asyncio

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 DRIVER_ERRORS = (RedisError, OSError, TimeoutError)
 """What may come out of a call."""
 
-MOST_CALLS = 50
-"""At a time by one adapter, each on a connection of its own."""
-
 _CONNECT_SECONDS = 5.0
 
 
@@ -93,10 +90,3 @@ def lasting(error: Exception) -> bool:
     return isinstance(error, AuthenticationError | AuthorizationError) or (
         isinstance(error, RedisError) and "DB index" in str(error)
     )
-
-
-def say(error: BaseException) -> str:
-    """Return what went wrong, for people."""
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    return str(error) or type(error).__name__

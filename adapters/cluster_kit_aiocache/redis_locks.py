@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -118,13 +119,13 @@ class RedisLocks:
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
-        values: list[str | int] = [_value(claim), _milliseconds(claim)]
+        values: list[str | int] = [_value(claim), claim.token, claim.turn, _milliseconds(claim)]
         call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
         return valid_for(claim) if await self._server.ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
-        values = [_value(claim), channel(claim.name)]
+        values = [claim.token, channel(claim.name)]
         call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
         return bool(await self._server.ask(claim.name, call, timeout))
 
@@ -173,7 +174,7 @@ class RedisContender:
         granted, number = await self._locks.acquire(self._claim, timeout=timeout)
         if granted:
             return Grant(fence=number, valid_for=valid_for(self._claim))
-        self._left = max(number, 0) / 1000
+        self._left = number / 1000 if number >= 0 else math.inf  # one without an end is not ours
         return None
 
     async def changed(self) -> None:
@@ -235,7 +236,8 @@ def _key(name: str) -> str:
 
 
 def _value(claim: Claim) -> str:
-    return f"{claim.token} {claim.owner}"
+    turn = f".{claim.turn}" if claim.turn else ""
+    return f"{claim.token}{turn} {claim.owner}"
 
 
 def _milliseconds(claim: Claim) -> int:

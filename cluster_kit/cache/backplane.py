@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.cache.changes import Change, Unsent, beat, from_message, quiet_before
+from cluster_kit.cache.changes import Change, Unsent, after, from_message, quiet_before
 from cluster_kit.errors import ClusterKitError, ConnectError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Backplane:
     Attributes:
         live: whether invalidations of others arrive, as far as known.
         unsent: what others are still to be told.
+        error: why they could not be told the last time; None when they were, or without a link.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Backplane:
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
         self._beat = beat
-        self._told_at = 0.0
+        self._told_at = -inf
         self._beats = BEATS  # sent since then
         self._senders: set[str] = set()
         self._attached_at = 0.0
@@ -80,6 +82,7 @@ class Backplane:
         self._doubted = False
         self.live: bool = False
         self.unsent: Unsent = Unsent()
+        self.error: ClusterKitError | None = None
 
     async def open(self, hearing: Hearing) -> None:
         """Begin to hear, as soon as the broker lets us.
@@ -89,6 +92,7 @@ class Backplane:
         """
         self._hearing = hearing
         await self.attach()
+        self.look()
 
     async def attach(self) -> None:
         """Begin to hear, unless that is done; without a connection it is to be tried again."""
@@ -104,7 +108,7 @@ class Backplane:
         self._senders.clear()
         if self._doubted:  # what was held meanwhile may have been invalidated unheard
             self._hearing.missed("invalidations are heard from now on")
-        self.live = self._linked()
+        self._linked_since = self._monotonic() - RECOVERY  # there is nothing to be told of before
 
     async def close(self) -> None:
         """Hear nothing more."""
@@ -114,45 +118,63 @@ class Backplane:
 
     async def tell(self, change: Change) -> bool:
         """Tell other instances, or keep it for later; return whether they were told."""
-        if self.live:
-            try:
-                for part in change.parts():
-                    await self._pubsub.publish(self._channel, part.message())
-            except ClusterKitError as exc:
-                log.warning("invalidations on %s are put off: %s", self._channel, exc)
-            except BaseException:
+        told = False
+        try:
+            told = await self._send(change)
+        finally:
+            if not told:
                 self.unsent.add(change)
-                raise
-            else:
+        return told
+
+    async def _send(self, change: Change) -> bool:
+        self.error = None
+        if not self.live:
+            return False
+        try:
+            for part in change.parts():
+                quiet = self._monotonic() - self._told_at
+                await self._pubsub.publish(self._channel, after(quiet, part))
                 self._told_at, self._beats = self._monotonic(), 0
-                return True
-        self.unsent.add(change)
-        return False
+        except ClusterKitError as exc:
+            log.warning("invalidations on %s are put off: %s", self._channel, exc)
+            self.error = exc
+            return False
+        return True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `attach` or `beat` has something to do."""
+        return not self._attached or self._quiet_enough
+
+    @property
+    def _quiet_enough(self) -> bool:
+        if not self.live or self._beats >= BEATS:
+            return False
+        pause: float = self._beat * (2 ** (self._beats + 1) - 1)
+        return self._monotonic() - self._told_at >= pause
 
     async def beat(self) -> None:
         """After the last change, show others its number, should they have missed it."""
-        quiet = self._monotonic() - self._told_at
-        if (
-            not self.live
-            or self._beats >= BEATS
-            or quiet < self._beat * (2 ** (self._beats + 1) - 1)
-        ):
+        if not self._quiet_enough:
             return
+        quiet = self._monotonic() - self._told_at
         self._beats += 1
         try:
-            await self._pubsub.publish(self._channel, beat(quiet))
+            await self._pubsub.publish(self._channel, after(quiet))
         except ClusterKitError as exc:
             log.info("a beat on %s was not sent: %s", self._channel, exc)
 
-    async def flush(self) -> None:
-        """Tell what was kept, as far as it goes."""
+    async def flush(self, *, stored: bool) -> None:
+        """Tell what was kept, as far as it goes.
+
+        Args:
+            stored: whether the store knows all of it.
+        """
         additions = self.unsent.additions
-        for change in tuple(self.unsent.parts()):
-            if not self.live:
+        for change in tuple(self.unsent.parts(stored=stored)):
+            if not await self._send(change):
                 return
             self.unsent.done(change, additions)
-            if not await self.tell(change):
-                return
 
     def look(self) -> bool:
         """Find out whether the link works; return whether `live` changed.
@@ -181,7 +203,7 @@ class Backplane:
             return
         if not change.empty:
             self._hearing.heard(change)
-        elif not known and self._monotonic() - self._attached_at >= quiet_before(message):
+        if not known and self._monotonic() - self._attached_at >= quiet_before(message):
             self._hearing.missed(f"the first broadcast of {event.origin} did not arrive")
 
     async def _gap(self, channels: list[str]) -> None:

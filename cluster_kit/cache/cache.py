@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.cache.changes import Change
-from cluster_kit.cache.objects import Objects
 from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl, check_values
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
+from cluster_kit.checks import truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +38,11 @@ class Cache(Wrapping):
     async def get(self, key: str, default: object = None) -> object:
         """Return a value, or `default` when there is none; `MISSING` tells a miss from None."""
         entry = self._hot.get(key) if type(key) is str else None
-        if entry is not None and entry.until > self._monotonic():
+        if (
+            entry is not None
+            and entry.until > self._monotonic()
+            and get_ident() == self._thread  # the running loop would be dearer to ask
+        ):
             entry.used = True
             self._quick_hits += 1
             return entry.value if entry.copier is None else entry.copier()
@@ -174,17 +179,33 @@ class Cache(Wrapping):
         Raises:
             ConfigurationError: the value is no object.
         """
-        return Objects.look_up(await self.get(check_key(key), MISSING), key, object_key, default)
+        value = await self.get(check_key(key), MISSING)
+        return (await self._open()).objects.look_up(value, key, object_key, default)
 
-    async def set_value_in_object(self, key: str, object_key: str, value: object) -> None:
-        """Change one field of an object in one atomic step; its ttl goes on. Makes a missing one.
+    async def set_value_in_object(
+        self, key: str, object_key: str, value: object, *, create: bool = False
+    ) -> bool:
+        """Change one field of an object in one atomic step; its ttl goes on.
+
+        Where there is no value nothing is done: an object of this field alone would pass for a
+        whole one with all who read it.
+
+        Args:
+            key: of the object.
+            object_key: of the field.
+            value: of the field.
+            create: make the object where there is none, with the ttl of the cache.
+
+        Returns:
+            Whether it was changed.
 
         Raises:
             ConfigurationError: the value is no object.
             CacheUnavailable: the store did not answer; it may be changed.
         """
+        made, checked = truth("create", create), check_key(key)
         engine = await self._open()
-        await engine.objects.change(check_key(key), object_key, value)
+        return await engine.objects.change(checked, object_key, value, create=made)
 
     async def delete_value_in_object(self, key: str, object_key: str) -> bool:
         """Remove one field of an object in one atomic step; return whether it was there.
@@ -238,7 +259,7 @@ class Cache(Wrapping):
 
     def use(self, engine: Engine | None) -> None:
         """Work with `engine`, or without one, for the cluster does not run."""
-        self._engine = engine
+        self._engine, self._thread = engine, get_ident()
         self.look()
 
     def look(self) -> None:

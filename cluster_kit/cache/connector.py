@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, TypeVar
 
-from cluster_kit.errors import CacheUnavailable, ConnectError
+from cluster_kit.errors import CacheUnavailable, ClusterKitError, ConnectError
 
 if TYPE_CHECKING:
     from cluster_kit.ports import CacheStore
     from cluster_kit.supervisor import Supervisor
+
+
+E = TypeVar("E", bound=ClusterKitError)
 
 
 class Connector:
@@ -18,6 +22,7 @@ class Connector:
     Args:
         store: not connected.
         supervisor: starts the connecting.
+        source: what its URL comes from, for errors.
 
     Attributes:
         store: see there.
@@ -25,9 +30,10 @@ class Connector:
         refused: why it could not be connected the last time; empty when it was not tried.
     """
 
-    def __init__(self, store: CacheStore, supervisor: Supervisor) -> None:
+    def __init__(self, store: CacheStore, supervisor: Supervisor, source: str) -> None:
         self.store: CacheStore = store
         self._supervisor = supervisor
+        self._source = source
         self._connecting: asyncio.Task[None] | None = None
         self._error: ConnectError | None = None
         self._closed = False
@@ -65,8 +71,17 @@ class Connector:
         try:
             await self.store.connect()
         except ConnectError as exc:
-            self._error, self.refused = exc, str(exc)
+            self._error = blaming(exc, self._source)
+            self.refused = str(self._error)
         else:
             self.connected, self.refused = True, ""
         finally:
             self._connecting = None
+
+
+def blaming(error: E, source: str) -> E:
+    """Return an error that says besides where the URL comes from that it is about."""
+    named = copy(error)  # what raised it may keep it, to raise it again
+    named.args = (f"{source}: {error}",)
+    named.__cause__ = error
+    return named

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit import Parcel
@@ -21,42 +20,15 @@ from cluster_kit.codec import JsonCodec
 from cluster_kit.names import new_id
 
 if TYPE_CHECKING:
-    import random
-
-    from cluster_kit.after_commit import AfterCommit
     from cluster_kit.cache.backplane import Backplane
     from cluster_kit.cache.changes import Change
     from cluster_kit.cache.connector import Connector
+    from cluster_kit.cache.context import CacheContext
     from cluster_kit.cache.counters import Counters
     from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.stats import CacheStats
-    from cluster_kit.clock import Clock
-    from cluster_kit.ports import Emit
-    from cluster_kit.settings import CacheSettings
+    from cluster_kit.loops import OwnLoop
     from cluster_kit.supervisor import Supervisor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What the caches of an instance share.
-
-    Attributes:
-        app: name of the application.
-        settings: of the caches.
-        supervisor: starts what runs in the background.
-        clock: tells the time.
-        random: for jitter and pauses.
-        report: tells telemetry.
-        after_commit: takes invalidations into transactions.
-    """
-
-    app: str
-    settings: CacheSettings
-    supervisor: Supervisor
-    clock: Clock
-    random: random.Random
-    report: Emit
-    after_commit: AfterCommit
 
 
 class Engine:
@@ -71,6 +43,7 @@ class Engine:
 
     Attributes:
         supervisor: starts what runs in the background.
+        loop: where it may be used.
         backplane: see there.
         local: what is held in this process.
         shelf: both levels.
@@ -83,7 +56,7 @@ class Engine:
     def __init__(
         self,
         options: CacheOptions,
-        around: Surroundings,
+        around: CacheContext,
         connector: Connector | None,
         backplane: Backplane | None,
         stats: CacheStats,
@@ -93,6 +66,7 @@ class Engine:
         self._stats = stats
         self._guard = None if connector is None else self._make_guard(connector)
         self.supervisor: Supervisor = around.supervisor
+        self.loop: OwnLoop = around.loop
         self.backplane: Backplane | None = backplane
         names = Names(around.app, options.prefix)
         remote = None
@@ -109,6 +83,11 @@ class Engine:
             self.shelf, self.loading, counters, backplane, self._tools()
         )
         self.objects: Objects = Objects(values, self.invalidation, self._tools())
+
+    @property
+    def name(self) -> str:
+        """Return the name of the cache."""
+        return self._options.name
 
     @property
     def live(self) -> bool:
@@ -166,7 +145,6 @@ class Engine:
             random=around.random,
             stats=self._stats,
             live=lambda: self.live,
-            told=remote is None or self.backplane is not None,
             corrupt=self._corrupt,
         )
 

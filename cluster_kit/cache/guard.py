@@ -62,19 +62,33 @@ class Guard:
         return await self._call(lambda: self._store.read(asked, timeout=self._timeout))
 
     async def write(
-        self, items: Mapping[str, bytes], ttl: float | None, then_read: Sequence[str]
+        self,
+        items: Mapping[str, bytes],
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+        *,
+        invalidates: bool = False,
     ) -> list[bytes | None]:
-        """Store values, then read others."""
+        """Store values, then read others; what invalidates is as urgent as `remove`."""
         return await self._call(
-            lambda: self._store.write(items, ttl=ttl, then_read=then_read, timeout=self._timeout)
+            lambda: self._store.write(items, ttl=ttl, then_read=then_read, timeout=self._timeout),
+            although_resting=invalidates,
         )
 
     async def swap(
-        self, key: str, body: bytes | None, expected: bytes | None, ttl: float | None
-    ) -> bool:
-        """Store a value over what is expected."""
+        self,
+        key: str,
+        body: bytes | None,
+        expected: bytes | None,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+    ) -> tuple[bool, list[bytes | None]]:
+        """Store a value over what is expected, then read others."""
+        timeout = self._timeout
         return await self._call(
-            lambda: self._store.swap(key, body, expected=expected, ttl=ttl, timeout=self._timeout)
+            lambda: self._store.swap(
+                key, body, expected=expected, ttl=ttl, then_read=then_read, timeout=timeout
+            )
         )
 
     async def remove(self, keys: Sequence[str]) -> list[bytes | None]:

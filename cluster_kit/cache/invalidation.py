@@ -87,7 +87,7 @@ class Invalidation:
         if self._backplane is None and error is not None:
             raise error
         if not told:
-            raise CacheUnavailable(self._name, "other instances could not be told; they will be")
+            raise self._untold()
         return max(held, count)
 
     async def broadcast(self, change: Change) -> bool:
@@ -129,19 +129,28 @@ class Invalidation:
 
     async def catch_up(self) -> None:
         """Tell what could not be told, as far as it goes."""
-        additions = self._owed.additions
+        additions, backplane = self._owed.additions, self._backplane
         for change in tuple(self._owed.parts()):
-            if await self._pay(change):
-                self._owed.done(change, additions)
-                self.forget(change)
-                await self.broadcast(change)  # others may have read the store meanwhile
-        if self._backplane is not None:
-            await self._backplane.flush()
+            if not await self._pay(change):
+                break
+            self._owed.done(change, additions)
+            self.forget(change)
+            if backplane is not None:
+                backplane.unsent.add(change)  # others may have read the store meanwhile
+        if backplane is not None:
+            await backplane.flush(stored=not self._owed)
 
     @property
     def behind(self) -> int:
         """How much is still to be told."""
         return len(self._owed) + (len(self._backplane.unsent) if self._backplane else 0)
+
+    def _untold(self) -> CacheUnavailable:
+        cause = self._backplane.error if self._backplane else None
+        reason = "other instances could not be told; they will be"
+        made = CacheUnavailable(self._name, f"{reason}: {cause}" if cause else reason)
+        made.__cause__ = cause
+        return made
 
     async def _tell_store(self, change: Change) -> tuple[int, CacheUnavailable | None]:
         if self._remote is None:

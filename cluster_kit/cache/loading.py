@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,8 @@ from cluster_kit.errors import CacheError, CacheRecursion, NotStartedError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cluster_kit.cache.load import Request
-    from cluster_kit.cache.local import Entry
+    from cluster_kit.cache.loaders import Request
+    from cluster_kit.cache.local import Entry, Ticket
     from cluster_kit.cache.tools import Tools
     from cluster_kit.errors import ClusterKitError
 
@@ -126,16 +125,18 @@ class Loading:
     def renew(self, key: str, request: Request) -> None:
         """Load a key in the background although there is a value, unless that is under way."""
         if key not in self._renewals:
-            self._begin(key, replace(request, renew=True), self._renewals).background()
+            self._begin(key, request._replace(renew=True), self._renewals).background()
 
     def _begin(self, key: str, request: Request, flights: dict[str, Flight]) -> Flight:
-        flight = Flight(key, self._tools.shelf.stale(key))
+        shelf = self._tools.shelf
+        # At once, not when the task runs: what is invalidated in between must not stand in.
+        flight, ticket = Flight(key, shelf.stale(key)), shelf.local.open(key)
         flight.outcome.add_done_callback(_retrieve)
         flights[key] = flight
         name = f"cache:{self._tools.options.name}:{key}"
-        task = self._tools.supervisor.spawn(self._run(flight, request), name=name)
+        task = self._tools.supervisor.spawn(self._run(flight, ticket, request), name=name)
         self._tasks.add(task)
-        task.add_done_callback(partial(self._over, flight))
+        task.add_done_callback(partial(self._over, flight, ticket))
         flight.close = partial(self._remove, flight)
         flight.cancel = partial(self._abandon, flight, task)
         return flight
@@ -150,10 +151,9 @@ class Loading:
             if flights.get(flight.key) is flight:
                 del flights[flight.key]
 
-    async def _run(self, flight: Flight, request: Request) -> None:
+    async def _run(self, flight: Flight, ticket: Ticket, request: Request) -> None:
         _loads.set((*_loads.get(), flight))
         tools = self._tools
-        ticket = tools.shelf.local.open(flight.key)
         try:
             async with asyncio.timeout(BACKGROUND * tools.options.hard_timeout):
                 entry = await Load(tools, flight, ticket, request, self.renew).run()
@@ -161,12 +161,12 @@ class Loading:
         except Exception as exc:  # noqa: BLE001 - handed to those who wait
             self._failed(flight, exc)
         finally:
-            tools.shelf.local.close(ticket)
             self._remove(flight)
 
-    def _over(self, flight: Flight, task: asyncio.Task[None]) -> None:
+    def _over(self, flight: Flight, ticket: Ticket, task: asyncio.Task[None]) -> None:
         """Let nobody wait any more, however it ended and if it did not even begin."""
         self._tasks.discard(task)
+        self._tools.shelf.local.close(ticket)
         self._remove(flight)
         if not flight.outcome.done():
             flight.outcome.set_exception(_ended(flight.key, task))

@@ -51,8 +51,10 @@ class Objects:
         """
         return default if value is MISSING else _fields(value, key).get(field, default)
 
-    async def change(self, key: str, field: str, value: object) -> bool:
-        """Set a field, or with `MISSING` remove it; return whether it was there.
+    async def change(self, key: str, field: str, value: object, *, create: bool = False) -> bool:
+        """Set a field, or with `MISSING` remove it; return whether there was anything to change.
+
+        Where the key has no value that is only so with `create`, which begins with no fields.
 
         Raises:
             ConfigurationError: the value of `key` is no object.
@@ -61,23 +63,24 @@ class Objects:
         check_field(field)
         remote, change = self._shelf.remote, Change(keys=(key,))
         if remote is None:
-            was_there = self._change_here(key, field, value)
+            changed = self._change_here(key, field, value, create=create)
         else:
             try:
-                was_there = await self._change_there(remote, key, field, value)
+                changed = await self._change_there(remote, key, field, value, create=create)
             except (CacheUnavailable, asyncio.CancelledError):
                 self._invalidation.doubt(change)
                 raise
             self._invalidation.forget(change)
-        if was_there or value is not MISSING:
+        if changed:
             await self._invalidation.broadcast(change)
-        return was_there
+        return changed
 
-    def _change_here(self, key: str, field: str, value: object) -> bool:
+    def _change_here(self, key: str, field: str, value: object, *, create: bool) -> bool:
         entry = self._shelf.held(key)
-        fields = {} if entry is None else dict(_fields(entry.value, key))
-        was_there = field in fields
-        if value is MISSING and not was_there:
+        if entry is None and not create:
+            return False
+        fields = {} if entry is None else _fields(entry.value, key)
+        if value is MISSING and field not in fields:
             return False
         changed = _changed(fields, field, value)
         now = self._clock.monotonic()
@@ -88,25 +91,29 @@ class Objects:
         made = self._shelf.entry(changed, self._values.encode(key, changed), ttl, tags)
         self._invalidation.forget(Change(keys=(key,)))
         self._shelf.local.put(key, made)
-        return was_there
+        return True
 
-    async def _change_there(self, remote: Remote, key: str, field: str, value: object) -> bool:
+    async def _change_there(
+        self, remote: Remote, key: str, field: str, value: object, *, create: bool
+    ) -> bool:
         for _ in range(ATTEMPTS):
             [found] = await remote.read([key])
             fields, ttl = self._read(found, key)
-            was_there = field in fields
-            if value is MISSING and not was_there:
+            if fields is None and not create:
                 return False
-            payload = self._values.encode(key, _changed(fields, field, value))
-            if await remote.replace(key, found, payload, ttl):
-                return was_there
+            if value is MISSING and field not in (fields or {}):
+                return False
+            payload = self._values.encode(key, _changed(fields or {}, field, value))
+            if await remote.replace(key, found, payload, ttl=ttl, grace=self._shelf.grace):
+                return True
             await self._clock.sleep(self._random.uniform(0, _PAUSE))
         raise CacheUnavailable(self._name, f"others change {key!r} all the time")
 
-    def _read(self, found: Found, key: str) -> tuple[Fields, float | None]:
+    def _read(self, found: Found, key: str) -> tuple[Fields | None, float | None]:
+        """Return what there is, None for nothing, and how long it is to count."""
         now = self._clock.wall()
         if found.record is None or not fresh(found.record, now):
-            return {}, self._shelf.lifetime(None)
+            return None, self._shelf.lifetime(None)
         fields = _fields(self._values.decode(found.record.payload), key)
         return fields, found.record.left(now)
 

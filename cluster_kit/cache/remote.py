@@ -51,6 +51,19 @@ class Found:
     versions: Versions
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """That a key is being loaded.
+
+    Attributes:
+        body: what the store is to hold.
+        life: seconds it is to hold it; None for ever.
+    """
+
+    body: bytes
+    life: float | None
+
+
 class Remote:
     """The entries of one cache in its store.
 
@@ -123,11 +136,8 @@ class Remote:
                 return
             versions = await self._versions.complete(tags, answers)
 
-    async def promise(self, key: str, found: Found, until: float) -> bytes | None:
-        """Promise to load a key, as the only one; return what `fill` needs, or None.
-
-        A value that is there stays for others to use meanwhile.
-        """
+    def promised(self, found: Found, until: float) -> Promise:
+        """Make a promise; a value that is there stays in it for others to use meanwhile."""
         stale = found.record
         if stale is None:
             made = replace(
@@ -135,10 +145,14 @@ class Remote:
             )
         else:
             made = replace(stale, stamp=new_stamp())
-        body = pack(replace(made, promised=until))
         life = made.life if stale is None else self._left(stale)
-        done = await self._guard.swap(self._names.entry(key), body, found.expected, life)
-        return head_of(body) if done else None
+        return Promise(pack(replace(made, promised=until)), life)
+
+    async def promise(self, key: str, found: Found, promise: Promise) -> bool:
+        """Promise to load a key; return whether nobody else does."""
+        place = self._names.entry(key)
+        done, _ = await self._guard.swap(place, promise.body, found.expected, promise.life)
+        return done
 
     async def prolong(self, key: str, expected: bytes, found: Found, until: float) -> None:
         """Let a promise count for longer; no effect where it is not there any more."""
@@ -153,13 +167,15 @@ class Remote:
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
     async def fill(self, key: str, expected: bytes, payload: bytes, record: Record) -> bool:
-        """Store what was loaded, unless the promise is not there any more."""
-        body = pack(replace(record, payload=payload))
-        return await self._guard.swap(self._names.entry(key), body, expected, record.life)
+        """Store what was loaded, unless the promise is not there any more.
 
-    async def stands(self, found: Found) -> bool:
-        """Whether epoch and tags are still those that were found."""
-        return await self._versions.current(tuple(found.versions.tags)) == found.versions
+        Returns:
+            Whether it counts there: it was stored, and epoch and tags are still those it stands on.
+        """
+        body, place = pack(replace(record, payload=payload)), self._names.entry(key)
+        marks = [self._names.epoch, *map(self._names.tag, record.tags)]
+        done, now = await self._guard.swap(place, body, expected, record.life, marks)
+        return done and now == [record.epoch, *record.tags.values()]
 
     async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
         """Take a promise back; what it stood in front of stays."""
@@ -168,13 +184,16 @@ class Remote:
             body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
-    async def replace(self, key: str, found: Found, payload: bytes, ttl: float | None) -> bool:
-        """Store another value over what was found, and only over that."""
+    async def replace(
+        self, key: str, found: Found, payload: bytes, *, ttl: float | None, grace: float
+    ) -> bool:
+        """Store another value over what was found, and only over that. Tags and `grace` stay."""
         tags: Mapping[str, bytes] = found.record.tags if found.record else {}
-        grace = found.record.grace if found.record else 0.0
+        grace = found.record.grace if found.record else grace
         base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
         body = pack(replace(base, payload=payload))
-        return await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
+        done, _ = await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
+        return done
 
     def value(self, found: Found, ttl: float | None, grace: float, tags: Sequence[str]) -> Record:
         """Return a record of a value that is loaded on what was found."""
@@ -193,13 +212,14 @@ class Remote:
     async def bump(self, tags: Sequence[str]) -> None:
         """Let no entry with any of these tags count any more."""
         marks = {tag: new_stamp() for tag in tags}
-        await self._guard.write({self._names.tag(t): v for t, v in marks.items()}, TAG_LIFE, ())
+        items = {self._names.tag(tag): mark for tag, mark in marks.items()}
+        await self._guard.write(items, TAG_LIFE, invalidates=True)
         self._versions.remember(marks)
 
     async def reset(self) -> None:
         """Let no entry and no counter count any more."""
         epoch = new_stamp()
-        await self._guard.write({self._names.epoch: epoch}, None, ())
+        await self._guard.write({self._names.epoch: epoch}, None, invalidates=True)
         self._versions.epoch = epoch
 
     # --- counting --------------------------------------------------------------------------------

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cache.backplane import Backplane
 from cluster_kit.cache.cache import Cache
-from cluster_kit.cache.engine import Engine, Surroundings
+from cluster_kit.cache.context import CacheContext
 from cluster_kit.cache.options import CacheOptions, CacheValues, make_options
 from cluster_kit.cache.stats import CacheStats
 from cluster_kit.cache.stores import Stores
+from cluster_kit.cache.upkeep import Upkeep
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConfigurationError, NotStartedError
+from cluster_kit.loops import OwnLoop
 from cluster_kit.pubsub import PubSubManager
 from cluster_kit.pubsub.transports import Transports
 from cluster_kit.supervisor import logged
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster_kit.after_commit import AfterCommit
+    from cluster_kit.cache.engine import Engine
     from cluster_kit.clock import Clock
     from cluster_kit.ports import AdapterContext, CacheStore, Health, PubSubAdapter
     from cluster_kit.registry import AdapterRegistry
@@ -40,9 +42,6 @@ REALM = "cache"
 
 _DEFAULT = ""  # no name, so that a cache may be called what the application is called
 _OF_DEFAULT: CacheValues = {"prefix": "ck-default"}
-
-LOOK = 0.2
-"""Seconds between two looks at the link to other instances, and at what is still to be told."""
 
 
 class CacheManager:
@@ -79,7 +78,8 @@ class CacheManager:
         self._caches: dict[str, Cache] = {}
         self._engines: dict[str, Engine] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._around: Surroundings | None = None
+        self._around: CacheContext | None = None
+        self._upkeep: Upkeep | None = None
         self._linked: Callable[[], bool] | None = None
         self.default: Cache = self._add(
             _DEFAULT, make_options(app, settings.cache.ttl, _OF_DEFAULT)
@@ -118,11 +118,13 @@ class CacheManager:
             ConfigurationError: an option is wrong, or the name or prefix is taken.
             AdapterUnavailableError: the store's driver is not installed.
             ConnectError: the store cannot be connected.
+            LifecycleError: the cluster runs on another event loop.
         """
+        self._refuse_elsewhere()
         made = make_options(name, self._settings.cache.ttl, options)
         known = self._caches.get(made.name)
         if known is None:
-            self._check(made)
+            self._stores.check(made, (cache.options for cache in self._caches.values()))
             known = self._add(made.name, made)
         elif known.options != made:
             raise ConfigurationError(f"there is a cache {name!r} with other options")
@@ -154,8 +156,10 @@ class CacheManager:
                 `cluster_kit.ports.CacheStore`.
 
         Raises:
-            ConfigurationError: the name is malformed, or a cache uses a store of this name.
+            ConfigurationError: the name is malformed, or that of a store there is.
+            LifecycleError: the cluster runs on another event loop.
         """
+        self._refuse_elsewhere()
         self._stores.register(name, factory)
 
     # --- looking after it ----------------------------------------------------------------
@@ -169,11 +173,8 @@ class CacheManager:
         return [trouble for cache in self._caches.values() for trouble in cache.troubles()]
 
     def health(self) -> Health | None:
-        """Return the state of the stores in use and of the caches; None without a store."""
-        state, troubles = self._stores.health(), self.troubles()
-        if state is None or not troubles:
-            return state
-        return replace(state, status="degraded", detail="; ".join([state.detail, *troubles]))
+        """Return the state of the stores in use and of the caches; None for nothing to say."""
+        return self._stores.health(self.troubles(), self._clock.wall())
 
     # --- life, led by Cluster ------------------------------------------------------------
 
@@ -204,16 +205,17 @@ class CacheManager:
             await self._pubsub.open(adapter, supervisor)
             self._pubsub.start()
             self._linked = lambda: adapter.health().status == "ok"
-        self._around = Surroundings(
+        self._around = CacheContext(
             app=self._app,
             settings=self._settings.cache,
             supervisor=supervisor,
             clock=self._clock,
             random=random.Random(),
+            loop=OwnLoop("cache"),
             report=self._telemetry.emit,
             after_commit=self._after_commit,
         )
-        supervisor.spawn(self._look_after(), name="caches")
+        self._upkeep = Upkeep(self._engines, supervisor, self._clock, self._look)
         for name, cache in self._caches.items():
             if name != _DEFAULT:
                 await self._connect(name, cache)
@@ -221,35 +223,29 @@ class CacheManager:
     async def close(self) -> None:
         """Let the caches rest; what they hold here is gone."""
         self._around = self._linked = None
+        self._opening.clear()  # who waits there finds that this is over
         engines, self._engines = self._engines, {}
         for cache in self._caches.values():
             cache.use(None)
-        for name, engine in engines.items():
+        for engine in engines.values():
             await engine.loading.stop()
-            await self._say_the_last(name or self._app, engine)
-            if engine.backplane is not None:
-                async with logged("leaving a cache's backplane"):
-                    await engine.backplane.close()
+        if self._upkeep is not None:
+            await self._upkeep.close()
+        for engine in engines.values():
+            await self._leave(engine)
         await self._pubsub.close()
         await self._stores.close()
 
     # --- inside --------------------------------------------------------------------------
 
+    def _refuse_elsewhere(self) -> None:
+        if self._around is not None:
+            self._around.loop.check()
+
     def _add(self, name: str, options: CacheOptions) -> Cache:
         cache = Cache(options, self._clock, CacheStats(), partial(self._engine_of, name))
         self._caches[name] = cache
         return cache
-
-    def _check(self, made: CacheOptions) -> None:
-        for other in self._caches.values():
-            if other.options.prefix == made.prefix and self._stores.same(
-                other.options.store, made.store
-            ):
-                text = f"prefix {made.prefix!r} belongs to cache {other.name!r}"
-                raise ConfigurationError(text)
-        self._stores.check(made.store)
-        if made.l1_size == 0 and self._stores.is_private(made.store):
-            raise ConfigurationError("l1_size=0 needs a store: there is no other place")
 
     async def _connect(self, name: str, cache: Cache) -> None:
         await self._engine_of(name)
@@ -257,64 +253,40 @@ class CacheManager:
 
     async def _engine_of(self, name: str) -> Engine:
         """Return what makes a cache work, made when it is first used."""
+        from cluster_kit.cache.engine import Engine  # noqa: PLC0415 - most programs use no cache
+
+        self._refuse_elsewhere()
         cache = self._caches[name]
         async with self._opening.setdefault(name, asyncio.Lock()):
-            engine = self._engines.get(name)
-            if engine is not None:
+            if (engine := self._engines.get(name)) is not None:
                 return engine
-            around = self._around
-            if around is None:
+            if (around := self._around) is None:
                 raise NotStartedError(f"cache {cache.name!r}")
             connector = self._stores.connector(cache.options.store)
             backplane = self._backplane(cache.options)
             engine = Engine(cache.options, around, connector, backplane, cache.counted)
             if backplane is not None:
                 await backplane.open(engine.invalidation)
+            if self._around is not around:  # a stop came first
+                await self._leave(engine)
+                raise NotStartedError(f"cache {cache.name!r}")
             self._engines[name] = engine
             cache.use(engine)
             return engine
 
     def _backplane(self, options: CacheOptions) -> Backplane | None:
-        linked = self._linked
-        wanted = options.backplane
-        if wanted and linked is None:
-            raise ConfigurationError(
-                f"cache {options.name!r}: a backplane needs publish and subscribe; set "
-                "CLUSTER_KIT_PUBSUB__URL"
-            )
-        if wanted is None:
-            wanted = self._stores.reaches(options.store)
-        if linked is None or not wanted:
+        linked, beat = self._linked, self._settings.cache.beat
+        if not self._stores.tells(options, linked=linked is not None) or linked is None:
             return None
-        beat = self._settings.cache.beat
         return Backplane(self._pubsub, options.prefix, linked, self._clock.monotonic, beat)
 
     @staticmethod
-    async def _say_the_last(name: str, engine: Engine) -> None:
-        """Tell what could not be told before, for there is no later."""
-        if engine.invalidation.behind:
-            async with logged(f"telling the last invalidations of cache {name!r}"):
-                await engine.invalidation.catch_up()
-        if behind := engine.invalidation.behind:
-            log.error(
-                "cache %r: %d invalidations were not told to all, and will not be", name, behind
-            )
+    async def _leave(engine: Engine) -> None:
+        if engine.backplane is not None:
+            async with logged("leaving a cache's backplane"):
+                await engine.backplane.close()
 
-    async def _look_after(self) -> None:
-        while self._around is not None:
-            await self._clock.sleep(LOOK)
-            for name, engine in tuple(self._engines.items()):
-                async with logged(f"looking after cache {name or self._app!r}"):
-                    await self._look(name, engine)
-
-    async def _look(self, name: str, engine: Engine) -> None:
-        backplane = engine.backplane
-        if backplane is not None:
-            await backplane.attach()
-            if backplane.look():
-                self._caches[name].look()
-                self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
-        if engine.invalidation.behind:
-            await engine.invalidation.catch_up()
-        if backplane is not None:
-            await backplane.beat()
+    def _look(self, name: str, live: bool) -> None:  # noqa: FBT001 - all there is to say
+        """Take note that the link of a cache came or went."""
+        self._caches[name].look()
+        self._telemetry.emit("cache.linked", cache=name or self._app, live=live)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from cluster_kit.cache.connector import Connector
+from cluster_kit.cache.connector import Connector, blaming
 from cluster_kit.cache.loaders import check_callable
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import check_name
-from cluster_kit.ports import Health
+from cluster_kit.ports import Health, StoreCapabilities
 from cluster_kit.supervisor import logged
 from cluster_kit.urls import url_scheme
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from cluster_kit.cache.options import CacheOptions
     from cluster_kit.ports import AdapterContext, CacheStore, HealthStatus
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
@@ -26,6 +27,7 @@ MEMORY = "memory"
 
 _REDIS = "redis"
 _MEMCACHED = "memcached"
+_BUILT_IN = (MEMORY, _REDIS, _MEMCACHED)
 _PRIVATE = {"memory://", "memory:///"}
 
 
@@ -44,10 +46,13 @@ class Stores:
         self._connectors: dict[str, Connector] = {}
         self._context: AdapterContext | None = None
         self._supervisor: Supervisor | None = None
+        self._troubled_since: float | None = None
 
     def register(self, name: str, factory: Callable[[str], CacheStore]) -> None:
         """Add a kind of store. Raises as `CacheManager.register_store`."""
         checked = check_name("cache store", name)
+        if checked in _BUILT_IN:
+            raise ConfigurationError(f"there is a store {name!r}; choose another name")
         if f"{checked}:" in self._connectors:
             raise ConfigurationError(f"store {name!r} is in use")
         check_callable("factory", factory)
@@ -58,25 +63,46 @@ class Stores:
         """Whether `register` has added a kind."""
         return bool(self._factories)
 
-    def check(self, name: str | None) -> None:
-        """Refuse a store there is not.
+    def check(self, made: CacheOptions, known: Iterable[CacheOptions]) -> None:
+        """Refuse a cache that has no place.
+
+        Args:
+            made: what the cache is made with.
+            known: what others were made with.
 
         Raises:
-            ConfigurationError: nothing of this name, or its URL is not set.
+            ConfigurationError: there is no such store, or its URL is not set; or the cache would
+                share its keys with another one.
         """
-        if name not in self._factories:
-            self._url(name)
+        for other in known:
+            if other.prefix == made.prefix and self._key(other.store) == self._key(made.store):
+                text = f"prefix {made.prefix!r} belongs to cache {other.name!r}"
+                raise ConfigurationError(text)
+        if made.store not in self._factories:
+            self._url(made.store)
+        if made.l1_size == 0 and self.is_private(made.store):
+            raise ConfigurationError("l1_size=0 needs a store: there is no other place")
 
     def is_private(self, name: str | None) -> bool:
         """Whether values are kept by the cache itself, in this process."""
         return name not in self._factories and self._url(name) in _PRIVATE
 
-    def same(self, one: str | None, other: str | None) -> bool:
-        """Whether two names stand for one store."""
-        return self._key(one) == self._key(other)
+    def tells(self, options: CacheOptions, *, linked: bool) -> bool:
+        """Whether a cache tells other instances what it invalidates.
 
-    def reaches(self, name: str | None) -> bool:
-        """Whether other instances should be told what is invalidated, and can be."""
+        Raises:
+            ConfigurationError: it is to, but not `linked` to them.
+        """
+        if options.backplane and not linked:
+            raise ConfigurationError(
+                f"cache {options.name!r}: a backplane needs publish and subscribe; set "
+                "CLUSTER_KIT_PUBSUB__URL"
+            )
+        wanted = options.backplane
+        return linked and (self._reaches(options.store) if wanted is None else wanted)
+
+    def _reaches(self, name: str | None) -> bool:
+        """Whether other instances should be told, and can be."""
         if self._settings.url_for("pubsub").scheme != MEMORY:
             return True
         shared = not self.is_private(name) and name not in self._factories
@@ -94,7 +120,8 @@ class Stores:
         if key not in self._connectors:
             if self._supervisor is None or self._context is None:
                 raise ConfigurationError("stores are made while the cluster runs")
-            self._connectors[key] = Connector(self._make(name), self._supervisor)
+            store, source = self._make(name), self._source(name)
+            self._connectors[key] = Connector(store, self._supervisor, source)
         return self._connectors[key]
 
     async def connect(self, name: str | None) -> None:
@@ -115,15 +142,23 @@ class Stores:
             async with logged("closing a cache's store"):
                 await connector.close()
 
-    def health(self) -> Health | None:
-        """Return the state of those in use, the worst; None when there are none.
+    def health(self, troubles: list[str], now: float) -> Health | None:
+        """Return the state of those in use, the worst; None where there is nothing to say.
 
         A store that is down makes what runs on it slower, not wrong: it is `degraded`.
+
+        Args:
+            troubles: of the caches, with and without a store.
+            now: seconds since 1970.
         """
+        self._troubled_since = (self._troubled_since or now) if troubles else None
         states = [self._health(connector) for connector in self._connectors.values()]
-        if not states:
-            return None
-        return max(states, key=lambda state: state.status != "ok")
+        worst = max(states, key=lambda state: state.status != "ok", default=None)
+        if self._troubled_since is None:
+            return worst
+        details = [worst.detail, *troubles] if worst else troubles
+        since = worst.since if worst else self._troubled_since
+        return Health(status="degraded", detail="; ".join(details), since=since)
 
     def _health(self, connector: Connector) -> Health:
         health = connector.store.health()
@@ -136,9 +171,22 @@ class Stores:
 
     def _make(self, name: str | None) -> CacheStore:
         if name in self._factories:
-            return self._factories[name](self._settings.url_for("cache").reveal())
+            made = self._factories[name](self._settings.url_for("cache").reveal())
+            return _checked(name, made)
         assert self._context is not None  # noqa: S101 - checked by the caller
-        return self._registry.create("cache", self._url(name), self._context)
+        try:
+            return self._registry.create("cache", self._url(name), self._context)
+        except ConfigurationError as exc:
+            raise blaming(exc, self._source(name)) from exc
+
+    def _source(self, name: str | None) -> str:
+        """Return where the URL of a store comes from, as people know it."""
+        if name in self._factories:
+            return f"store {name!r}"
+        own = {_REDIS: self._settings.redis_url, _MEMCACHED: self._settings.memcached_url}
+        if name is not None and own.get(name) is not None:
+            return f"{name}_url (CLUSTER_KIT_{name.upper()}_URL)"
+        return self._settings.source_of("cache") or f"store {name or MEMORY!r}"
 
     def _key(self, name: str | None) -> str:
         return f"{name}:" if name in self._factories else f":{self._url(name)}"
@@ -155,7 +203,7 @@ class Stores:
         elif name == _MEMCACHED:
             own, fits = self._settings.memcached_url, default.scheme == _MEMCACHED
         else:
-            known = [MEMORY, _REDIS, _MEMCACHED, *self._factories]
+            known = [*_BUILT_IN, *self._factories]
             text = f"there is no store {name!r}{suggestion(name, known)}; there are: "
             raise ConfigurationError(text + ", ".join(known))
         if own is not None:
@@ -163,3 +211,21 @@ class Stores:
         if fits:
             return default.reveal()
         raise ConfigurationError(f"store {name!r}: set CLUSTER_KIT_{name.upper()}_URL")
+
+
+def _checked(name: str | None, made: object) -> CacheStore:
+    """Return what a factory made, if it is a store.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    calls = ("connect", "close", "health", "read", "write", "swap", "remove", "increment", "keys")
+    lacking = [call for call in calls if not callable(getattr(made, call, None))]
+    if not isinstance(getattr(made, "capabilities", None), StoreCapabilities):
+        lacking.append("capabilities")
+    if lacking:
+        what = (
+            f"the factory of store {name!r} returned {type(made).__name__}, which is no CacheStore"
+        )
+        raise ConfigurationError(f"{what}: it lacks {', '.join(lacking)}")
+    return cast("CacheStore", made)

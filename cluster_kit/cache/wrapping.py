@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+from weakref import WeakSet
 
-from cluster_kit.cache.load import Request
-from cluster_kit.cache.loaders import call_at_once, check_callable
+from cluster_kit.cache.loaders import Request, call_at_once, check_callable
 from cluster_kit.cache.options import check_key, check_tags, check_ttl
 from cluster_kit.cache.recipe import Recipe
 from cluster_kit.checks import truth
@@ -36,9 +38,11 @@ class Wrapping:
         self._monotonic = clock.monotonic
         self._ready = ready
         self._engine: Engine | None = None
+        self._thread: int = 0  # whose loop it works on; none's in a forked process
         self._hot: Mapping[str, Entry] = {}  # empty while what is held here has to be doubted
         self._quick_hits: int = 0
         self._stats = stats
+        _caches.add(self)
 
     @property
     def name(self) -> str:
@@ -103,7 +107,11 @@ class Wrapping:
         """
         if ttl is None and tags == ():
             entry = self._hot.get(key) if type(key) is str else None
-            if entry is not None and min(entry.until, entry.eager) > self._monotonic():
+            if (
+                entry is not None
+                and entry.until > self._monotonic() < entry.eager
+                and get_ident() == self._thread
+            ):
                 entry.used = True
                 self._quick_hits += 1
                 return entry.copy()
@@ -175,10 +183,11 @@ class Wrapping:
         """Return a decorator that keeps what an async function returns.
 
         Args:
-            key: a template such as ``"user:{user_id}"`` of the function's parameters, or a
-                function of the same arguments.
+            key: a template such as ``"user:{user_id}"`` of the function's parameters. Different
+                values make different keys, which the documentation shows; those that are too long
+                end in a digest. Or a function of the same arguments that returns the key.
             ttl: of the values.
-            tags: that invalidate them; templates, too.
+            tags: that invalidate them; templates, too, filled as by `str.format`.
 
         Raises:
             ConfigurationError: a template is none, or, once it decorates, names what the function
@@ -186,5 +195,30 @@ class Wrapping:
         """
         return Recipe(self.wrap, key, check_ttl("ttl", ttl), tags)
 
+    def desert(self) -> None:
+        """Hand nothing out at once any more: this is a fork of the process it works in."""
+        self._thread = 0
+
     async def _open(self) -> Engine:
-        return self._engine or await self._ready()
+        """Return what makes it work.
+
+        Raises:
+            NotStartedError: its cluster does not run.
+            LifecycleError: that runs on another event loop, or in another process.
+        """
+        if self._engine is None:
+            return await self._ready()
+        self._engine.loop.check()
+        return self._engine
+
+
+_caches: WeakSet[Wrapping] = WeakSet()
+
+
+def _desert_all() -> None:
+    for cache in _caches:
+        cache.desert()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_desert_all)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster_kit.locks.bond import Tie
-    from cluster_kit.locks.surroundings import Surroundings
+    from cluster_kit.locks.context import LockContext
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Claim, Grant
 
@@ -56,7 +56,7 @@ class Possession:
         *,
         asked_at: float,
         terms: Terms,
-        around: Surroundings,
+        around: LockContext,
         on_end: Callable[[Possession], None],
     ) -> None:
         self.app = around.app
@@ -277,6 +277,8 @@ class Possession:
         """Renew it, by the `wanted` ttl from now on where one is given."""
         async with self._renewing:  # two at once could leave the shorter ttl at the server
             asked_at = self._around.clock.monotonic()
+            if wanted is not None:
+                self.claim = replace(self.claim, turn=self.claim.turn + 1)
             claim = replace(self.claim, ttl=self._ttl() if wanted is None else wanted)
             left = max(self._ends - asked_at, 0.01)
             timeout = min(answer_timeout(min(self.claim.ttl, claim.ttl)), left)

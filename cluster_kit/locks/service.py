@@ -15,6 +15,7 @@ from cluster_kit.clock import MAX_WAIT, BootClock, Duration, seconds
 from cluster_kit.errors import ConfigurationError, LockUnavailable
 from cluster_kit.locks.acquiring import Acquiring
 from cluster_kit.locks.contention import Contention
+from cluster_kit.locks.context import LockContext
 from cluster_kit.locks.leading import lead
 from cluster_kit.locks.lease import Lease
 from cluster_kit.locks.multi import MultiLease, hold_all
@@ -22,7 +23,6 @@ from cluster_kit.locks.rates import RateLimit
 from cluster_kit.locks.semaphore import Semaphore
 from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.stats import Counters, LockStats
-from cluster_kit.locks.surroundings import Surroundings
 from cluster_kit.locks.terms import DEFAULT_TTL, answer_timeout, check_key
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class LockManager(Acquiring):
         for warning in adapter.warnings():
             log.warning("locks: %s", warning)
         self._hints = hints
-        around = Surroundings(
+        around = LockContext(
             app=self._app,
             adapter=adapter,
             supervisor=supervisor,

@@ -10,13 +10,13 @@ from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import ConfigurationError, NotStartedError
 from cluster_kit.handler import Handler
 from cluster_kit.patterns import check_pattern
+from cluster_kit.pubsub.context import Options, PubSubContext
 from cluster_kit.pubsub.numbering import Numbering
 from cluster_kit.pubsub.outlet import Outlet
 from cluster_kit.pubsub.publishing import Publisher
 from cluster_kit.pubsub.session import Session
 from cluster_kit.pubsub.stats import BroadcastStats, Counters
 from cluster_kit.pubsub.subscription import Registration, Subscription, check_options
-from cluster_kit.pubsub.surroundings import Options, Surroundings
 from cluster_kit.pubsub.transports import Transports
 from cluster_kit.pubsub.twins import Twins
 from cluster_kit.signature import Process
@@ -204,7 +204,7 @@ class PubSubManager:
         Raises:
             TopologyError: as `PubSubAdapter.bind`.
         """
-        around = Surroundings(
+        around = PubSubContext(
             kind=self._realm,
             supervisor=supervisor,
             clock=self._clock,
@@ -286,6 +286,9 @@ class PubSubManager:
         """Receive what is wanted; raise what goes wrong with `names`."""
         if self._session is not None:
             await self._session.adjust(self._bindings(names))
+            for lane in self._lanes():
+                if lane.name in names:
+                    lane.bound()
 
     def _wanted(self) -> set[Binding]:
         return self._bindings(registration.name for registration in self._registrations)

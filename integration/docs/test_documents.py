@@ -9,6 +9,7 @@ from cluster_kit.testing.servers.rabbitmq import RabbitServer
 from tests.docs.documents import Block, all_blocks, run
 
 
+@pytest.mark.timeout(180)  # a block may start half a dozen programs
 @pytest.mark.parametrize(
     "block", [block for block in all_blocks() if block.runs and block.kind == "needs"], ids=str
 )

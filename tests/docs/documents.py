@@ -18,6 +18,7 @@ import doctest
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("python", "console")
 SHELL = ("sh", "bash", "shell", "zsh", "pycon")  # never run, and have to say so
-TIMEOUT = 60.0  # seconds, per program
+TIMEOUT = 50.0  # seconds, per program
 
 _FENCE = re.compile(r"^ {0,3}(?P<ticks>```+|~~~+) *(?P<language>[^\s`]*)")
 _MARK = re.compile(r"^ {0,3}<!-- *(?P<kind>needs|file|not run) *:(?P<value>.*?)-->\s*$")
@@ -148,21 +149,30 @@ def run(block: Block, folder: Path, **environment: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     for command, expected in _programs(block, folder):
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=_environment(folder, environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        shown = f"{block}: {shlex.join(command)}\n{done.stdout}{done.stderr}"
-        assert done.returncode == 0, f"exit status {done.returncode} of {shown}"
-        assert expected is None or _same(expected, done.stdout), (
-            f"wanted:\n{expected}\ngot from {shown}"
-        )
+        status, output, errors = _execute(command, folder, _environment(folder, environment))
+        shown = f"{block}: {shlex.join(command)}\n{output}{errors}"
+        assert status == 0, f"exit status {status} of {shown}"
+        assert expected is None or _same(expected, output), f"wanted:\n{expected}\ngot from {shown}"
+
+
+def _execute(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str, str]:
+    """The exit status of a program, and what it wrote: where it stands, if it takes too long."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    ) as program:
+        try:
+            output, errors = program.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            program.send_signal(signal.SIGABRT)  # faulthandler writes the stacks of its threads
+            output, errors = program.communicate()
+    return program.returncode, output, errors
 
 
 def _programs(block: Block, folder: Path) -> list[tuple[list[str], str | None]]:
@@ -186,6 +196,7 @@ def _environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
     plain = {
         "PATH": path,
         "PYTHONPATH": str(folder),
+        "PYTHONFAULTHANDLER": "1",
         "PYTHONUTF8": "1",
         "NO_COLOR": "1",
         "COLUMNS": "100",

@@ -74,7 +74,7 @@ async def test_what_has_no_json_form_names_its_key(cluster_factory: ClusterFacto
     with pytest.raises(EncodeError, match=r"the value of 'b'.*object has no JSON form"):
         await cache.mset({"a": 1, "b": object()})
     with pytest.raises(EncodeError, match="the value of 'c'"):
-        await cache.set_value_in_object("c", "field", object())
+        await cache.set_value_in_object("c", "field", object(), create=True)
 
     assert await cache.get("a") is None
 

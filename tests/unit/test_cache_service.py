@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from itertools import count
+from typing import Any
 
 import pytest
 
-from cluster_kit import MISSING, Cluster, Settings
-from cluster_kit.cache.service import LOOK
-from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError
-from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit import MISSING, Cache, Cluster, Settings
+from cluster_kit.cache import upkeep
+from cluster_kit.cache.upkeep import LOOK
+from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError, NotStartedError
+from cluster_kit.ports import AdapterContext, CacheFactory, CacheStore
+from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory import ADAPTER
@@ -20,7 +24,7 @@ DEGRADED_TTL = 0.3
 
 
 async def instances(
-    factory: ClusterFactory, n: int, **cache: str
+    factory: ClusterFactory, n: int, store: CacheFactory = MemoryCacheStore, **cache: str
 ) -> list[tuple[Cluster, MemoryPubSub]]:
     """Each with the adapter that carries its invalidations."""
     made: list[MemoryPubSub] = []
@@ -32,7 +36,7 @@ async def instances(
     settings = {"degraded_ttl": DEGRADED_TTL, **cache}
     clusters = await factory(n, start=False, cache=settings)  # type: ignore[arg-type]
     for cluster in clusters:
-        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make, cache=store))
         await cluster.start()
     return list(zip(clusters, made, strict=True))
 
@@ -42,7 +46,7 @@ async def instances(
 async def test_who_is_off_the_broker_soon_doubts_what_it_holds(
     store: str, cluster_factory: ClusterFactory
 ) -> None:
-    url = {"url": "memory://"} if store == "own" else {}
+    url: dict[str, Any] = {"url": "memory://"} if store == "own" else {}
     [(one, _), (two, link)] = await instances(cluster_factory, 2, **url)
     here, there = [
         await c.caches.create_cache("rows", backplane=True, l1_ttl=60) for c in (one, two)
@@ -150,8 +154,45 @@ async def test_stores_are_chosen_by_name(cluster_factory: ClusterFactory) -> Non
             await cluster.caches.create_cache("more", store=name)
     with pytest.raises(ConfigurationError):
         cluster.caches.register_store("files", factory)
+    for taken in ("redis", "memcached", "memory"):
+        with pytest.raises(ConfigurationError, match="choose another name"):
+            cluster.caches.register_store(taken, factory)
     with pytest.raises(ConfigurationError, match="l1_size"):
         await cluster.caches.create_cache("more", store="memory", l1_sise=5)  # type: ignore[call-arg]
+
+
+async def make_none(url: str) -> None:
+    del url
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("factory", [lambda _: None, lambda _: object(), make_none])
+@pytest.mark.filterwarnings("ignore:coroutine 'make_none' was never awaited")
+async def test_what_a_factory_makes_has_to_be_a_store(
+    factory: Any, cluster_factory: ClusterFactory
+) -> None:
+    [cluster] = await cluster_factory()
+    cluster.caches.register_store("files", factory)
+
+    with pytest.raises(ConfigurationError, match=r"store 'files' returned .* it lacks connect, "):
+        await cluster.caches.create_cache("rows", store="files")
+
+
+@pytest.mark.asyncio
+async def test_an_unreachable_store_names_the_setting_that_chose_it() -> None:
+    away = {"redis": "redis://127.0.0.1:1", "memcached": "memcached://127.0.0.1:1"}
+    settings = Settings(
+        redis_url=away["redis"], memcached_url=away["memcached"], locks={"url": "memory://"}
+    )
+    async with Cluster("shop", settings=settings) as cluster:
+        for name, url in away.items():
+            named = rf"^{name}_url \(CLUSTER_KIT_{name.upper()}_URL\): cannot connect to {url}"
+            with pytest.raises(ConnectError, match=named) as caught:
+                await cluster.caches.create_cache(name, store=name)
+            assert caught.value.retryable
+        with pytest.raises(CacheUnavailable, match="CLUSTER_KIT_REDIS_URL"):
+            await cluster.cache.set("key", 1)
+        assert "CLUSTER_KIT_REDIS_URL" in cluster.health()["adapters"]["cache"]["detail"]
 
 
 @pytest.mark.asyncio
@@ -212,6 +253,35 @@ async def test_a_cluster_that_was_started_again_hears_once(
 
     await eventually(lambda: there.get("row"), lambda value: value is None)
     assert len(two.caches._pubsub._registrations) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_first_use_that_meets_a_stop_leaves_a_cache_that_can_start_again(
+    cluster_factory: ClusterFactory,
+) -> None:
+    began, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryPubSub):
+        async def bind(self, *args: Any, **kwargs: Any) -> Any:
+            began.set()
+            await go.wait()
+            return await super().bind(*args, **kwargs)
+
+    [cluster] = await cluster_factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=Slow))
+    await cluster.start()
+    first = asyncio.get_running_loop().create_task(cluster.cache.set("key", 1))
+    await began.wait()
+
+    await cluster.stop()
+    go.set()
+    with pytest.raises(NotStartedError):
+        await first
+    await cluster.start()
+
+    await cluster.cache.set("key", 2)
+    assert await cluster.cache.get("key") == 2
+    assert len(cluster.caches._pubsub._registrations) == 1
 
 
 @pytest.mark.asyncio
@@ -291,3 +361,39 @@ async def test_a_store_that_is_only_implied_is_connected_when_it_is_used() -> No
     alone = Settings(memcached_url="memcached://127.0.0.1:1")  # of those who ask for it by name
     async with Cluster("shop", settings=alone) as cluster:
         await cluster.cache.set("key", 1)
+
+
+def is_doubted(cache: Cache) -> bool:
+    return "may be missed" in " ".join(cache.troubles())
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_hangs_hides_no_lost_link_and_holds_no_stop_up(
+    cluster_factory: ClusterFactory,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upkeep, "LAST_WORDS", 0.3)
+    stores: list[MemoryCacheStore] = []
+    pauses = Pauses()
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(MemoryCacheStore(url, context))
+        return PausingStore(stores[-1], pauses)
+
+    [(cluster, link)] = await instances(cluster_factory, 1, store=make)
+    hanging, other = [await cluster.caches.create_cache(name, backplane=True) for name in "ab"]
+    stores[0].disconnect()
+    await hanging.delete("row")  # others know, the store does not
+    pauses.arm(0, after=False)
+    stores[0].reconnect()
+    await pauses.reached.wait()
+
+    link.disconnect()
+    for cache in (hanging, other):
+        await eventually(partial(is_doubted, cache))
+
+    pauses.arm(0, after=False)
+    async with asyncio.timeout(5):
+        await cluster.stop()
+    assert "cache 'a': 1 invalidations were not told to all" in caplog.text

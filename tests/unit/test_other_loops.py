@@ -10,6 +10,7 @@ import pytest_asyncio
 from cluster_kit import Cluster, Settings
 from cluster_kit.errors import LifecycleError, LockLost
 from cluster_kit.locks import Lease, LeaseState
+from cluster_kit.ports import CacheStore
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.recorder import Recorder
 
@@ -24,6 +25,14 @@ CALLS: dict[str, Call] = {
     "stop": lambda c: c.stop(),
     "start": lambda c: c.start(),
     "dead letters": lambda c: c.event_queue.dead_letters("work").discard(),
+    "cache get": lambda c: c.cache.get("held"),
+    "cache wrap": lambda c: c.cache.wrap("held", int),
+    "cache miss": lambda c: c.cache.wrap("missing", int),
+    "cache set": lambda c: c.cache.set("held", 2),
+    "cache delete": lambda c: c.cache.delete("held"),
+    "cache incr": lambda c: c.cache.incr("counter"),
+    "create_cache": lambda c: c.caches.create_cache("other"),
+    "first use": lambda c: c.caches.get_cache("unused").get("key"),
     "broadcast": lambda c: c.pubsub.publish("news", 2, skip_self=False),
     "sync message": lambda c: c.sync_messages.publish("news", 2, skip_self=False),
     "subscribe to broadcasts": lambda c: c.pubsub.subscribe("news", Hearer().handle),
@@ -45,8 +54,15 @@ LEASES: dict[str, Callable[[Lease], Awaitable[object]]] = {
 
 @pytest_asyncio.fixture
 async def cluster() -> AsyncGenerator[Cluster]:
-    async with Cluster("shop", settings=Settings()) as cluster:
+    cluster = Cluster("shop", settings=Settings())
+    await cluster.caches.create_cache("unused")
+    async with cluster:
+        await cluster.cache.set("held", 1)
         yield cluster
+
+
+def no_store(url: str) -> CacheStore:
+    raise AssertionError(url)
 
 
 def refused(call: Call, cluster: Cluster) -> str:
@@ -79,6 +95,14 @@ async def test_a_call_on_the_loop_of_another_thread_is_refused_and_nothing_done(
     await recorder.finished(1)
     assert await heard.hears(2) == [1, 1]
     assert recorder.payloads == [1]
+    assert await cluster.cache.mget("held", "missing") == [1, None]
+    assert await cluster.cache.count("counter") == 0
+    assert "other" not in cluster.caches.stats()
+
+
+async def test_a_thread_without_a_loop_registers_no_store(cluster: Cluster) -> None:
+    with pytest.raises(LifecycleError, match="another event loop"):
+        await asyncio.to_thread(cluster.caches.register_store, "files", no_store)
 
 
 @pytest.mark.parametrize("name", LEASES)
@@ -131,7 +155,9 @@ async def said_by_a_fork(speak: Callable[[], str]) -> str:
     return told.decode()
 
 
-@pytest.mark.parametrize("name", ["publish", "broadcast", "acquire"])
+@pytest.mark.parametrize(
+    "name", ["publish", "broadcast", "acquire", "cache get", "cache wrap", "cache set"]
+)
 async def test_a_forked_process_is_refused(cluster: Cluster, name: str) -> None:
     await cluster.event_queue.publish("work", 1)
     told = await said_by_a_fork(lambda: refused(CALLS[name], cluster))

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster_kit.errors import CacheUnavailable
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Loads
 from cluster_kit.testing.contracts.cache.loading import OwnError, numbers
 from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
+    from cluster_kit.cache import Cache
     from cluster_kit.testing.contracts.cache.bench import Bench
+
+TAG = "rows"
+
+AFTER: dict[str, Callable[[Cache], Awaitable[object]]] = {
+    "delete": lambda cache: cache.delete(KEY),
+    "tag": lambda cache: cache.invalidate_tags(TAG),
+    "reset": lambda cache: cache.reset(),
+    "set": lambda cache: cache.set(KEY, "new", 60),
+}
+"""After each of them nobody sees what was there before."""
 
 
 @pytest.mark.asyncio
@@ -46,6 +59,39 @@ class AgeingScenarios(Scenarios):
         await bench.sees(cache, KEY, "new")
         assert load.runs == 1
 
+    async def test_a_soft_timeout_that_is_no_shorter_takes_nothing_from_the_hard_one(
+        self, bench: Bench
+    ) -> None:
+        cache, load = await bench.cache(fail_safe=60, soft_timeout=20, hard_timeout=20), numbers()
+        load.go.clear()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(2)]
+            await load.begun.wait()
+            load.go.set()
+        assert [task.result() for task in tasks] == [1, 1]
+        assert load.runs == 1
+
+    @pytest.mark.parametrize("way", list(AFTER))
+    @pytest.mark.parametrize("l1_ttl", [None, 60])
+    async def test_what_is_invalidated_as_a_load_begins_does_not_stand_in(
+        self, bench: Bench, way: str, l1_ttl: float | None
+    ) -> None:
+        """Both calls come in one turn of the event loop."""
+        cache = await bench.cache(ttl=0.1, fail_safe=60, l1_ttl=l1_ttl)
+        await cache.set(KEY, "old", tags=[TAG])
+        await asyncio.sleep(0.15)
+        await overtaken(cache, way)
+
+    @pytest.mark.needs("link_faults")
+    @pytest.mark.parametrize("way", list(AFTER))
+    async def test_nor_while_the_store_is_away(self, bench: Bench, way: str) -> None:
+        cluster = await bench.cluster(timeout=0.3)
+        cache = await bench.cache(cluster, ttl=0.1, fail_safe=60, l1_ttl=60)
+        await cache.set(KEY, "old", tags=[TAG])
+        await asyncio.sleep(0.15)
+        async with bench.outage(cluster):
+            await overtaken(cache, way)
+
     async def test_a_value_that_grows_old_is_loaded_early(self, bench: Bench) -> None:
         cache, load = await bench.cache(ttl=60, eager=0.001), numbers()
         assert await cache.wrap(KEY, load) == 1
@@ -75,3 +121,29 @@ class AgeingScenarios(Scenarios):
         ttls = [await cache.ttl(key) or 0 for key in ("a", "b")]
         assert all(49 < ttl <= 100 for ttl in ttls)
         assert ttls[0] != ttls[1]
+
+
+async def fail() -> object:
+    """Load nothing."""
+    raise OwnError
+
+
+async def overtaken(cache: Cache, way: str) -> None:
+    """Invalidate in the very turn of the event loop in which a load that will fail begins."""
+
+    async def ask() -> object:
+        return await cache.wrap(KEY, fail)
+
+    async def invalidate() -> None:
+        await AFTER[way](cache)
+
+    loop = asyncio.get_running_loop()
+    asking, invalidating = loop.create_task(ask()), loop.create_task(invalidate())
+    await asyncio.wait({asking, invalidating})
+    for task, expected in ((asking, OwnError), (invalidating, CacheUnavailable)):
+        assert isinstance(task.exception(), expected | None)
+    is_new = way == "set" and invalidating.exception() is None
+    assert await cache.get(KEY) == ("new" if is_new else None)
+    if not is_new:
+        with pytest.raises(OwnError):
+            await cache.wrap(KEY, fail)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cluster_kit.cache import MISSING
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
-from cluster_kit.testing.contracts.cache.bench import together
+from cluster_kit.testing.contracts.cache.bench import Loads, together
 from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -70,13 +71,49 @@ class CounterScenarios(Scenarios):
         cache = await bench.cache()
         assert await cache.get_value_in_object(KEY, "a", "default") == "default"
         assert await cache.delete_value_in_object(KEY, "a") is False
-        await cache.set_value_in_object(KEY, "a", None)
-        await cache.set_value_in_object(KEY, "b", [1])
+        assert await cache.set_value_in_object(KEY, "a", None, create=True) is True
+        assert await cache.set_value_in_object(KEY, "b", [1]) is True
         assert await cache.get(KEY) == {"a": None, "b": [1]}
         assert await cache.get_value_in_object(KEY, "a", "default") is None
         assert await cache.delete_value_in_object(KEY, "a") is True
         assert await cache.delete_value_in_object(KEY, "a") is False
         assert await cache.get(KEY) == {"b": [1]}
+
+    async def test_a_field_of_nothing_is_not_set(self, bench: Bench) -> None:
+        cache = await bench.cache()
+        whole = {"cart": "Warenkorb", "pay": "Bezahlen"}
+        assert await cache.set_value_in_object(KEY, "pay", "Zahlen") is False
+        assert await cache.get(KEY, MISSING) is MISSING
+        assert await cache.wrap(KEY, Loads(lambda: whole)) == whole
+        await cache.delete(KEY)
+        assert await cache.set_value_in_object(KEY, "pay", "Zahlen") is False
+        assert await cache.wrap(KEY, Loads(lambda: whole)) == whole
+
+    @pytest.mark.needs("shared")
+    async def test_a_field_of_what_another_instance_deletes_is_not_set(self, bench: Bench) -> None:
+        slow = await bench.cluster()
+        one, other = await bench.cache(slow), await bench.cache()
+        pauses = bench.pauses[slow.instance_id]
+        await one.set(KEY, {"pay": "Bezahlen"})
+        pauses.arm(1, after=False)  # between what it reads and what it writes
+        task = asyncio.get_running_loop().create_task(one.set_value_in_object(KEY, "pay", "Zahlen"))
+        await pauses.reached.wait()
+        await other.delete(KEY)
+        pauses.release()
+        assert await task is False
+        assert await one.get(KEY) is await other.get(KEY) is None
+
+    async def test_an_object_that_is_made_is_as_any_value(self, bench: Bench) -> None:
+        cache = await bench.cache(ttl=0.2, fail_safe=60)
+        assert await cache.set_value_in_object(KEY, "a", 1, create=True) is True
+        assert 0 < (await cache.ttl(KEY) or 0) <= 0.2
+        await asyncio.sleep(0.25)
+        assert await cache.set_value_in_object(KEY, "a", 2) is False
+
+        async def fail() -> object:
+            raise OSError
+
+        assert await cache.wrap(KEY, fail) == {"a": 1}
 
     async def test_a_field_keeps_the_ttl_and_the_tags(self, bench: Bench) -> None:
         cache = await bench.cache()

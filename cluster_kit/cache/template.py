@@ -1,0 +1,158 @@
+"""Keys that are made of the arguments of a call."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from string import Formatter
+from typing import TYPE_CHECKING, Any
+
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.names import MAX_NAME_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+_FORMATTER = Formatter()
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORDS = frozenset({"True", "False", "None"})
+_OF_OTHERS = ("[", "(", "{", "<", "b'")  # how the texts of lists and the like begin
+_NO_TEXTS: tuple[object, object] = (object.__str__, object.__repr__)
+_READABLE_BYTES = 120  # of a key that is too long, before its digest
+
+
+class Template:
+    """A text with fields in braces, as `str.format` knows them, all of them named.
+
+    Args:
+        name: what it is, for errors.
+        text: see there.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._text = text
+        self._fields = list(_fields(name, text))
+        self._parts = list(_FORMATTER.parse(text))
+
+    def check(self, parameters: Collection[str]) -> None:
+        """Refuse a function that does not take what the fields name.
+
+        Raises:
+            ConfigurationError: that is so.
+        """
+        for field in self._fields:
+            if field not in parameters:
+                known = ", ".join(parameters) or "none"
+                what = f"{self._name} {self._text!r} names {field!r}"
+                raise ConfigurationError(f"{what}, which is no parameter; there are: {known}")
+
+    def fill(self, given: Mapping[str, object]) -> str:
+        """Return the text as `str.format` makes it.
+
+        Raises:
+            ConfigurationError: what was given has not what a field asks for.
+        """
+        try:
+            return self._text.format(**given)
+        except Exception as exc:
+            raise self._misfit(exc) from exc
+
+    def key(self, given: Mapping[str, object]) -> str:
+        """Return a legal key that no other values have.
+
+        Raises:
+            ConfigurationError: what was given has not what a field asks for, or no text.
+        """
+        made: list[str] = []
+        for number, (literal, field, spec, conversion) in enumerate(self._parts, 1):
+            made.append(literal)
+            if field is None:
+                continue
+            try:
+                value = _FORMATTER.get_field(field, (), given)[0]
+                text = _text(value, spec or "", conversion, given)
+            except Exception as exc:
+                raise self._misfit(exc) from exc
+            following = self._parts[number][0][:1] if number < len(self._parts) else None
+            made.append(_field(text, following))
+        return _shortened("".join(made))
+
+    def _misfit(self, error: Exception) -> ConfigurationError:
+        what = f"{self._name} {self._text!r} does not fit this call"
+        return ConfigurationError(f"{what}: {type(error).__name__}: {error}")
+
+
+def _fields(name: str, template: str) -> Iterator[str]:
+    """Return which parameters a template names. Raises as `Template`."""
+    try:
+        parts = list(_FORMATTER.parse(template))
+    except ValueError as exc:
+        raise ConfigurationError(f"{name} {template!r} is no template: {exc}") from None
+    for _, field, spec, conversion in parts:
+        if conversion not in {None, "", "a", "r", "s"}:
+            raise ConfigurationError(f"{name} {template!r} has a conversion !{conversion}")
+        if field is not None:
+            yield field.split(".")[0].split("[")[0]
+        if spec:
+            yield from _fields(name, spec)
+
+
+def _text(value: Any, spec: str, conversion: str | None, given: Mapping[str, object]) -> str:  # noqa: ANN401 - of a user
+    """Return the text of a value. Where the template does not say how, types are told apart."""
+    if spec or conversion:
+        converted = _FORMATTER.convert_field(value, conversion) if conversion else value
+        return format(converted, _FORMATTER.vformat(spec, (), given))
+    if isinstance(value, str):
+        return f"'{value}'" if _is_doubtful(value) else value
+    texts: tuple[object, object] = (type(value).__str__, type(value).__repr__)
+    if texts == _NO_TEXTS:
+        raise TypeError(f"{type(value).__name__} has no text by which two of them differ")
+    return format(value)
+
+
+def _is_doubtful(text: str) -> bool:
+    """Whether a text could be taken for that of another type."""
+    if _PLAIN.fullmatch(text):
+        return text in _WORDS or text.lower() in {"inf", "nan", "infinity"}
+    if not text or "'" in text or text.startswith(_OF_OTHERS):
+        return True
+    try:
+        complex(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _field(text: str, following: str | None) -> str:
+    """Return a field so that its end can be told.
+
+    Args:
+        text: of its value.
+        following: the character the template goes on with; empty where that is another field,
+            None at the end.
+    """
+    if following in {"", "%"}:
+        return f"({_escaped(text, '()')})"
+    return _escaped(text, following or "")
+
+
+def _escaped(text: str, more: str) -> str:
+    return "".join(
+        c if c.isprintable() and c not in " *#%" and c not in more else _percent(c) for c in text
+    )
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def _shortened(key: str) -> str:
+    encoded = key.encode("utf-8", "surrogatepass")
+    if len(encoded) <= MAX_NAME_BYTES:
+        return key
+    begin = encoded[:_READABLE_BYTES].decode(errors="ignore")
+    return f"{begin}~{hashlib.sha256(encoded).hexdigest()}"

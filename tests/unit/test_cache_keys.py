@@ -1,0 +1,126 @@
+"""The keys that `Cache.cached` makes of arguments."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster_kit.cache.options import check_key
+from cluster_kit.cache.template import Template
+from cluster_kit.errors import ConfigurationError
+from cluster_kit.testing.factory import ClusterFactory
+
+ID = uuid.UUID(int=5)
+VALUES = st.one_of(
+    st.text(),
+    st.text(alphabet="12:-'%(). \nNone"),
+    st.integers(),
+    st.booleans(),
+    st.none(),
+    st.lists(st.integers(), max_size=2),
+)
+TEMPLATES = ["p:{a}:{b}", "{a}{b}", "{a}1{b}", "{a}%{b}", "p{a}N{b}:", "{a}'{b}'", "{a}-{b}{{}}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "key"),
+    [
+        ("user:{a}", {"a": 17}, "user:17"),
+        ("user:{a}", {"a": "17"}, "user:'17'"),
+        ("user:{a}:{b}", {"a": "ada", "b": "de-AT"}, "user:ada:de-AT"),
+        ("p:{a}:{b}", {"a": "1:2", "b": "3"}, "p:1%3A2:'3'"),
+        ("p:{a}:{b}", {"a": "1", "b": "2:3"}, "p:'1':2:3"),
+        ("u:{a}", {"a": "http://shop/x y"}, "u:http://shop/x%20y"),
+        ("u:{a}", {"a": "a*#%\x00ü"}, "u:a%2A%23%25%00ü"),
+        ("u:{a}", {"a": ""}, "u:''"),
+        ("u:{a}", {"a": None}, "u:None"),
+        ("u:{a}", {"a": "None"}, "u:'None'"),
+        ("u:{a}", {"a": True}, "u:True"),
+        ("u:{a}", {"a": ID}, f"u:{ID}"),
+        ("u:{a}", {"a": Decimal("1.50")}, "u:1.50"),
+        ("{a}{b}", {"a": "x)", "b": 1}, "(x%29)1"),
+        ("{a!r}-{b:03}", {"a": "x-y", "b": 7}, "'x%2Dy'-007"),
+        ("{a[0]}.{b.c}", {"a": ["z"], "b": SimpleNamespace(c=1)}, "z.1"),
+        ("u:{a}", {"a": "\ud800"}, "u:%ED%A0%80"),
+    ],
+    ids=str,
+)
+def test_a_key_can_be_foretold(text: str, values: dict[str, Any], key: str) -> None:
+    assert Template("key", text).key(values) == key
+    assert check_key(key) == key
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+@given(VALUES, VALUES, VALUES, VALUES)
+def test_different_values_have_different_keys(
+    text: str, a: object, b: object, other_a: object, other_b: object
+) -> None:
+    template = Template("key", text)
+    one, other = (template.key({"a": x, "b": y}) for x, y in ((a, b), (other_a, other_b)))
+
+    same = [(type(x), x) for x in (a, b)] == [(type(x), x) for x in (other_a, other_b)]
+    assert (one == other) is same
+    assert check_key(one) == one
+
+
+def test_a_long_key_is_shortened_and_still_its_own() -> None:
+    template = Template("key", "user:{a}")
+    keys = {template.key({"a": "ж" * 500 + str(number)}) for number in range(3)}
+
+    assert len(keys) == 3
+    for key in keys:
+        assert check_key(key).startswith("user:ж")
+
+
+class Odd:
+    """Has no text of its own."""
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise OSError("no text today")
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda read: read(5), "key 'u:{user.id}' does not fit .* no attribute 'id'"),
+        (lambda read: read(SimpleNamespace(id=Odd())), "TypeError: Odd has no text"),
+        (lambda read: read(SimpleNamespace(id=Broken())), "OSError: no text today"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_does_not_fit_a_template_is_named(
+    call: Callable[[Any], Any], named: str, cluster_factory: ClusterFactory
+) -> None:
+    [cluster] = await cluster_factory()
+
+    @cluster.cache.cached(key="u:{user.id}")
+    async def read(user: Any) -> int:
+        raise AssertionError(user)
+
+    with pytest.raises(ConfigurationError, match=named):
+        await call(read)
+
+
+@pytest.mark.asyncio
+async def test_a_tag_that_does_not_fit_is_named_and_a_key_may_be_a_function(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+
+    @cluster.cache.cached(key=lambda user: f"u-{user}", tags=["{user.id}"])
+    async def read(user: object) -> int:
+        return 1
+
+    with pytest.raises(ConfigurationError, match=r"tags '{user.id}' does not fit"):
+        await read(5)
+    assert await read(SimpleNamespace(id="x")) == 1
+    assert await cluster.cache.get("u-namespace(id='x')") == 1

@@ -1,0 +1,193 @@
+"""What tells the store and other instances, while one of them is away or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from cluster_kit import Cluster
+from cluster_kit.broadcast import Binding, Broadcast, Transport
+from cluster_kit.cache.guard import FAILURES
+from cluster_kit.errors import CacheUnavailable, ConnectError, PublishRefused
+from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory import ADAPTER
+from cluster_kit_memory.cache import MemoryCacheStore
+from cluster_kit_memory.pubsub import MemoryPubSub
+
+
+async def two_in_hand(
+    factory: ClusterFactory, *, store: bool = True
+) -> list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]]:
+    """Each with what connects it to the store, if there is one, and to the other."""
+    made: list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]] = []
+    url = f"memory://{factory.name}" if store else "memory://"
+    for cluster in await factory(2, start=False, cache={"url": url}):
+        stores: list[MemoryCacheStore] = []
+        links: list[MemoryPubSub] = []
+
+        def keep(
+            url: str, context: AdapterContext, stores: list[MemoryCacheStore] = stores
+        ) -> CacheStore:
+            stores.append(MemoryCacheStore(url, context))
+            return stores[-1]
+
+        def link(
+            url: str, context: AdapterContext, links: list[MemoryPubSub] = links
+        ) -> MemoryPubSub:
+            links.append(MemoryPubSub(url, context))
+            return links[-1]
+
+        cluster.registry.register(dataclasses.replace(ADAPTER, cache=keep, pubsub=link))
+        await cluster.start()
+        made.append((cluster, stores, links[0]))
+    return made
+
+
+@pytest.mark.asyncio
+async def test_what_is_told_late_says_that_the_store_does_not_know_yet(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [(one, [*_], link), (two, [*_], _)] = instances = await two_in_hand(cluster_factory)
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await here.set("row", "old")
+    assert await there.get("row") == "old"
+
+    instances[0][1][0].disconnect()
+    link.disconnect()
+    await eventually(lambda: here.troubles() != [])
+    with pytest.raises(CacheUnavailable):
+        await here.delete("row")
+    link.reconnect()
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    await eventually(lambda: there.stats().unsent == 0)  # it could tell the store
+    assert await there.get("row") is None
+
+
+class Forbidden(MemoryPubSub):
+    """May hear all, and send nothing."""
+
+    asked = 0
+
+    async def publish(self, message: Broadcast, *, transport: Transport, timeout: float) -> None:
+        self.asked += 1
+        raise PublishRefused(message.id, "no rights to write")
+
+
+@pytest.mark.asyncio
+async def test_what_nobody_will_take_stays_unsent_and_is_shown_with_the_reason(
+    cluster_factory: ClusterFactory,
+) -> None:
+    links: list[Forbidden] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        links.append(Forbidden(url, context))
+        return links[-1]
+
+    [cluster] = await cluster_factory(start=False, cache={"url": "memory://"})
+    cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+    await cluster.start()
+    assert "cache" not in cluster.health()["adapters"]
+    cache = await cluster.caches.create_cache("rows", backplane=True)
+
+    with pytest.raises(CacheUnavailable, match="no rights to write") as caught:
+        await cache.delete("row")
+
+    assert isinstance(caught.value.__cause__, PublishRefused)
+    seen = set[int]()
+    while links[0].asked < 5:
+        seen.add(cache.stats().unsent)
+        await asyncio.sleep(0)
+    assert seen == {1}
+    shown = cluster.health()["adapters"]["cache"]
+    assert shown["status"] == cluster.health()["status"] == "degraded"
+    assert "1 invalidations wait to be told" in shown["detail"]
+    assert cluster.health()["adapters"]["cache"]["since"] == shown["since"]
+
+
+class Late(MemoryPubSub):
+    """Cannot receive at first."""
+
+    refused = 0
+
+    async def bind(self, binding: Binding) -> None:
+        if self.refused < 2:
+            self.refused += 1
+            raise ConnectError("memory://", "not yet")
+        await super().bind(binding)
+
+
+@pytest.mark.asyncio
+async def test_a_cache_that_hears_late_is_as_quick_as_others_from_then_on(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory(start=False, cache={"url": "memory://"})
+    cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=Late))
+    told: list[object] = []
+
+    def hear(event: str, fields: Mapping[str, object]) -> None:
+        if event == "cache.linked":
+            told.append(fields["live"])
+
+    cluster.telemetry.subscribe(hear)
+    await cluster.start()
+    cache = await cluster.caches.create_cache("rows", backplane=True)
+    assert cache.troubles() != []
+
+    await eventually(lambda: cache.troubles() == [])
+    await cache.set("row", 1)
+
+    assert told == [True]
+    before = cache._quick_hits
+    assert await cache.get("row") == 1
+    assert cache._quick_hits == before + 1
+
+
+class Resting(MemoryCacheStore):
+    """Takes what invalidates, and nothing else, while it is `ill`."""
+
+    ill = False
+
+    async def read(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        if self.ill:
+            raise CacheUnavailable("", "overloaded")
+        return await super().read(keys, timeout=timeout)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("way", ["delete", "tag", "reset"])
+async def test_a_store_that_is_left_alone_is_told_what_is_invalidated(
+    way: str, cluster_factory: ClusterFactory
+) -> None:
+    stores: list[Resting] = []
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(Resting(url, context))
+        return stores[-1]
+
+    [cluster] = await cluster_factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    await cluster.start()
+    cache = await cluster.caches.create_cache("rows", backplane=False)
+    await cache.set("row", "old", tags=["t"])
+    await cache.set("other", 1)
+    stores[0].ill = True
+    for _ in range(FAILURES):
+        assert await cache.get("row") is None
+
+    if way == "delete":
+        await cache.delete("row")
+    elif way == "tag":
+        await cache.invalidate_tags("t")
+    else:
+        await cache.reset()
+        await cache.set("other", 1)
+
+    stores[0].ill = False
+    await eventually(lambda: cache.get("other"), lambda value: value == 1)
+    assert await cache.get("row") is None
