@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster_kit import Cache, Cluster
+from cluster_kit.cache.envelope import head_of
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import RabbitServer
@@ -180,8 +181,9 @@ async def test_a_promise_that_is_prolonged_as_it_is_filled_is_filled(
         remote = engine.shelf.remote
         assert remote is not None
         [found] = await remote.read(["key"])
-        promise = await remote.promise("key", found, time.time() + 60)
-        assert promise is not None
+        promised = remote.promised(found, time.time() + 60)
+        assert await remote.promise("key", found, promised)
+        promise = head_of(promised.body)
         prolonged = 0
 
         async def overtaken(client: MemcachedClient, key: bytes) -> object:

@@ -133,6 +133,8 @@ class MemcachedClient:
 
         Each request has one answer: none is quiet.
         """
+        if not requests:
+            return []
         async with self._connection() as connection:
             connection.writer.write(b"".join(requests))
             await connection.writer.drain()

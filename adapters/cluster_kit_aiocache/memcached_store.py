@@ -126,27 +126,16 @@ class MemcachedStore:
         *,
         expected: bytes | None,
         ttl: float | None,
+        then_read: Sequence[str] = (),
         timeout: float,
-    ) -> bool:
+    ) -> tuple[bool, list[bytes | None]]:
         """Store a value over what is expected: over the very version that was looked at."""
         end = self._expiry(ttl)
 
-        async def call(client: MemcachedClient) -> bool:
-            if expected is None:
-                if body is None:
-                    return _value((await client.ask(_look(key)))[0]) is None
-                return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
-            while True:
-                item = await client.get(_key(key))
-                if item is None or not item.value.startswith(expected):
-                    return False
-                if body is None:
-                    done = await client.delete(_key(key), item.cas)
-                else:
-                    request = _store(key, body, b"T%d C%d" % (end, item.cas))
-                    done = _done((await client.ask(request))[0], body)
-                if done:  # else it was replaced, maybe by one that is expected, too
-                    return True
+        async def call(client: MemcachedClient) -> tuple[bool, list[bytes | None]]:
+            done = await _swap(client, key, body, expected, end)
+            looks = map(_look, then_read)
+            return done, [_value(answer) for answer in await client.ask(*looks)]
 
         return await self._ask(call, timeout)
 
@@ -222,6 +211,27 @@ def _look(key: str) -> bytes:
 
 def _store(key: str, body: bytes, flags: bytes) -> bytes:
     return b"ms %b %d %b\r\n%b\r\n" % (_key(key), len(body), flags, body)
+
+
+async def _swap(
+    client: MemcachedClient, key: str, body: bytes | None, expected: bytes | None, end: int
+) -> bool:
+    """Store `body`, or nothing, over what is expected; return whether that was there."""
+    if expected is None:
+        if body is None:
+            return _value((await client.ask(_look(key)))[0]) is None
+        return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
+    while True:
+        item = await client.get(_key(key))
+        if item is None or not item.value.startswith(expected):
+            return False
+        if body is None:
+            done = await client.delete(_key(key), item.cas)
+        else:
+            request = _store(key, body, b"T%d C%d" % (end, item.cas))
+            done = _done((await client.ask(request))[0], body)
+        if done:  # else it was replaced, maybe by one that is expected, too
+            return True
 
 
 def _value(answer: Answer) -> bytes | None:

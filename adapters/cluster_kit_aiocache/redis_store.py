@@ -97,13 +97,16 @@ class RedisStore:
         *,
         expected: bytes | None,
         ttl: float | None,
+        then_read: Sequence[str] = (),
         timeout: float,
-    ) -> bool:
-        """Store a value over what is expected."""
+    ) -> tuple[bool, list[bytes | None]]:
+        """Store a value over what is expected, then read."""
         is_expected = int(expected is not None)
         millis, old, new = _milliseconds(ttl), expected or b"", body or b""
         values: list[str | int | bytes] = [is_expected, old, new, millis, HEAD_BYTES]
-        return bool(await self._ask(partial(SWAP.run, keys=[key], values=values), timeout))
+        call = partial(SWAP.run, keys=[key, *then_read], values=values)
+        done, found = await self._ask(call, timeout)
+        return bool(done), found
 
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
         """Remove values."""

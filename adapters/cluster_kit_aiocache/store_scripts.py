@@ -43,25 +43,28 @@ if ARGV[1] == '0' then
 else
   fits = present and string.sub(head, 1, #ARGV[2]) == ARGV[2]
 end
+local done = 1
 if not fits then
-  if present and ARGV[3] ~= '' and head == string.sub(ARGV[3], 1, tonumber(ARGV[5])) then
-    return 1
+  if not present or ARGV[3] == '' or head ~= string.sub(ARGV[3], 1, tonumber(ARGV[5])) then
+    done = 0
   end
-  return 0
-end
-if ARGV[3] == '' then
+elseif ARGV[3] == '' then
   redis.call('DEL', KEYS[1])
 elseif ARGV[4] == '0' then
   redis.call('SET', KEYS[1], ARGV[3])
 else
   redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 end
-return 1
+local found = {}
+if #KEYS > 1 then
+  found = redis.call('MGET', unpack(KEYS, 2))
+end
+return {done, found}
 """
 )
-"""Keys: one. Arguments: whether something is expected, how it begins, the new value or nothing to
-remove it, milliseconds or 0, length of a head. Returns 1 when it was done, now or by an earlier
-run whose answer was lost."""
+"""Keys: one, then those to read. Arguments: whether something is expected, how it begins, the new
+value or nothing to remove it, milliseconds or 0, length of a head. Returns 1 when it was done, now
+or by an earlier run whose answer was lost, and what was read."""
 
 REMOVE = Script(
     """

@@ -112,10 +112,12 @@ class MemoryCacheStore:
         *,
         expected: bytes | None,
         ttl: float | None,
+        then_read: Sequence[str] = (),
         timeout: float,  # noqa: ARG002 - the port's
-    ) -> bool:
-        """Store a value over what is expected."""
-        return self._ready().swap(key, body, expected, ttl)
+    ) -> tuple[bool, list[bytes | None]]:
+        """Store a value over what is expected, then read."""
+        table = self._ready()
+        return table.swap(key, body, expected, ttl), list(map(table.find, then_read))
 
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:  # noqa: ARG002 - the port's
         """Remove values."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.cache.changes import Change, Unsent, beat, from_message, quiet_before
+from cluster_kit.cache.changes import Change, Unsent, after, from_message, quiet_before
 from cluster_kit.errors import ClusterKitError, ConnectError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Backplane:
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
         self._beat = beat
-        self._told_at = 0.0
+        self._told_at = -inf
         self._beats = BEATS  # sent since then
         self._senders: set[str] = set()
         self._attached_at = 0.0
@@ -131,26 +132,35 @@ class Backplane:
             return False
         try:
             for part in change.parts():
-                await self._pubsub.publish(self._channel, part.message())
+                quiet = self._monotonic() - self._told_at
+                await self._pubsub.publish(self._channel, after(quiet, part))
+                self._told_at, self._beats = self._monotonic(), 0
         except ClusterKitError as exc:
             log.warning("invalidations on %s are put off: %s", self._channel, exc)
             self.error = exc
             return False
-        self._told_at, self._beats = self._monotonic(), 0
         return True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `attach` or `beat` has something to do."""
+        return not self._attached or self._quiet_enough
+
+    @property
+    def _quiet_enough(self) -> bool:
+        if not self.live or self._beats >= BEATS:
+            return False
+        pause: float = self._beat * (2 ** (self._beats + 1) - 1)
+        return self._monotonic() - self._told_at >= pause
 
     async def beat(self) -> None:
         """After the last change, show others its number, should they have missed it."""
-        quiet = self._monotonic() - self._told_at
-        if (
-            not self.live
-            or self._beats >= BEATS
-            or quiet < self._beat * (2 ** (self._beats + 1) - 1)
-        ):
+        if not self._quiet_enough:
             return
+        quiet = self._monotonic() - self._told_at
         self._beats += 1
         try:
-            await self._pubsub.publish(self._channel, beat(quiet))
+            await self._pubsub.publish(self._channel, after(quiet))
         except ClusterKitError as exc:
             log.info("a beat on %s was not sent: %s", self._channel, exc)
 
@@ -193,7 +203,7 @@ class Backplane:
             return
         if not change.empty:
             self._hearing.heard(change)
-        elif not known and self._monotonic() - self._attached_at >= quiet_before(message):
+        if not known and self._monotonic() - self._attached_at >= quiet_before(message):
             self._hearing.missed(f"the first broadcast of {event.origin} did not arrive")
 
     async def _gap(self, channels: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import cast
 
 MOST_UNSENT = 10_000
@@ -64,15 +65,19 @@ def from_message(message: object) -> Change:
     )
 
 
-def beat(quiet: float) -> dict[str, object]:
-    """Return the message of no change, by an instance that told of none for so many seconds."""
-    return {**Change().message(), "quiet": quiet}
+def after(quiet: float, change: Change | None = None) -> dict[str, object]:
+    """Return the message of a change, by an instance that told of none for so many seconds.
+
+    Without a change it is a beat. An infinite number is left out: it is the first one told of.
+    """
+    message = (change or Change()).message()
+    return {**message, "quiet": quiet} if isfinite(quiet) else message
 
 
 def quiet_before(message: object) -> float:
-    """Return how long an instance had told of nothing, as its beat says."""
+    """Return how long an instance had told of nothing, as its message says."""
     quiet = cast("dict[str, object]", message).get("quiet") if isinstance(message, dict) else None
-    return quiet if isinstance(quiet, float) else 0.0
+    return float(quiet) if isinstance(quiet, int | float) else inf
 
 
 def _names(value: object) -> bool:

@@ -85,6 +85,11 @@ class Engine:
         self.objects: Objects = Objects(values, self.invalidation, self._tools())
 
     @property
+    def name(self) -> str:
+        """Return the name of the cache."""
+        return self._options.name
+
+    @property
     def live(self) -> bool:
         """Whether invalidations of other instances arrive, as far as known."""
         return self.backplane is None or self.backplane.live
@@ -140,7 +145,6 @@ class Engine:
             random=around.random,
             stats=self._stats,
             live=lambda: self.live,
-            told=remote is None or self.backplane is not None,
             corrupt=self._corrupt,
         )
 

@@ -37,7 +37,6 @@ class Flight:
         self.refused: bool = False
         self.cancel: Callable[[], object] = self.outcome.cancel
         self.close: Callable[[], object] = lambda: None
-        self._joins = 0
         self._waiting = 0
         self._wanted = False
 
@@ -45,11 +44,6 @@ class Flight:
     def heard(self) -> bool:
         """Whether anybody waits for it."""
         return self._waiting > 0
-
-    @property
-    def joined(self) -> bool:
-        """Whether somebody waits, or did, who did not begin it."""
-        return self._joins > 1
 
     async def join(self, soft: float | None, hard: float, used_stale: Callable[[], None]) -> Entry:
         """Wait for the value.
@@ -63,7 +57,6 @@ class Flight:
             CacheLoadTimeout: no value in time, and no older one; the load goes on.
             Exception: the loader's.
         """
-        self._joins += 1
         self._waiting += 1
         rest = max(0.0, hard)
         try:

@@ -76,11 +76,19 @@ class Guard:
         )
 
     async def swap(
-        self, key: str, body: bytes | None, expected: bytes | None, ttl: float | None
-    ) -> bool:
-        """Store a value over what is expected."""
+        self,
+        key: str,
+        body: bytes | None,
+        expected: bytes | None,
+        ttl: float | None,
+        then_read: Sequence[str] = (),
+    ) -> tuple[bool, list[bytes | None]]:
+        """Store a value over what is expected, then read others."""
+        timeout = self._timeout
         return await self._call(
-            lambda: self._store.swap(key, body, expected=expected, ttl=ttl, timeout=self._timeout)
+            lambda: self._store.swap(
+                key, body, expected=expected, ttl=ttl, then_read=then_read, timeout=timeout
+            )
         )
 
     async def remove(self, keys: Sequence[str]) -> list[bytes | None]:

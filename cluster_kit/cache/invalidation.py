@@ -129,14 +129,16 @@ class Invalidation:
 
     async def catch_up(self) -> None:
         """Tell what could not be told, as far as it goes."""
-        additions = self._owed.additions
+        additions, backplane = self._owed.additions, self._backplane
         for change in tuple(self._owed.parts()):
-            if await self._pay(change):
-                self._owed.done(change, additions)
-                self.forget(change)
-                await self.broadcast(change)  # others may have read the store meanwhile
-        if self._backplane is not None:
-            await self._backplane.flush(stored=not self._owed)
+            if not await self._pay(change):
+                break
+            self._owed.done(change, additions)
+            self.forget(change)
+            if backplane is not None:
+                backplane.unsent.add(change)  # others may have read the store meanwhile
+        if backplane is not None:
+            await backplane.flush(stored=not self._owed)
 
     @property
     def behind(self) -> int:

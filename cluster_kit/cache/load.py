@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache.envelope import head_of
 from cluster_kit.cache.loaders import Loaded, call
 from cluster_kit.cache.remote import fresh, usable
 from cluster_kit.errors import CacheUnavailable
@@ -27,6 +28,7 @@ THROTTLE = 10.0
 """Seconds for which a value that could not be loaded anew is not tried again."""
 
 _FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
+_CLOCKS = 2  # times the longest promise: others' clocks may be ahead by as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,11 @@ class Load:
 
     async def run(self) -> Entry:
         """Return the value. Raises what the loader does, unless an older value stands in."""
-        found = await self._look()
+        try:
+            found = await self._look()
+        except BaseException:
+            await self._withdraw()  # it may be there although nobody has seen the answer
+            raise
         if found is not None:
             return found
         stale = self._flight.stale
@@ -96,7 +102,7 @@ class Load:
             if found is None:
                 self._alone = True
                 return None
-            promised = found.promised > tools.clock.wall()
+            promised = self._is_promised(found)
             entry = self._usable(found, promised=promised)
             if entry is not None:
                 return entry
@@ -106,11 +112,17 @@ class Load:
             pause = min(2 * pause, _LONGEST_POLL)
         return None
 
+    def _is_promised(self, found: Found) -> bool:
+        """Whether somebody loads it; nobody promises more than this, by a clock that is right."""
+        ahead = found.promised - self._tools.clock.wall()
+        return 0 < ahead <= _CLOCKS * max(self._tools.promise_ttl, THROTTLE)
+
     def _usable(self, found: Found, *, promised: bool) -> Entry | None:
         """Return what was found if it will do."""
         record = found.record
         if record is None:
             self._flight.stale = None  # invalidated, as far as anybody can tell
+            self._shelf.local.discard(self._key)
             return None
         now = self._tools.clock.wall()
         old = self._is_old(found)
@@ -122,7 +134,8 @@ class Load:
                     self._renew(self._key, self._request)
             return entry
         if usable(record, now):
-            stale = self._shelf.adopt(self._key, record, None)
+            ticket = None if self._request.renew else self._ticket
+            stale = self._shelf.adopt(self._key, record, ticket)
             self._flight.stale = stale or self._flight.stale
         if promised and self._flight.stale is not None:
             self._tools.stats.stale += not self._request.renew
@@ -138,18 +151,18 @@ class Load:
 
     async def _promise(self, remote: Remote, found: Found) -> bool:
         """Become the one who loads it; False when somebody else did, or the key changed."""
-        until = self._tools.clock.wall() + self._tools.promise_ttl
+        promise = remote.promised(found, self._tools.clock.wall() + self._tools.promise_ttl)
+        self._right = _Right(remote, found, head_of(promise.body))
         try:
-            promise = await remote.promise(self._key, found, until)
-        except CacheUnavailable:
-            self._alone = True
-            return True
-        if promise is not None:
-            self._right = _Right(remote, found, promise)
-        return promise is not None
+            done = await remote.promise(self._key, found, promise)
+        except CacheUnavailable:  # it may be there all the same, or come there yet
+            done = self._alone = True
+        if not done:
+            self._right = None
+        return done
 
     def _keep_promise(self) -> asyncio.Task[None] | None:
-        """Let the promise count while this process lives, and somebody may wait for the value."""
+        """Let the promise count while this process lives and loads."""
         if self._right is None:
             return None
         work = self._prolong(self._right)
@@ -157,8 +170,7 @@ class Load:
 
     async def _prolong(self, right: _Right) -> None:
         clock, ttl = self._tools.clock, self._tools.promise_ttl
-        end = clock.monotonic() + self._tools.options.hard_timeout
-        while clock.monotonic() < end:
+        while True:
             await clock.sleep(ttl / 3)
             with suppress(CacheUnavailable):
                 until = clock.wall() + ttl
@@ -183,7 +195,7 @@ class Load:
         if keep:
             return await self._keep(value, self._shelf.lifetime(ttl))
         await self._withdraw()
-        return self._shelf.passing(value)
+        return self._shelf.passing(self._key, value)
 
     async def _keep(self, value: object, ttl: float | None) -> Entry:
         """Keep what was loaded, unless it was invalidated meanwhile; return it in any case."""
@@ -192,7 +204,7 @@ class Load:
         entry = shelf.entry(value, payload, ttl, tags)
         kept = shelf.remote is None
         if self._right is not None:
-            kept = await self._store(self._right, payload, ttl)
+            kept = await self._store(self._right, payload, entry, ttl)
         elif self._alone:
             kept = shelf.shorten(entry)
         if not (kept and shelf.local.redeem(self._ticket, entry)):
@@ -201,15 +213,14 @@ class Load:
             self._tools.report("cache.refused", cache=self._tools.options.name, key=self._key)
         return entry
 
-    async def _store(self, right: _Right, payload: bytes, ttl: float | None) -> bool:
-        flight, remote = self._flight, right.remote
-        flight.close()  # who asks from here on may ask after an invalidation that is not seen here
+    async def _store(self, right: _Right, payload: bytes, entry: Entry, ttl: float | None) -> bool:
+        remote = right.remote
+        self._flight.close()  # who asks from here on may ask after an invalidation not seen here
         record = remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
         try:
-            kept = await remote.fill(self._key, right.promise, payload, record)
-            return kept and (not flight.joined or await remote.stands(right.found))
+            return await remote.fill(self._key, right.promise, payload, record)
         except CacheUnavailable:
-            return False
+            return self._alone and self._shelf.shorten(entry)
 
     # --- no value --------------------------------------------------------------------------------
 

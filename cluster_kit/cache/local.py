@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 ENTRY_BYTES = 600
 """About what an entry takes besides its value and key."""
 
+TAG_BYTES = 150
+"""About what each of its tags takes besides the name."""
+
+TAGGED_BYTES = 400
+"""About what a tag takes besides, however many entries have it."""
+
 MOST_MARKS = 20_000
 """Invalidated tags that are remembered for what is being fetched or loaded."""
 
@@ -31,7 +37,7 @@ class Entry:
         usable: until when it may stand in for a value that cannot be loaded.
         born: when it came here.
         tags: that invalidate it.
-        size: about how many bytes it takes.
+        size: about how many bytes the value takes.
         used: whether it was handed out since it was last spared.
     """
 
@@ -103,16 +109,23 @@ class Local:
             return None
         return entry
 
+    def discard(self, key: str) -> None:
+        """Hold a key no more; what is being loaded for it may still be held."""
+        self._take(key)
+
     def put(self, key: str, entry: Entry) -> None:
         """Hold an entry, in the place of the one there was."""
         self._take(key)
-        entry.size += ENTRY_BYTES + len(key)
-        if not self._most or entry.size > self._most_bytes:
+        cost = _cost(key, entry)
+        if not self._most or cost > self._most_bytes:
             return
         self.entries[key] = entry
-        self.bytes += entry.size
+        self.bytes += cost
         for tag in entry.tags:
-            self._tagged.setdefault(tag, set()).add(key)
+            if tag not in self._tagged:
+                self._tagged[tag] = set()
+                self.bytes += TAGGED_BYTES
+            self._tagged[tag].add(key)
         while len(self.entries) > self._most or self.bytes > self._most_bytes:
             self._evict()
 
@@ -181,12 +194,13 @@ class Local:
     def _take(self, key: str) -> Entry | None:
         entry = self.entries.pop(key, None)
         if entry is not None:
-            self.bytes -= entry.size
+            self.bytes -= _cost(key, entry)
             for tag in entry.tags:
                 keys = self._tagged[tag]
                 keys.discard(key)
                 if not keys:
                     del self._tagged[tag]
+                    self.bytes -= TAGGED_BYTES
         return entry
 
     def _evict(self) -> None:
@@ -200,6 +214,11 @@ class Local:
                 return
             entry.used = False
             self.entries.move_to_end(key)
+
+
+def _cost(key: str, entry: Entry) -> int:
+    tags = sum(map(len, entry.tags)) + TAG_BYTES * len(entry.tags)
+    return entry.size + ENTRY_BYTES + len(key) + tags
 
 
 def moment(now: float, seconds: float | None) -> float:

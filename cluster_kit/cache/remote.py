@@ -51,6 +51,19 @@ class Found:
     versions: Versions
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """That a key is being loaded.
+
+    Attributes:
+        body: what the store is to hold.
+        life: seconds it is to hold it; None for ever.
+    """
+
+    body: bytes
+    life: float | None
+
+
 class Remote:
     """The entries of one cache in its store.
 
@@ -123,11 +136,8 @@ class Remote:
                 return
             versions = await self._versions.complete(tags, answers)
 
-    async def promise(self, key: str, found: Found, until: float) -> bytes | None:
-        """Promise to load a key, as the only one; return what `fill` needs, or None.
-
-        A value that is there stays for others to use meanwhile.
-        """
+    def promised(self, found: Found, until: float) -> Promise:
+        """Make a promise; a value that is there stays in it for others to use meanwhile."""
         stale = found.record
         if stale is None:
             made = replace(
@@ -135,10 +145,14 @@ class Remote:
             )
         else:
             made = replace(stale, stamp=new_stamp())
-        body = pack(replace(made, promised=until))
         life = made.life if stale is None else self._left(stale)
-        done = await self._guard.swap(self._names.entry(key), body, found.expected, life)
-        return head_of(body) if done else None
+        return Promise(pack(replace(made, promised=until)), life)
+
+    async def promise(self, key: str, found: Found, promise: Promise) -> bool:
+        """Promise to load a key; return whether nobody else does."""
+        place = self._names.entry(key)
+        done, _ = await self._guard.swap(place, promise.body, found.expected, promise.life)
+        return done
 
     async def prolong(self, key: str, expected: bytes, found: Found, until: float) -> None:
         """Let a promise count for longer; no effect where it is not there any more."""
@@ -153,13 +167,15 @@ class Remote:
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
     async def fill(self, key: str, expected: bytes, payload: bytes, record: Record) -> bool:
-        """Store what was loaded, unless the promise is not there any more."""
-        body = pack(replace(record, payload=payload))
-        return await self._guard.swap(self._names.entry(key), body, expected, record.life)
+        """Store what was loaded, unless the promise is not there any more.
 
-    async def stands(self, found: Found) -> bool:
-        """Whether epoch and tags are still those that were found."""
-        return await self._versions.current(tuple(found.versions.tags)) == found.versions
+        Returns:
+            Whether it counts there: it was stored, and epoch and tags are still those it stands on.
+        """
+        body, place = pack(replace(record, payload=payload)), self._names.entry(key)
+        marks = [self._names.epoch, *map(self._names.tag, record.tags)]
+        done, now = await self._guard.swap(place, body, expected, record.life, marks)
+        return done and now == [record.epoch, *record.tags.values()]
 
     async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
         """Take a promise back; what it stood in front of stays."""
@@ -176,7 +192,8 @@ class Remote:
         grace = found.record.grace if found.record else grace
         base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
         body = pack(replace(base, payload=payload))
-        return await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
+        done, _ = await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
+        return done
 
     def value(self, found: Found, ttl: float | None, grace: float, tags: Sequence[str]) -> Record:
         """Return a record of a value that is loaded on what was found."""

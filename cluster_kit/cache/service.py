@@ -14,6 +14,7 @@ from cluster_kit.cache.context import CacheContext
 from cluster_kit.cache.options import CacheOptions, CacheValues, make_options
 from cluster_kit.cache.stats import CacheStats
 from cluster_kit.cache.stores import Stores
+from cluster_kit.cache.upkeep import Upkeep
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConfigurationError, NotStartedError
 from cluster_kit.loops import OwnLoop
@@ -41,9 +42,6 @@ REALM = "cache"
 
 _DEFAULT = ""  # no name, so that a cache may be called what the application is called
 _OF_DEFAULT: CacheValues = {"prefix": "ck-default"}
-
-LOOK = 0.2
-"""Seconds between two looks at the link to other instances, and at what is still to be told."""
 
 
 class CacheManager:
@@ -81,6 +79,7 @@ class CacheManager:
         self._engines: dict[str, Engine] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._around: CacheContext | None = None
+        self._upkeep: Upkeep | None = None
         self._linked: Callable[[], bool] | None = None
         self.default: Cache = self._add(
             _DEFAULT, make_options(app, settings.cache.ttl, _OF_DEFAULT)
@@ -216,7 +215,7 @@ class CacheManager:
             report=self._telemetry.emit,
             after_commit=self._after_commit,
         )
-        supervisor.spawn(self._look_after(), name="caches")
+        self._upkeep = Upkeep(self._engines, supervisor, self._clock, self._look)
         for name, cache in self._caches.items():
             if name != _DEFAULT:
                 await self._connect(name, cache)
@@ -228,9 +227,11 @@ class CacheManager:
         engines, self._engines = self._engines, {}
         for cache in self._caches.values():
             cache.use(None)
-        for name, engine in engines.items():
+        for engine in engines.values():
             await engine.loading.stop()
-            await self._say_the_last(name or self._app, engine)
+        if self._upkeep is not None:
+            await self._upkeep.close()
+        for engine in engines.values():
             await self._leave(engine)
         await self._pubsub.close()
         await self._stores.close()
@@ -285,32 +286,7 @@ class CacheManager:
             async with logged("leaving a cache's backplane"):
                 await engine.backplane.close()
 
-    @staticmethod
-    async def _say_the_last(name: str, engine: Engine) -> None:
-        """Tell what could not be told before, for there is no later."""
-        if engine.invalidation.behind:
-            async with logged(f"telling the last invalidations of cache {name!r}"):
-                await engine.invalidation.catch_up()
-        if behind := engine.invalidation.behind:
-            log.error(
-                "cache %r: %d invalidations were not told to all, and will not be", name, behind
-            )
-
-    async def _look_after(self) -> None:
-        while self._around is not None:
-            await self._clock.sleep(LOOK)
-            for name, engine in tuple(self._engines.items()):
-                async with logged(f"looking after cache {name or self._app!r}"):
-                    await self._look(name, engine)
-
-    async def _look(self, name: str, engine: Engine) -> None:
-        backplane = engine.backplane
-        if backplane is not None:
-            await backplane.attach()
-            if backplane.look():
-                self._caches[name].look()
-                self._telemetry.emit("cache.linked", cache=name or self._app, live=engine.live)
-        if engine.invalidation.behind:
-            await engine.invalidation.catch_up()
-        if backplane is not None:
-            await backplane.beat()
+    def _look(self, name: str, live: bool) -> None:  # noqa: FBT001 - all there is to say
+        """Take note that the link of a cache came or went."""
+        self._caches[name].look()
+        self._telemetry.emit("cache.linked", cache=name or self._app, live=live)

@@ -41,7 +41,6 @@ class Shelf:
         random: for jitter.
         stats: counts.
         live: whether invalidations of others arrive, as far as known.
-        told: whether there is a way by which they arrive, or nobody else who could invalidate.
         corrupt: called with a key whose value cannot be decoded.
     """
 
@@ -58,7 +57,6 @@ class Shelf:
         random: random.Random,
         stats: CacheStats,
         live: Callable[[], bool],
-        told: bool,
         corrupt: Callable[[str], None],
     ) -> None:
         self._options = options
@@ -74,7 +72,6 @@ class Shelf:
         self._live = live
         self._corrupt = corrupt
         self._grace = options.fail_safe or 0.0
-        self._told = told
 
     @property
     def grace(self) -> float:
@@ -146,6 +143,8 @@ class Shelf:
         return values
 
     def _take(self, ticket: Ticket, found: Found | None) -> Entry | None:
+        if found is not None and found.record is None:
+            self.local.discard(ticket.key)  # nor may it stand in
         if found is None or found.record is None or not fresh(found.record, self._clock.wall()):
             return None
         return self.adopt(ticket.key, found.record, ticket)
@@ -211,8 +210,9 @@ class Shelf:
         own = self._values.own(value, payload)
         return self._made(own, payload, ttl, ttl, frozenset(tags))
 
-    def passing(self, value: object) -> Entry:
+    def passing(self, key: str, value: object) -> Entry:
         """Return what holds a value that is kept nowhere."""
+        value = self._values.unkept(key, value)
         return Entry(value, self._values.copier(value), 0.0, inf, 0.0, 0.0, 0.0, frozenset(), 0)
 
     def shorten(self, entry: Entry) -> bool:
@@ -239,15 +239,15 @@ class Shelf:
     ) -> Entry:
         now = self._clock.monotonic()
         expires = moment(now, left)
-        until = min(expires, moment(now, self._l1_ttl))
-        share, stands_in = self._options.eager, self._grace and self._told
+        trusted = moment(now, self._l1_ttl)  # without a word of the store
+        until, usable, share = min(expires, trusted), expires + self._grace, self._options.eager
         return Entry(
             value=value,
             copier=self._values.copier(value),
             until=until,
             eager=inf if share is None or ttl is None else expires - ttl * (1 - share),
             expires=expires,
-            usable=expires + self._grace if stands_in or self.remote is None else until,
+            usable=usable if self.remote is None else min(usable, trusted),
             born=now,
             tags=tags,
             size=self._values.size(value, payload),

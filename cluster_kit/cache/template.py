@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
 _FORMATTER = Formatter()
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WORDS = frozenset({"True", "False", "None"})
-_OF_OTHERS = ("[", "(", "{", "<", "b'")  # how the texts of lists and the like begin
 _NO_TEXTS: tuple[object, object] = (object.__str__, object.__repr__)
 _READABLE_BYTES = 120  # of a key that is too long, before its digest
 
@@ -62,7 +58,7 @@ class Template:
             raise self._misfit(exc) from exc
 
     def key(self, given: Mapping[str, object]) -> str:
-        """Return a legal key that no other values have.
+        """Return a key that no values of other texts have.
 
         Raises:
             ConfigurationError: what was given has not what a field asks for, or no text.
@@ -102,29 +98,14 @@ def _fields(name: str, template: str) -> Iterator[str]:
 
 
 def _text(value: Any, spec: str, conversion: str | None, given: Mapping[str, object]) -> str:  # noqa: ANN401 - of a user
-    """Return the text of a value. Where the template does not say how, types are told apart."""
+    """Return the text of a value, as the template says."""
     if spec or conversion:
         converted = _FORMATTER.convert_field(value, conversion) if conversion else value
         return format(converted, _FORMATTER.vformat(spec, (), given))
-    if isinstance(value, str):
-        return f"'{value}'" if _is_doubtful(value) else value
     texts: tuple[object, object] = (type(value).__str__, type(value).__repr__)
     if texts == _NO_TEXTS:
         raise TypeError(f"{type(value).__name__} has no text by which two of them differ")
     return format(value)
-
-
-def _is_doubtful(text: str) -> bool:
-    """Whether a text could be taken for that of another type."""
-    if _PLAIN.fullmatch(text):
-        return text in _WORDS or text.lower() in {"inf", "nan", "infinity"}
-    if not text or "'" in text or text.startswith(_OF_OTHERS):
-        return True
-    try:
-        complex(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _field(text: str, following: str | None) -> str:

@@ -73,12 +73,26 @@ class Values:
         """
         if not self._encoded:
             return b""
+        body = self._encode(key, value)
+        if len(body) > self._limit:
+            raise MessageTooLargeError(f"the value of {key!r}", len(body), self._limit)
+        return body
+
+    def unkept(self, key: str, value: object) -> object:
+        """Return what callers are to have of a value that is kept nowhere.
+
+        It is what its JSON says, as if it were kept, or where it has none the very object.
+        """
+        try:
+            return value if self._shared else self.own(value, self._encode(key, value))
+        except EncodeError:
+            return value
+
+    def _encode(self, key: str, value: object) -> bytes:
         try:
             body = self._codec.encode(value)
         except EncodeError as exc:
             raise EncodeError(f"the value of {key!r}: {exc}") from exc
-        if len(body) > self._limit:
-            raise MessageTooLargeError(f"the value of {key!r}", len(body), self._limit)
         if _is_deep(body):
             text = f"the value of {key!r} is nested more than {MAX_DEPTH} levels deep"
             raise EncodeError(text)
@@ -105,9 +119,22 @@ class Values:
         return _copier(cast("Container", value))
 
     def size(self, value: object, body: bytes) -> int:
-        """Return about how many bytes it takes to keep a value here."""
-        return len(body) or sys.getsizeof(value)
+        """Return about how many bytes it takes to keep a value here.
 
+        It is made up of its JSON's marks, which costs next to nothing; those inside of texts count
+        too. What has no JSON counts as if nothing were in it.
+        """
+        if not body or type(value) in _SCALARS:
+            return sys.getsizeof(value)
+        width = 1 if body.isascii() else 4 if b"\xf0" in body else 2  # of a character in memory
+        return (
+            width * len(body)
+            + _CONTAINER_BYTES * (body.count(b"{") + body.count(b"["))
+            + _ITEM_BYTES * (body.count(b",") + body.count(b":"))
+        )
+
+
+_CONTAINER_BYTES, _ITEM_BYTES = 300, 48  # measured, with what copies them
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 

@@ -109,7 +109,7 @@ class Wrapping:
             entry = self._hot.get(key) if type(key) is str else None
             if (
                 entry is not None
-                and min(entry.until, entry.eager) > self._monotonic()
+                and entry.until > self._monotonic() < entry.eager
                 and get_ident() == self._thread
             ):
                 entry.used = True

@@ -94,9 +94,10 @@ class CacheStore(Protocol):
         *,
         expected: bytes | None,
         ttl: float | None,
+        then_read: Sequence[str] = (),
         timeout: float,
-    ) -> bool:
-        """Store `body` only over what is expected, as one atomic step; return whether it was.
+    ) -> tuple[bool, list[bytes | None]]:
+        """Store `body` only over what is expected, as one atomic step, then read.
 
         Args:
             key: of the value.
@@ -104,7 +105,11 @@ class CacheStore(Protocol):
             expected: what the present value must begin with, `HEAD_BYTES` or less; None: there
                 must be no value.
             ttl: of the new value.
+            then_read: keys, as those of `write`.
             timeout: seconds.
+
+        Returns:
+            Whether it was stored, and the values of `then_read`.
 
         Raises:
             MessageTooLargeError: the value is more than the server takes.

@@ -12,9 +12,9 @@ import pytest
 from cluster_kit import MISSING, Cache, Cluster
 from cluster_kit.broadcast import Broadcast
 from cluster_kit.cache.backplane import BEATS
-from cluster_kit.cache.service import LOOK
+from cluster_kit.cache.upkeep import LOOK
 from cluster_kit.errors import CacheUnavailable
-from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit.ports import AdapterContext, CacheFactory, CacheStore
 from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
@@ -48,7 +48,9 @@ async def fail() -> object:
     raise OwnError
 
 
-async def two_instances(factory: ClusterFactory, **cache: str) -> list[tuple[Cluster, Losing]]:
+async def two_instances(
+    factory: ClusterFactory, store: CacheFactory = MemoryCacheStore, **cache: str
+) -> list[tuple[Cluster, Losing]]:
     """By default without a store: what one holds goes by what it hears alone."""
     made: list[Losing] = []
 
@@ -58,7 +60,7 @@ async def two_instances(factory: ClusterFactory, **cache: str) -> list[tuple[Clu
 
     clusters = await factory(2, start=False, cache={"url": "memory://", "beat": BEAT, **cache})  # type: ignore[arg-type]
     for cluster in clusters:
-        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make, cache=store))
         await cluster.start()
     return list(zip(clusters, made, strict=True))
 
@@ -88,6 +90,24 @@ async def test_who_missed_the_last_invalidation_learns_of_it(
 
 
 @pytest.mark.asyncio
+async def test_who_missed_the_first_invalidation_learns_of_it_by_the_second(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [(one, _), (two, link)] = await two_instances(cluster_factory, beat="60")
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.mset({"row": "old", "other": "old"})
+    await asyncio.sleep(0.1)
+
+    link.losing = True
+    await here.delete("row")
+    link.losing = False
+    await here.delete("other")
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert there.stats().gaps == 1
+
+
+@pytest.mark.asyncio
 async def test_beats_are_few_and_change_nothing(cluster_factory: ClusterFactory) -> None:
     [(one, _), (two, link)] = await two_instances(cluster_factory)
     here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
@@ -103,8 +123,9 @@ async def test_beats_are_few_and_change_nothing(cluster_factory: ClusterFactory)
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("then", ["beats", "another change"])
 async def test_who_came_after_a_change_missed_nothing_by_it(
-    cluster_factory: ClusterFactory,
+    then: str, cluster_factory: ClusterFactory
 ) -> None:
     [(one, _), (two, link)] = await two_instances(cluster_factory)
     here = await one.caches.create_cache("rows", backplane=True)
@@ -114,6 +135,8 @@ async def test_who_came_after_a_change_missed_nothing_by_it(
     await there.set("row", "kept")
 
     before = link.arrived[one.instance_id]
+    if then == "another change":
+        await here.delete("other")
     await eventually(lambda: link.arrived[one.instance_id] > before)
     await asyncio.sleep(LOOK)
 
@@ -233,8 +256,9 @@ async def test_a_value_the_store_has_no_more_does_not_stand_in(
 
 
 @pytest.mark.asyncio
-async def test_a_value_that_has_to_be_doubted_does_not_stand_in(
-    cluster_factory: ClusterFactory,
+@pytest.mark.parametrize("backplane", [True, False])
+async def test_without_a_word_of_the_store_a_value_stands_in_no_longer_than_it_is_held(
+    backplane: bool, cluster_factory: ClusterFactory
 ) -> None:
     stores: list[MemoryCacheStore] = []
 
@@ -245,17 +269,51 @@ async def test_a_value_that_has_to_be_doubted_does_not_stand_in(
     [cluster] = await cluster_factory(start=False)
     cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
     await cluster.start()
-    options = {"l1_ttl": 0.1, "ttl": 0.1, "fail_safe": 60}
-    alone = await cluster.caches.create_cache("alone", backplane=False, **options)  # type: ignore[arg-type]
-    told = await cluster.caches.create_cache("told", backplane=True, **options)  # type: ignore[arg-type]
-    for cache in (alone, told):
+    options = {"ttl": 0.1, "fail_safe": 60, "backplane": backplane}
+    brief = await cluster.caches.create_cache("brief", l1_ttl=0.1, **options)  # type: ignore[arg-type]
+    long = await cluster.caches.create_cache("long", l1_ttl=60, **options)  # type: ignore[arg-type]
+    for cache in (brief, long):
         await cache.set("row", "old")
     await asyncio.sleep(0.15)
     stores[0].disconnect()
 
-    assert await told.wrap("row", fail) == "old"
+    assert await long.wrap("row", fail) == "old"
     with pytest.raises(OwnError):
-        await alone.wrap("row", fail)
+        await brief.wrap("row", fail)
+
+
+@pytest.mark.asyncio
+async def test_what_the_store_was_seen_not_to_have_never_stands_in(
+    cluster_factory: ClusterFactory,
+) -> None:
+    stores: list[MemoryCacheStore] = []
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(MemoryCacheStore(url, context))
+        return stores[-1]
+
+    hub = f"memory://{cluster_factory.name}"
+    [(one, _), (two, link)] = await two_instances(cluster_factory, make, url=hub)
+    here, there = [
+        await c.caches.create_cache("rows", backplane=True, ttl=0.1, fail_safe=60)
+        for c in (one, two)
+    ]
+    link.losing = True
+    for key in ("get", "wrap"):
+        await here.set(key, "old")
+        assert await there.get(key) == "old"
+    await asyncio.sleep(0.15)
+    await here.mdel("get", "wrap")
+
+    assert await there.get("get") is None
+    with pytest.raises(OwnError):
+        await there.wrap("wrap", fail)
+    for store in stores:
+        store.disconnect()
+
+    for key in ("get", "wrap"):
+        with pytest.raises(OwnError):
+            await there.wrap(key, fail)
 
 
 @pytest.mark.asyncio

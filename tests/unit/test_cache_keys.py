@@ -33,15 +33,15 @@ TEMPLATES = ["p:{a}:{b}", "{a}{b}", "{a}1{b}", "{a}%{b}", "p{a}N{b}:", "{a}'{b}'
     ("text", "values", "key"),
     [
         ("user:{a}", {"a": 17}, "user:17"),
-        ("user:{a}", {"a": "17"}, "user:'17'"),
+        ("user:{a}", {"a": "17"}, "user:17"),
         ("user:{a}:{b}", {"a": "ada", "b": "de-AT"}, "user:ada:de-AT"),
-        ("p:{a}:{b}", {"a": "1:2", "b": "3"}, "p:1%3A2:'3'"),
-        ("p:{a}:{b}", {"a": "1", "b": "2:3"}, "p:'1':2:3"),
+        ("p:{a}:{b}", {"a": "1:2", "b": "3"}, "p:1%3A2:3"),
+        ("p:{a}:{b}", {"a": "1", "b": "2:3"}, "p:1:2:3"),
         ("u:{a}", {"a": "http://shop/x y"}, "u:http://shop/x%20y"),
         ("u:{a}", {"a": "a*#%\x00ü"}, "u:a%2A%23%25%00ü"),
-        ("u:{a}", {"a": ""}, "u:''"),
+        ("u:{a}", {"a": ""}, "u:"),
         ("u:{a}", {"a": None}, "u:None"),
-        ("u:{a}", {"a": "None"}, "u:'None'"),
+        ("u:{a}", {"a": "None"}, "u:None"),
         ("u:{a}", {"a": True}, "u:True"),
         ("u:{a}", {"a": ID}, f"u:{ID}"),
         ("u:{a}", {"a": Decimal("1.50")}, "u:1.50"),
@@ -59,13 +59,13 @@ def test_a_key_can_be_foretold(text: str, values: dict[str, Any], key: str) -> N
 
 @pytest.mark.parametrize("text", TEMPLATES)
 @given(VALUES, VALUES, VALUES, VALUES)
-def test_different_values_have_different_keys(
+def test_values_of_different_texts_have_different_keys(
     text: str, a: object, b: object, other_a: object, other_b: object
 ) -> None:
     template = Template("key", text)
     one, other = (template.key({"a": x, "b": y}) for x, y in ((a, b), (other_a, other_b)))
 
-    same = [(type(x), x) for x in (a, b)] == [(type(x), x) for x in (other_a, other_b)]
+    same = (str(a), str(b)) == (str(other_a), str(other_b))
     assert (one == other) is same
     assert check_key(one) == one
 

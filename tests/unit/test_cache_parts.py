@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +18,16 @@ from cluster_kit.cache.envelope import (
     removed_value,
     unpack,
 )
-from cluster_kit.cache.local import ENTRY_BYTES, MOST_MARKS, Entry, Local
+from cluster_kit.cache.local import (
+    ENTRY_BYTES,
+    MOST_MARKS,
+    TAG_BYTES,
+    TAGGED_BYTES,
+    Entry,
+    Local,
+)
 from cluster_kit.cache.names import Names
+from cluster_kit.cache.values import Values
 
 STAMPS = st.binary(min_size=STAMP_BYTES, max_size=STAMP_BYTES)
 TIMES = st.integers(0, 10**12).map(lambda ms: ms / 1000)
@@ -119,7 +130,9 @@ class Now:
         return self.seconds
 
 
-def entry(value: object = 1, *, end: float = 100.0, tags: str = "", size: int = 0) -> Entry:
+def entry(
+    value: object = 1, *, end: float = 100.0, tags: Iterable[str] = "", size: int = 0
+) -> Entry:
     return Entry(value, None, end, 1e9, end, end, 0.0, frozenset(tags), size)
 
 
@@ -147,6 +160,50 @@ def test_at_most_so_many_bytes_are_held() -> None:
     assert "huge" not in local.entries
     local.clear()
     assert local.bytes == 0
+
+
+def test_tags_are_counted_as_long_as_anything_has_them() -> None:
+    local = Local(1000, 10**6, Now())
+    for key in "abc":
+        local.put(key, entry(tags="xy"))
+    assert local.bytes == 3 * (ENTRY_BYTES + 1 + 2 * (TAG_BYTES + 1)) + 2 * TAGGED_BYTES
+    local.put("c", entry(tags="z"))
+    local.drop_tags(["x"])
+    assert local.bytes == ENTRY_BYTES + 1 + TAG_BYTES + 1 + TAGGED_BYTES
+    local.drop("c")
+    assert local.bytes == 0
+    local.put("a", entry(tags=frozenset(f"{number:0100}" for number in range(10**4))))
+    assert not local.entries
+    assert local.bytes == 0
+
+
+SHAPES: dict[str, object] = {
+    "empty dicts": [{} for _ in range(500)],
+    "lists": [[number] for number in range(1000, 1500)],
+    "rows": [{"id": n, "name": f"name-{n}", "on": True} for n in range(500)],
+    "a row": {"id": 1234, "name": "a name", "mail": "a@mail.example", "on": True},
+    "words": [f"word-{number}" for number in range(500)],
+    "a dict": {f"key-{number}": number + 1000 for number in range(500)},
+    "a text": "a" * 10_000,
+    "a wide text": ["a" * 10_000 + "\N{GRINNING FACE}"],
+    "a text of others": {"text": "\u4e2d" * 10_000},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_a_value_takes_is_estimated_by_its_json(shape: str) -> None:
+    values = Values("deep", encoded=True, limit=10**9)
+    body = values.encode("key", SHAPES[shape])
+    tracemalloc.start()
+    try:
+        held = [(value := values.own(SHAPES[shape], body), values.copier(value)) for _ in range(9)]
+        taken = tracemalloc.get_traced_memory()[0] / len(held)
+    finally:
+        tracemalloc.stop()
+
+    if shape != "a text":  # which is the very one
+        assert taken * 0.7 < values.size(held[0][0], body) < taken * 4
+    assert values.size(held[0][0], body) >= len(body)
 
 
 def test_an_entry_that_is_over_is_not_found() -> None:

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 
-from cluster_kit import MISSING, Cluster, Settings
-from cluster_kit.cache.service import LOOK
+from cluster_kit import MISSING, Cache, Cluster, Settings
+from cluster_kit.cache import upkeep
+from cluster_kit.cache.upkeep import LOOK
 from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError, NotStartedError
-from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit.ports import AdapterContext, CacheFactory, CacheStore
+from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory import ADAPTER
@@ -21,7 +24,7 @@ DEGRADED_TTL = 0.3
 
 
 async def instances(
-    factory: ClusterFactory, n: int, **cache: str
+    factory: ClusterFactory, n: int, store: CacheFactory = MemoryCacheStore, **cache: str
 ) -> list[tuple[Cluster, MemoryPubSub]]:
     """Each with the adapter that carries its invalidations."""
     made: list[MemoryPubSub] = []
@@ -33,7 +36,7 @@ async def instances(
     settings = {"degraded_ttl": DEGRADED_TTL, **cache}
     clusters = await factory(n, start=False, cache=settings)  # type: ignore[arg-type]
     for cluster in clusters:
-        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make, cache=store))
         await cluster.start()
     return list(zip(clusters, made, strict=True))
 
@@ -43,7 +46,7 @@ async def instances(
 async def test_who_is_off_the_broker_soon_doubts_what_it_holds(
     store: str, cluster_factory: ClusterFactory
 ) -> None:
-    url = {"url": "memory://"} if store == "own" else {}
+    url: dict[str, Any] = {"url": "memory://"} if store == "own" else {}
     [(one, _), (two, link)] = await instances(cluster_factory, 2, **url)
     here, there = [
         await c.caches.create_cache("rows", backplane=True, l1_ttl=60) for c in (one, two)
@@ -358,3 +361,39 @@ async def test_a_store_that_is_only_implied_is_connected_when_it_is_used() -> No
     alone = Settings(memcached_url="memcached://127.0.0.1:1")  # of those who ask for it by name
     async with Cluster("shop", settings=alone) as cluster:
         await cluster.cache.set("key", 1)
+
+
+def is_doubted(cache: Cache) -> bool:
+    return "may be missed" in " ".join(cache.troubles())
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_hangs_hides_no_lost_link_and_holds_no_stop_up(
+    cluster_factory: ClusterFactory,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upkeep, "LAST_WORDS", 0.3)
+    stores: list[MemoryCacheStore] = []
+    pauses = Pauses()
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(MemoryCacheStore(url, context))
+        return PausingStore(stores[-1], pauses)
+
+    [(cluster, link)] = await instances(cluster_factory, 1, store=make)
+    hanging, other = [await cluster.caches.create_cache(name, backplane=True) for name in "ab"]
+    stores[0].disconnect()
+    await hanging.delete("row")  # others know, the store does not
+    pauses.arm(0, after=False)
+    stores[0].reconnect()
+    await pauses.reached.wait()
+
+    link.disconnect()
+    for cache in (hanging, other):
+        await eventually(partial(is_doubted, cache))
+
+    pauses.arm(0, after=False)
+    async with asyncio.timeout(5):
+        await cluster.stop()
+    assert "cache 'a': 1 invalidations were not told to all" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +34,13 @@ FALSY: tuple[object, ...] = (None, 0, "", False, [])
 
 class OwnError(Exception):
     """Raised by loaders."""
+
+
+@dataclass
+class Row:
+    """What a loader may return."""
+
+    number: int
 
 
 def numbers() -> Loads:
@@ -179,16 +187,19 @@ class LoadingScenarios(Scenarios):
 
     async def test_what_is_not_kept_belongs_to_each_caller_too(self, bench: Bench) -> None:
         cache = await bench.cache()
-        load = Loads(lambda: loaded({"rows": [1]}, keep=False))
+        load = Loads(lambda: loaded({"rows": (Row(number=1), [1])}, keep=False))
         load.go.clear()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(2)]
             await load.begun.wait()
             load.go.set()
-        one, two = (cast("dict[str, list[int]]", task.result()) for task in tasks)
-        one["rows"].append(2)
-        assert two == {"rows": [1]}
+        one, two = (cast("dict[str, list[list[int]]]", task.result()) for task in tasks)
+        assert one == two == {"rows": [{"number": 1}, [1]]}  # what its JSON says
+        one["rows"][1].append(2)
+        assert two["rows"][1] == [1]
         assert load.runs == 1
+        without_json = object()
+        assert await cache.wrap(KEY, lambda: loaded(without_json, keep=False)) is without_json
 
     async def test_a_loader_that_cancels_itself_is_told(self, bench: Bench) -> None:
         cache = await bench.cache()
@@ -229,6 +240,21 @@ class LoadingScenarios(Scenarios):
         load.go.set()
         await bench.sees(cache, KEY, 1)
         assert load.runs == 1
+
+    @pytest.mark.needs("shared")
+    async def test_a_load_is_promised_for_as_long_as_it_takes(self, bench: Bench) -> None:
+        slow = await bench.cluster(promise_ttl=1)
+        one, other = await bench.cache(slow, hard_timeout=0.5), await bench.cache(hard_timeout=0.5)
+        load, second = numbers(), numbers()
+        load.go.clear()
+        with pytest.raises(CacheLoadTimeout):
+            await one.wrap(KEY, load)
+        await asyncio.sleep(1.5)  # over the timeout and the promise, after which it is cancelled
+        with pytest.raises(CacheLoadTimeout):
+            await other.wrap(KEY, second)
+        load.go.set()
+        await bench.sees(other, KEY, 1)
+        assert [load.runs, second.runs] == [1, 0]
 
     async def test_a_function_is_kept_by_its_arguments(self, bench: Bench) -> None:
         cache = await bench.cache()

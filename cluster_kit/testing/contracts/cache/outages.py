@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster_kit.cache import MISSING
 from cluster_kit.cache.envelope import Kind, Record, new_stamp, pack
+from cluster_kit.clock import SystemClock
 from cluster_kit.errors import CacheUnavailable, ConfigurationError, NotStartedError
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Row
@@ -17,19 +20,18 @@ from cluster_kit.testing.waiting import eventually
 if TYPE_CHECKING:
     from cluster_kit.testing.contracts.cache.bench import Bench
 
-_GOOD = pack(
-    Record(
-        kind=Kind.VALUE,
-        epoch=new_stamp(),
-        created=1.0,
-        ttl=None,
-        grace=0.0,
-        promised=0.0,
-        tags={"t": new_stamp()},
-        payload=b'{"a": 1}',
-        stamp=new_stamp(),
-    )
+_RECORD = Record(
+    kind=Kind.VALUE,
+    epoch=new_stamp(),
+    created=1.0,
+    ttl=None,
+    grace=0.0,
+    promised=0.0,
+    tags={"t": new_stamp()},
+    payload=b'{"a": 1}',
+    stamp=new_stamp(),
 )
+_GOOD = pack(_RECORD)
 HOSTILE: tuple[bytes, ...] = (
     b"",
     b"x",
@@ -61,6 +63,19 @@ class OutageScenarios(Scenarios):
             assert await cache.get(key) == {"row": 1}
         assert cache.stats().corrupt >= len(HOSTILE)
         assert bench.reports("cache.corrupt", key="k1")
+
+    @pytest.mark.needs("raw")
+    @pytest.mark.parametrize("kind", list(Kind))
+    async def test_a_promise_that_does_not_end_keeps_nobody(self, bench: Bench, kind: Kind) -> None:
+        cache, row, epoch = await bench.cache(fail_safe=60), Row(), b"theepoch"
+        await bench.environment.put(bench.names.epoch, epoch)
+        now = SystemClock().wall()
+        record = replace(_RECORD, kind=kind, epoch=epoch, tags={}, promised=now + 3600)
+        over = replace(record, created=now - 1, ttl=0.001, grace=60.0)
+        await bench.environment.put(bench.place(KEY), pack(over))
+        async with asyncio.timeout(5):
+            assert await cache.wrap(KEY, row.loads(), ttl=60) == {"row": 1}
+        assert await cache.get(KEY) == {"row": 1}
 
     @pytest.mark.needs("raw")
     async def test_bytes_that_are_no_version_are_replaced(self, bench: Bench) -> None:

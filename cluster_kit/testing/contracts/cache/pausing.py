@@ -111,10 +111,13 @@ class PausingStore:
         *,
         expected: bytes | None,
         ttl: float | None,
+        then_read: Sequence[str] = (),
         timeout: float,
-    ) -> bool:
-        """Store a value over what is expected."""
-        call = self._store.swap(key, body, expected=expected, ttl=ttl, timeout=timeout)
+    ) -> tuple[bool, list[bytes | None]]:
+        """Store a value over what is expected, then read."""
+        call = self._store.swap(
+            key, body, expected=expected, ttl=ttl, then_read=then_read, timeout=timeout
+        )
         return await self._pauses.hold(call)
 
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:

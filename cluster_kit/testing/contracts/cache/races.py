@@ -11,7 +11,7 @@ import pytest
 
 from cluster_kit.cache.options import CacheValues
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
-from cluster_kit.testing.contracts.cache.bench import Row
+from cluster_kit.testing.contracts.cache.bench import Row, together
 from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -145,6 +145,41 @@ class RaceScenarios(Scenarios):
         load.go.set()
         assert await began == OLD
         assert [await task for task in joined] == [NEW] * 3
+
+    @pytest.mark.needs("shared")
+    @pytest.mark.parametrize("way", list(INVALIDATIONS))
+    async def test_what_is_invalidated_unheard_while_it_is_loaded_is_not_held(
+        self, bench: Bench, way: str
+    ) -> None:
+        one, other = await bench.caches(2, l1_ttl=60, backplane=False)
+        row, loop = Row(), asyncio.get_running_loop()
+        load = row.loads()
+        load.go.clear()
+        loading = loop.create_task(one.wrap(KEY, load, tags=[TAG]))
+        await load.begun.wait()
+        row.value = 2
+        await INVALIDATIONS[way](other, row)
+        load.go.set()
+        assert await loading == OLD
+        assert not _is_old(await one.get(KEY))
+
+    @pytest.mark.needs("shared")
+    @pytest.mark.parametrize("after", [False, True])
+    async def test_who_gives_up_leaves_no_promise_behind(self, bench: Bench, after: bool) -> None:  # noqa: FBT001 - a parameter
+        leaving = await bench.cluster()
+        one, other = await bench.cache(leaving), await bench.cache()
+        await together(one.get(KEY), other.get(KEY))
+        pauses, loop = bench.pauses[leaving.instance_id], asyncio.get_running_loop()
+        for number in range(2):  # it looks, and promises
+            key = f"k{number}"
+            pauses.arm(number, after=after)
+            given_up = loop.create_task(one.wrap(key, Row().loads()))
+            await pauses.reached.wait()
+            given_up.cancel()
+            await asyncio.wait({given_up})
+            pauses.release()
+            async with asyncio.timeout(5):
+                assert await other.wrap(key, Row().loads()) == OLD
 
     @pytest.mark.needs("shared")
     async def test_a_new_value_is_not_overwritten_by_an_old_load(self, bench: Bench) -> None:
