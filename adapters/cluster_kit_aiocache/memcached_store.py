@@ -22,6 +22,7 @@ from cluster_kit_aiocache.memcached_client import (
     MemcachedClient,
     NoNumberError,
     ProtocolError,
+    RefusalError,
     expect,
     stored,
 )
@@ -157,27 +158,10 @@ class MemcachedStore:
         """Store a value over what is expected: over the very version that was looked at."""
         end = self._expiry(ttl)
 
-        async def swap(client: MemcachedClient) -> bool:
-            if expected is None:
-                if body is None:
-                    return _value((await client.ask(_look(key)))[0]) is None
-                return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
-            while True:
-                item = await client.get(_key(key))
-                if item is None or not item.value.startswith(expected):
-                    return False
-                if body is None:
-                    done = await client.delete(_key(key), item.cas)
-                else:
-                    request = _store(key, body, b"T%d C%d" % (end, item.cas))
-                    done = _done((await client.ask(request))[0], body)
-                if done:  # else it was replaced, maybe by one that is expected, too
-                    return True
-
         async def call(client: MemcachedClient) -> tuple[bool, list[bytes | None]]:
-            done = await swap(client)
-            looks = map(_look, then_read)
-            return done, [_value(answer) for answer in await client.ask(*looks)]
+            done = await _swap(client, key, body, expected, end)
+            answers = await client.ask(*map(_look, then_read))
+            return done, [_value(answer) for answer in answers]
 
         return await self._ask(call, timeout)
 
@@ -241,8 +225,10 @@ class MemcachedStore:
             async with asyncio.timeout(timeout):
                 answer = await call(client)
         except DRIVER_ERRORS as exc:
-            self._state.ill(say(exc))
-            raise CacheUnavailable("", say(exc)) from exc
+            refused = isinstance(exc, RefusalError)
+            if not refused:
+                self._state.ill(say(exc))
+            raise CacheUnavailable("", say(exc), refused=refused) from exc
         self._state.well()
         return answer
 
@@ -289,3 +275,23 @@ def _done(answer: Answer, body: bytes) -> bool:
         if "too large" in str(exc):
             raise MessageTooLargeError("the value", len(body), MOST_VALUE_BYTES) from exc
         raise
+
+
+async def _swap(
+    client: MemcachedClient, key: str, body: bytes | None, expected: bytes | None, end: int
+) -> bool:
+    if expected is None:
+        if body is None:
+            return _value((await client.ask(_look(key)))[0]) is None
+        return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
+    while True:
+        item = await client.get(_key(key))
+        if item is None or not item.value.startswith(expected):
+            return False
+        if body is None:
+            done = await client.delete(_key(key), item.cas)
+        else:
+            request = _store(key, body, b"T%d C%d" % (end, item.cas))
+            done = _done((await client.ask(request))[0], body)
+        if done:  # else it was replaced, maybe by one that is expected, too
+            return True

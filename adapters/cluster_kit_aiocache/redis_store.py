@@ -14,7 +14,7 @@ from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
 from cluster_kit_aiocache.redis_backend import REDIS
 from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting
-from cluster_kit_aiocache.redis_lines import Lines
+from cluster_kit_aiocache.redis_lines import Lines, is_refusal
 from cluster_kit_aiocache.redis_options import parse_url
 from cluster_kit_aiocache.state import State, say
 from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, SWAP, WRITE
@@ -179,8 +179,10 @@ class RedisStore:
             async with asyncio.timeout(timeout), self._places:
                 answer = await call(lines)
         except DRIVER_ERRORS as exc:
-            self._state.ill(say(exc))
-            raise CacheUnavailable("", say(exc)) from exc
+            refused = is_refusal(exc)
+            if not refused:
+                self._state.ill(say(exc))
+            raise CacheUnavailable("", say(exc), refused=refused) from exc
         self._state.well()
         return answer
 

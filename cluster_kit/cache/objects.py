@@ -7,13 +7,14 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.cache.changes import Change
-from cluster_kit.cache.remote import fresh
+from cluster_kit.cache.found import fresh
 from cluster_kit.cache.values import MISSING
 from cluster_kit.errors import CacheUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
+    from cluster_kit.cache.found import Found
     from cluster_kit.cache.invalidation import Invalidation
-    from cluster_kit.cache.remote import Found, Remote
+    from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.tools import Tools
     from cluster_kit.cache.values import Values
 
