@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.after_commit import AfterCommit
 from cluster_kit.cache import CacheManager
@@ -18,10 +18,10 @@ from cluster_kit.errors import (
 )
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.locks import LockManager
-from cluster_kit.locks.on_demand import OnDemand as LocksOnDemand
+from cluster_kit.locks.on_demand import OnDemandLocks
 from cluster_kit.ports import AdapterContext, BroadcastLimits, Outlets
 from cluster_kit.pubsub import PubSubManager
-from cluster_kit.pubsub.on_demand import OnDemand
+from cluster_kit.pubsub.on_demand import OnDemandPubSub
 from cluster_kit.supervisor import logged
 from cluster_kit.sync_messages import SyncMessageManager
 
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class Ground(NamedTuple):
     """What the services of an instance stand on.
 
     Attributes:
@@ -129,7 +128,7 @@ class Capabilities:
         with self._naming_source("pubsub"):
             adapter = self._ground.registry.create("pubsub", url, context)
         if self._ground.settings.pubsub.url is None:  # nobody has asked for it so far
-            adapter = OnDemand(adapter, context.clock)
+            adapter = OnDemandPubSub(adapter, context.clock)
         self._pubsub_adapter = adapter
         await adapter.connect()
         await self.pubsub.open(adapter, self._ground.background)
@@ -150,7 +149,7 @@ class Capabilities:
             self.locks.lacks(f"there are no locks: {exc}; set CLUSTER_KIT_LOCKS__URL")
             return
         if self._ground.settings.locks.url is None:  # nobody has asked for it so far
-            adapter = LocksOnDemand(adapter, context)
+            adapter = OnDemandLocks(adapter, context)
         self._lock_adapter = adapter
         await adapter.connect()
         self.locks.attach(

@@ -31,8 +31,6 @@ from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from cluster_kit.after_commit.service import FailureHook
     from cluster_kit.cache import Cache, CacheManager
     from cluster_kit.event_queue import EventQueue
@@ -79,10 +77,7 @@ class Cluster:
         settings: Settings | None = None,
     ) -> None:
         self.settings: Settings = Settings() if settings is None else check_settings(settings)
-        chosen = name if name is not None else self.settings.app
-        if chosen is None:
-            raise ConfigurationError("the app has no name: Cluster(name) or CLUSTER_KIT_APP")
-        self.name: str = check_app(chosen)
+        self.name: str = _chosen_name(name, self.settings)
         self.instance_id: str = self.settings.instance_id or new_id()[:12]
         self.registry: AdapterRegistry = AdapterRegistry()
         self.telemetry: Telemetry = Telemetry()
@@ -92,26 +87,8 @@ class Cluster:
         self._loaded: list[Plugin] = []
         self._asked: set[str] = set()  # topics whose work is done by more than subscriptions
         self._background = Supervisor()  # of adapters and services; emptied at stop
-        self._capabilities = Capabilities(
-            Ground(
-                app=self.name,
-                instance_id=self.instance_id,
-                settings=self.settings,
-                registry=self.registry,
-                telemetry=self.telemetry,
-                background=self._background,
-                consumes=self._consumes,
-            )
-        )
-        self._life = Lifecycle(
-            Steps(
-                name=f"cluster {self.name}, instance {self.instance_id},",
-                begin=self._start,
-                begun=self._started,
-                end=self._unwind,
-                ended=self._stopped,
-            )
-        )
+        self._capabilities = Capabilities(self._ground())
+        self._life = Lifecycle(self._steps())
         self._extensions = Extensions(self._life.hook)
         self.outlets: Outlets = self._capabilities.outlets
         self.event_queue: EventQueue = self._capabilities.event_queue
@@ -240,12 +217,7 @@ class Cluster:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Stop with the default drain timeout."""
         await self.stop()
 
@@ -260,6 +232,26 @@ class Cluster:
         return overall(states, ready=self._life.ready)
 
     # --- inside --------------------------------------------------------------------------
+
+    def _ground(self) -> Ground:
+        return Ground(
+            app=self.name,
+            instance_id=self.instance_id,
+            settings=self.settings,
+            registry=self.registry,
+            telemetry=self.telemetry,
+            background=self._background,
+            consumes=self._consumes,
+        )
+
+    def _steps(self) -> Steps:
+        return Steps(
+            name=f"cluster {self.name}, instance {self.instance_id},",
+            begin=self._start,
+            begun=self._started,
+            end=self._unwind,
+            ended=self._stopped,
+        )
 
     async def _start(self) -> None:
         order = start_order(self._plugins)
@@ -317,3 +309,9 @@ class Cluster:
         """Whether this instance runs tasks of `topic`, or those that belong to none."""
         mode = self._worker_mode
         return not mode.transient if topic is None else mode.serving(topic)
+
+
+def _chosen_name(name: str | None, settings: Settings) -> str:
+    if (chosen := settings.app if name is None else name) is None:
+        raise ConfigurationError("the app has no name: Cluster(name) or CLUSTER_KIT_APP")
+    return check_app(chosen)

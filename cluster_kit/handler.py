@@ -40,7 +40,7 @@ class Handler:
     Attributes:
         process: the function.
         name: of the function, for people.
-        needs_delivery: whether `call` must be given a delivery; most of their cost is saved else.
+        needs_delivery: whether `bind` must be given a delivery; most of their cost is saved else.
     """
 
     def __init__(self, process: Process, codec: Codec, second: type[About] = Delivery) -> None:
@@ -87,22 +87,26 @@ class Handler:
         self._codec.decode(body)  # says so when it is not JSON at all
         return DecodeError(f"the payload is not what {self.name} takes: {_summary(error)}")
 
-    def call(
+    def bind(
         self, payload: object, delivery: About | None, supervisor: Supervisor
-    ) -> Awaitable[object]:
-        """Start the function. What awaiting it gives is for `conclude`: only then it has ended.
+    ) -> Callable[[], Awaitable[object]]:
+        """Return what starts the function.
+
+        What awaiting that gives is for `conclude`: only then the function has ended.
 
         Args:
             payload: as `decode` gave it.
             delivery: None only where `needs_delivery` says so.
             supervisor: has the threads of sync functions.
         """
-        arguments = (payload, delivery) if self._wants_delivery else (payload,)
+        if self._wants_delivery:
+            process = functools.partial(self.process, payload, delivery)
+        else:
+            process = functools.partial(self.process, payload)
         if self._is_async:
-            awaitable: Awaitable[object] = self.process(*arguments)
-            return awaitable
+            return process
         name = f"{delivery.channel}:{delivery.id}" if delivery else self.name
-        return _in_thread(functools.partial(self.process, *arguments), name, supervisor)
+        return functools.partial(supervisor.run_in_thread, process, name=name)
 
 
 async def conclude(result: object) -> None:
@@ -119,12 +123,9 @@ async def conclude(result: object) -> None:
         raise TypeError(f"the handler's return value is a {kind.__name__}: raise it")
 
 
-async def _in_thread(call: Callable[[], object], name: str, supervisor: Supervisor) -> object:
-    return await supervisor.run_in_thread(call, name=name)
-
-
 _DIGITS = bytes.maketrans(b"123456789+E", b"0000000000e")
 _LONG = b"0" * 200
+_N, _I = b"NI"
 
 
 def _may_be_infinite(body: bytes) -> bool:
@@ -132,11 +133,12 @@ def _may_be_infinite(body: bytes) -> bool:
 
     A number of less than 200 digits with an exponent of two is finite.
     """
-    # Most bodies have not even the letter, and one letter is looked for much faster.
-    if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body):
+    # Most bodies have not even the letter, and a single byte is looked for much faster; `find`
+    # takes half as long as `in`, which first tries what it looks for as a number.
+    if (_N in body and b"NaN" in body) or (_I in body and b"Infinity" in body):
         return True
     alike = body.translate(_DIGITS)
-    return b"0e000" in alike or _LONG in alike
+    return alike.find(b"0e000") >= 0 or alike.find(_LONG) >= 0
 
 
 _UNKNOWN_TYPE = (

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from asyncio import Event, get_running_loop, timeout
+from collections.abc import Callable
+from os import getpid
+from typing import TypeVarTuple
 
 from cluster_kit.errors import LifecycleError
+
+Arguments = TypeVarTuple("Arguments")
 
 
 class OwnLoop:
@@ -16,11 +21,33 @@ class OwnLoop:
         what: belongs to it, for the error.
     """
 
-    __slots__ = ("_loop", "_what")
+    __slots__ = ("_loop", "_pid", "_what")
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._loop = get_running_loop()
+        self._pid = getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is the one that runs where this is asked."""
+        try:
+            return get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the one it is in."""
+        return getpid() != self._pid
+
+    def call_soon(self, callback: Callable[[*Arguments], object], *args: *Arguments) -> None:
+        """Call something on it, from any thread.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        self._loop.call_soon_threadsafe(callback, *args)
 
     def check(self) -> None:
         """Refuse a call that does not come from it.

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cluster_kit.checks import takes
@@ -16,6 +15,7 @@ from cluster_kit.errors import (
     PluginFailedError,
     PluginRequirementError,
 )
+from cluster_kit.hook_names import check_methods
 from cluster_kit.names import check_name, check_topic
 from cluster_kit.supervisor import being_cancelled
 from cluster_kit.wording import suggestion
@@ -39,9 +39,6 @@ _HOOKS = (
     *("handle_sync_message", "on_sync_gap"),
 )
 """Methods of a plugin that are called for it."""
-
-_MISSPELT = 0.85
-"""Likeness, from 0 to 1, from which a name is taken for a hook's with a mistake in it."""
 
 
 class Host(Protocol):
@@ -164,7 +161,8 @@ def make_plugin(plugin: object) -> Plugin:
     """Return an instance for what a user listed: an instance or a class without arguments.
 
     Raises:
-        ConfigurationError: it is neither, or its name or one of its topics is not legal.
+        ConfigurationError: it is neither, its name or one of its topics is not legal, or a method
+            has the name of another framework's hook.
     """
     instance = cast("type[object]", plugin)() if isinstance(plugin, type) else plugin
     if not isinstance(instance, Plugin):
@@ -179,7 +177,7 @@ def make_plugin(plugin: object) -> Plugin:
             raise ConfigurationError(text)
     for topic in instance.topics:
         check_topic(topic)
-    _warn_of_misspelt_hooks(instance)
+    check_methods(instance.name, type(instance), Plugin, _HOOKS)
     return instance
 
 
@@ -192,29 +190,6 @@ def check_plugins(plugins: object) -> Iterable[Plugin | type[Plugin]]:
     hint = f": plugins=[{kind.__name__}]" if issubclass(kind, Plugin) else ""
     text = f"plugins is a list of Plugin classes or instances, not {shown}{hint}"
     raise ConfigurationError(text)
-
-
-def _warn_of_misspelt_hooks(plugin: Plugin) -> None:
-    """Log which methods are named almost as a hook is that the plugin leaves out."""
-    kind = type(plugin)
-    left_out = [hook for hook in _HOOKS if getattr(kind, hook) is getattr(Plugin, hook)]
-    for name in sorted(_own_methods(kind)):
-        for hook in left_out:
-            if _alike(name, hook):
-                text = "plugin %r has a method %s(), which is never called; did you mean %s()?"
-                log.warning(text, plugin.name, name, hook)
-
-
-def _own_methods(kind: type[Plugin]) -> set[str]:
-    bases = [base for base in kind.__mro__ if base is not object and base is not Plugin]
-    methods = {name for base in bases for name, value in vars(base).items() if callable(value)}
-    return {name for name in methods if not (name.startswith("_") or hasattr(Plugin, name))}
-
-
-def _alike(name: str, hook: str) -> bool:
-    # Two letters of a short name that changed places make less of a likeness than they look.
-    same_letters = sorted(name) == sorted(hook)
-    return same_letters or SequenceMatcher(None, name, hook).ratio() >= _MISSPELT
 
 
 def warn_of_idle_topics(plugins: Iterable[Plugin], known: Collection[str]) -> None:

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -88,9 +88,20 @@ class Supervisor:
     async def run_in_thread(self, function: Callable[[], T], *, name: str) -> T:
         """Run `function` in a thread of its own and return its result.
 
-        The thread is a daemon: one that never ends must not keep the process from exiting.
         Nothing can stop a thread, so a first cancellation is only noted: this call waits on, and
         what the function returns or raises counts. A second cancellation gives the thread up.
+        Whoever is to end by a cancellation uses `start_thread` and `outlast`.
+        """
+        thread = self.start_thread(function, name=name)
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({thread})
+        await asyncio.wait({thread})
+        return thread.result()
+
+    def start_thread(self, function: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+        """Run `function` in a thread of its own and return what tells of its end.
+
+        The thread is a daemon: one that never ends must not keep the process from exiting.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
@@ -115,11 +126,7 @@ class Supervisor:
                 log.warning("thread %s ended after its event loop", name)
 
         threading.Thread(target=body, name=name, daemon=True).start()
-        try:
-            await asyncio.wait({done})
-        except asyncio.CancelledError:
-            await asyncio.wait({done})
-        return done.result()
+        return done
 
     async def close(self, timeout: float = 1.0) -> list[str]:
         """Cancel everything, wait at most `timeout` seconds, return the names of what remains."""
@@ -133,6 +140,21 @@ class Supervisor:
         self._tasks -= done
         self._launched = {key: task for key, task in self._launched.items() if task not in done}
         return sorted(task.get_name() for task in pending)
+
+
+async def outlast(thread: asyncio.Future[T]) -> T:
+    """Return the result of a thread, which nothing can stop.
+
+    A cancellation meanwhile is raised once the thread has ended, unless that failed; a second one
+    is raised at once, and gives the thread up.
+    """
+    try:
+        await asyncio.wait({thread})
+    except asyncio.CancelledError:
+        await asyncio.wait({thread})
+        thread.result()
+        raise
+    return thread.result()
 
 
 @asynccontextmanager

@@ -81,6 +81,25 @@ async def test_a_short_delay_overtakes_a_long_one(rabbitmq: str, order: tuple[fl
         assert depth.ready == 0
 
 
+async def test_what_making_the_chain_takes_is_part_of_the_delay(
+    rabbitmq: str, fault_proxy: FaultProxy
+) -> None:
+    delay, frozen = 5.0, 3.0
+    async with bench(rabbitmq) as worker, bench(fault_proxy.url, app=worker.app) as made:
+        taker, task = Taker(acks=True), made.task()
+        await worker.adapter.consume(worker.queue(), prefetch=9, on_delivery=taker)
+        await made.publish(made.task())
+        due = time.monotonic() + delay + 0.05  # no step of the ladder
+        fault_proxy.freeze()
+        publishing = asyncio.create_task(made.publish(task, delay=delay + 0.05), name="taker")
+        await asyncio.sleep(frozen)
+        fault_proxy.resume()
+        await publishing
+
+        await eventually(lambda: task.id in taker.at)
+        assert -0.01 < taker.at[task.id] - due < frozen - 0.5
+
+
 async def test_many_delays_come_in_their_order_once_each(rabbitmq: str) -> None:
     async with bench(rabbitmq) as made:
         taker = Taker(acks=True)

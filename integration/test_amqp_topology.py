@@ -7,9 +7,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from cluster_kit.errors import TopologyError, Unroutable
+from cluster_kit import Cluster, Settings
+from cluster_kit.errors import ConnectError, TopologyError, Unroutable
 from cluster_kit.names import QueueName, new_id
 from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.recorder import Recorder
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
 from integration.amqp_bench import Taker, bench, raw_channel
@@ -254,3 +256,47 @@ async def test_a_queue_is_not_declared_twice_at_the_same_time(rabbitmq: str) -> 
         for number in range(6):
             await asyncio.gather(*(use(f"{number}.{part}") for part in range(4)))
         assert made.heard("connection.lost") == []
+
+
+@pytest.mark.broker_control
+async def test_a_start_names_the_limit_that_keeps_it_from_consuming(
+    rabbitmq: str, rabbitmq_server: RabbitServer
+) -> None:
+    user, given = f"user-{new_id()[:8]}", urlsplit(rabbitmq)
+    vhost = given.path.removeprefix("/") or "/"
+    url = urlunsplit(given._replace(netloc=f"{user}:secret@{given.hostname}:{given.port}"))
+    commands = [
+        ("add_user", user, "secret"),
+        ("set_permissions", "-p", vhost, user, ".*", ".*", ".*"),
+        ("set_user_limits", user, '{"max-channels": 2}'),
+    ]
+    for command in commands:
+        await asyncio.to_thread(rabbitmq_server.ctl, *command)
+    settings = Settings(event_queue={"url": url}, pubsub={"url": "memory://"})
+    cluster = Cluster(f"app-{new_id()[:8]}", settings=settings)
+    for channel in range(6):
+        cluster.event_queue.subscribe(f"channel-{channel}", Recorder().handle)
+    try:
+        with pytest.raises(ConnectError, match=r"\.channel-\d .* limit of \(?2"):
+            await cluster.start()
+    finally:
+        await cluster.stop()
+        await asyncio.to_thread(rabbitmq_server.ctl, "delete_user", user)
+
+
+@pytest.mark.broker_control
+async def test_a_list_of_channels_that_takes_nothing_is_named(
+    rabbitmq: str, rabbitmq_server: RabbitServer
+) -> None:
+    vhost, policy = urlsplit(rabbitmq).path.removeprefix("/") or "/", f"full-{new_id()[:8]}"
+    async with bench(rabbitmq) as made:
+        await made.publish(made.task("first"))
+        pattern = rf"^ck\.v1\.directory\.{made.app}$"
+        setting = ("set_policy", "-p", vhost, "--apply-to", "queues", policy, pattern)
+        await asyncio.to_thread(rabbitmq_server.ctl, *setting, '{"max-length":1}')
+        try:
+            tasks = [made.task(f"channel-{n}") for n in range(9)]  # it takes some before it says no
+            with pytest.raises(TopologyError, match=f"directory.{made.app}.* limit its length"):
+                await made.publish(*tasks)
+        finally:
+            await asyncio.to_thread(rabbitmq_server.ctl, "clear_policy", "-p", vhost, policy)

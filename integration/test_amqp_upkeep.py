@@ -21,10 +21,10 @@ CHAINED, LADDERED = (0.2, 0.3, 0.4), (0.5,)  # none begins at the lowest level
 Damage = Callable[[Any, Bench], Awaitable[object]]
 
 DAMAGES: dict[str, Damage] = {
-    "the queue of a level": lambda channel, _: channel.queue_delete("ck.v1.delay.level-00"),
-    "the exchange of a level": lambda channel, _: channel.exchange_delete("ck.v1.delay.level-00"),
-    "a way between levels": lambda channel, _: channel.exchange_unbind(
-        "ck.v1.delay.level-00", "ck.v1.delay.level-01", "*." * 23 + "0.#"
+    "the queue of a level": lambda channel, made: channel.queue_delete(level(made, 0)),
+    "the exchange of a level": lambda channel, made: channel.exchange_delete(level(made, 0)),
+    "a way between levels": lambda channel, made: channel.exchange_unbind(
+        level(made, 0), level(made, 1), "*." * 23 + "0.#"
     ),
     "the end of the chain": lambda channel, _: channel.exchange_delete("ck.v1.delay.deliver"),
     "the way back": lambda channel, _: channel.exchange_delete("ck.v1.back"),
@@ -32,6 +32,10 @@ DAMAGES: dict[str, Damage] = {
         made.queue().full, "ck.v1.back", made.queue().full
     ),
 }
+
+
+def level(made: Bench, number: int) -> str:
+    return f"ck.v1.delay.{made.app}.level-{number:02d}"
 
 
 @pytest.fixture
@@ -106,14 +110,13 @@ async def test_a_damage_is_mended_while_an_instance_runs(rabbitmq: str, what: st
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("what", ["the queue of a level", "the end of the chain"])
-@pytest.mark.parametrize("other", [False, True], ids=["a restart", "another application"])
-async def test_a_damage_is_mended_by_whoever_starts(rabbitmq: str, what: str, other: bool) -> None:
+async def test_a_damage_is_mended_by_whoever_starts(rabbitmq: str, what: str) -> None:
     async with bench(rabbitmq) as first:
         taker = Taker(acks=True)
         await first.adapter.consume(first.queue(), prefetch=10, on_delivery=taker)
         await all_come(first, taker)
     await damage(rabbitmq, first, what)
-    async with bench(rabbitmq, app="" if other else first.app) as second:
+    async with bench(rabbitmq, app=first.app) as second:
         taker = Taker(acks=True)
         await second.adapter.consume(second.queue(), prefetch=10, on_delivery=taker)
 
@@ -128,7 +131,24 @@ async def test_a_consumer_that_delays_nothing_mends_what_others_use(rabbitmq: st
     async with bench(rabbitmq, app=first.app) as second:
         await second.adapter.consume(second.queue(), prefetch=10, on_delivery=Taker(acks=True))
 
-        await eventually(lambda: there(rabbitmq, "queue", "ck.v1.delay.level-00"))
+        await eventually(lambda: there(rabbitmq, "queue", level(first, 0)))
+
+
+@pytest.mark.usefixtures("watchful")
+async def test_the_chain_is_made_as_far_as_delays_need_it(rabbitmq: str) -> None:
+    async with bench(rabbitmq) as first, bench(rabbitmq, app=first.app) as second:
+        await first.publish(first.task(), delay=0.3)
+        for number, is_made in ((3, True), (4, False)):
+            assert await there(rabbitmq, "queue", level(first, number)) is is_made
+        await first.publish(first.task(), delay=1.7)
+        for number, is_made in ((4, True), (12, True), (13, False)):
+            assert await there(rabbitmq, "queue", level(first, number)) is is_made
+
+        await second.publish(second.task(), delay=0.3)  # looks after all that was made
+        async with raw_channel(rabbitmq) as channel:
+            await channel.queue_delete(level(first, 4))
+        await eventually(lambda: there(rabbitmq, "queue", level(first, 4)))
+        assert not await there(rabbitmq, "queue", level(first, 13))
 
 
 @pytest.mark.usefixtures("watchful")
@@ -138,7 +158,7 @@ async def test_nobody_makes_a_chain_that_nobody_uses(rabbitmq: str) -> None:
         await damage(rabbitmq, made, "the way back")
         await eventually(lambda: there(rabbitmq, "exchange", "ck.v1.back"))
 
-        assert not await there(rabbitmq, "exchange", "ck.v1.delay.level-00")
+        assert not await there(rabbitmq, "exchange", level(made, 0))
 
 
 @pytest.mark.usefixtures("watchful")
@@ -179,7 +199,7 @@ async def test_one_that_may_only_look_tells_what_is_missing(rabbitmq: str) -> No
     async with bench(f"{rabbitmq}?declare=passive", app=maker.app) as made:
         await made.publish(made.task(), delay=0.1)
         await damage(rabbitmq, made, "the queue of a level")
-        missing = "queue 'ck.v1.delay.level-00': missing on the broker"
+        missing = f"queue {level(made, 0)!r}: missing on the broker"
         health = await eventually(made.adapter.health, lambda health: missing in health.detail)
         assert health.status == "degraded"
 

@@ -12,6 +12,7 @@ from cluster_kit.testing.contracts.common import ProxiedEnvironment
 from cluster_kit.testing.contracts.event_queue import (
     Environment,
     EventQueueContract,
+    Features,
     ForeignMessage,
 )
 from cluster_kit.testing.factory import ClusterFactory
@@ -38,6 +39,10 @@ class RabbitEnvironment(ProxiedEnvironment, Environment):
 
 
 class TestAmqpEventQueue(EventQueueContract):
+    features = Features(
+        ttl_after_delay=False,  # on the way through the wait queues a message has no ttl of its own
+    )
+
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
         return RabbitEnvironment(request.getfixturevalue("contract_vhost"))
 

@@ -65,7 +65,7 @@ class ServerClock:
     """
 
     def __init__(self, client: MemcachedClient, context: AdapterContext) -> None:
-        self.client: MemcachedClient = client
+        self._client = client
         self._clock = BootClock()
         self._reading: Reading | None = None
         self._known = asyncio.Event()
@@ -109,7 +109,7 @@ class ServerClock:
     async def _read(self) -> Reading:
         """Look for changes of a fresh value until one was seen sharply; return the sharpest."""
         key = f"ck.c.{new_id()}".encode()
-        await self.client.add(key, b"", _LIVES_SECONDS)
+        await self._client.add(key, b"", _LIVES_SECONDS)
         seen: list[tuple[float, Reading]] = []
         while len(seen) < _MOST_CHANGES:
             seen.append(await self._change(key))
@@ -119,10 +119,10 @@ class ServerClock:
 
     async def _change(self, key: bytes) -> tuple[float, Reading]:
         """Wait for a change; return within how many seconds it was, and what it tells."""
-        asked_at, left = self.now(), await self.client.seconds_left(key)
+        asked_at, left = self.now(), await self._client.seconds_left(key)
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             since, before = asked_at, left
-            asked_at, left = self.now(), await self.client.seconds_left(key)
+            asked_at, left = self.now(), await self._client.seconds_left(key)
             if left < before:
                 return self.now() - since, Reading(key, since, left)

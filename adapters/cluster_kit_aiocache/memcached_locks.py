@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
-from cluster_kit.errors import ConnectError, LockUnavailable
+from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
 from cluster_kit_aiocache.fences import read_fence
-from cluster_kit_aiocache.memcached_client import (
-    DRIVER_ERRORS,
-    MEMCACHED,
-    Item,
-    MemcachedClient,
-)
 from cluster_kit_aiocache.memcached_clock import Reading, ServerClock
-from cluster_kit_aiocache.memcached_options import parse_url
-from cluster_kit_aiocache.state import State, say
+from cluster_kit_aiocache.memcached_server import MemcachedServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cluster_kit.ports import AdapterContext, Claim
-
-T = TypeVar("T")
-_Call: TypeAlias = Callable[[MemcachedClient], Awaitable[T]]
+    from cluster_kit_aiocache.memcached_client import Item, MemcachedClient
 
 CAPABILITIES = LockCapabilities(
     backend="memcached",
@@ -41,7 +31,6 @@ CAPABILITIES = LockCapabilities(
     fair=False,
 )
 _FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
-_PROBE_SECONDS = 2.0
 _CLOCK_SECONDS = 3.0
 _MICROSECONDS = 1_000_000
 
@@ -58,10 +47,9 @@ class MemcachedLocks:
     """
 
     def __init__(self, url: str, context: AdapterContext) -> None:
-        self._options = parse_url(url)
+        self._server = MemcachedServer(url, context, "locks", LockUnavailable)
         self._context = context
         self._clock: ServerClock | None = None  # while connected
-        self._state = State(context, "locks", self._options.url, self._ping)
 
     @property
     def capabilities(self) -> LockCapabilities:
@@ -80,29 +68,18 @@ class MemcachedLocks:
         """
         if self._clock is not None:
             return
-        client = MEMCACHED.borrow(self._options, self._context)
         end = asyncio.get_running_loop().time() + self._context.connect_timeout
-        try:
-            async with asyncio.timeout_at(end):
-                await client.version()
-        except BaseException as exc:
-            await MEMCACHED.give_back(self._options, self._context)
-            if not isinstance(exc, DRIVER_ERRORS):
-                raise
-            raise ConnectError(self._options.url, say(exc)) from exc
-        self._clock = ServerClock(client, self._context)
-        self._state.well()
+        self._clock = ServerClock(await self._server.connect(), self._context)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._clock.reading()
 
     async def close(self) -> None:
         """Close every connection. What is held stays until its ttl is over."""
-        await self._state.close()
         clock, self._clock = self._clock, None
         if clock is not None:
             await clock.close()
-            await MEMCACHED.give_back(self._options, self._context)
+        await self._server.close()
 
     def warnings(self) -> Sequence[str]:
         """Return nothing: that it may evict is what `capabilities` says."""
@@ -110,7 +87,7 @@ class MemcachedLocks:
 
     def health(self) -> Health:
         """Return how the last call went."""
-        return self._state.health()
+        return self._server.health()
 
     # --- locks -----------------------------------------------------------------------------------
 
@@ -127,19 +104,19 @@ class MemcachedLocks:
             LockUnavailable: no answer in time, or an error.
         """
         put = await self._putting(claim, max(timeout, _CLOCK_SECONDS))
-        return await self._ask(claim.name, partial(self._take, claim, put), timeout)
+        return await self._server.ask(claim.name, partial(self._take, claim, put), timeout)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
         put = await self._putting(claim, timeout)
-        left = await self._ask(claim.name, partial(_renew, claim, put), timeout)
+        left = await self._server.ask(claim.name, partial(_renew, claim, put), timeout)
         if left is not None and left <= 0:
             raise LockUnavailable(claim.name, "the server has stood still, and its clock was late")
         return left
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's. Raises as `acquire`."""
-        return await self._ask(claim.name, partial(_release, claim), timeout)
+        return await self._server.ask(claim.name, partial(_release, claim), timeout)
 
     @property
     def quotas(self) -> None:
@@ -147,10 +124,10 @@ class MemcachedLocks:
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
-        item = await self._ask(name, partial(_get, _key(name)), timeout)
+        item = await self._server.ask(name, partial(_get, _key(name)), timeout)
         if item is None:
             return None
-        fence = await self._ask(name, partial(_get, _fence_key(name)), timeout)
+        fence = await self._server.ask(name, partial(_get, _fence_key(name)), timeout)
         return LockHolder(
             owner=item.value.decode(errors="replace").partition(" ")[2],
             fence=None if fence is None else read_fence(name, fence.value),
@@ -159,7 +136,9 @@ class MemcachedLocks:
 
     async def _putting(self, claim: Claim, timeout: float) -> _Put:
         """Return what stores a lock, with the time it counts from. Raises as `acquire`."""
-        clock = self._connected(claim.name)
+        clock = self._clock
+        if clock is None:
+            raise LockUnavailable(claim.name, "not connected")
         since = clock.now()
         try:
             async with asyncio.timeout(timeout):
@@ -177,25 +156,6 @@ class MemcachedLocks:
         first = round(self._context.clock.wall() * _MICROSECONDS)
         fence = await client.increment(_fence_key(claim.name), first)
         return Grant(fence=read_fence(claim.name, fence), valid_for=left)
-
-    async def _ping(self) -> None:
-        await self._ask("", MemcachedClient.version, _PROBE_SECONDS)
-
-    def _connected(self, name: str) -> ServerClock:
-        if self._clock is None:
-            raise LockUnavailable(name, "not connected")
-        return self._clock
-
-    async def _ask(self, name: str, call: _Call[T], timeout: float) -> T:
-        client = self._connected(name).client
-        try:
-            async with asyncio.timeout(timeout):
-                answer = await call(client)
-        except DRIVER_ERRORS as exc:
-            self._state.ill(say(exc))
-            raise LockUnavailable(name, say(exc)) from exc
-        self._state.well()
-        return answer
 
 
 class MemcachedContender:

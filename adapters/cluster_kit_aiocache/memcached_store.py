@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from math import ceil
 from typing import TYPE_CHECKING, TypeVar
@@ -10,30 +9,25 @@ from typing import TYPE_CHECKING, TypeVar
 from cluster_kit.errors import (
     CacheUnavailable,
     ConfigurationError,
-    ConnectError,
     MessageTooLargeError,
 )
-from cluster_kit.loops import OwnLoop
 from cluster_kit.ports import Health, StoreCapabilities
 from cluster_kit_aiocache.memcached_client import (
-    DRIVER_ERRORS,
-    MEMCACHED,
     MOST_KEY_BYTES,
-    MemcachedClient,
     NoNumberError,
     ProtocolError,
     RefusalError,
     expect,
     stored,
 )
-from cluster_kit_aiocache.memcached_options import parse_url
-from cluster_kit_aiocache.state import State, say
+from cluster_kit_aiocache.memcached_server import MemcachedServer
+from cluster_kit_aiocache.server import say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from cluster_kit.ports import AdapterContext
-    from cluster_kit_aiocache.memcached_client import Answer
+    from cluster_kit_aiocache.memcached_client import Answer, MemcachedClient
 
 T = TypeVar("T")
 
@@ -48,7 +42,6 @@ CAPABILITIES = StoreCapabilities(
     max_value_bytes=MOST_VALUE_BYTES,
 )
 
-_PROBE_SECONDS = 2.0
 _LONGEST_RELATIVE = 30 * 24 * 3600  # seconds; more is taken for a time since 1970
 
 
@@ -64,11 +57,8 @@ class MemcachedStore:
     """
 
     def __init__(self, url: str, context: AdapterContext) -> None:
-        self._options = parse_url(url)
-        self._context = context
-        self._client: MemcachedClient | None = None  # while connected
-        self._loop: OwnLoop | None = None  # while connected
-        self._state = State(context, "cache", self._options.url, self._ping)
+        self._server = MemcachedServer(url, context, "cache", CacheUnavailable)
+        self._clock = context.clock
 
     @property
     def capabilities(self) -> StoreCapabilities:
@@ -83,30 +73,16 @@ class MemcachedStore:
         Raises:
             ConnectError: unreachable, or no memcached.
         """
-        if self._client is not None:
-            return
-        client = MEMCACHED.borrow(self._options, self._context)
-        try:
-            async with asyncio.timeout(self._context.connect_timeout):
-                await client.version()
-        except BaseException as exc:
-            await MEMCACHED.give_back(self._options, self._context)
-            if not isinstance(exc, DRIVER_ERRORS):
-                raise
-            raise ConnectError(self._options.url, say(exc)) from exc
-        self._client, self._loop = client, OwnLoop("cache")
-        self._state.well()
+        if not self._server.connected:
+            await self._server.connect()
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._state.close()
-        client, self._client = self._client, None
-        if client is not None:
-            await MEMCACHED.give_back(self._options, self._context)
+        await self._server.close()
 
     def health(self) -> Health:
         """Return how the last call went."""
-        return self._state.health()
+        return self._server.health()
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -213,31 +189,21 @@ class MemcachedStore:
         del prefix, timeout
         raise ConfigurationError("memcached cannot tell which keys there are")
 
-    async def _ping(self) -> None:
-        await self._ask(MemcachedClient.version, _PROBE_SECONDS)
-
     async def _ask(self, call: Callable[[MemcachedClient], Awaitable[T]], timeout: float) -> T:
-        client = self._client
-        if client is None or self._loop is None:
-            raise CacheUnavailable("", "the store is not connected")
-        self._loop.check()
-        try:
-            async with asyncio.timeout(timeout):
-                answer = await call(client)
-        except DRIVER_ERRORS as exc:
-            refused = isinstance(exc, RefusalError)
-            if not refused:
-                self._state.ill(say(exc))
-            raise CacheUnavailable("", say(exc), refused=refused) from exc
-        self._state.well()
-        return answer
+        async def told(client: MemcachedClient) -> T:
+            try:
+                return await call(client)
+            except RefusalError as exc:
+                raise CacheUnavailable("", say(exc), refused=True) from exc
+
+        return await self._server.ask("", told, timeout)
 
     def _expiry(self, ttl: float | None) -> int:
         """Return whole seconds, one more than asked: the last one may be cut short."""
         if ttl is None:
             return 0
         whole = ceil(ttl) + 1
-        return whole if whole <= _LONGEST_RELATIVE else whole + int(self._context.clock.wall())
+        return whole if whole <= _LONGEST_RELATIVE else whole + int(self._clock.wall())
 
 
 def _key(key: str) -> bytes:
@@ -253,6 +219,27 @@ def _look(key: str) -> bytes:
 
 def _store(key: str, body: bytes, flags: bytes) -> bytes:
     return b"ms %b %d %b\r\n%b\r\n" % (_key(key), len(body), flags, body)
+
+
+async def _swap(
+    client: MemcachedClient, key: str, body: bytes | None, expected: bytes | None, end: int
+) -> bool:
+    """Store `body`, or nothing, over what is expected; return whether that was there."""
+    if expected is None:
+        if body is None:
+            return _value((await client.ask(_look(key)))[0]) is None
+        return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
+    while True:
+        item = await client.get(_key(key))
+        if item is None or not item.value.startswith(expected):
+            return False
+        if body is None:
+            done = await client.delete(_key(key), item.cas)
+        else:
+            request = _store(key, body, b"T%d C%d" % (end, item.cas))
+            done = _done((await client.ask(request))[0], body)
+        if done:  # else it was replaced, maybe by one that is expected, too
+            return True
 
 
 def _value(answer: Answer) -> bytes | None:
@@ -275,23 +262,3 @@ def _done(answer: Answer, body: bytes) -> bool:
         if "too large" in str(exc):
             raise MessageTooLargeError("the value", len(body), MOST_VALUE_BYTES) from exc
         raise
-
-
-async def _swap(
-    client: MemcachedClient, key: str, body: bytes | None, expected: bytes | None, end: int
-) -> bool:
-    if expected is None:
-        if body is None:
-            return _value((await client.ask(_look(key)))[0]) is None
-        return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
-    while True:
-        item = await client.get(_key(key))
-        if item is None or not item.value.startswith(expected):
-            return False
-        if body is None:
-            done = await client.delete(_key(key), item.cas)
-        else:
-            request = _store(key, body, b"T%d C%d" % (end, item.cas))
-            done = _done((await client.ask(request))[0], body)
-        if done:  # else it was replaced, maybe by one that is expected, too
-            return True

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 DRIVER_ERRORS = (RedisError, OSError, TimeoutError)
 """What may come out of a call."""
 
-MOST_CALLS = 50
-"""At a time by one adapter, each on a connection of its own."""
-
 _CONNECT_SECONDS = 5.0
 
 

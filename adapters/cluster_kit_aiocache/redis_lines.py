@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Word = str | int | bytes
 """Of a command."""
 
+MOST_CALLS = 50
+"""At a time by one adapter, each on a connection of its own."""
+
 
 class Lines:
     """Runs single commands as the driver's client does, at half the cost.
@@ -34,19 +37,21 @@ class Lines:
     def __init__(self, pool: Any) -> None:  # noqa: ANN401 - the driver's
         self._pool = pool
         self._idle: list[Any] = []
+        self._places = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
         request = _packed(words)
-        try:
-            return await self._ask(request)
-        except (ConnectionError, ResponseError) as exc:
-            if not _is_elsewhere(exc):
-                raise
-            await self._drop_idle()  # what was gone with it has to go, too
-            await self._pool.disconnect(inuse_connections=False)
-            return await self._ask(request)
+        async with self._places:
+            try:
+                return await self._ask(request)
+            except (ConnectionError, ResponseError) as exc:
+                if not _is_elsewhere(exc):
+                    raise
+                await self._drop_idle()  # what was gone with it has to go, too
+                await self._pool.disconnect(inuse_connections=False)
+                return await self._ask(request)
 
     async def close(self) -> None:
         """Close all connections; those in use follow when they are not."""

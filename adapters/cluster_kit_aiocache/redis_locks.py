@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -118,13 +119,13 @@ class RedisLocks:
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
-        values: list[str | int] = [_value(claim), _milliseconds(claim)]
+        values: list[str | int] = [_value(claim), claim.token, claim.turn, _milliseconds(claim)]
         call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
         return valid_for(claim) if await self._server.ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
-        values = [_value(claim), channel(claim.name)]
+        values = [claim.token, channel(claim.name)]
         call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
         return bool(await self._server.ask(claim.name, call, timeout))
 
@@ -161,7 +162,6 @@ class RedisContender:
         self._channel = channel(claim.name)
         self._woken = asyncio.Event()
         self._listens = False
-        self._certain = False
         self._left = 0.0
 
     async def attempt(self, *, timeout: float) -> Grant | None:
@@ -174,7 +174,7 @@ class RedisContender:
         granted, number = await self._locks.acquire(self._claim, timeout=timeout)
         if granted:
             return Grant(fence=number, valid_for=valid_for(self._claim))
-        self._left = max(number, 0) / 1000
+        self._left = number / 1000 if number >= 0 else math.inf  # one without an end is not ours
         return None
 
     async def changed(self) -> None:
@@ -185,11 +185,9 @@ class RedisContender:
         wakeups, context = self._locks.wakeups, self._locks.context
         if not self._listens:
             self._listens = True
-            self._certain = await wakeups.listen(
-                self._channel, self._woken, timeout=_SUBSCRIBE_SECONDS
-            )
+            await wakeups.listen(self._channel, self._woken, timeout=_SUBSCRIBE_SECONDS)
             return
-        poll = _POLL_SECONDS if self._certain else _POLL_DEAF_SECONDS
+        poll = _POLL_SECONDS if wakeups.hears(self._channel) else _POLL_DEAF_SECONDS
         spread = context.random.uniform(0.8, 1.2)
         pause = min(self._left + context.random.uniform(0.001, 0.01), poll * spread)
         with suppress(TimeoutError):
@@ -238,7 +236,8 @@ def _key(name: str) -> str:
 
 
 def _value(claim: Claim) -> str:
-    return f"{claim.token} {claim.owner}"
+    turn = f".{claim.turn}" if claim.turn else ""
+    return f"{claim.token}{turn} {claim.owner}"
 
 
 def _milliseconds(claim: Claim) -> int:

@@ -68,15 +68,20 @@ return {1, fence}
 """Keys: lock, fence. Arguments: value, its milliseconds, those of the fence. Returns granted or
 not, and the fence or the milliseconds that are left to the holder."""
 
+# What sets a ttl may be late, for it was held up. So each change of it has a number, and an older
+# one than what is stored changes nothing. First what a full server allows: then it allows the rest.
 RENEW = Script(
     """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-end
-return 0
+local held = redis.call('GET', KEYS[1])
+local token, turn = string.match(held or '', '^(%x+)%.?(%d*) ')
+if token ~= ARGV[2] or (tonumber(turn) or 0) > tonumber(ARGV[3]) then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+if held ~= ARGV[1] then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4]) end
+return 1
 """
 )
-"""Keys: lock. Arguments: value, milliseconds. Returns 1, or 0 when it is not this one's."""
+"""Keys: lock. Arguments: value, its token and turn, milliseconds. Returns 1, or 0 when it is not
+this one's, or not any more with that turn."""
 
 LOOK = Script(
     """
@@ -87,7 +92,7 @@ return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), redis.call('GET
 
 RELEASE = Script(
     """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
+if string.match(redis.call('GET', KEYS[1]) or '', '^%x+') == ARGV[1] then
   redis.call('DEL', KEYS[1])
   redis.call('PUBLISH', ARGV[2], 'r')
   return 1
@@ -95,7 +100,7 @@ end
 return 0
 """
 )
-"""Keys: lock. Arguments: value, channel of those who wait. Returns 1, or 0 as above."""
+"""Keys: lock. Arguments: token, channel of those who wait. Returns 1, or 0 when it is not its."""
 
 # Scores are microseconds of the server, which are exact. Whoever comes too early is not noted.
 # What was noted before the server's clock went back counts as if it were noted now.

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from cluster_kit.errors import CacheUnavailable, ConnectError
-from cluster_kit.loops import OwnLoop
+from redis.exceptions import ResponseError
+
+from cluster_kit.errors import CacheUnavailable
 from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
-from cluster_kit_aiocache.redis_backend import REDIS
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, MOST_CALLS, lasting
-from cluster_kit_aiocache.redis_lines import Lines, is_refusal
-from cluster_kit_aiocache.redis_options import parse_url
-from cluster_kit_aiocache.state import State, say
+from cluster_kit_aiocache.redis_lines import is_refusal
+from cluster_kit_aiocache.redis_server import RedisServer
+from cluster_kit_aiocache.server import say
 from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, SWAP, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cluster_kit.ports import AdapterContext
+    from cluster_kit_aiocache.redis_lines import Lines
+    from cluster_kit_aiocache.redis_server import Call
 
 CAPABILITIES = StoreCapabilities(backend="redis", scope="server")
 
-_Call = Callable[[Lines], Awaitable[Any]]
-
-_PROBE_SECONDS = 2.0
 _SCAN_COUNT = 1000
 _LATE_SECONDS = 1.0  # that a command may come to the server after its connection was lost
 
@@ -47,13 +43,7 @@ class RedisStore:
     """
 
     def __init__(self, url: str, context: AdapterContext) -> None:
-        self._options = parse_url(url)
-        self._context = context
-        self._client: Any = None  # while connected
-        self._lines: Lines | None = None
-        self._loop: OwnLoop | None = None  # while connected
-        self._state = State(context, "cache", self._options.url, self._ping)
-        self._places = asyncio.Semaphore(MOST_CALLS)
+        self._server = RedisServer(url, context, "cache", CacheUnavailable)
 
     @property
     def capabilities(self) -> StoreCapabilities:
@@ -68,35 +58,16 @@ class RedisStore:
         Raises:
             ConnectError: unreachable or refused.
         """
-        if self._client is not None:
-            return
-        client = REDIS.borrow(self._options, self._context).client
-        try:
-            async with asyncio.timeout(self._context.connect_timeout):
-                for script in (WRITE, SWAP, REMOVE, INCREMENT):
-                    await script.load(client)
-        except BaseException as exc:
-            await REDIS.give_back(self._options, self._context)
-            if not isinstance(exc, DRIVER_ERRORS):
-                raise
-            retryable = not lasting(exc)
-            raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
-        self._client, self._loop = client, OwnLoop("cache")
-        self._lines = Lines(client.connection_pool)
-        self._state.well()
+        if not self._server.connected:
+            await self._server.connect(_greet)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._state.close()
-        client, self._client = self._client, None
-        lines, self._lines = self._lines, None
-        if client is not None and lines is not None:
-            await lines.close()
-            await REDIS.give_back(self._options, self._context)
+        await self._server.close()
 
     def health(self) -> Health:
         """Return how the last call went."""
-        return self._state.health()
+        return self._server.health()
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -167,24 +138,21 @@ class RedisStore:
         keys: list[str] = await self._ask(partial(_scan, prefix), timeout)
         return keys
 
-    async def _ping(self) -> None:
-        await self._ask(lambda lines: lines.execute_command("PING"), _PROBE_SECONDS)
+    async def _ask(self, call: Call, timeout: float) -> Any:  # noqa: ANN401 - the server's
+        async def told(lines: Lines) -> Any:  # noqa: ANN401 - see there
+            try:
+                return await call(lines)
+            except ResponseError as exc:
+                if not is_refusal(exc):
+                    raise
+                raise CacheUnavailable("", say(exc), refused=True) from exc
 
-    async def _ask(self, call: _Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
-        lines = self._lines
-        if lines is None or self._loop is None:
-            raise CacheUnavailable("", "the store is not connected")
-        self._loop.check()
-        try:
-            async with asyncio.timeout(timeout), self._places:
-                answer = await call(lines)
-        except DRIVER_ERRORS as exc:
-            refused = is_refusal(exc)
-            if not refused:
-                self._state.ill(say(exc))
-            raise CacheUnavailable("", say(exc), refused=refused) from exc
-        self._state.well()
-        return answer
+        return await self._server.ask("", told, timeout)
+
+
+async def _greet(lines: Lines) -> None:
+    for script in (WRITE, SWAP, REMOVE, INCREMENT):
+        await script.load(lines)
 
 
 async def _scan(prefix: str, lines: Lines) -> list[str]:

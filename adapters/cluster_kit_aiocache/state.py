@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
 _PROBE_SECONDS = 1.0
 _ADAPTER = "aiocache"
-_NO_PASSWORD = ("HELLO must be called", "NOAUTH", "Authentication required")  # of Redis
-
-
-def say(error: BaseException) -> str:
-    """Return what went wrong, for people."""
-    text = str(error)
-    if isinstance(error, TimeoutError) and not text:
-        return "no answer in time"
-    if text.startswith(_NO_PASSWORD):
-        return "the server needs a password, and the URL has none"
-    return text or type(error).__name__
 
 
 class State:

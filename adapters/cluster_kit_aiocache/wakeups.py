@@ -35,36 +35,45 @@ class Wakeups:
     What was sent while that connection was away is lost. So whoever listens is woken whenever
     the server confirms a subscription, the first time and after every reconnect.
 
+    It is a plain connection of the driver's pool, not the driver's own subscriber: that connects
+    by itself whenever it is used, and so more than once where several use it.
+
     Args:
         context: of the adapter.
     """
 
     def __init__(self, context: AdapterContext) -> None:
         self._context = context
-        self._client: Any = None
+        self._pool: Any = None
         self._channels: dict[str, _Channel] = {}
-        self._pubsub: Any = None
+        self._connection: Any = None
         self._swept = 0.0
         self._reader: asyncio.Task[None] | None = None
 
     def use(self, client: Any) -> None:  # noqa: ANN401 - the driver's
         """Subscribe by this client from now on, on a connection of its own."""
-        self._client = client
+        self._pool = client.connection_pool
 
-    async def listen(self, name: str, listener: asyncio.Event, *, timeout: float) -> bool:
-        """Set `listener` at every release; False when that is not certain within `timeout`."""
-        channel = self._channels.setdefault(name, _Channel())
+    async def listen(self, name: str, listener: asyncio.Event, *, timeout: float) -> None:
+        """Set `listener` at every release. Returns when that is certain, or after `timeout`."""
+        channel = self._channels.get(name)
+        known = channel is not None
+        if channel is None:
+            channel = self._channels[name] = _Channel()
         channel.listeners.add(listener)
         if self._reader is None or self._reader.done():
             self._reader = self._context.tasks.spawn(self._read(), name="lock wake-ups")
-        elif not channel.live.is_set() and self._pubsub is not None:
-            with suppress(*DRIVER_ERRORS):  # the reader finds out and subscribes anew
-                async with asyncio.timeout(timeout):
-                    await self._pubsub.subscribe(name)
-        with suppress(TimeoutError):
+        # The reader finds out about errors, and subscribes to everything anew.
+        with suppress(*DRIVER_ERRORS):
             async with asyncio.timeout(timeout):
+                if not known:
+                    await self._say("SUBSCRIBE", name)
                 await channel.live.wait()
-        return channel.live.is_set()
+
+    def hears(self, name: str) -> bool:
+        """Whether the server is known to tell of this channel."""
+        channel = self._channels.get(name)
+        return channel is not None and channel.live.is_set()
 
     def leave(self, name: str, listener: asyncio.Event) -> None:
         """Hear no more of it. The subscription stays for a while, for the next who waits."""
@@ -81,38 +90,50 @@ class Wakeups:
             await asyncio.wait({reader})
         self._channels.clear()
 
+    async def _say(self, command: str, *names: str) -> None:
+        """Send a command, unless there is no connection: the next one begins with all channels."""
+        connection = self._connection
+        if connection is not None and connection.is_connected:  # else it would connect
+            await connection.send_command(command, *names, check_health=False)
+
     async def _read(self) -> None:
         pause = _FIRST_PAUSE
         while self._channels:
-            pubsub = self._pubsub = self._client.pubsub()
             try:
-                await pubsub.subscribe(*self._channels)
-                while self._channels:
-                    await self._take(pubsub)
-                    pause = _FIRST_PAUSE
-                    await self._sweep(pubsub)
+                connection = await self._pool.get_connection()
+                try:
+                    self._connection = connection
+                    await self._say("SUBSCRIBE", *self._channels)
+                    while self._channels:
+                        if await self._take(connection):
+                            pause = _FIRST_PAUSE
+                        await self._sweep()
+                finally:
+                    self._connection = None
+                    for channel in self._channels.values():
+                        channel.live.clear()
+                    await connection.disconnect(nowait=True)
+                    await self._pool.release(connection)
             except DRIVER_ERRORS:
                 await asyncio.sleep(pause * self._context.random.uniform(0.8, 1.2))
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            finally:
-                self._pubsub = None
-                for channel in self._channels.values():
-                    channel.live.clear()
-                with suppress(*DRIVER_ERRORS):
-                    await pubsub.aclose()
 
-    async def _take(self, pubsub: Any) -> None:  # noqa: ANN401 - the driver's
-        message = await pubsub.get_message(timeout=_LOOK_SECONDS)
-        if message is None:
-            return
-        channel = self._channels.get(message["channel"].decode())
-        if channel is None:
-            return
-        if message["type"] == "subscribe":
-            channel.live.set()
-        channel.wake()
+    async def _take(self, connection: Any) -> bool:  # noqa: ANN401 - the driver's
+        """Read what the server says; whether it said something in time."""
+        said: list[Any] | None = await connection.read_response(
+            timeout=_LOOK_SECONDS, disconnect_on_error=False, push_request=True
+        )
+        if said is None:
+            return False
+        kind, name = said[0], said[1]
+        channel = self._channels.get(name.decode())
+        if channel is not None and kind != b"unsubscribe":
+            if kind == b"subscribe":
+                channel.live.set()
+            channel.wake()
+        return True
 
-    async def _sweep(self, pubsub: Any) -> None:  # noqa: ANN401 - the driver's
+    async def _sweep(self) -> None:
         now = self._context.clock.monotonic()
         if now - self._swept < _LOOK_SECONDS:
             return
@@ -125,4 +146,4 @@ class Wakeups:
         for name in unused:
             del self._channels[name]
         if unused and self._channels:
-            await pubsub.unsubscribe(*unused)
+            await self._say("UNSUBSCRIBE", *unused)

@@ -98,6 +98,7 @@ class QueueCounts(NamedTuple):
 
 _ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
 _TEMPORARY = re.compile(r"limit|is down|shut", re.IGNORECASE)
+_LIMIT = re.compile(rf"\b{_NOT_ALLOWED} .*\blimit\b", re.DOTALL)
 
 
 class LinkError(Exception):
@@ -109,6 +110,11 @@ class LinkError(Exception):
     def __init__(self, reason: str, *, sent: bool = True) -> None:
         self.reason, self.sent = reason, sent
         super().__init__(reason)
+
+    @property
+    def by_limit(self) -> bool:
+        """Whether a user, virtual host or node may have no more connections or channels."""
+        return _LIMIT.search(self.reason) is not None
 
 
 class DialFailed(LinkError):  # noqa: N818 - an event, like its siblings

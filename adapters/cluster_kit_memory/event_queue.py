@@ -217,14 +217,14 @@ class MemoryEventQueue:
     async def depth(self, queue: QueueName) -> QueueDepth | None:
         """Count; None for a queue that nobody used yet.
 
-        `ready` leaves out what is delayed or handed out; `dead` includes what a reader holds;
-        `consumers` counts instances that are taking, so not those that paused. Raises as
-        `consume`.
+        `ready` leaves out what is delayed or handed out, `dead` what a reader holds; `consumers`
+        counts instances that are taking, so not those that paused. Raises as `consume`.
         """
         found = self._hub().find_queue(queue)
         if found is None:
             return None
-        return QueueDepth(ready=found.ready, dead=len(found.dead), consumers=found.instances)
+        dead = len(found.dead) - len(found.held)
+        return QueueDepth(ready=found.ready, dead=dead, consumers=found.instances)
 
     async def purge(self, queue: QueueName) -> int:
         """Drop what is in line; delayed tasks and dead letters stay. Raises as `consume`."""

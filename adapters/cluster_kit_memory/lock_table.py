@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cluster_kit_memory.options import MemoryOptions
 
 
-_FEW = 1000  # quotas that may be kept for nothing
+_FEW = 1000  # locks or quotas that may be kept for nothing
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +77,7 @@ class LockTable:
         self.users = 0
         self._clock = clock
         self._locks: dict[str, _Lock] = {}
+        self._most_locks = _FEW
         self._counted: dict[str, _Counted] = {}  # by the name of the quota
         self._most_counted = _FEW
         self._fences = itertools.count(1)
@@ -84,7 +85,10 @@ class LockTable:
     def take(self, place: Place) -> Held | None:
         """Give the lock to a claim if it is free and nobody is before it; else let it in line."""
         claim = place.claim
-        lock = self._locks.setdefault(claim.name, _Lock())
+        lock = self._locks.get(claim.name)
+        if lock is None:
+            self._sweep_locks()
+            lock = self._locks[claim.name] = _Lock()
         held = self._current(lock)
         if held is not None and held.claim.token == claim.token:
             held.ends = self._clock.monotonic() + claim.ttl
@@ -96,6 +100,7 @@ class LockTable:
         if place in lock.line:
             lock.line.remove(place)
         lock.held = Held(claim, next(self._fences), self._clock.monotonic() + claim.ttl)
+        self._wake(lock)  # who is first now: he waits for another end than before
         return lock.held
 
     def leave(self, place: Place) -> None:
@@ -110,7 +115,9 @@ class LockTable:
         held = self.find(claim.name)
         if held is None or held.claim.token != claim.token:
             return False
-        held.ends = self._clock.monotonic() + claim.ttl
+        before, held.ends = held.ends, self._clock.monotonic() + claim.ttl
+        if held.ends < before:
+            self._wake(self._locks[claim.name])
         return True
 
     def free(self, claim: Claim) -> bool:
@@ -126,7 +133,12 @@ class LockTable:
     def find(self, name: str) -> Held | None:
         """Return who holds a lock now."""
         lock = self._locks.get(name)
-        return None if lock is None else self._current(lock)
+        if lock is None:
+            return None
+        held = self._current(lock)
+        if held is None:
+            self._settle(name, lock)
+        return held
 
     def seconds_left(self, name: str) -> float | None:
         """Return when a lock ends by itself, seconds from now; None when it is free."""
@@ -138,7 +150,7 @@ class LockTable:
         now = self._clock.monotonic()
         counted = self._counted.get(quota.name)
         if counted is None:
-            self._sweep(now)
+            self._sweep_quotas(now)
             counted = self._counted[quota.name] = _Counted(quota.period)
         first = counted.first_since(now - quota.period)
         if token in counted.at or len(counted.at) < quota.limit:
@@ -146,7 +158,16 @@ class LockTable:
             return 0.0
         return first + quota.period - now
 
-    def _sweep(self, now: float) -> None:
+    def _sweep_locks(self) -> None:
+        """Forget locks that ended and nobody wants, whenever there are twice as many as then."""
+        if len(self._locks) < self._most_locks:
+            return
+        for name, lock in tuple(self._locks.items()):
+            if self._current(lock) is None and not lock.line:
+                del self._locks[name]
+        self._most_locks = max(2 * len(self._locks), _FEW)
+
+    def _sweep_quotas(self, now: float) -> None:
         """Forget quotas nobody used for a period, whenever there are twice as many as then."""
         if len(self._counted) < self._most_counted:
             return
@@ -175,7 +196,7 @@ class LockTable:
             self._locks.pop(name, None)
 
     def _wake(self, lock: _Lock) -> None:
-        if lock.line and self._current(lock) is None:
+        if lock.line:
             lock.line[0].woken.set()
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     Identity,
     Index,
@@ -73,13 +74,21 @@ def outbox_table(metadata: MetaData, *, name: str = OUTBOX, schema: str | None =
         schema=schema,
         sqlite_autoincrement=True,  # a position is never used again
     )
-    pending, failed = table.c.failed.is_(False), table.c.failed.is_(True)
-    waiting = table.c.retry_at.is_not(None)
     c = table.c
-    Index(f"ix_{name}_pending", c.app, c.lane, c.position, **_where(pending))
-    Index(f"ix_{name}_waiting", c.app, c.lane, **_where(waiting))
-    Index(f"ix_{name}_failed", c.app, c.position, **_where(failed))
+    Index(f"ix_{name}_pending", c.app, c.lane, c.position, **_where(is_pending(table)))
+    Index(f"ix_{name}_waiting", c.app, c.lane, **_where(c.retry_at.is_not(None)))
+    Index(f"ix_{name}_failed", c.app, c.position, **_where(is_failed(table)))
     return table
+
+
+def is_pending(table: Table) -> ColumnElement[bool]:
+    """Return what is true of an outbox's rows that are to be sent."""
+    return table.c.failed.is_(False)
+
+
+def is_failed(table: Table) -> ColumnElement[bool]:
+    """Return what is true of all other rows: SQLite takes more than two values of a Boolean."""
+    return table.c.failed.is_not(False)
 
 
 def inbox_table(metadata: MetaData, *, name: str = INBOX, schema: str | None = None) -> Table:

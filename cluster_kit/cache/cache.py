@@ -7,7 +7,6 @@ from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.cache.changes import Change
-from cluster_kit.cache.objects import Objects
 from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl, check_values
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
@@ -180,7 +179,8 @@ class Cache(Wrapping):
         Raises:
             ConfigurationError: the value is no object.
         """
-        return Objects.look_up(await self.get(check_key(key), MISSING), key, object_key, default)
+        value = await self.get(check_key(key), MISSING)
+        return (await self._open()).objects.look_up(value, key, object_key, default)
 
     async def set_value_in_object(
         self, key: str, object_key: str, value: object, *, create: bool = False

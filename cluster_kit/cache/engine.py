@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit import Parcel
@@ -21,45 +20,15 @@ from cluster_kit.codec import JsonCodec
 from cluster_kit.names import new_id
 
 if TYPE_CHECKING:
-    import random
-
-    from cluster_kit.after_commit import AfterCommit
     from cluster_kit.cache.backplane import Backplane
     from cluster_kit.cache.changes import Change
     from cluster_kit.cache.connector import Connector
+    from cluster_kit.cache.context import CacheContext
     from cluster_kit.cache.counters import Counters
     from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.stats import CacheStats
-    from cluster_kit.clock import Clock
     from cluster_kit.loops import OwnLoop
-    from cluster_kit.ports import Emit
-    from cluster_kit.settings import CacheSettings
     from cluster_kit.supervisor import Supervisor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What the caches of an instance share.
-
-    Attributes:
-        app: name of the application.
-        settings: of the caches.
-        supervisor: starts what runs in the background.
-        clock: tells the time.
-        random: for jitter and pauses.
-        loop: where they may be used.
-        report: tells telemetry.
-        after_commit: takes invalidations into transactions.
-    """
-
-    app: str
-    settings: CacheSettings
-    supervisor: Supervisor
-    clock: Clock
-    random: random.Random
-    loop: OwnLoop
-    report: Emit
-    after_commit: AfterCommit
 
 
 class Engine:
@@ -87,7 +56,7 @@ class Engine:
     def __init__(
         self,
         options: CacheOptions,
-        around: Surroundings,
+        around: CacheContext,
         connector: Connector | None,
         backplane: Backplane | None,
         stats: CacheStats,

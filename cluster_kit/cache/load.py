@@ -13,10 +13,11 @@ from cluster_kit.errors import CacheLoadTimeout, CacheUnavailable
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from cluster_kit.cache.flight import Flight
     from cluster_kit.cache.found import Found
+    from cluster_kit.cache.loaders import Request
     from cluster_kit.cache.local import Entry, Ticket
     from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.tools import Tools
@@ -28,25 +29,6 @@ THROTTLE = 10.0
 
 _FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
 _CLOCKS = 2  # times the longest promise: others' clocks may be ahead by as much
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a caller wants loaded.
-
-    Attributes:
-        load: gives the value.
-        ttl: of the value; None leaves it to the cache.
-        tags: that will invalidate it.
-        condition: whether a value is to be kept; None keeps all.
-        renew: load it although there is one.
-    """
-
-    load: Callable[[], object]
-    ttl: float | None = None
-    tags: Sequence[str] = ()
-    condition: Callable[[object], object] | None = None
-    renew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from cluster_kit.cache.options import check_ttl
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.supervisor import outlast
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cluster_kit.clock import Duration
     from cluster_kit.supervisor import Supervisor
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Request(NamedTuple):
+    """What a caller wants loaded.
+
+    Attributes:
+        load: gives the value.
+        ttl: of the value; None leaves it to the cache.
+        tags: that will invalidate it.
+        condition: whether a value is to be kept; None keeps all.
+        renew: load it although there is one.
+    """
+
+    load: Callable[[], object]
+    ttl: float | None = None
+    tags: Sequence[str] = ()
+    condition: Callable[[object], object] | None = None
+    renew: bool = False
+
+
+class Loaded(NamedTuple):
     """What `loaded` makes."""
 
     value: object
@@ -49,6 +68,14 @@ def check_callable(name: str, value: object) -> None:
     """
     if not callable(value):
         raise ConfigurationError(f"{name} must be a function, not {type(value).__name__}")
+
+
+async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: str) -> object:
+    """Call a user's function for one who waits for it himself, and whose cancellation counts."""
+    if inspect.iscoroutinefunction(fn):
+        return cast("object", await fn())
+    result = await outlast(supervisor.start_thread(fn, name=name))
+    return await result if inspect.isawaitable(result) else result
 
 
 async def call(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from cluster_kit.errors import CacheError, CacheLoadTimeout, CacheRecursion, Not
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cluster_kit.cache.load import Request
+    from cluster_kit.cache.loaders import Request
     from cluster_kit.cache.local import Entry, Ticket
     from cluster_kit.cache.tools import Tools
     from cluster_kit.errors import ClusterKitError
@@ -126,7 +125,7 @@ class Loading:
     def renew(self, key: str, request: Request) -> None:
         """Load a key in the background although there is a value, unless that is under way."""
         if key not in self._renewals:
-            self._begin(key, replace(request, renew=True), self._renewals).background()
+            self._begin(key, request._replace(renew=True), self._renewals).background()
 
     def _begin(self, key: str, request: Request, flights: dict[str, Flight]) -> Flight:
         shelf = self._tools.shelf

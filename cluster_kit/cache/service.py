@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cache.backplane import Backplane
 from cluster_kit.cache.cache import Cache
-from cluster_kit.cache.engine import Engine, Surroundings
+from cluster_kit.cache.context import CacheContext
 from cluster_kit.cache.options import CacheOptions, CacheValues, make_options
 from cluster_kit.cache.stats import CacheStats
 from cluster_kit.cache.stores import Stores
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cluster_kit.after_commit import AfterCommit
+    from cluster_kit.cache.engine import Engine
     from cluster_kit.clock import Clock
     from cluster_kit.ports import AdapterContext, CacheStore, Health, PubSubAdapter
     from cluster_kit.registry import AdapterRegistry
@@ -77,7 +78,7 @@ class CacheManager:
         self._caches: dict[str, Cache] = {}
         self._engines: dict[str, Engine] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._around: Surroundings | None = None
+        self._around: CacheContext | None = None
         self._upkeep: Upkeep | None = None
         self._linked: Callable[[], bool] | None = None
         self.default: Cache = self._add(
@@ -204,7 +205,7 @@ class CacheManager:
             await self._pubsub.open(adapter, supervisor)
             self._pubsub.start()
             self._linked = lambda: adapter.health().status == "ok"
-        self._around = Surroundings(
+        self._around = CacheContext(
             app=self._app,
             settings=self._settings.cache,
             supervisor=supervisor,
@@ -252,14 +253,14 @@ class CacheManager:
 
     async def _engine_of(self, name: str) -> Engine:
         """Return what makes a cache work, made when it is first used."""
+        from cluster_kit.cache.engine import Engine  # noqa: PLC0415 - most programs use no cache
+
         self._refuse_elsewhere()
         cache = self._caches[name]
         async with self._opening.setdefault(name, asyncio.Lock()):
-            engine = self._engines.get(name)
-            if engine is not None:
+            if (engine := self._engines.get(name)) is not None:
                 return engine
-            around = self._around
-            if around is None:
+            if (around := self._around) is None:
                 raise NotStartedError(f"cache {cache.name!r}")
             connector = self._stores.connector(cache.options.store)
             backplane = self._backplane(cache.options)

@@ -7,8 +7,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakSet
 
-from cluster_kit.cache.load import Request
-from cluster_kit.cache.loaders import call, check_callable
+from cluster_kit.cache.loaders import Request, call_at_once, check_callable
 from cluster_kit.cache.options import check_key, check_tags, check_ttl
 from cluster_kit.cache.recipe import Recipe
 from cluster_kit.checks import truth
@@ -170,7 +169,7 @@ class Wrapping:
         life, checked = check_ttl("ttl", ttl), check_key(key)
         engine = await self._open()
         if use_cache is False:
-            return await call(fn, engine.supervisor, f"cache:{self.name}:{checked}")
+            return await call_at_once(fn, engine.supervisor, f"cache:{self.name}:{checked}")
         request = Request(load=fn, ttl=life, condition=is_cacheable)
         return await engine.loading.get(checked, request)
 

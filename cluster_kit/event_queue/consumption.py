@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from cluster_kit.errors import ConnectionLost
+from cluster_kit.errors import ConnectError, TransportError
 from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.subscription import Subscription
@@ -39,6 +39,7 @@ class Consumption:
         self.loop = OwnLoop("event queue")
         self._open: dict[QueueName, Subscription] = {}
         self._retiring: set[Subscription] = set()
+        shared.quarantine.watch(lambda: sum(each.in_hand for each in self._all()))
 
     @classmethod
     def on(
@@ -69,7 +70,8 @@ class Consumption:
     ) -> None:
         """Open those still wanted; the first whose queue is not as it should be raises.
 
-        One that only meets a connection just lost opens as soon as that is back.
+        So does one the broker has no connection for. One that meets another failure on the way
+        there opens as soon as that is possible.
         """
         for registration in registrations:
             if not wanted(registration):
@@ -77,8 +79,9 @@ class Consumption:
             subscription = self._add(registration)
             try:
                 await subscription.open()
-            except ConnectionLost as exc:
-                log.warning("%s is consumed once connected again: %s", registration.queue, exc)
+            except ConnectError:
+                raise
+            except TransportError:  # told by the next attempt, should that fail too
                 self._open_later(subscription)
 
     def open_later(self, registration: Registration) -> None:

@@ -54,7 +54,7 @@ class DeadLetters:
         self._timeout = publish_timeout
 
     async def count(self) -> int:
-        """Return how many there are."""
+        """Return how many there are, without those a reader holds at this moment."""
         depth = await self._adapter().depth(self._queue)
         return 0 if depth is None else depth.dead
 

@@ -6,8 +6,8 @@ outcome, because it was only the acknowledgement that was lost.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster_kit.event_queue.run import CopyKey, Key, Run, copy_key, task_key
 
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from cluster_kit.message import Envelope
     from cluster_kit.ports import Received
 
+T = TypeVar("T")
+
 REMEMBERED = 10_000
-"""How many finished tasks an instance remembers."""
+"""How many finished tasks an instance remembers at least."""
+
+FORGOTTEN_AT_ONCE = 1_000
+"""How many of the oldest it forgets together, which is cheaper than one by one."""
 
 REMEMBERED_SECONDS = 300.0
 """How long a finished id suppresses another copy; repeats by a publisher come within seconds."""
@@ -30,8 +35,8 @@ class Ledger:
         self._clock = clock
         self._by_copy: dict[CopyKey, Run] = {}
         self._by_id: dict[Key, Run] = {}
-        self._settled: OrderedDict[CopyKey, bool] = OrderedDict()
-        self._done: OrderedDict[Key, float] = OrderedDict()
+        self._settled: dict[CopyKey, bool] = {}  # both with the oldest first
+        self._done: dict[Key, float] = {}
 
     def begin(self, run: Run) -> None:
         """Note that `run` started."""
@@ -81,10 +86,10 @@ class Ledger:
     def done(self, envelope: Envelope) -> None:
         """Remember that the task with this id is finished."""
         key = (envelope.queue.full, envelope.id)  # as task_key
+        self._done.pop(key, None)  # one that is there already is the newest now
         self._done[key] = self._clock.monotonic()
-        self._done.move_to_end(key)
-        if len(self._done) > REMEMBERED:
-            self._done.popitem(last=False)
+        if len(self._done) >= REMEMBERED + FORGOTTEN_AT_ONCE:
+            _forget_oldest(self._done)
 
     def is_done(self, envelope: Envelope) -> bool:
         """Whether the task with this id finished here within the last five minutes."""
@@ -99,8 +104,8 @@ class Ledger:
         if received.copy_id:
             envelope = received.envelope
             self._settled[envelope.queue.full, received.copy_id, envelope.id] = ack_lost  # copy_key
-            if len(self._settled) > REMEMBERED:
-                self._settled.popitem(last=False)
+            if len(self._settled) >= REMEMBERED + FORGOTTEN_AT_ONCE:
+                _forget_oldest(self._settled)
 
     def acked(self, received: Received) -> None:
         """Note that the acknowledgement of a settled copy was sent once more."""
@@ -116,3 +121,8 @@ class Ledger:
         """
         ack_lost = self._settled.get(copy_key(received.envelope, received.copy_id))
         return ack_lost is not None and (ack_lost or received.redelivered)
+
+
+def _forget_oldest(remembered: dict[T, Any]) -> None:
+    for key in list(islice(remembered, FORGOTTEN_AT_ONCE)):
+        del remembered[key]

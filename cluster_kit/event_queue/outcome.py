@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from cluster_kit.clock import MAX_WAIT, seconds
 from cluster_kit.message import (
@@ -32,7 +31,6 @@ MAX_LEAVES, MAX_LEAF_TEXT = 3, 300
 """Most errors of a group that are named in its text, and most characters of each."""
 
 
-@dataclass(frozen=True, slots=True)
 class Done:
     """The task is finished, or a copy of it is stored elsewhere: acknowledge it."""
 
@@ -41,8 +39,7 @@ DONE = Done()
 """The one there is a need for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(NamedTuple):
     """Store `envelope` for a later run, `delay` seconds from now, then acknowledge.
 
     `event` is what is reported: ``task.retried`` or ``task.snoozed``; `instance_id` of who ran it.
@@ -55,8 +52,7 @@ class Again:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(NamedTuple):
     """Store `envelope` among the dead letters, then acknowledge."""
 
     envelope: Envelope
@@ -64,8 +60,7 @@ class Dead:
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(NamedTuple):
     """Return it to the queue unchanged; nothing happened that counts as an attempt."""
 
     why: str
@@ -74,8 +69,7 @@ class GiveBack:
 Outcome = Done | Again | Dead | GiveBack
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
+class Judge(NamedTuple):
     """Decides the outcome of a run of one subscription's handler."""
 
     policy: RetryPolicy

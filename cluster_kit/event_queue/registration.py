@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.checks import MAX_PREFETCH, whole_number
 from cluster_kit.errors import AlreadySubscribedError, ConfigurationError, InvalidNameError
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
+class Registration(NamedTuple):
     """Which handler runs the tasks of which queue, and how. `serves` is a worker-mode topic."""
 
     queue: QueueName

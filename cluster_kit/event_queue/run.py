@@ -80,7 +80,7 @@ class Run:
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
         settled_early: that copy is stored; only the acknowledgement is left.
-        suspect: it may be what kills its workers.
+        counted: an earlier delivery of its task ended without an outcome, as far as counted.
         given_back: it was returned to its queue without an outcome.
         begun: crashes of the task when this run began.
         renewal: stores a fresh copy while the handler runs.
@@ -94,7 +94,7 @@ class Run:
     stuck = False
     early: asyncio.Task[None] | None = None
     settled_early = False
-    suspect = False
+    counted = False
     given_back = False
     begun: int | None = None
     renewal: asyncio.Task[None] | None = None

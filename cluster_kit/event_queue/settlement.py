@@ -150,12 +150,17 @@ class Settler:
             else:
                 self._ledger.settled(received, ack_lost=False)
             break
+        if run.former or run.received is not received:
+            await self._ack_others(run, received)
+
+    async def _ack_others(self, run: Run, newest: Received) -> None:
+        """Acknowledge what came for a run before the delivery that is settled, or after it."""
         settled = 0
         while settled < len(run.former):  # another may be adopted meanwhile
-            await self._ack_former(run.former[settled], received)
+            await self._ack_former(run.former[settled], newest)
             settled += 1
-        if run.received is not received:
-            await self._ack_former(run.received, received)
+        if run.received is not newest:
+            await self._ack_former(run.received, newest)
 
     async def _ack_former(self, former: Received, newest: Received) -> None:
         """Acknowledge this copy as it came before a loss, or another one under the same id."""
@@ -265,10 +270,8 @@ class Settler:
         self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)
         return True
 
-    async def postpone_or_give_back(
-        self, received: Received, delay: float, why: str, *, crashes: int | None = None
-    ) -> None:
+    async def postpone_or_give_back(self, received: Received, delay: float, why: str) -> None:
         """As `postpone`, and as `give_back` where that cannot be done."""
-        if not await self.postpone(received, delay, why, crashes=crashes):
+        if not await self.postpone(received, delay, why):
             await self._pause(FIRST_PAUSE)  # it may come straight back
             await self.give_back(received, why)

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from cluster_kit.errors import TopologyError, TransportError
+from cluster_kit.errors import ConnectionLost, TopologyError, TransportError
 from cluster_kit.event_queue.idleness import Idleness
 from cluster_kit.event_queue.outcome import GiveBack
-from cluster_kit.event_queue.quarantine import POSTPONED, is_suspect
+from cluster_kit.event_queue.quarantine import is_suspect
 from cluster_kit.event_queue.run import Place, Run, crashes
 from cluster_kit.event_queue.worker import Options, Surroundings, Worker
 from cluster_kit.loops import set_within
@@ -31,7 +31,7 @@ TWIN_DELAY = 1.0
 """Seconds a task waits in the broker while an earlier attempt of it still runs here."""
 
 OPEN_PAUSE, OPEN_PAUSE_TOPOLOGY = 1.0, 30.0
-"""Seconds between tries to open a consumer that was subscribed after start."""
+"""Seconds between tries to open a consumer: at first, and at most."""
 
 UNSETTLED_PAUSE = 1.0
 """Seconds before a task is given back that could not be settled for a reason nobody foresaw."""
@@ -97,13 +97,15 @@ class Subscription:
 
     async def open_patiently(self) -> None:
         """Start taking, however long it takes until that is possible."""
+        pause = OPEN_PAUSE
         while not self._stopping:
             try:
                 await self.open()
             except TransportError as exc:
-                self.trouble = f"cannot consume {self.queue} yet: {exc}"
-                log.warning(self.trouble)
-                await self._shared.clock.sleep(OPEN_PAUSE)
+                self._cannot_yet(exc)
+                await self._shared.clock.sleep(pause)
+                if not isinstance(exc, ConnectionLost):  # it is there, and says no
+                    pause = min(pause * 2, OPEN_PAUSE_TOPOLOGY)
             except Exception as exc:
                 self.trouble = f"cannot consume {self.queue}: {exc}"
                 unforeseen = not isinstance(exc, TopologyError)  # which says it all
@@ -112,6 +114,12 @@ class Subscription:
             else:
                 self.trouble = None
                 return
+
+    def _cannot_yet(self, error: TransportError) -> None:
+        """Say why in health; in the log once, until there is another reason."""
+        told, self.trouble = self.trouble, f"cannot consume {self.queue} yet: {error}"
+        if told != self.trouble:
+            log.warning(self.trouble)
 
     async def quiet(self) -> None:
         """Take nothing more; give back what had not started."""
@@ -136,6 +144,11 @@ class Subscription:
     def runs(self) -> list[Run]:
         """Return what runs now."""
         return list(self._runs)
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are not settled, whether they run or not."""
+        return len(self._runs) + len(self._refused) + len(self._kept) + len(self._chores)
 
     async def close(self) -> None:
         """Stop for good; what is still unsettled goes back to the queue."""
@@ -171,22 +184,14 @@ class Subscription:
             self._take_or_refuse(received)
 
     def _take_or_refuse(self, received: Received) -> None:
-        if not self._may_take():
-            self._refused.append(received)
-            self._turn.set()
-        elif not is_suspect(received, self._options.crash_limit):
+        if self._may_take():
             self._take(received)
-        elif self._shared.quarantine.taken:
-            self._postpone_suspect(received)
         else:
-            self._take(received, suspect=True)
+            self._refuse(received)
 
-    def _postpone_suspect(self, received: Received) -> None:
-        why = "it may kill its workers, and so may one that runs in this instance"
-        chore = self._shared.settler.postpone_or_give_back(
-            received, POSTPONED, why, crashes=crashes(received)
-        )
-        self._shared.quarantine.postponing(self._do(chore, received.envelope))
+    def _refuse(self, *received: Received) -> None:
+        self._refused.extend(received)
+        self._turn.set()
 
     def _meet_twin(self, run: Run, received: Received) -> None:
         """Deal with another copy of a task whose handler runs here at this moment."""
@@ -204,25 +209,27 @@ class Subscription:
             run.renewal = self._do(self._shared.settler.renew(run), run.envelope)
 
     def _may_take(self) -> bool:
-        if self._stopping or self._busy >= self._options.concurrency:
+        if self._stopping or self._shared.quarantine.taken:
             return False
-        return self._idleness.allows()
+        return self._busy < self._options.concurrency and self._idleness.allows()
 
-    def _take(self, received: Received, *, suspect: bool = False) -> None:
+    def _take(self, received: Received) -> None:
         timeout = received.envelope.timeout or self._options.timeout
         run = Run(received, self._place, timeout=timeout)
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
-        if suspect:
-            run.suspect = True
-            self._shared.quarantine.enter(run)
+        if crashes(received):
+            run.counted = True
+            if is_suspect(received, self._options.crash_limit):
+                self._shared.quarantine.enter(run)
         name = f"task:{self.queue.full}:{run.envelope.id}"
         self._shared.supervisor.launch(self._work, run, name=name, loop=self._place.deadlines.loop)
 
     async def _work(self, run: Run) -> None:
         try:
-            await self._worker.work(run)
+            if not await self._worker.work(run):
+                self._refuse(*run.former, run.received)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._torn_down():
                 raise
@@ -231,7 +238,6 @@ class Subscription:
             await self._shared.settler.settle(run, GiveBack("it could not be settled"))
         finally:
             run.release()
-            self._shared.quarantine.leave(run)
             self._runs.discard(run)
             if not self._runs:
                 self._finished.set()
@@ -275,18 +281,17 @@ class Subscription:
 
     async def _return_refused(self) -> None:
         """Give back what was refused, except what cannot be and is kept or taken."""
-        refused, self._refused = self._refused, []
         kept, self._kept = self._kept, []
         for received in kept:
             if self._may_take():
                 self._on_delivery(received)
             else:
-                refused.append(received)
-        # Not taken, even where that is possible by now: it may have been lost meanwhile, and
-        # somebody else may be running it.
-        for received in refused:
-            if not await self._return(received):
-                self._kept.append(received)
+                self._refused.append(received)
+        # Not taken, even where that is possible by now: lost meanwhile, it may run elsewhere.
+        while self._refused:
+            if not await self._return(self._refused[0]):
+                self._kept.append(self._refused[0])
+            del self._refused[0]
 
     async def _return(self, received: Received) -> bool:
         """Give back a task that did not start, without wearing it out; False: it is still ours.

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import utc
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STOPPED = GiveBack("this instance stops")
+_YIELDS = GiveBack("another task, which may kill its workers, is to run alone here")
 _ANSWERS = (HandlerAnswer, ShutDown)
 
 
@@ -78,11 +78,19 @@ class Worker:
         self._options = options
         self._shared = shared
 
-    async def work(self, run: Run) -> None:
-        """Take `run` to its end. Errors of the handler become outcomes, not exceptions."""
+    async def work(self, run: Run) -> bool:
+        """Take `run` to its end. Errors of the handler become outcomes, not exceptions.
+
+        False when it was not begun and is to go back as it came.
+        """
         shared = self._shared
         try:
-            outcome = await self._outcome(run)
+            try:
+                outcome = await self._outcome(run)
+            finally:
+                shared.quarantine.leave(run)
+            if outcome is _YIELDS:
+                return False
             if run.renewal is not None:
                 await asyncio.wait({run.renewal})
             shared.ledger.settling(run)
@@ -94,24 +102,25 @@ class Worker:
                 await shared.settler.settle(run, outcome)
         finally:
             shared.ledger.end(run)
+        return True
 
     async def _outcome(self, run: Run) -> Outcome:
         payload, refused = self._payload(run)
         if refused is not None:
             run.end()  # it never did
             return refused
-        if run.suspect:
-            await self._shared.quarantine.alone()
-            if run.signal.aborted:
+        if run.counted:
+            admitted = await self._shared.quarantine.admit(run)
+            if run.signal.aborted or not admitted:
                 run.end()
-                return _STOPPED
+                return _STOPPED if admitted else _YIELDS
         shared, report = self._shared, self._shared.report
         channel, id_, attempt = self._channel, run.envelope.id, run.envelope.attempt
         again = run.again
         report("task.started", channel=channel, id=id_, attempt=attempt, redelivered=again)
         delivery = self._delivery(run) if self._handler.needs_delivery else None
         started = shared.clock.monotonic()
-        call = partial(self._handler.call, payload, delivery, shared.supervisor)
+        call = self._handler.bind(payload, delivery, shared.supervisor)
         error = await run.execute(call, self._settle_stuck)
         if error is not None:
             return self._failed(run, error)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cluster_kit.locks.lease import Lease
 from cluster_kit.locks.multi import MultiLease
-from cluster_kit.locks.possession import LeaseState
 from cluster_kit.locks.rates import RateLimit
 from cluster_kit.locks.semaphore import Semaphore
 from cluster_kit.locks.service import LockManager
+from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.stats import LockStats
 
 __all__ = [

@@ -16,11 +16,12 @@ from cluster_kit.errors import (
     NotStartedError,
 )
 from cluster_kit.locks.lease import Holding, Lease
-from cluster_kit.locks.running import as_async
+from cluster_kit.locks.running import run_inside
 from cluster_kit.locks.terms import DEFAULT_TTL, LockOptions, Terms, check_key
 
 if TYPE_CHECKING:
     from cluster_kit.locks.contention import Contention
+    from cluster_kit.locks.possession import Possession
     from cluster_kit.settings import LockSettings
 
 log = logging.getLogger(__name__)
@@ -72,15 +73,19 @@ class Acquiring:
     ) -> object:
         """Run `fn` while holding a lock and return its result. Options as `hold`.
 
-        A function that is not async runs in a thread. Nothing can stop a thread: after a loss it
-        runs on, and `LockLost` is raised once it has ended.
+        A function that is not async runs in a thread. Nothing can stop a thread: after a loss or a
+        cancellation it runs on, and `LockLost` or the cancellation is raised once it has ended. A
+        second cancellation is raised at once, and the lock is kept until the thread has ended.
 
         Raises:
             LockLost, LockTimeout, LockUnavailable, LockAlreadyHeld, NotStartedError: as `hold`.
         """
-        run = as_async(fn, self._active().around.supervisor, name=f"lock {key}")
-        async with self.hold(key, **options):
-            return await run()
+        around = self._active().around
+        if not callable(fn):
+            raise ConfigurationError(f"fn must be a function, not {type(fn).__name__}")
+        possession = await self._possess(key, **options)
+        async with Lease(possession, around.adapter.capabilities):
+            return await run_inside(fn, possession, around.supervisor)
 
     async def acquire(
         self,
@@ -113,16 +118,11 @@ class Acquiring:
             NotStartedError: the cluster is not running, or stopped meanwhile.
             ConfigurationError: the key or an option is wrong.
         """
-        contention = self._active()
-        terms = self._terms(ttl, timeout, renew=renew, max_hold=max_hold, reentrant=reentrant)
-        held = contention.held.get(check_key(key))
-        if held is not None and held.belongs_to(asyncio.current_task()):
-            if not terms.reentrant:
-                raise LockAlreadyHeld(key)
-            held.handles += 1
-        else:
-            held = await contention.acquire(key, terms)
-        return Lease(held, contention.around.adapter.capabilities)
+        capabilities = self._active().around.adapter.capabilities
+        possession = await self._possess(
+            key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
+        )
+        return Lease(possession, capabilities)
 
     async def try_acquire(
         self,
@@ -149,10 +149,21 @@ class Acquiring:
 
     # --- inside --------------------------------------------------------------------------
 
+    async def _possess(self, key: str, **options: Unpack[LockOptions]) -> Possession:
+        contention = self._active()
+        terms = self._terms(**options)
+        held = contention.held.get(check_key(key))
+        if held is None or not held.belongs_to(asyncio.current_task()):
+            return await contention.acquire(key, terms)
+        if not terms.reentrant:
+            raise LockAlreadyHeld(key)
+        held.handles += 1
+        return held
+
     def _terms(
         self,
-        ttl: Duration,
-        timeout: Duration | None,
+        ttl: Duration = DEFAULT_TTL,
+        timeout: Duration | None = None,
         *,
         renew: bool = True,
         max_hold: Duration | None = None,
@@ -164,15 +175,20 @@ class Acquiring:
             renew=renew,
             max_hold=max_hold,
             reentrant=reentrant,
-            capabilities=self._active().around.adapter.capabilities,
+            capabilities=self._running().around.adapter.capabilities,
         )
 
-    def _active(self) -> Contention:
+    def _running(self) -> Contention:
         if self._lacking:
             raise ConfigurationError(self._lacking)
         if self._contention is None:
             raise NotStartedError("locks")
+        return self._contention
+
+    def _active(self) -> Contention:
+        contention = self._running()
+        contention.home.check()
         hints, self._hints = self._hints, ()
         for hint in hints:
             log.warning(hint)
-        return self._contention
+        return contention

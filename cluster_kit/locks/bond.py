@@ -3,6 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, Protocol
+
+
+class Tie(Protocol):
+    """Who is inside of a lock. `task` is the one that runs there, None in a thread."""
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """See above."""
+        ...
+
+    def cut(self) -> None:
+        """Cancel the body: the lock is lost."""
+        ...
+
+    def undo(self) -> bool:
+        """End it; True when the body was cancelled by this tie and by nobody else."""
+        ...
+
+
+class Anchor:
+    """Ties a thread to a lock: nothing can cancel it."""
+
+    task = None
+
+    def cut(self) -> None:
+        """Leave it running."""
+
+    def undo(self) -> bool:
+        """End it."""
+        return False
 
 
 class Bond:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
 from cluster_kit.locks.line import Lines
 from cluster_kit.locks.possession import Possession
+from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.terms import answer_timeout
+from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id
 from cluster_kit.ports import Claim
 
 if TYPE_CHECKING:
+    from cluster_kit.locks.context import LockContext
     from cluster_kit.locks.line import Line
-    from cluster_kit.locks.surroundings import Surroundings
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Contender, Grant
 
@@ -67,11 +69,13 @@ class Contention:
 
     Attributes:
         held: the locks it has, by key.
+        home: the event loop of all calls.
     """
 
-    def __init__(self, around: Surroundings, *, owner: str) -> None:
+    def __init__(self, around: LockContext, *, owner: str) -> None:
         self.around = around
         self.held: dict[str, Possession] = {}
+        self.home = OwnLoop("locks")
         self._owner = f"{owner} pid {os.getpid()}"
         # Where the backend itself keeps the order, some stand in its line, the others behind them.
         self._lines = Lines(_MOST_PLACES if around.adapter.capabilities.fair else 1)
@@ -195,12 +199,12 @@ class Contention:
 
     async def _contend(self, attempt: Try, line: Line) -> Possession:
         contender = self.around.adapter.contend(attempt.claim)
-        pause = _FIRST_PAUSE
+        pause, granted = _FIRST_PAUSE, False
         try:
             while True:
                 possession = await self._ask(attempt, contender, line)
                 if possession is not None:
-                    attempt.unsure = False
+                    granted = True
                     return possession
                 if attempt.terms.timeout == 0:
                     raise attempt.in_vain(0.0)
@@ -211,7 +215,7 @@ class Contention:
                     pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             contender.leave()
-            if attempt.unsure:
+            if attempt.unsure and not granted:
                 self.around.free_later(attempt.claim, unsure=True)
 
     async def _ask(self, attempt: Try, contender: Contender, line: Line) -> Possession | None:
@@ -238,6 +242,8 @@ class Contention:
             self._lines.leave(name, line)
             if self.held.get(attempt.key) is ended:
                 del self.held[attempt.key]
+            if attempt.unsure and ended.read() is LeaseState.RELEASED:
+                self.around.free_later(attempt.claim, unsure=True)
 
         possession = Possession(
             attempt.key,

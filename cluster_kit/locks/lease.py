@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Self
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import LockLost
-from cluster_kit.locks.possession import LeaseState
+from cluster_kit.locks.bond import Bond
+from cluster_kit.locks.states import LeaseState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from cluster_kit.locks.bond import Bond
     from cluster_kit.locks.possession import Possession
     from cluster_kit.ports import LockCapabilities
 
@@ -53,6 +53,7 @@ class Lease:
     that is not used so must be given back with `release`, by any task.
 
     Everything is read from the clock, so it is true also right after the event loop was blocked.
+    Any thread may read it; a forked process reads that it is lost.
     """
 
     def __init__(self, possession: Possession, capabilities: LockCapabilities) -> None:
@@ -116,7 +117,9 @@ class Lease:
             LockLost: the lock is not ours any more.
             LockUnavailable: the server did not answer. It is ours as long as before, and no longer
                 than a shorter `ttl` allows, which the server may have set.
+            LifecycleError: called on another event loop.
         """
+        self._possession.home.check()
         asked = seconds("ttl", ttl, zero=False, limit=MAX_WAIT)
         self.check()
         await self._possession.extend(self._capabilities.effective_ttl(asked))
@@ -125,8 +128,12 @@ class Lease:
         """Give the lock back. Twice, or after a loss, is no error.
 
         Never fails for want of a server: then the lock is freed in the background, or by its ttl.
+
+        Raises:
+            LifecycleError: called on another event loop.
         """
         if not self._released:
+            self._possession.home.check()
             lost = self._possession.read() is LeaseState.LOST
             self._released = LeaseState.LOST if lost else LeaseState.RELEASED
             self._possession.handles -= 1
@@ -138,7 +145,9 @@ class Lease:
 
         Raises:
             LockLost: the lock is not ours any more.
+            LifecycleError: entered on another event loop.
         """
+        self._possession.home.check()
         try:
             self.check()
         except LockLost:
@@ -146,7 +155,8 @@ class Lease:
             raise
         if self._bond is not None:
             raise RuntimeError(f"lease {self.key!r} protects another body already")
-        self._bond = self._possession.bind()
+        self._bond = Bond()
+        self._possession.bind(self._bond)
         return self
 
     async def __aexit__(

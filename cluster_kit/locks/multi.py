@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from cluster_kit.locks.possession import LeaseState
+from cluster_kit.locks.states import LeaseState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence

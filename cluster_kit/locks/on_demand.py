@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class OnDemand:
+class OnDemandLocks:
     """Implements `cluster_kit.ports.LockAdapter` around another one.
 
     Args:
@@ -122,7 +122,7 @@ class OnDemand:
 class OnDemandContender:
     """A claim that waits for the connection before it waits for the lock."""
 
-    def __init__(self, locks: OnDemand, contender: Contender, claim: Claim) -> None:
+    def __init__(self, locks: OnDemandLocks, contender: Contender, claim: Claim) -> None:
         self._locks = locks
         self._contender = contender
         self._claim = claim
@@ -144,7 +144,7 @@ class OnDemandContender:
 class OnDemandQuotas:
     """A keeper of quotas that is connected by its first use."""
 
-    def __init__(self, locks: OnDemand, keeper: QuotaKeeper) -> None:
+    def __init__(self, locks: OnDemandLocks, keeper: QuotaKeeper) -> None:
         self._locks = locks
         self._keeper = keeper
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockLost, LockUnavailable
-from cluster_kit.locks.bond import Bond
+from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.terms import answer_timeout
+from cluster_kit.loops import OwnLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cluster_kit.locks.surroundings import Surroundings
+    from cluster_kit.locks.bond import Tie
+    from cluster_kit.locks.context import LockContext
     from cluster_kit.locks.terms import Terms
     from cluster_kit.ports import Claim, Grant
 
@@ -30,23 +32,14 @@ _SURE_SHARE = 0.3  # of a ttl the server may have set or not; less than what it 
 _LONGEST_LOOK = 1.0  # seconds; timers of the loop do not count the time of a suspended machine
 
 
-class LeaseState(enum.Enum):
-    """What a lease is at the moment."""
-
-    HELD = "held"
-    SUSPECT = "suspect"
-    """The last renewal failed; the lock is ours for some more seconds."""
-
-    LOST = "lost"
-    RELEASED = "released"
-
-
 class Possession:
     """A granted lock. Several leases of one task may share it.
 
     Everything it says is read from the clock: whoever asks after the loop was blocked hears the
     truth before any timer had a chance to run. It ends a little before the server frees the lock,
     so that what it protects is over when somebody else may enter.
+
+    Any thread may ask; only on its own event loop it changes. A forked process has nothing of it.
 
     Args:
         key: without prefix.
@@ -63,7 +56,7 @@ class Possession:
         *,
         asked_at: float,
         terms: Terms,
-        around: Surroundings,
+        around: LockContext,
         on_end: Callable[[Possession], None],
     ) -> None:
         self.app = around.app
@@ -74,11 +67,13 @@ class Possession:
         self.handles = 1
         self.reason = ""
         self.acquirer = asyncio.current_task()
+        self.home = OwnLoop(f"lock {key!r}")
         self._around = around
         self._on_end = on_end
         self._state = LeaseState.HELD
         self._gone_at_server = False
         self._given_back = False
+        self._told_elsewhere = False  # a thread was told that it is lost
         # Where a lock dies with a connection, one that ends with its ttl must be heard of too.
         self._leash = around.adapter.capabilities.leash
         self._ends_with_ttl = not terms.renew
@@ -86,7 +81,7 @@ class Possession:
         self._since = asked_at
         self._most = math.inf if terms.max_hold is None else asked_at + terms.max_hold
         self._ttl_ends = asked_at + claim.ttl
-        self._bonds: list[Bond] = []
+        self._bonds: list[Tie] = []
         self._renewing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -102,11 +97,24 @@ class Possession:
     # --- what it is ----------------------------------------------------------------------
 
     def read(self) -> LeaseState:
-        """Return the state by the clock."""
-        if self.live and self._around.clock.monotonic() >= self._ends:
-            over = self._ends >= self._most
-            self.lose("held as long as max_hold allows" if over else "its time is over")
-        return self._state
+        """Return the state by the clock. Any thread may ask, and a forked process."""
+        if self.home.forked:
+            return LeaseState.LOST
+        if not self.live or self._around.clock.monotonic() < self._ends:
+            return self._state
+        if self.home.is_here:
+            self.lose(self._why())
+        elif not self._told_elsewhere:
+            self._told_elsewhere = True
+            with suppress(RuntimeError):  # its event loop is closed, and with it every body
+                self.home.call_soon(self.lose, self._why())
+        return LeaseState.LOST
+
+    def _why(self) -> str:
+        if self.home.forked:
+            return "a forked process has none of the locks of the one it comes from"
+        over = "held as long as max_hold allows" if self._ends >= self._most else "its time is over"
+        return self.reason or over
 
     @property
     def live(self) -> bool:
@@ -121,16 +129,16 @@ class Possession:
 
     def seconds_left(self) -> float:
         """Return for how long it is certainly ours, 0 when it is not."""
-        self.read()
-        if not self.live:
+        if self.read() is LeaseState.LOST or not self.live:
             return 0.0
         return max(self._ends - self._around.clock.monotonic(), 0.0)
 
     def check(self) -> None:
         """Raise `LockLost` unless it is ours."""
-        if self.read() is LeaseState.LOST:
-            raise LockLost(self.key, f"lost: {self.reason}")
-        if self._state is LeaseState.RELEASED:
+        state = self.read()
+        if state is LeaseState.LOST:
+            raise LockLost(self.key, f"lost: {self._why()}")
+        if state is LeaseState.RELEASED:
             raise LockLost(self.key, "it was given back")
 
     def belongs_to(self, task: asyncio.Task[object] | None) -> bool:
@@ -148,13 +156,11 @@ class Possession:
         """Whether a body is tied to it."""
         return bool(self._bonds)
 
-    def bind(self) -> Bond:
-        """Tie the current task to it."""
-        bond = Bond()
+    def bind(self, bond: Tie) -> None:
+        """Tie a body to it."""
         self._bonds.append(bond)
-        return bond
 
-    def unbind(self, bond: Bond) -> bool:
+    def unbind(self, bond: Tie) -> bool:
         """Untie a body; True when it was cancelled because of this lock alone."""
         self._bonds.remove(bond)
         return bond.undo()
@@ -271,6 +277,8 @@ class Possession:
         """Renew it, by the `wanted` ttl from now on where one is given."""
         async with self._renewing:  # two at once could leave the shorter ttl at the server
             asked_at = self._around.clock.monotonic()
+            if wanted is not None:
+                self.claim = replace(self.claim, turn=self.claim.turn + 1)
             claim = replace(self.claim, ttl=self._ttl() if wanted is None else wanted)
             left = max(self._ends - asked_at, 0.01)
             timeout = min(answer_timeout(min(self.claim.ttl, claim.ttl)), left)

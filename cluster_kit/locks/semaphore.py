@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ class Semaphore:
             answer = LockUnavailable(self.key, f"no answer within {waiting.timeout:.3g} s")
         left = end - contention.around.clock.monotonic()
         if not isinstance(answer, Lease) and left > 0:
-            answer = await _first(contention, names, replace(waiting, timeout=left))
+            answer = await _first(contention, names, waiting._replace(timeout=left))
         if isinstance(answer, Lease):
             return answer
         if isinstance(answer, LockTimeout):

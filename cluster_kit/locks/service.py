@@ -15,14 +15,14 @@ from cluster_kit.clock import MAX_WAIT, BootClock, Duration, seconds
 from cluster_kit.errors import ConfigurationError, LockUnavailable
 from cluster_kit.locks.acquiring import Acquiring
 from cluster_kit.locks.contention import Contention
+from cluster_kit.locks.context import LockContext
 from cluster_kit.locks.leading import lead
 from cluster_kit.locks.lease import Lease
 from cluster_kit.locks.multi import MultiLease, hold_all
-from cluster_kit.locks.possession import LeaseState
 from cluster_kit.locks.rates import RateLimit
 from cluster_kit.locks.semaphore import Semaphore
+from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.stats import Counters, LockStats
-from cluster_kit.locks.surroundings import Surroundings
 from cluster_kit.locks.terms import DEFAULT_TTL, answer_timeout, check_key
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class LockManager(Acquiring):
 
     def capabilities(self) -> LockCapabilities:
         """Return what locks promise on the backend in use."""
-        return self._active().around.adapter.capabilities
+        return self._running().around.adapter.capabilities
 
     def stats(self) -> LockStats:
         """Return this instance's counters, since it was made."""
@@ -165,10 +165,10 @@ class LockManager(Acquiring):
 
     def troubles(self) -> list[str]:
         """Return which locks could not be renewed; empty when all is well."""
-        held = () if self._contention is None else tuple(self._contention.held.values())
+        now = self._contention
         return [
             f"lock {possession.key!r} could not be renewed"
-            for possession in held
+            for possession in (tuple(now.held.values()) if now else ())
             if possession.read() is LeaseState.SUSPECT
         ]
 
@@ -181,7 +181,7 @@ class LockManager(Acquiring):
         for warning in adapter.warnings():
             log.warning("locks: %s", warning)
         self._hints = hints
-        around = Surroundings(
+        around = LockContext(
             app=self._app,
             adapter=adapter,
             supervisor=supervisor,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
-    """Messages in a queue: waiting for a consumer, and dead.
+    """Messages in a queue: waiting for a consumer, and dead. What somebody holds is left out.
 
     `consumers` is 0 when nobody takes from it; an instance may count as more than one.
     """

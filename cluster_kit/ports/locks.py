@@ -69,12 +69,14 @@ class Claim:
         token: of this acquisition, unlike that of any other; hexadecimal digits.
         owner: who wants it, for people; printable, at most 200 bytes.
         ttl: seconds after which the lock is free when nobody renews it.
+        turn: how often the holder has asked for another ttl, answered or not.
     """
 
     name: str
     token: str
     owner: str
     ttl: float
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +195,8 @@ class LockAdapter(Protocol):
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for `claim.ttl` seconds from now.
 
-        Never makes a lock that is gone.
+        Never makes a lock that is gone. A request that arrives late changes nothing when one of a
+        later `Claim.turn` was before it.
 
         Returns:
             Seconds as `Grant.valid_for`, or None when the lock is not ours any more.

@@ -16,7 +16,7 @@ from cluster_kit.supervisor import being_cancelled
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cluster_kit.pubsub.surroundings import OnGap, Surroundings
+    from cluster_kit.pubsub.context import OnGap, PubSubContext
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class GapTeller:
     """
 
     def __init__(
-        self, name: str, on_gap: OnGap | None, turn: asyncio.Lock, around: Surroundings
+        self, name: str, on_gap: OnGap | None, turn: asyncio.Lock, around: PubSubContext
     ) -> None:
         self.on_gap = on_gap
         self._name = name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import Event
@@ -18,8 +19,8 @@ from cluster_kit.supervisor import being_cancelled
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Broadcast
     from cluster_kit.handler import Handler
+    from cluster_kit.pubsub.context import Options, PubSubContext
     from cluster_kit.pubsub.gaps import Told
-    from cluster_kit.pubsub.surroundings import Options, Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,14 @@ class Lane:
 
     Attributes:
         name: channel or pattern, as subscribed.
+        bound_at: on the clock; it must be given all that was sent since. Infinite until then.
     """
 
-    def __init__(self, name: str, handler: Handler, options: Options, around: Surroundings) -> None:
+    def __init__(
+        self, name: str, handler: Handler, options: Options, around: PubSubContext
+    ) -> None:
         self.name = name
+        self.bound_at: float = inf
         self._handler = handler
         self._options = options
         self._around = around
@@ -78,6 +83,10 @@ class Lane:
         return f"subscription {self.name} cannot keep up: {dropped} messages dropped"
 
     # --- in ---
+
+    def bound(self) -> None:
+        """All that is sent from now on reaches this instance; what was sent before may not."""
+        self.bound_at = min(self.bound_at, self._around.clock.monotonic())
 
     def offer(self, message: Broadcast) -> None:
         """Take a message, or count it as dropped when too many wait."""
@@ -172,7 +181,7 @@ class Lane:
         try:
             payload = self._handler.decode(message.body, message.content_type)
             event = _event(message) if self._handler.needs_delivery else None
-            result = await self._handler.call(payload, event, around.supervisor)
+            result = await self._handler.bind(payload, event, around.supervisor)()
             if result is not None:
                 await conclude(result)
         except KeyboardInterrupt:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cluster_kit.ports import Listener, PubSubAdapter
 
 
-class OnDemand:
+class OnDemandPubSub:
     """Implements `cluster_kit.ports.PubSubAdapter` around another one.
 
     Args:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cluster_kit.broadcast import Binding, Broadcast, Transport
+    from cluster_kit.pubsub.context import PubSubContext
     from cluster_kit.pubsub.lane import Lane
-    from cluster_kit.pubsub.surroundings import Surroundings
     from cluster_kit.pubsub.transports import Transports
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Reception:
         around: what the subscriptions share.
     """
 
-    def __init__(self, transports: Transports, twins: Twins, around: Surroundings) -> None:
+    def __init__(self, transports: Transports, twins: Twins, around: PubSubContext) -> None:
         self._transports = transports
         self._twins = twins
         self._around = around
@@ -128,7 +128,7 @@ class Reception:
 
     def _is_untold(self, lane: Lane, transport: Transport, sent: float) -> bool:
         told = self._told.get((lane.name, transport))
-        return told is None or told.at < sent
+        return lane.bound_at < sent and (told is None or told.at < sent)
 
     def _lanes_of(self, channel: str) -> tuple[Lane, ...]:
         found = self._routes.get(channel)

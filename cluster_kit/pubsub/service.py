@@ -10,13 +10,13 @@ from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import ConfigurationError, NotStartedError
 from cluster_kit.handler import Handler
 from cluster_kit.patterns import check_pattern
+from cluster_kit.pubsub.context import Options, PubSubContext
 from cluster_kit.pubsub.numbering import Numbering
 from cluster_kit.pubsub.outlet import Outlet
 from cluster_kit.pubsub.publishing import Publisher
 from cluster_kit.pubsub.session import Session
 from cluster_kit.pubsub.stats import BroadcastStats, Counters
 from cluster_kit.pubsub.subscription import Registration, Subscription, check_options
-from cluster_kit.pubsub.surroundings import Options, Surroundings
 from cluster_kit.pubsub.transports import Transports
 from cluster_kit.pubsub.twins import Twins
 from cluster_kit.signature import Process
@@ -105,7 +105,9 @@ class PubSubManager:
             ConfigurationError: an option, or the handler's signature, is wrong; or this
                 deployment has no publish and subscribe.
             TopologyError: the broker has something else under a name that this needs.
+            LifecycleError: the cluster runs on another event loop.
         """
+        self._refuse_elsewhere()
         name = check_pattern(channel)
         options = check_options(debounce, max_wait, on_gap)
         known = self._find(name, handler)
@@ -120,6 +122,7 @@ class PubSubManager:
 
     async def unsubscribe(self, channel: str, handler: Process) -> None:
         """Call `handler` no more; see `Subscription.close`. An unknown pair is no error."""
+        self._refuse_elsewhere()
         known = self._find(check_pattern(channel), handler)
         if known is not None:
             await self._remove(known)
@@ -201,7 +204,7 @@ class PubSubManager:
         Raises:
             TopologyError: as `PubSubAdapter.bind`.
         """
-        around = Surroundings(
+        around = PubSubContext(
             kind=self._realm,
             supervisor=supervisor,
             clock=self._clock,
@@ -265,6 +268,7 @@ class PubSubManager:
         return subscription
 
     async def _remove(self, registration: Registration) -> None:
+        self._refuse_elsewhere()
         self._drop(registration)
         try:
             await self._adjust()
@@ -282,6 +286,9 @@ class PubSubManager:
         """Receive what is wanted; raise what goes wrong with `names`."""
         if self._session is not None:
             await self._session.adjust(self._bindings(names))
+            for lane in self._lanes():
+                if lane.name in names:
+                    lane.bound()
 
     def _wanted(self) -> set[Binding]:
         return self._bindings(registration.name for registration in self._registrations)
@@ -296,6 +303,10 @@ class PubSubManager:
     def _refuse_where_missing(self) -> None:
         if self._missing:
             raise ConfigurationError(f"{self._realm}: {self._missing}")
+
+    def _refuse_elsewhere(self) -> None:
+        if self._session is not None:
+            self._session.loop.check()
 
     def _report(self, event: str, /, **fields: object) -> None:
         self._counters.count(event, str(fields.get("subscription", fields["channel"])))

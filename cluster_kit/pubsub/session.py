@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from cluster_kit.broadcast import Binding
     from cluster_kit.ports import PubSubAdapter
+    from cluster_kit.pubsub.context import PubSubContext
     from cluster_kit.pubsub.subscription import Registration
-    from cluster_kit.pubsub.surroundings import Surroundings
     from cluster_kit.pubsub.transports import Transports
     from cluster_kit.pubsub.twins import Twins
 
@@ -40,7 +40,7 @@ class Session:
     def __init__(
         self,
         adapter: PubSubAdapter,
-        around: Surroundings,
+        around: PubSubContext,
         transports: Transports,
         twins: Twins,
         wanted: Callable[[], Iterable[Binding]],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from cluster_kit.checks import takes
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError
-from cluster_kit.pubsub.surroundings import Options
+from cluster_kit.pubsub.context import Options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

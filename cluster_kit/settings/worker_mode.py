@@ -61,7 +61,10 @@ class WorkerMode:
         """
         if not text.strip():
             return cls(web=True, background=True)
-        items = {item.strip() for item in text.rstrip().removesuffix(",").split(",")}
+        listed = [item.strip() for item in text.split(",")]
+        if len(listed) > 1 and not listed[-1] and listed[-2] not in MODE_WORDS:
+            listed.pop()  # a comma behind the last topic does no harm
+        items = set(listed)
         if "" in items:
             raise ConfigurationError(f"worker mode {text!r} has an empty item")
         if TRANSIENT in items and len(items) > 1:

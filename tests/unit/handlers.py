@@ -34,7 +34,8 @@ def handler(process: object) -> Handler:
 
 async def run(process: object, payload: object = "payload") -> list[tuple[object, ...]]:
     """Call a handler as services do."""
-    await conclude(await handler(process).call(payload, DELIVERY, Supervisor()))
+    call = handler(process).bind(payload, DELIVERY, Supervisor())
+    await conclude(await call())
     return seen
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from redis.exceptions import AuthenticationError
 
-from cluster_kit_aiocache.state import say
+from cluster_kit_aiocache.server import say
 
 BLOCKED = """
 import asyncio, sys

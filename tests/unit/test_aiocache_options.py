@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from cluster_kit.errors import ConfigurationError, UnknownOptionError
@@ -96,3 +99,14 @@ def test_a_memcached_url() -> None:
 
     assert (options.host, options.port) == ("cache", 1)
     assert memcached_options.parse_url("memcached://").host == "localhost"
+
+
+def test_memcached_is_spoken_without_the_driver_of_redis() -> None:
+    program = (
+        "import sys; sys.modules['redis'] = None\n"
+        "import cluster_kit_aiocache.memcached_locks, cluster_kit_aiocache.memcached_store\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.broadcast import attachment
-from cluster_kit_amqp.broadcast.attachment import Attachment, Surroundings
+from cluster_kit_amqp.broadcast.attachment import Attachment, AttachmentContext
 from cluster_kit_amqp.broadcast.source import Consumption
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import NO_ARGUMENTS
@@ -74,7 +74,9 @@ class Broker:
         return {each: TopologyError("a queue", f"refused {each.pattern}") for each in refused}
 
     async def unbind(self, link: object, bindings: Iterable[Binding]) -> None:
-        self.bound.difference_update(bindings)
+        bindings = {*bindings}
+        self.bound -= bindings
+        self.held -= bindings
 
     def consumption(self) -> Consumption:
         return Consumption(self.name, 1, NO_ARGUMENTS)
@@ -93,7 +95,7 @@ class Bench:
         context = AdapterContext(
             app="shop", instance_id="1", tasks=self.supervisor, emit=Telemetry().emit
         )
-        around = Surroundings(
+        around = AttachmentContext(
             connection=cast("Any", self.broker),
             context=context,
             problems=self.problems,
@@ -171,3 +173,22 @@ async def test_a_binding_that_is_refused_later_concerns_nobody_else_and_is_told_
     assert bench.gaps[0][0] == {"old"}
     assert "refused old" in bench.gaps[0][1]
     assert bench.detail() == "fine"
+
+
+async def test_what_is_new_is_bound_before_what_nobody_wants_is_unbound(bench: Bench) -> None:
+    old, new = binding("#"), binding("prices")
+    await bench.attachment.bind(old)
+    seen: list[set[Binding]] = []
+    unbind = bench.broker.unbind
+
+    async def watched(link: object, bindings: Iterable[Binding]) -> None:
+        seen.append({*bench.broker.bound})
+        await unbind(link, bindings)
+
+    bench.broker.unbind = watched  # type: ignore[method-assign]
+    bench.broker.held.add(old)
+    await bench.attachment.unbind(old)
+    await bench.attachment.bind(new)
+
+    await eventually(lambda: bench.broker.bound == {new})
+    assert seen == [{old, new}]

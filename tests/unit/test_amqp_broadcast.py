@@ -14,7 +14,7 @@ from cluster_kit.ports import AdapterContext, BroadcastLimits
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.broadcast.line import Line, Means, Parcel
+from cluster_kit_amqp.broadcast.line import Line, Means, PendingPublish
 from cluster_kit_amqp.broadcast.names import (
     exchange_name,
     own_queue,
@@ -22,7 +22,7 @@ from cluster_kit_amqp.broadcast.names import (
     stream_steps,
 )
 from cluster_kit_amqp.broadcast.wire import to_broadcast, to_message
-from cluster_kit_amqp.connection.outlet import Outlet, Progress, State
+from cluster_kit_amqp.connection.publishing_channel import Progress, PublishingChannel, State
 from cluster_kit_amqp.link import ChannelDown, Incoming, LinkDown, LinkError, Message, Nacked
 from cluster_kit_amqp.topology import Queue
 
@@ -208,7 +208,7 @@ class FakeMeans:
             Means(
                 connection=cast("Any", self),
                 declarer=cast("Any", self),
-                outlet=Outlet(cast("Any", self), given),
+                outlet=PublishingChannel(cast("Any", self), given),
                 context=given,
             ),
         )
@@ -228,7 +228,7 @@ class FakeMeans:
     def forget(self, name: str) -> None:
         self.settled = False
 
-    def put(self, body: str, size: int = 1, *, key: str = "key") -> Parcel:
+    def put(self, body: str, size: int = 1, *, key: str = "key") -> PendingPublish:
         return self.line.put(key, Message(body=body.encode()), Progress(body, "x", size, 0.0))
 
     async def nack(self, *bodies: str) -> None:
@@ -257,11 +257,11 @@ async def test_after_a_loss_what_is_unconfirmed_goes_first_in_its_order() -> Non
     parcels.append(means.put("e"))
 
     await eventually(lambda: means.current.bodies == ["a", "c", "d", "e"])
-    assert [parcel.progress.unknown for parcel in parcels] == [True, False, True, True, False]
+    assert [pending.progress.unknown for pending in parcels] == [True, False, True, True, False]
     means.current.confirm(*"acde")
-    for parcel in parcels:
-        await parcel.done
-    assert {parcel.progress.state for parcel in parcels} == {State.CONFIRMED}
+    for pending in parcels:
+        await pending.done
+    assert {pending.progress.state for pending in parcels} == {State.CONFIRMED}
 
 
 @pytest.mark.asyncio
@@ -280,7 +280,7 @@ async def test_who_gave_up_is_not_sent_again() -> None:
 @pytest.mark.asyncio
 async def test_what_one_queue_did_not_take_is_sent_again_and_its_outcome_is_unknown() -> None:
     means = FakeMeans()
-    parcel = means.put("a")
+    pending = means.put("a")
     for turn in range(1, 5):
         await eventually(lambda: len(means.current.sent), turn.__eq__)
         means.current.sent[-1][1].set_exception(Nacked("a queue went away"))
@@ -288,9 +288,9 @@ async def test_what_one_queue_did_not_take_is_sent_again_and_its_outcome_is_unkn
     means.put("b")
 
     await eventually(lambda: means.current.bodies, ["a", "a", "a", "a", "a", "b"].__eq__)
-    assert parcel.progress.unknown
+    assert pending.progress.unknown
     means.current.confirm("a")
-    await parcel.done
+    await pending.done
 
 
 @pytest.mark.asyncio
@@ -303,10 +303,10 @@ async def test_what_one_queue_did_not_take_holds_back_its_own_channel_alone() ->
 
     assert means.current.bodies == ["a1", "a2", "b", "c"]
     means.current.confirm("b", "c")
-    await asyncio.gather(*(parcel.done for parcel in parcels[3:]))
+    await asyncio.gather(*(pending.done for pending in parcels[3:]))
     await eventually(lambda: means.current.bodies[4:], ["a1", "a2", "a3"].__eq__)
     means.current.confirm("a1", "a2", "a3")
-    await asyncio.gather(*(parcel.done for parcel in parcels))
+    await asyncio.gather(*(pending.done for pending in parcels))
 
 
 @pytest.mark.asyncio
@@ -323,7 +323,7 @@ async def test_what_is_held_back_goes_on_over_the_next_link_in_its_order() -> No
 
     await eventually(lambda: means.current.bodies, ["b", "a1", "a2", "a3"].__eq__)
     means.current.confirm("a1", "a2", "a3", "b")
-    await asyncio.gather(*(parcel.done for parcel in parcels))
+    await asyncio.gather(*(pending.done for pending in parcels))
 
 
 @pytest.mark.asyncio
@@ -344,12 +344,12 @@ async def test_closing_ends_what_is_held_back() -> None:
 @pytest.mark.asyncio
 async def test_a_refused_exchange_ends_what_waits_with_the_reason() -> None:
     means = FakeMeans()
-    parcel = means.put("a")
+    pending = means.put("a")
     await eventually(lambda: means.current.sent)
     means.current.fail(ChannelDown(403, "ACCESS_REFUSED - access to exchange 'x' refused"))
 
     with pytest.raises(PublishRefused, match="refused"):
-        await parcel.done
+        await pending.done
     with pytest.raises(PublishRefused, match="refused"):
         await means.put("b").done
 
@@ -420,9 +420,9 @@ async def test_a_wrong_topology_is_told_to_all_and_not_for_ever() -> None:
     means = FakeMeans()
     means.error = TopologyError("exchange 'x'", "type is 'fanout' on the broker")
     first, second = means.put("a"), means.put("b")
-    for parcel in (first, second):
+    for pending in (first, second):
         with pytest.raises(TopologyError, match="fanout"):
-            await parcel.done
+            await pending.done
 
     means.error = None
     third = means.put("c")
@@ -434,13 +434,13 @@ async def test_a_wrong_topology_is_told_to_all_and_not_for_ever() -> None:
 @pytest.mark.asyncio
 async def test_a_missing_exchange_is_made_again() -> None:
     means = FakeMeans()
-    parcel = means.put("a")
+    pending = means.put("a")
     await eventually(lambda: means.current.sent)
     means.current.fail(ChannelDown(404, "NOT_FOUND - no exchange 'x'"))
 
     await eventually(lambda: means.current.bodies == ["a", "a"])
     means.current.confirm("a")
-    await parcel.done
+    await pending.done
 
 
 @pytest.mark.asyncio
@@ -452,8 +452,8 @@ async def test_large_messages_go_one_at_a_time() -> None:
         await asyncio.sleep(0.02)
         assert len(means.current.sent) == number
         means.current.confirm(body)
-    for parcel in parcels:
-        await parcel.done
+    for pending in parcels:
+        await pending.done
 
 
 @pytest.mark.asyncio

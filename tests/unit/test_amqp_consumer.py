@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from cluster_kit.clock import SystemClock
-from cluster_kit.errors import TopologyError
+from cluster_kit.errors import ConnectError, ConnectionLost, TopologyError, TransportError
 from cluster_kit.names import QueueName
 from cluster_kit.ports import AdapterContext, Received
 from cluster_kit.supervisor import Supervisor
@@ -16,10 +16,18 @@ from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.connection.supervised import Connection
 from cluster_kit_amqp.control.declare import Declarer
 from cluster_kit_amqp.health import Problems
-from cluster_kit_amqp.link import ChannelDown, Incoming, Link, Message, QueueCounts
+from cluster_kit_amqp.link import (
+    ChannelDown,
+    Incoming,
+    Link,
+    LinkDown,
+    LinkError,
+    Message,
+    QueueCounts,
+)
 from cluster_kit_amqp.server import Server
 from cluster_kit_amqp.tasks import consumer as consumer_module
-from cluster_kit_amqp.tasks.consumer import AmqpConsumer, Surroundings
+from cluster_kit_amqp.tasks.consumer import AmqpConsumer, ConsumerContext
 
 pytestmark = pytest.mark.asyncio
 
@@ -74,10 +82,13 @@ class FakeBroker:
         self.cancelled: list[str] = []
         self.log: list[str] = []
         self.refusal: ChannelDown | None = None
+        self.no_channel: LinkError | None = None
 
     def on_change(self, callback: Callable[[], None]) -> None: ...
 
     async def open_channel(self, *, confirms: bool = False) -> FakeChannel:
+        if self.no_channel is not None:
+            raise self.no_channel
         return FakeChannel(self)
 
     @asynccontextmanager
@@ -92,6 +103,7 @@ class FakeBroker:
 class FakeConnection:
     def __init__(self, link: FakeBroker) -> None:
         self.link = cast("Link", link)
+        self.url = "amqp://guest:s3cret@mq/"
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
@@ -103,14 +115,14 @@ async def consuming(
 ) -> AsyncIterator[tuple[AmqpConsumer, list[Received], Problems]]:
     tasks, problems, received = Supervisor(), Problems(SystemClock()), list[Received]()
     context = AdapterContext(app="shop", instance_id="one", tasks=tasks, emit=lambda *_, **__: None)
-    surroundings = Surroundings(
+    shared = ConsumerContext(
         connection=cast("Connection", FakeConnection(broker)),
         declarer=Declarer(cast("Any", None), "none", 10, cast("Any", None), tasks),
         context=context,
         problems=problems,
     )
     consumer = AmqpConsumer(
-        QUEUE, surroundings, prefetch=prefetch, on_delivery=received.append, paused=False
+        QUEUE, shared, prefetch=prefetch, on_delivery=received.append, paused=False
     )
     await consumer.start()
     try:
@@ -138,6 +150,31 @@ async def test_a_refused_consumer_is_a_matter_of_topology() -> None:
     with pytest.raises(TopologyError, match="no queue"):
         async with consuming(broker):
             pass
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (
+            LinkDown("mq: 530 NOT_ALLOWED - user connection limit (2) is reached", sent=False),
+            "cannot connect to amqp://guest:***@mq/: shop.mails is not consumed: mq: 530 NOT_A",
+        ),
+        (LinkDown("530 NOT_ALLOWED - number of channels: limit of 8"), "cannot connect to amqp://"),
+        (LinkDown("[Errno 104] Connection reset by peer"), "[Errno 104]"),
+        (ChannelDown(0, "there are 6 channels, and no more are allowed"), "there are 6 channels"),
+    ],
+)
+async def test_a_consumer_without_a_channel_says_why_and_whether_that_is_a_limit(
+    refusal: LinkError, error: str
+) -> None:
+    broker = FakeBroker()
+    broker.no_channel = refusal
+    with pytest.raises(TransportError) as raised:
+        async with consuming(broker):
+            pass
+    assert str(raised.value).startswith(error)
+    assert isinstance(raised.value, ConnectError) == refusal.by_limit
+    assert isinstance(raised.value, ConnectionLost) == ("Errno" in error)
 
 
 async def test_a_failure_nobody_thought_of_shows_and_does_not_end_the_consumer(

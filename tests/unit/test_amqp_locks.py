@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import pytest_asyncio
 
-from cluster_kit.ports import AdapterContext
+from cluster_kit.ports import AdapterContext, Claim
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
-from cluster_kit_amqp.locks.desk import Desk
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_amqp.link import ChannelDown, Incoming, QueueCounts
+from cluster_kit_amqp.locks import desk as desks
+from cluster_kit_amqp.locks.desk import Desk, Seat
+from cluster_kit_amqp.locks.names import make_token
+from cluster_kit_amqp.locks.session import Session
 
 
 class SlowDeclarer:
@@ -30,19 +39,120 @@ class SlowDeclarer:
         self.made += 1
 
 
-class Seat:
-    link = None
+class AskedChannel:
+    """Answers in order when told to; a cancelled call or a refusal ends it for all."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, asyncio.Future[QueueCounts]]] = []
+        self.open = True
+
+    def on_closed(self, callback: Callable[[str], None]) -> None:
+        self.told = callback
+
+    async def check_queue(self, name: str) -> QueueCounts:
+        answer: asyncio.Future[QueueCounts] = asyncio.get_running_loop().create_future()
+        self.asked.append((name, answer))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self.end(0)
+            raise
+
+    def end(self, code: int) -> None:
+        self.open = False
+        self.told("over")
+        for _, answer in self.asked:
+            if not answer.done():
+                answer.set_exception(ChannelDown(code, "over"))
+
+
+class AskedLink:
+    lost = None
+
+    def __init__(self) -> None:
+        self.channels: list[AskedChannel] = []
+
+    async def open_channel(self) -> AskedChannel:
+        self.channels.append(AskedChannel())
+        return self.channels[-1]
+
+
+def new_desk() -> Desk:
+    context = AdapterContext(
+        app="shop", instance_id="one", tasks=Supervisor(), emit=Telemetry().emit
+    )
+    return Desk("amqp://localhost", context)
+
+
+@pytest_asyncio.fixture
+async def asked() -> AsyncIterator[tuple[Desk, AskedLink]]:
+    """A desk whose link answers as the test tells it."""
+    desk, link = new_desk(), AskedLink()
+
+    async def ready() -> AskedLink:
+        return link
+
+    connections = desk.connections
+    desk.connections = cast("Any", SimpleNamespace(consuming=SimpleNamespace(ready=ready)))
+    yield desk, link
+    await connections.close()
+
+
+@pytest.mark.asyncio
+async def test_a_question_that_is_given_up_fails_no_other(asked: tuple[Desk, AskedLink]) -> None:
+    desk, link = asked
+    async with asyncio.TaskGroup() as group:
+        given_up = group.create_task(desk.ask("one"))
+        other = group.create_task(desk.ask("two"))
+        await eventually(lambda: link.channels and len(link.channels[0].asked) == 2)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        for ready, (_, answer) in enumerate(link.channels[0].asked):
+            answer.set_result(QueueCounts(ready=ready, consumers=1))
+
+    assert given_up.cancelled()
+    assert other.result().ready == 1
+    assert link.channels[0].open
+
+
+@pytest.mark.asyncio
+async def test_a_question_that_stays_unanswered_ends_its_channel_and_no_later_one(
+    asked: tuple[Desk, AskedLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desks, "_SILENCE_SECONDS", 0.05)
+    desk, link = asked
+
+    with pytest.raises(TimeoutError):
+        await desk.ask("one")
+
+    assert not link.channels[0].open
+    async with asyncio.TaskGroup() as group:
+        group.create_task(desk.ask("one"))
+        await eventually(lambda: len(link.channels) == 2 and link.channels[1].asked)
+        link.channels[1].asked[0][1].set_result(QueueCounts(ready=0, consumers=1))
+
+
+@pytest.mark.asyncio
+async def test_only_the_question_that_was_refused_is_told_of_a_missing_queue(
+    asked: tuple[Desk, AskedLink],
+) -> None:
+    desk, link = asked
+    questions = [asyncio.create_task(desk.ask(name)) for name in ("missing", "there")]
+    await eventually(lambda: link.channels and len(link.channels[0].asked) == 2)
+
+    link.channels[0].end(404)
+    await asyncio.wait(questions)
+
+    codes = [cast("ChannelDown", question.exception()).code for question in questions]
+    assert codes == [404, 0]
 
 
 @pytest.mark.asyncio
 async def test_hundreds_of_new_locks_are_made_a_few_at_a_time() -> None:
-    context = AdapterContext(
-        app="shop", instance_id="one", tasks=Supervisor(), emit=Telemetry().emit
-    )
-    desk = Desk("amqp://localhost", context)
+    desk = new_desk()
     declarer = SlowDeclarer()
     desk._declarer = cast("Any", declarer)
-    seat = cast("Any", Seat())
+    seat = cast("Any", SimpleNamespace(link=None))
 
     async with asyncio.TaskGroup() as group:
         for number in range(300):
@@ -52,3 +162,43 @@ async def test_hundreds_of_new_locks_are_made_a_few_at_a_time() -> None:
     assert declarer.made == 300
     assert 1 < declarer.most <= 20
     await desk.close()
+
+
+class SettledChannel:
+    """Notes what is settled; another token comes while the consumer ends."""
+
+    def __init__(self) -> None:
+        self.settled: list[tuple[str, int]] = []
+        self.open = True
+
+    def on_closed(self, callback: Callable[[str], None]) -> None: ...
+
+    async def consume(
+        self, queue: str, *, on_message: Callable[[str, Incoming], None], **_: object
+    ) -> str:
+        self.deliver = partial(on_message, queue)
+        return queue
+
+    async def cancel_returning(self, _: str, tag: int) -> None:
+        self.settled.append(("returned", tag))
+        self.deliver(Incoming(message=make_token(2000, ""), tag=2, redelivered=False))
+
+    def ack(self, tag: int) -> None:
+        self.settled.append(("acked", tag))
+
+
+@pytest.mark.asyncio
+async def test_a_channel_is_handed_on_with_nothing_unsettled(
+    asked: tuple[Desk, AskedLink],
+) -> None:
+    desk, link = asked
+    channel = SettledChannel()
+    claim = Claim(name="shop.k", token="a", owner="one", ttl=30)
+    session = Session(desk, claim, Seat(cast("Any", link), cast("Any", channel)))
+    await session.stand()
+    channel.deliver(Incoming(message=make_token(1000, ""), tag=1, redelivered=False))
+
+    await session.give_back()
+
+    assert channel.settled == [("returned", 1), ("acked", 2)]
+    assert await desk.seat() is session.seat

@@ -12,7 +12,7 @@ from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
 from cluster_kit.ports import AdapterContext
 from cluster_kit.supervisor import Supervisor
-from cluster_kit_amqp.connection import outlet
+from cluster_kit_amqp.connection import publishing_channel
 from cluster_kit_amqp.connection.supervised import Connection
 from cluster_kit_amqp.control.declare import Declarer
 from cluster_kit_amqp.health import Problems
@@ -95,7 +95,7 @@ async def publish(link: FakeLink, timeout: float = 10.0) -> None:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "_PAUSE_AFTER_NACK", 0.001)
-    monkeypatch.setattr(outlet, "_NEW_FOR", 0.0)
+    monkeypatch.setattr(publishing_channel, "_NEW_FOR", 0.0)
 
 
 @pytest.mark.parametrize("stale", [1, 3])

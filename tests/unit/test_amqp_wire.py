@@ -235,7 +235,7 @@ def death_of(**headers: object) -> Death:
 def test_the_broker_s_reasons(reason: str, expected: DeadReason) -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     entry = {"queue": QUEUE.full, "reason": reason, "time": at, "count": 1}
-    waited = {"queue": "ck.v1.wait.500", "reason": "expired", "time": at, "count": 1}
+    waited = {"queue": "ck.v1.wait.shop.500", "reason": "expired", "time": at, "count": 1}
     death = death_of(x_death=[entry, waited], x_first_death_reason="expired")
 
     assert death.reason is expected

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -163,3 +165,13 @@ async def test_a_template_may_format(cluster_factory: ClusterFactory) -> None:
 
     assert await read(7, "ada") == 7
     assert await cluster.cache.get("{007}-'ada'") == 7
+
+
+@pytest.mark.asyncio
+async def test_a_time_limit_around_a_function_that_is_only_called_is_heard_of(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cache, _] = await caches(cluster_factory)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await cache.wrap_with_condition("row", lambda: time.sleep(0.1), use_cache=False)

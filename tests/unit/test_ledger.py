@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import pytest
 
 from cluster_kit.deadlines import Deadlines
-from cluster_kit.event_queue.ledger import REMEMBERED, REMEMBERED_SECONDS, Ledger
+from cluster_kit.event_queue.ledger import (
+    FORGOTTEN_AT_ONCE,
+    REMEMBERED,
+    REMEMBERED_SECONDS,
+    Ledger,
+)
 from cluster_kit.event_queue.run import Place, Run
 from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
@@ -147,11 +152,15 @@ def test_memory_is_bounded_and_the_oldest_goes_first(ledger: Ledger) -> None:
     for number in range(1, REMEMBERED):
         ledger.done(task(str(number)))
     ledger.done(task("0"))  # new again
+    for number in range(FORGOTTEN_AT_ONCE - 1):
+        ledger.done(task(f"later {number}"))
+    assert ledger.is_done(task("1"))
     ledger.done(task("last"))
 
     assert ledger.is_done(task("0"))
     assert not ledger.is_done(task("1"))
-    assert ledger.is_done(task("2"))
+    assert not ledger.is_done(task(str(FORGOTTEN_AT_ONCE)))
+    assert ledger.is_done(task(str(FORGOTTEN_AT_ONCE + 1)))
 
 
 def test_a_lost_acknowledgement_is_remembered_until_it_is_made(ledger: Ledger) -> None:
@@ -179,8 +188,9 @@ def test_a_sent_acknowledgement_that_got_lost_shows_when_the_copy_comes_again(
 
 
 def test_lost_acknowledgements_are_bounded_too(ledger: Ledger) -> None:
-    for number in range(REMEMBERED + 1):
+    for number in range(REMEMBERED + FORGOTTEN_AT_ONCE):
         ledger.settled(delivered(copy_id=str(number)), ack_lost=True)
 
     assert not ledger.only_ack_missing(delivered(copy_id="0"))
-    assert ledger.only_ack_missing(delivered(copy_id=str(REMEMBERED)))
+    assert not ledger.only_ack_missing(delivered(copy_id=str(FORGOTTEN_AT_ONCE - 1)))
+    assert ledger.only_ack_missing(delivered(copy_id=str(FORGOTTEN_AT_ONCE)))

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster_kit.ports import Quota
+from cluster_kit import Cluster, Settings
+from cluster_kit.ports import Claim, Quota
 from cluster_kit.testing.clock import FakeClock
-from cluster_kit_memory.lock_table import LockTable
+from cluster_kit_memory.lock_table import LockTable, Place
 
 
 @pytest.fixture
@@ -55,3 +56,58 @@ def test_a_large_quota_is_counted_quickly(table: LockTable, clock: FakeClock) ->
         table.admit(large, str(number))
 
     assert len(table._counted["shop.1"].at) in range(9_000, 10_001)
+
+
+def claim(name: str, token: str, ttl: float = 10.0) -> Claim:
+    return Claim(name=name, token=token, owner="", ttl=ttl)
+
+
+def test_locks_that_ended_are_forgotten(table: LockTable, clock: FakeClock) -> None:
+    for number in range(20_000):
+        clock._now += 0.1
+        assert table.take(Place(claim(f"shop.{number}", "a"))) is not None
+        if number % 3 == 0:
+            assert table.find(f"shop.{number - 200}") is None
+            assert not table.free(claim(f"shop.{number - 300}", "a"))
+
+    assert len(table._locks) < 3000
+    assert table.take(Place(claim("shop.19999", "b"))) is None
+
+
+def test_who_is_next_hears_of_every_other_end_of_the_lock(table: LockTable) -> None:
+    first, second, third = (Place(claim("shop.a", token)) for token in "abc")
+    assert table.take(first) is not None
+    assert table.take(second) is table.take(third) is None
+
+    def woken() -> list[bool]:
+        found = [place.woken.is_set() for place in (second, third)]
+        second.woken.clear()
+        third.woken.clear()
+        return found
+
+    assert table.renew(claim("shop.a", "a", 20.0))
+    assert woken() == [False, False]
+    assert table.renew(claim("shop.a", "a", 1.0))
+    assert woken() == [True, False]
+    assert table.free(first.claim)
+    assert woken() == [True, False]
+    assert table.take(second) is not None
+    assert woken() == [False, True]
+
+
+@pytest.mark.asyncio
+async def test_each_in_line_has_a_lock_when_the_one_before_lets_it_run_out() -> None:
+    settings = Settings(locks={"url": "memory://ends"})
+    async with Cluster("shop", settings=settings) as one, Cluster("shop", settings=settings) as two:
+        taken: list[int] = []
+
+        async def take(number: int) -> None:
+            cluster = two if number % 2 else one
+            await cluster.locks.acquire("a", ttl=0.1, renew=False, timeout=30)
+            taken.append(number)
+
+        await take(0)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            for number in range(1, 6):
+                group.create_task(take(number))
+        assert sorted(taken) == [0, 1, 2, 3, 4, 5]

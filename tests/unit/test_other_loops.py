@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from cluster_kit import Cluster, Settings
-from cluster_kit.errors import LifecycleError
+from cluster_kit.errors import LifecycleError, LockLost
+from cluster_kit.locks import Lease, LeaseState
 from cluster_kit.ports import CacheStore
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.recorder import Recorder
@@ -34,6 +35,20 @@ CALLS: dict[str, Call] = {
     "first use": lambda c: c.caches.get_cache("unused").get("key"),
     "broadcast": lambda c: c.pubsub.publish("news", 2, skip_self=False),
     "sync message": lambda c: c.sync_messages.publish("news", 2, skip_self=False),
+    "subscribe to broadcasts": lambda c: c.pubsub.subscribe("news", Hearer().handle),
+    "unsubscribe from broadcasts": lambda c: c.pubsub.unsubscribe("news", print),
+    "subscribe to sync messages": lambda c: c.sync_messages.subscribe("news", Hearer().handle),
+    "acquire": lambda c: c.locks.acquire("a"),
+    "run_exclusive": lambda c: c.locks.run_exclusive("a", os.getpid),
+    "leader": lambda c: anext(c.locks.leader("a")),
+    "semaphore": lambda c: c.locks.semaphore("a", 2).acquire(),
+    "rate limit": lambda c: c.locks.rate_limit("a", 2, 60).acquire(),
+    "inspect": lambda c: c.locks.inspect("a"),
+}
+LEASES: dict[str, Callable[[Lease], Awaitable[object]]] = {
+    "release": lambda lease: lease.release(),
+    "extend": lambda lease: lease.extend(60),
+    "enter": lambda lease: lease.__aenter__(),
 }
 
 
@@ -90,6 +105,28 @@ async def test_a_thread_without_a_loop_registers_no_store(cluster: Cluster) -> N
         await asyncio.to_thread(cluster.caches.register_store, "files", no_store)
 
 
+@pytest.mark.parametrize("name", LEASES)
+async def test_a_lease_is_read_elsewhere_and_used_at_home(cluster: Cluster, name: str) -> None:
+    lease = await cluster.locks.acquire("a")
+    use = LEASES[name]
+    told = await asyncio.to_thread(refused, lambda _: use(lease), cluster)
+    assert "another event loop" in told
+    assert await asyncio.to_thread(lambda: (lease.state, lease.fence)) == (
+        LeaseState.HELD,
+        lease.fence,
+    )
+    await lease.release()
+
+
+async def test_a_subscription_is_closed_at_home(cluster: Cluster) -> None:
+    heard = Hearer()
+    subscription = await cluster.pubsub.subscribe("news", heard.handle)
+    told = await asyncio.to_thread(refused, lambda _: subscription.close(), cluster)
+    assert "another event loop" in told
+    await cluster.pubsub.publish("news", 1, skip_self=False)
+    assert await heard.hears(1) == [1]
+
+
 async def test_a_thread_without_a_loop_subscribes_nothing(cluster: Cluster) -> None:
     with pytest.raises(LifecycleError, match="another event loop"):
         await asyncio.to_thread(cluster.event_queue.subscribe, "work", Recorder().handle)
@@ -102,20 +139,40 @@ async def test_a_thread_without_a_loop_subscribes_nothing(cluster: Cluster) -> N
     await recorder.finished(1)
 
 
-@pytest.mark.parametrize("name", ["publish", "broadcast", "cache get", "cache wrap", "cache set"])
-async def test_a_forked_process_is_refused(cluster: Cluster, name: str) -> None:
-    await cluster.event_queue.publish("work", 1)
+async def said_by_a_fork(speak: Callable[[], str]) -> str:
+    """Fork, and return what the other process says."""
     reads, writes = os.pipe()
     child = os.fork()
     if child == 0:  # whatever happens, it must not go on as a second run of these tests
         try:
-            os.write(writes, refused(CALLS[name], cluster).encode())
+            os.write(writes, speak().encode())
         finally:
             os._exit(0)
     os.close(writes)
     with os.fdopen(reads, "rb") as pipe:
         told = await asyncio.to_thread(pipe.read)
     await asyncio.to_thread(os.waitpid, child, 0)
+    return told.decode()
 
-    assert b"another event loop" in told
+
+@pytest.mark.parametrize(
+    "name", ["publish", "broadcast", "acquire", "cache get", "cache wrap", "cache set"]
+)
+async def test_a_forked_process_is_refused(cluster: Cluster, name: str) -> None:
+    await cluster.event_queue.publish("work", 1)
+    told = await said_by_a_fork(lambda: refused(CALLS[name], cluster))
+    assert "another event loop" in told
     await cluster.event_queue.publish("work", 2)
+
+
+async def test_a_forked_process_has_no_lease_of_its_parent(cluster: Cluster) -> None:
+    lease = await cluster.locks.acquire("a")
+
+    def speak() -> str:
+        with pytest.raises(LockLost) as refused:
+            lease.check()
+        return f"{lease.state} {lease.valid_for()} {refused.value}"
+
+    told = await said_by_a_fork(speak)
+    assert told.startswith("LeaseState.LOST 0.0 lock 'a': lost: a forked process has none")
+    assert lease.state is LeaseState.HELD

@@ -439,6 +439,26 @@ def test_a_misspelt_hook_is_told_when_the_plugin_is_added(
     ]
 
 
+@pytest.mark.parametrize(
+    ("method", "ours"),
+    [
+        *((name, "load() or after_start()") for name in ("on_startup", "startup", "setup")),
+        *((name, "before_stop()") for name in ("on_shutdown", "shutdown", "teardown")),
+    ],
+)
+def test_a_hook_named_as_in_another_framework_is_refused(method: str, ours: str) -> None:
+    async def hook(_self: object) -> None: ...
+
+    foreign = type("Foreign", (Plugin,), {"name": "foreign", method: hook})
+    told = f"has a method {method}(), which is never called: override {ours}"
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        cluster(foreign)
+
+    for used in ("load", "before_stop"):  # which may well call it
+        foreign = type("Used", (foreign,), {used: hook})
+    cluster(foreign)
+
+
 async def nothing(_payload: object) -> None: ...
 
 

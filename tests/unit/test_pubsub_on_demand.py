@@ -11,7 +11,7 @@ from cluster_kit.broadcast import Broadcast, NeverSent
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import ConnectError, ConnectionLost
 from cluster_kit.ports import Health, PubSubAdapter
-from cluster_kit.pubsub.on_demand import OnDemand
+from cluster_kit.pubsub.on_demand import OnDemandPubSub
 from cluster_kit.testing.hearer import Hearer
 from cluster_kit.testing.waiting import eventually
 
@@ -89,11 +89,11 @@ class SlowToConnect:
         self.stored.append(message.id)
 
 
-def on_demand(adapter: SlowToConnect) -> OnDemand:
-    return OnDemand(cast("PubSubAdapter", adapter), SystemClock())
+def on_demand(adapter: SlowToConnect) -> OnDemandPubSub:
+    return OnDemandPubSub(cast("PubSubAdapter", adapter), SystemClock())
 
 
-def publish(adapter: OnDemand, number: int) -> asyncio.Task[None]:
+def publish(adapter: OnDemandPubSub, number: int) -> asyncio.Task[None]:
     message = Broadcast(realm="pubsub", channel="news", id=str(number), body=b"1")
     return asyncio.create_task(adapter.publish(message, transport="sticky", timeout=1))
 
@@ -101,7 +101,7 @@ def publish(adapter: OnDemand, number: int) -> asyncio.Task[None]:
 @pytest.mark.asyncio
 async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
     slow = SlowToConnect()
-    adapter = OnDemand(cast("PubSubAdapter", slow), SystemClock())
+    adapter = OnDemandPubSub(cast("PubSubAdapter", slow), SystemClock())
     waiting = [publish(adapter, number) for number in range(5)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()
@@ -117,7 +117,7 @@ async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
 @pytest.mark.asyncio
 async def test_those_who_waited_together_fail_together() -> None:
     slow = SlowToConnect(fails=True)
-    adapter = OnDemand(cast("PubSubAdapter", slow), SystemClock())
+    adapter = OnDemandPubSub(cast("PubSubAdapter", slow), SystemClock())
     waiting = [publish(adapter, number) for number in range(50)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()

@@ -319,11 +319,12 @@ async def test_a_gap_of_one_transport_excuses_no_hole_in_another() -> None:
 
         for channel in ("kept", "passing"):
             instance.receive(1, channel)
+        missed = time.monotonic()
         instance.adapter.disconnect()
         instance.adapter.reconnect()
         await hearer.is_told()
         for channel in ("kept", "passing"):
-            instance.receive(3, channel, after=60.0)
+            instance.receive(3, channel, after=time.monotonic() - missed)
 
         assert await hearer.is_told(2) == [["#"], ["kept"]]
 
@@ -374,13 +375,57 @@ async def test_a_gap_that_another_subscription_was_told_of_excuses_nothing_here(
         instance.receive(1)
         instance.adapter.disconnect()
         await instance.manager.subscribe("a", late.handle, on_gap=late.on_gap)
+        missed = time.monotonic()
         instance.adapter.reconnect()
         assert await late.is_told() == [["a"]]
 
-        instance.receive(3, after=60.0)
+        instance.receive(3, after=time.monotonic() - missed)
 
         assert await early.is_told() == [["a"]]
         assert late.gaps == [["a"]]
+
+
+@pytest.mark.asyncio
+async def test_what_was_sent_before_a_subscription_is_missing_to_those_before_it_alone() -> None:
+    async with Stage(1) as [instance]:
+        early, late = Hearer(), Hearer()
+        await instance.manager.subscribe("#", early.handle, on_gap=early.on_gap)
+        instance.receive(1)
+        missed = time.monotonic()
+        await instance.manager.subscribe("a", late.handle, on_gap=late.on_gap)
+
+        instance.receive(3, after=time.monotonic() - missed)  # 2 was sent before the second
+        instance.receive(5, after=0.0)
+
+        assert await late.is_told() == [["a"]]
+        assert await early.is_told() == [["a"]]
+        stats = instance.manager.stats()
+        assert (stats["#"].gaps, stats["a"].gaps) == (2, 1)
+
+
+@pytest.mark.asyncio
+async def test_what_is_missing_while_a_subscribe_waits_for_the_broker_is_no_gap_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Stage(1) as [instance]:
+        hearer, gate, bind = Hearer(), asyncio.Event(), instance.adapter.bind
+
+        async def slowly(binding: Binding) -> None:
+            await gate.wait()
+            await bind(binding)
+
+        monkeypatch.setattr(instance.adapter, "bind", slowly)
+        subscribing = asyncio.create_task(
+            instance.manager.subscribe("a", hearer.handle, on_gap=hearer.on_gap)
+        )
+        await asyncio.sleep(0)
+        for number in (1, 3):
+            instance.receive(number, after=0.0)
+        gate.set()
+        await subscribing
+
+        assert await hearer.hears(2) == [1, 3]
+        assert instance.manager.stats()["a"].gaps == 0
 
 
 @pytest.mark.asyncio

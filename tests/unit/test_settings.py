@@ -252,6 +252,7 @@ def test_unknown_arguments() -> None:
         ("APP", "", "it is empty"),
         ("INSTANCE_ID", "a b", "bad instance id"),
         ("WORKER_MODE", "-,a", "'-' must stand alone"),
+        ("WORKER_MODE", "!,", "worker mode '!,' has an empty item"),
         ("DRAIN_TIMEOUT", "-1", "must be finite and 0 or more seconds"),
         ("CONNECT_TIMEOUT", "0", "must be finite and above 0 seconds"),
         ("CONNECT_TIMEOUT", "nan", "expected a finite number, not 'nan'"),
@@ -448,7 +449,16 @@ def test_worker_modes(text: str, web: bool, a: bool, b: bool, transient: bool) -
     assert mode.unknown_topics({"a", "b", "c"}) == []
 
 
-@pytest.mark.parametrize("text", ["-,a", "-,!", ",", " , ", "a,,b", ",a", "a b", "a#", "é" * 200])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("-,a", "-,!", "-,", "!,", "*, ", "!,*,"),
+        *(",", " , ", "a,,", "a,,b", ",a"),
+        "a b",
+        "a#",
+        "é" * 200,
+    ],
+)
 def test_bad_worker_modes(text: str) -> None:
     with pytest.raises(ConfigurationError):
         WorkerMode.parse(text)

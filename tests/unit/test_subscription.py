@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any, Never, Unpack
 
 import pytest
@@ -15,7 +16,15 @@ from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.clock import SystemClock
-from cluster_kit.errors import ConfigurationError, ConnectionLost, PublishRefused, TopologyError
+from cluster_kit.errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    PublishRefused,
+    PublishUnconfirmed,
+    TopologyError,
+    TransportError,
+)
 from cluster_kit.event_queue import idleness, quarantine, settlement, subscription
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
@@ -24,7 +33,7 @@ from cluster_kit.message import Envelope
 from cluster_kit.settings.groups import EventQueueValues
 from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.waiting import eventually
-from tests.unit.adapters import Faults
+from tests.unit.adapters import Faults, FaultyQueue
 
 pytestmark = pytest.mark.asyncio
 
@@ -58,6 +67,39 @@ async def test_health_names_a_queue_subscribed_late_until_it_is_consumed(
         await eventually(lambda: made.health()["status"] == "ok")
         await made.event_queue.publish("mails", 1)
         await recorder.finished()
+
+
+async def test_a_consumer_the_broker_refuses_is_told_once_and_asked_for_ever_less_often(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(subscription, "OPEN_PAUSE", 0.02)
+    monkeypatch.setattr(subscription, "OPEN_PAUSE_TOPOLOGY", 0.1)
+    made, faults = faulty("refused")
+    faults.consume_fails = TransportError("there are 6 channels, and no more are allowed")
+    made.event_queue.subscribe("mails", Recorder().handle)
+    asked: list[float] = []
+    consume = FaultyQueue.consume
+
+    async def noted(*args: Any, **options: Any) -> Any:
+        asked.append(asyncio.get_running_loop().time())
+        return await consume(*args, **options)
+
+    monkeypatch.setattr(FaultyQueue, "consume", noted)
+    async with made:
+        await eventually(lambda: len(asked) >= 6)
+        [trouble] = [line for line in caplog.messages if "no more are allowed" in line]
+        assert trouble in made.health()["adapters"]["event_queue"]["detail"]
+    pauses = [later - sooner for sooner, later in pairwise(asked[1:])]
+    assert min(pauses[2:]) >= 0.08
+
+
+async def test_a_start_fails_where_the_broker_has_no_connection_for_a_consumer() -> None:
+    made, faults = faulty("limited")
+    faults.consume_fails = ConnectError("amqp://host", "user connection limit (2) is reached")
+    made.event_queue.subscribe("mails", Recorder().handle)
+
+    with pytest.raises(ConnectError, match="connection limit"):
+        await made.start()
 
 
 async def test_health_forgets_a_queue_that_is_unsubscribed() -> None:
@@ -608,6 +650,43 @@ async def test_a_handler_does_not_wait_for_the_renewal_of_its_copy(
 
         go.set()
         await recorder.finished(2)
+
+
+async def test_a_fresh_copy_that_may_be_stored_is_not_stored_again_before_the_next_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settlement, "FIRST_PAUSE", 0.01)
+    made, faults = faulty("unconfirmed", crash_limit=1)
+    go, tried, reports = asyncio.Event(), list[str](), list[str]()
+    recorder = Recorder(until(go))
+
+    def fail(envelope: Envelope, _delay: float) -> Exception | None:
+        tried.append(envelope.id)
+        return PublishUnconfirmed(envelope.id, "no answer") if len(tried) == 1 else None
+
+    def lose_the_connection() -> None:
+        faults.made[0].disconnect()
+        faults.made[0].reconnect()
+
+    made.telemetry.subscribe(lambda event, _: reports.append(event))
+    made.event_queue.subscribe("mails", recorder.handle)
+    async with made:
+        published = await made.event_queue.publish("mails", 1)
+        await recorder.started()
+        faults.publish_fails = fail
+        lose_the_connection()
+        await eventually(lambda: tried)
+        await asyncio.sleep(0.2)  # many times the pause after which a refused one is sent again
+        assert tried == [published]
+        assert "task.renewed" not in reports
+
+        lose_the_connection()
+        await eventually(lambda: "task.renewed" in reports)
+        go.set()
+        await recorder.finished()
+        depth = made.event_queue.depth
+        await eventually(lambda: depth("mails"), lambda left: left is not None and left.ready == 0)
+    assert (tried, recorder.ids) == ([published] * 2, [published])
 
 
 @pytest.mark.parametrize("busy", [False, True])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import TRANSPORTS
 from cluster_kit.errors import ConnectionLost, TopologyError
-from cluster_kit_amqp.broadcast.attachment import Attachment, Surroundings
+from cluster_kit_amqp.broadcast.attachment import Attachment, AttachmentContext
 from cluster_kit_amqp.broadcast.names import exchange_name
 from cluster_kit_amqp.broadcast.publisher import Broadcaster
 from cluster_kit_amqp.broadcast.queues import EphemeralQueue, StickyQueue
@@ -48,7 +48,7 @@ class AmqpPubSub:
             self._connections.publishing, self._connections.declarer(), context
         )
         self._declarer = self._connections.declarer()
-        self._surroundings = Surroundings(
+        self._attachment_context = AttachmentContext(
             connection=self._connections.consuming,
             context=context,
             problems=self._problems,
@@ -140,7 +140,7 @@ class AmqpPubSub:
         found = self._attachments.get(label)
         if found is None:
             source = self._source(binding)
-            found = self._attachments[label] = Attachment(label, source, self._surroundings)
+            found = self._attachments[label] = Attachment(label, source, self._attachment_context)
         return found
 
     def _source(self, binding: Binding) -> Source:

@@ -39,7 +39,7 @@ T = TypeVar("T")
 TellGap = Callable[[Collection["Binding"], float, str], None]
 
 
-class Surroundings(NamedTuple):
+class AttachmentContext(NamedTuple):
     """What the attachments of one adapter share.
 
     Attributes:
@@ -60,7 +60,7 @@ class Surroundings(NamedTuple):
 class Attachment:
     """Keeps one source attached, with the bindings that are wished for."""
 
-    def __init__(self, label: str, source: Source, around: Surroundings) -> None:
+    def __init__(self, label: str, source: Source, around: AttachmentContext) -> None:
         self._label, self._source, self._around = label, source, around
         self._connection, self._context = around.connection, around.context
         self._wishes = Wishes()
@@ -206,10 +206,11 @@ class Attachment:
     async def _adjust(self, link: Link) -> Refusals:
         """Bring the bindings at the broker in line; return what it refused."""
         refused: dict[Binding, TopologyError] = {}
-        for some in self._portions(self._source.held - self._wishes.wanted):
-            await self._asked(self._source.unbind(link, some))
+        # What is new comes first: what both bring must not cease in between.
         for some in self._portions(self._wishes.wanted - self._source.bound):
             refused.update(await self._asked(self._source.bind(link, some)))
+        for some in self._portions(self._source.held - self._wishes.wanted):
+            await self._asked(self._source.unbind(link, some))
         return refused
 
     def _portions(self, bindings: set[Binding]) -> Iterator[list[Binding]]:

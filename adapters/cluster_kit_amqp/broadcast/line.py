@@ -22,7 +22,12 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit_amqp.backoff import Backoff
-from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress, State
+from cluster_kit_amqp.connection.publishing_channel import (
+    PAUSE_AFTER_CHANNEL,
+    Progress,
+    PublishingChannel,
+    State,
+)
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import ChannelDown, LinkDown, LinkError, Nacked, Refused, Unencodable
 
@@ -47,12 +52,12 @@ class Means(NamedTuple):
 
     connection: Connection
     declarer: Declarer
-    outlet: Outlet
+    outlet: PublishingChannel
     context: AdapterContext
 
 
 @dataclass(slots=True, eq=False)
-class Parcel:
+class PendingPublish:
     """One publish. `number` is its place in the line."""
 
     number: int
@@ -61,7 +66,7 @@ class Parcel:
     progress: Progress
     done: asyncio.Future[None]
 
-    def __lt__(self, other: Parcel) -> bool:
+    def __lt__(self, other: PendingPublish) -> bool:
         return self.number < other.number
 
     def fail(self, error: TransportError | TopologyError) -> None:
@@ -84,7 +89,7 @@ class Hold:
     """What of one key waits, in any order, until it may be sent. `end` is that."""
 
     end: asyncio.Task[None]
-    parcels: list[Parcel]
+    waiting: list[PendingPublish]
 
 
 class Line:
@@ -100,24 +105,24 @@ class Line:
         self._exchange, self._steps = exchange, steps
         self._connection, self._declarer = means.connection, means.declarer
         self._outlet, self._context = means.outlet, means.context
-        self._waiting: list[Parcel] = []
+        self._waiting: list[PendingPublish] = []
         self._holds: dict[str, Hold] = {}
         self._last = 0
         self._messages = self._bytes = 0
         self._preparing: asyncio.Task[None] | None = None
         self._closed = False
 
-    def put(self, key: str, message: Message, progress: Progress) -> Parcel:
+    def put(self, key: str, message: Message, progress: Progress) -> PendingPublish:
         """Let a message stand in the line."""
         self._last += 1
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        parcel = Parcel(self._last, key, message, progress, done)
-        heapq.heappush(self._waiting, parcel)
+        pending = PendingPublish(self._last, key, message, progress, done)
+        heapq.heappush(self._waiting, pending)
         if self._closed:
             self._end_all("the adapter is closed")
         else:
             self._pump()
-        return parcel
+        return pending
 
     def close(self) -> None:
         """Send nothing more: what waits ends with an error."""
@@ -128,7 +133,7 @@ class Line:
 
     # --- sending -----------------------------------------------------------------------------
 
-    def _first(self) -> Parcel | None:
+    def _first(self) -> PendingPublish | None:
         """Return the first that may be sent, without those whose callers have given up."""
         while self._waiting:
             first = self._waiting[0]
@@ -139,88 +144,88 @@ class Line:
                 return first
             heapq.heappop(self._waiting)
             if hold is not None:
-                hold.parcels.append(first)
+                hold.waiting.append(first)
         return None
 
     def _pump(self) -> None:
         """Send what can be sent; see to it that the rest can be."""
-        while (parcel := self._first()) is not None and self._has_room(parcel):
-            channel = self._channel(parcel)
+        while (pending := self._first()) is not None and self._has_room(pending):
+            channel = self._channel(pending)
             if channel is None:
                 self._prepare_soon()
                 return
             heapq.heappop(self._waiting)
-            self._send(channel, parcel)
+            self._send(channel, pending)
 
-    def _has_room(self, parcel: Parcel) -> bool:
+    def _has_room(self, pending: PendingPublish) -> bool:
         if not self._messages:
             return True
-        room = self._bytes + parcel.progress.size <= MOST_BYTES
+        room = self._bytes + pending.progress.size <= MOST_BYTES
         return room and self._messages < MOST_MESSAGES
 
-    def _channel(self, parcel: Parcel) -> Channel | None:
+    def _channel(self, pending: PendingPublish) -> Channel | None:
         """Return the channel, when nothing is left to be done before it is used."""
         link = self._connection.link
         if link is None or link.blocked is not None:
             return None
         if not self._declarer.is_settled(link, self._exchange):
             return None
-        return self._outlet.channel_of(link, self._exchange, parcel.key, parcel.progress.size)
+        return self._outlet.channel_of(link, self._exchange, pending.key, pending.progress.size)
 
-    def _send(self, channel: Channel, parcel: Parcel) -> None:
+    def _send(self, channel: Channel, pending: PendingPublish) -> None:
         try:
-            answer = channel.send(self._exchange, parcel.key, parcel.message)
+            answer = channel.send(self._exchange, pending.key, pending.message)
         except Unencodable as exc:
-            parcel.fail(parcel.progress.refused(exc))
+            pending.fail(pending.progress.refused(exc))
             return
-        parcel.progress.move(State.SENT)
+        pending.progress.move(State.SENT)
         self._messages += 1
-        self._bytes += parcel.progress.size
-        answer.add_done_callback(partial(self._answered, parcel))
+        self._bytes += pending.progress.size
+        answer.add_done_callback(partial(self._answered, pending))
 
-    def _answered(self, parcel: Parcel, answer: asyncio.Future[None]) -> None:
+    def _answered(self, pending: PendingPublish, answer: asyncio.Future[None]) -> None:
         self._messages -= 1
-        self._bytes -= parcel.progress.size
+        self._bytes -= pending.progress.size
         error = answer.exception()
         if error is not None:
-            self._failed(parcel, error)
+            self._failed(pending, error)
         else:
-            parcel.progress.move(State.CONFIRMED)
-            if not parcel.done.done():
-                parcel.done.set_result(None)
+            pending.progress.move(State.CONFIRMED)
+            if not pending.done.done():
+                pending.done.set_result(None)
         if not self._closed:
             self._pump()
 
-    def _failed(self, parcel: Parcel, error: BaseException) -> None:
-        progress = parcel.progress
+    def _failed(self, pending: PendingPublish, error: BaseException) -> None:
+        progress = pending.progress
         if isinstance(error, LinkDown):
             progress.trouble = error.reason
             progress.move(State.UNKNOWN)
         elif isinstance(error, ChannelDown):
             if error.code == NOT_FOUND:
                 self._declarer.forget(self._exchange)
-            refusal = self._outlet.blame(error, self._exchange, parcel.key, progress)
+            refusal = self._outlet.blame(error, self._exchange, pending.key, progress)
             if refusal is not None:
-                parcel.fail(refusal)
+                pending.fail(refusal)
         elif isinstance(error, Nacked):
-            self._nacked(parcel, error)
-        if parcel.done.done():
+            self._nacked(pending, error)
+        if pending.done.done():
             return
         if self._closed:
-            parcel.fail(ConnectionLost("the adapter is closed"))
+            pending.fail(ConnectionLost("the adapter is closed"))
         else:
-            heapq.heappush(self._waiting, parcel)
+            heapq.heappush(self._waiting, pending)
 
-    def _nacked(self, parcel: Parcel, error: Nacked) -> None:
+    def _nacked(self, pending: PendingPublish, error: Nacked) -> None:
         """One of the queues did not take it; others may have it.
 
         Most often a subscriber went away with its queue. That is no fault of the publisher's, so
         it goes on until its deadline.
         """
-        progress, key = parcel.progress, parcel.key
+        progress, key = pending.progress, pending.key
         progress.move(State.UNKNOWN)
         progress.trouble = error.reason
-        if not (self._closed or parcel.done.done()):
+        if not (self._closed or pending.done.done()):
             self._hold(key, min(PAUSE_AFTER_CHANNEL * 2.0**progress.nacks, _LONGEST_PAUSE))
         progress.nacks += 1
 
@@ -236,11 +241,11 @@ class Line:
         """End a pause, and with it what the broker refuses for now."""
         await self._context.clock.sleep(pause)
         reason = self._outlet.refusal(self._exchange, key)
-        for parcel in self._holds.pop(key).parcels:
+        for pending in self._holds.pop(key).waiting:
             if reason is None:
-                heapq.heappush(self._waiting, parcel)
+                heapq.heappush(self._waiting, pending)
             else:
-                parcel.fail(parcel.progress.refused(Refused(reason)))
+                pending.fail(pending.progress.refused(Refused(reason)))
         self._pump()
 
     # --- preparing ---------------------------------------------------------------------------
@@ -254,11 +259,11 @@ class Line:
         """Make ready what the first in the line needs, until it can be sent."""
         backoff = Backoff(self._context)
         try:
-            while (parcel := self._first()) is not None and self._channel(parcel) is None:
+            while (pending := self._first()) is not None and self._channel(pending) is None:
                 try:
-                    await self._make_ready(parcel)
+                    await self._make_ready(pending)
                 except PublishRefused as exc:
-                    parcel.fail(exc)
+                    pending.fail(exc)
                 except TopologyError as exc:
                     for unsent in self._unsent():
                         unsent.fail(exc)
@@ -269,15 +274,15 @@ class Line:
             self._preparing = None
         self._pump()
 
-    async def _make_ready(self, parcel: Parcel) -> None:
-        await self._context.clock.sleep(PAUSE_AFTER_CHANNEL * parcel.progress.lost_channels)
+    async def _make_ready(self, pending: PendingPublish) -> None:
+        await self._context.clock.sleep(PAUSE_AFTER_CHANNEL * pending.progress.lost_channels)
         link = await self._connection.writable()
-        self._outlet.check_size(parcel.progress)
+        self._outlet.check_size(pending.progress)
         await self._declarer.ensure(link, self._exchange, self._steps)
         await self._outlet.open(link)
 
-    def _unsent(self) -> list[Parcel]:
-        return [*self._waiting, *(p for hold in self._holds.values() for p in hold.parcels)]
+    def _unsent(self) -> list[PendingPublish]:
+        return [*self._waiting, *(p for hold in self._holds.values() for p in hold.waiting)]
 
     def _note(self, trouble: str) -> None:
         for unsent in self._unsent():
@@ -288,5 +293,5 @@ class Line:
         for hold in self._holds.values():
             hold.end.cancel()
         self._waiting, self._holds = [], {}
-        for parcel in unsent:
-            parcel.fail(ConnectionLost(reason))
+        for pending in unsent:
+            pending.fail(ConnectionLost(reason))

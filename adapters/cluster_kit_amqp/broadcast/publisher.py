@@ -10,7 +10,7 @@ from cluster_kit.deadlines import Deadlines, Within
 from cluster_kit_amqp.broadcast.line import Line, Means
 from cluster_kit_amqp.broadcast.names import exchange_name, steps_to
 from cluster_kit_amqp.broadcast.wire import to_message
-from cluster_kit_amqp.connection.outlet import Outlet, Progress, State
+from cluster_kit_amqp.connection.publishing_channel import Progress, PublishingChannel, State
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Broadcast, Transport
@@ -24,7 +24,7 @@ class Broadcaster:
 
     def __init__(self, connection: Connection, declarer: Declarer, context: AdapterContext) -> None:
         self._context = context
-        self._outlet = Outlet(connection, context)
+        self._outlet = PublishingChannel(connection, context)
         self._means = Means(
             connection=connection, declarer=declarer, outlet=self._outlet, context=context
         )
@@ -37,19 +37,19 @@ class Broadcaster:
         started = self._context.clock.monotonic()
         progress = Progress(message.id, message.channel, len(message.body), started)
         line = self._lines.get(exchange) or self._new_line(exchange, message.realm, transport)
-        parcel = line.put(
+        pending = line.put(
             message.channel,
             to_message(message, transport, copy_id=progress.copy_id, app=self._context.app),
             progress,
         )
         try:
             with Within(self._deadlines, timeout):
-                await parcel.done
+                await pending.done
         except TimeoutError:
             if progress.state is State.CONFIRMED:  # while the event loop stood still
                 return
-            if parcel.done.done() and not parcel.done.cancelled():
-                parcel.done.result()
+            if pending.done.done() and not pending.done.cancelled():
+                pending.done.result()
             raise self._outlet.out_of_time(timeout, progress) from None
         except asyncio.CancelledError:
             if progress.state is State.WAITING:

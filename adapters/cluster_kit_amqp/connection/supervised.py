@@ -69,6 +69,11 @@ class Connection:
         self.writable_now: Link | None = None
 
     @property
+    def url(self) -> str:
+        """Of the broker, with its password."""
+        return self._options.url
+
+    @property
     def link(self) -> Link | None:
         """The link, when it is up."""
         link = self._link

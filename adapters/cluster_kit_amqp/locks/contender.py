@@ -43,6 +43,8 @@ class AmqpContender:
         self._take = take
         self._session: Session | None = None
         self._taken = False  # the session by the adapter: it is no longer for us to end
+        self._alone = False  # nobody had the lock or stood before us, and no token came yet
+        self._seeded = False
 
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask once; see the port.
@@ -74,12 +76,13 @@ class AmqpContender:
         if session is None or session.lost is not None:
             session, counts = await self._open()
             await session.stand()
+            self._alone, self._seeded = not counts.consumers, bool(counts.ready)
             if counts.consumers:
                 await self._look(session)
-            else:
-                if not counts.ready:
-                    await self._desk.seed(self._claim.name)
-                await self._expect(session)
+        if self._alone and not session.granted:
+            await self._seed()
+            await self._expect(session)
+            self._alone = False
         return session if session.granted else None
 
     async def _open(self) -> tuple[Session, QueueCounts]:
@@ -102,6 +105,12 @@ class AmqpContender:
             raise
         self._session, self._taken = Session(self._desk, self._claim, seat), False
         return self._session, counts
+
+    async def _seed(self) -> None:
+        """Bring a token where there was none, unless an attempt before this one has."""
+        if not self._seeded:
+            await self._desk.seed(self._claim.name)
+            self._seeded = True
 
     async def _look(self, session: Session) -> None:
         """Let a token come that was there when we got in line.

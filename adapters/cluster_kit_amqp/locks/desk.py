@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.clock import BootClock
 from cluster_kit_amqp.connection.together import Connections
-from cluster_kit_amqp.link import Channel, Incoming, Link, QueueCounts
+from cluster_kit_amqp.link import Channel, ChannelDown, Incoming, Link, LinkError, QueueCounts
 from cluster_kit_amqp.locks.names import EXCHANGE, lock_queue, lock_steps, make_token
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ HEARTBEAT = 5
 _MARGIN = 0.5  # seconds; clocks of two machines
 _FREE_CHANNELS = 20
 _MOST_MADE = 20  # queues at a time: renewals are not to wait behind hundreds of them
+_SILENCE_SECONDS = 2.0  # after which an unanswered question is held against its channel
 _MICROSECONDS = 1_000_000
 
 
@@ -116,7 +117,8 @@ class Desk:
     async def ask(self, queue: str) -> QueueCounts:
         """Return the counts of a queue; `ChannelDown` with 404 when there is none.
 
-        Asked on a channel of its own, for a question that is refused or given up ends its channel.
+        Asked on a channel for questions, which one that is refused ends. Whoever gives up waiting
+        leaves it to the others: their answers come behind his.
         """
         async with self._opening:
             link = await self.connections.consuming.ready()
@@ -124,7 +126,29 @@ class Desk:
             if seat is None or seat.lost is not None or seat.link is not link:
                 seat = Seat(link, await self._proving(link, link.open_channel()))
                 self._asking = seat
-        return await self.counts(seat, queue)
+        answer: asyncio.Future[QueueCounts] = asyncio.get_running_loop().create_future()
+        self._context.tasks.spawn(self._hear(seat, queue, answer), name="amqp lock question")
+        return await answer
+
+    async def _hear(self, seat: Seat, queue: str, answer: asyncio.Future[QueueCounts]) -> None:
+        """Ask, and tell the answer if somebody still wants it."""
+        error: Exception
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                counts = await self.counts(seat, queue)
+        except ChannelDown as exc:
+            if self._asking is seat:
+                self._asking, error = None, exc
+            else:  # refused was who heard of it first; the others stood behind him
+                error = ChannelDown(0, exc.reason)
+        except (LinkError, TimeoutError) as exc:
+            error = exc
+        else:
+            if not answer.done():
+                answer.set_result(counts)
+            return
+        if not answer.done():
+            answer.set_exception(error)
 
     async def counts(self, seat: Seat, queue: str) -> QueueCounts:
         """As `ask`, on a channel of the caller's."""

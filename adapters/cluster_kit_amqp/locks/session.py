@@ -44,6 +44,7 @@ class Session:
         self._consumer = ""
         self._token: Incoming | None = None
         self._since = 0.0
+        self._given_back = False
         seat.on_lost = self._lost
 
     # --- in line -----------------------------------------------------------------------------
@@ -71,6 +72,9 @@ class Session:
 
     def _received(self, _: str, incoming: Incoming) -> None:
         channel = self.seat.channel
+        if self._given_back:  # and a token with it: this one was too many
+            channel.ack(incoming.tag)
+            return
         fence = fence_of(incoming)
         held = self._token
         wanted = incoming.message.headers.get(RENEWS)
@@ -117,6 +121,7 @@ class Session:
         if token is None:
             self._desk.drop(self.seat)
             return
+        self._given_back = True
         await self.seat.channel.cancel_returning(self._consumer, token.tag)
         self._desk.put_back(self.seat)
 

@@ -16,8 +16,11 @@ _END = END[0]
 
 OnContent = Callable[[Message], None]
 
-_HEADER_FRAME = struct.Struct(">BHIHHQ")
-"""What the frame of a header begins with: type, channel, size; class, weight, size of the body."""
+_HEADER_FRAME = struct.Struct(">BHI4xQ")
+"""What the frame of a header begins with: type, channel, size; behind the ids, the body's size."""
+
+_BETWEEN = struct.Struct(">BBHI")
+"""The end of a frame and what the next begins with."""
 
 _LEAST = _HEADER_FRAME.size + 2 * OVERHEAD
 """No header frame and body frame together are smaller, bytes."""
@@ -31,16 +34,16 @@ def whole(data: bytes, at: int, channel: int, largest: int) -> tuple[Message, in
     """
     if at + _LEAST > len(data):
         return None
-    kind, number, size, _, _, length = _HEADER_FRAME.unpack_from(data, at)
+    kind, number, size, length = _HEADER_FRAME.unpack_from(data, at)
     start = at + _HEAD_SIZE
     stop = start + size
     begin = stop + OVERHEAD
     end = begin + length
-    if end >= len(data) or size + OVERHEAD > largest or length + OVERHEAD > largest:
+    if end >= len(data) or size + OVERHEAD > largest or end - stop > largest:
         return None
-    if kind != HEADER or number != channel or data[stop] != _END or data[end] != _END:
+    if kind != HEADER or number != channel or data[end] != _END:
         return None
-    if HEAD.unpack_from(data, stop + 1) != (BODY, channel, length):
+    if _BETWEEN.unpack_from(data, stop) != (_END, BODY, channel, length):
         return None
     return decode_message(data[start:stop], data[begin:end]), end + 1
 

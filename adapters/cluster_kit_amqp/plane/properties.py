@@ -106,8 +106,8 @@ def decode_message(payload: bytes, body: bytes = b"") -> Message:
     """
     try:
         flags: int = _START.unpack_from(payload)[3]
-        if flags == _OUR_FLAGS:
-            return _decode_ours(payload, body)
+        if flags == _OUR_FLAGS and (message := _decode_ours(payload, body)):
+            return message
         return Message(body) if flags & _MORE_FLAGS else _decode(payload, body, flags)
     except Exception:  # noqa: BLE001 - whatever the decoder trips over
         return Message(body)
@@ -135,24 +135,33 @@ def _decode(payload: bytes, body: bytes, flags: int) -> Message:
     return Message(body, headers, message_id, content_type, app_id, timestamp)
 
 
-def _decode_ours(payload: bytes, body: bytes) -> Message:
-    """As `_decode`, for the properties this library sets."""
-    at = _START_SIZE + 1 + payload[_START_SIZE]
-    content_type = _known_text(payload[_START_SIZE + 1 : at])
-    size: int = U32.unpack_from(payload, at)[0]
-    start, at = at, at + 4 + size
-    headers = Packed(payload[start:at], unpack_table)
-    start = at + 2  # behind the delivery mode and the size of what follows
-    at = start + payload[start - 1]
-    message_id = payload[start:at].decode()
-    timestamp: int = U64.unpack_from(payload, at)[0]
-    start = at + 9
-    at = start + payload[start - 1]
-    if at > len(payload):
-        raise ValueError("the properties are cut off")
-    app_id = _known_text(payload[start:at])
-    sent = timestamp if timestamp <= _LAST_SECOND else _seconds(timestamp)
-    return Message(body, headers, message_id, content_type, app_id, sent)
+def _decode_ours(payload: bytes, body: bytes) -> Message | None:
+    """As `_decode`, for the properties this library sets; None where something is behind them."""
+    type_size: int = payload[_START_SIZE]
+    table_size: int = U32.unpack_from(payload, _START_SIZE + 1 + type_size)[0]
+    id_size = payload[_START_SIZE + 6 + type_size + table_size]  # behind the delivery mode
+    fields, rest = _layout(type_size, table_size, id_size, len(payload))
+    content_type, table, id_, sent, app_size, app_id = fields.unpack(payload)
+    if app_size != rest:
+        return None
+    if sent > _LAST_SECOND:
+        sent = _seconds(sent)
+    headers = Packed(table, unpack_table)
+    return Message(
+        body, headers, id_.decode(), _known_text(content_type), _known_text(app_id), sent
+    )
+
+
+@lru_cache(maxsize=1024)
+def _layout(type_size: int, table_size: int, id_size: int, size: int) -> tuple[struct.Struct, int]:
+    """Return how the properties this library sets lie in so many bytes, and the last one's size.
+
+    Raises:
+        struct.error: they are cut off.
+    """
+    before_last = f">{_START_SIZE + 1}x{type_size}s{4 + table_size}s2x{id_size}sQB"
+    rest = size - struct.calcsize(before_last)
+    return struct.Struct(f"{before_last}{rest}s"), rest
 
 
 @lru_cache(maxsize=1024)

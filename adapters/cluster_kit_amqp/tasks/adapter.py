@@ -14,7 +14,7 @@ from cluster_kit.ports import AdapterContext, DeadEntry, Health, QueueDepth, Rec
 from cluster_kit_amqp.connection.together import Connections
 from cluster_kit_amqp.control.seam import ACCESS_REFUSED, NOT_FOUND, ControlLink, counts
 from cluster_kit_amqp.link import ChannelDown, LinkError
-from cluster_kit_amqp.tasks.consumer import CALL_TIMEOUT, AmqpConsumer, Surroundings
+from cluster_kit_amqp.tasks.consumer import CALL_TIMEOUT, AmqpConsumer, ConsumerContext
 from cluster_kit_amqp.tasks.dead_letters import read_dead
 from cluster_kit_amqp.tasks.directory import announce, read_channels
 from cluster_kit_amqp.tasks.publisher import Publisher
@@ -49,7 +49,7 @@ class AmqpEventQueue:
         self._publishing = self._connections.publishing
         self._consuming = self._connections.consuming
         self._control = self._connections.control
-        self._surroundings = Surroundings(
+        self._consumer_context = ConsumerContext(
             connection=self._consuming,
             declarer=self._connections.declarer(self._announce),
             context=context,
@@ -137,7 +137,7 @@ class AmqpEventQueue:
         """
         consumer = AmqpConsumer(
             queue,
-            self._surroundings,
+            self._consumer_context,
             prefetch=prefetch,
             on_delivery=on_delivery,
             paused=paused,

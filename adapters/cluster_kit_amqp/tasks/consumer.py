@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from cluster_kit.errors import ConnectionLost, TopologyError
+from cluster_kit.errors import ConnectError, ConnectionLost, TopologyError, TransportError
 from cluster_kit.loops import set_within
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
 from cluster_kit_amqp.connection.patience import Patience
@@ -39,7 +39,7 @@ _FEWEST_UNSEEN = 2  # looks in a row that must find no consumer
 _NOT_OURS = frozenset({ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED})
 
 
-class Surroundings(NamedTuple):
+class ConsumerContext(NamedTuple):
     """What the consumers of one adapter share."""
 
     connection: Connection
@@ -54,15 +54,15 @@ class AmqpConsumer:
     def __init__(
         self,
         queue: QueueName,
-        surroundings: Surroundings,
+        shared: ConsumerContext,
         *,
         prefetch: int,
         on_delivery: Callable[[Received], None],
         paused: bool,
     ) -> None:
         self._queue, self._prefetch, self._on_delivery = queue, prefetch, on_delivery
-        self._connection, self._declarer = surroundings.connection, surroundings.declarer
-        self._context, self._problems = surroundings.context, surroundings.problems
+        self._connection, self._declarer = shared.connection, shared.declarer
+        self._context, self._problems = shared.context, shared.problems
         self._wish: Wish = "pause" if paused else "take"
         self._intake: Intake | None = None
         self._task: asyncio.Task[None] | None = None
@@ -85,15 +85,23 @@ class AmqpConsumer:
                 await self._attach(link)
         except TimeoutError:
             await self._drop("the broker did not answer")
-            raise ConnectionLost(f"cannot consume {self._queue}: no answer in time") from None
+            raise ConnectionLost("no answer in time") from None
         except LinkError as exc:
             await self._drop(exc.reason)
-            raise ConnectionLost(f"cannot consume {self._queue}: {exc.reason}") from exc
+            raise self._not_consumed(exc) from exc
         except BaseException:
             await self._drop("given up")
             raise
         self._unsubscribe = self._connection.on_change(self._wake.set)
         self._task = self._context.tasks.spawn(self._run(), name=f"amqp consumer {self._queue}")
+
+    def _not_consumed(self, error: LinkError) -> TransportError:
+        if error.by_limit:
+            reason = f"{self._queue} is not consumed: {error.reason}"
+            return ConnectError(self._connection.url, reason)
+        if isinstance(error, LinkDown):
+            return ConnectionLost(error.reason)
+        return TransportError(error.reason)
 
     async def pause(self) -> None:
         """Take nothing more until `resume`."""

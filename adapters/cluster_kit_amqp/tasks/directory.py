@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import InvalidNameError
+from cluster_kit.errors import InvalidNameError, TopologyError
 from cluster_kit.names import QueueName, check_name, new_id
 from cluster_kit_amqp.control.declare import declare
 from cluster_kit_amqp.control.seam import ACCESS_REFUSED, ControlLink, MakingLink, counts
@@ -32,6 +32,7 @@ async def announce(link: MakingLink, queue: QueueName, clock: Clock) -> None:
     a user that makes no queues either; the attempt to make one will tell.
 
     Raises:
+        TopologyError: the list takes nothing.
         LinkError: the link or a channel failed.
     """
     if queue.app is None:
@@ -46,6 +47,9 @@ async def announce(link: MakingLink, queue: QueueName, clock: Clock) -> None:
             else:
                 return
         await _put(link, queue.app, queue.channel)
+    except Nacked as exc:
+        detail = "takes no entry, and lists the channels: no policy may limit its length"
+        raise TopologyError(f"queue {directory_queue(queue.app)!r}", detail) from exc
     except ChannelDown as exc:
         if exc.code != ACCESS_REFUSED:
             raise

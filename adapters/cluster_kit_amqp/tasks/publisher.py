@@ -21,7 +21,12 @@ from cluster_kit.errors import (
     TopologyError,
     Unroutable,
 )
-from cluster_kit_amqp.connection.outlet import PAUSE_AFTER_CHANNEL, Outlet, Progress, State
+from cluster_kit_amqp.connection.publishing_channel import (
+    PAUSE_AFTER_CHANNEL,
+    Progress,
+    PublishingChannel,
+    State,
+)
 from cluster_kit_amqp.control.seam import NOT_FOUND
 from cluster_kit_amqp.link import (
     Channel,
@@ -78,6 +83,10 @@ def _work_queue(queue: QueueName) -> _Target:
     return _Target(BACK, queue.full, queue.full)
 
 
+def _dead_queue(queue: QueueName) -> _Target:
+    return _Target(DEAD, queue.full, queue.dead)
+
+
 class Publisher:
     """Publishes tasks and dead letters over one connection.
 
@@ -96,7 +105,7 @@ class Publisher:
         self._upkeep = upkeep
         self._connection, self._declarer, self._context = connection, declarer, context
         self._problems, self._app = problems, context.app
-        self._outlet = Outlet(connection, context)
+        self._outlet = PublishingChannel(connection, context)
         self._fullness = Fullness(connection, context.clock)
         self._deadlines = Deadlines()
         self._ladder = declarer.makes
@@ -136,14 +145,14 @@ class Publisher:
         queue, elsewhere = envelope.queue, delay > 0 or bury
         while True:
             link = self._connection.writable_now or await self._connection.writable()
+            target = _work_queue(queue)
             if elsewhere:
-                target = self._target(queue, delay, progress, bury=bury)
-            else:
-                target = _work_queue(queue)
+                target = _dead_queue(queue) if bury else self._target(queue, delay, progress)
             try:
                 channel = self._ready_now(link, queue, target, progress)
                 if channel is None:
                     channel = await self._ready_channel(link, queue, target, progress)
+                    target = self._still(queue, target, delay, progress)
                 message = self._message(envelope, target, progress)
                 try:
                     await channel.publish(target.exchange, target.key, message)
@@ -166,16 +175,21 @@ class Publisher:
         self.used.add(queue)
         self._latest = queue
 
-    def _target(self, queue: QueueName, delay: float, progress: Progress, *, bury: bool) -> _Target:
+    def _target(
+        self, queue: QueueName, delay: float, progress: Progress, *, ladder: bool = True
+    ) -> _Target:
         """Return where to publish now: what is left of the delay shrinks while we try."""
-        if bury:
-            return _Target(DEAD, queue.full, queue.dead)
         passed = self._context.clock.monotonic() - progress.started
         left = delay if passed < _SLACK else delay - passed
         if left <= 0:
             return _work_queue(queue)
-        wait = wait_for(queue, left, ladder=self._ladder)
+        wait = wait_for(self._app, queue, left, ladder=ladder and self._ladder)
         return _Target(wait.exchange, wait.key, wait.exchange, wait)  # its queue has its name
+
+    def _still(self, queue: QueueName, was: _Target, delay: float, progress: Progress) -> _Target:
+        """Return where to publish now that all is ready; making the chain took a while."""
+        chained = was.wait is not None and was.wait.chained
+        return self._target(queue, delay, progress, ladder=False) if chained else was
 
     def _message(self, envelope: Envelope, target: _Target, progress: Progress) -> Message:
         expires_at, expiration_ms = envelope.expires_at, None
@@ -208,11 +222,11 @@ class Publisher:
         await self._outlet.admit(target.exchange, target.key, progress)
         await self._declarer.ensure_queue(link, queue)
         if target.wait is not None:
-            wait = target.wait
-            progress.trouble = f"what {wait.needs!r} needs is still being made"
-            await self._declarer.ensure(link, wait.needs, wait.steps, wait.last)
+            for section in target.wait.needs:
+                progress.trouble = f"what {section.name!r} needs is still being made"
+                await self._declarer.ensure(link, *section)
             progress.trouble = ""
-            self._upkeep.use(queue, wait)
+            self._upkeep.use(queue, target.wait)
 
     def _expiration(self, envelope: Envelope, expires_at: float, target: _Target) -> int | None:
         """Return the time to live in the work queue, ms; never 0, which has another meaning.
@@ -224,8 +238,6 @@ class Publisher:
             return None
         left = max(1, round((expires_at - self._context.clock.wall()) * 1000))
         return left if left <= _LONGEST_EXPIRATION_MS else None
-
-    # --- what went wrong ---------------------------------------------------------------------
 
     async def _went_wrong(
         self,
@@ -264,7 +276,7 @@ class Publisher:
 
     def _do_without_ladder(self, target: _Target, error: TopologyError) -> None:
         """A step of the ladder cannot be had, perhaps by this user: the chain serves as well."""
-        if target.wait is None or target.wait.last is not None:
+        if target.wait is None or target.wait.chained:
             raise error
         log.info("delays go along the chain from now on: %s", error)
         self._ladder = False
@@ -298,10 +310,8 @@ class Publisher:
         self._forget(queue, target)
 
     def _forget(self, queue: QueueName, target: _Target) -> None:
-        names = [queue.full]
-        if target.wait is not None:
-            names.append(target.wait.needs)
-        self._declarer.forget(*names)
+        needs = () if target.wait is None else target.wait.needs
+        self._declarer.forget(queue.full, *(section.name for section in needs))
         self._upkeep.doubt()
 
 

@@ -16,7 +16,7 @@ from cluster_kit.errors import TopologyError
 from cluster_kit.loops import set_within
 from cluster_kit_amqp.backoff import Backoff
 from cluster_kit_amqp.link import ChannelDown, Link, LinkError
-from cluster_kit_amqp.tasks.delays import CHAIN, CHAIN_COMPLETE, chain_steps
+from cluster_kit_amqp.tasks.delays import Section, chain
 from cluster_kit_amqp.topology import Exchange, Queue, Steps, work_steps
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Upkeep:
         self._context, self._problems = context, problems
         self._queues: dict[str, QueueName] = {}
         self._consumed: set[str] = set()
-        self._waits: dict[str, Steps] = {}
+        self._waits: dict[str, Section] = {}
         self._seen: Link | None = None
         self._doubted = asyncio.Event()
         self._failures = 0
@@ -89,9 +89,10 @@ class Upkeep:
         self._queues[queue.full] = queue
         if wait is None:
             self._consumed.add(queue.full)
-        elif wait.needs not in self._waits:
-            self._waits[wait.needs] = wait.steps
-            first = first or wait.needs == CHAIN
+        else:
+            new = [section for section in wait.needs if section.name not in self._waits]
+            self._waits.update((section.name, section) for section in new)
+            first = first or any(section.last is not None for section in new)
         if first:
             self.doubt()
         if self._task is None:
@@ -154,15 +155,15 @@ class Upkeep:
         return all(found)
 
     def _parts(self) -> list[_Part]:
-        waits = dict(self._waits)
-        chain = _Part(CHAIN, chain_steps(), None if waits.pop(CHAIN, None) else CHAIN_COMPLETE)
-        ladder = [_Part(name, steps) for name, steps in waits.items()]
+        whole = chain(self._context.app)
+        made = [_Part(*each) for each in whole if each.name not in self._waits]
+        used = [_Part(each.name, each.steps) for each in self._waits.values()]
         limit = self._context.crash_limit
         queues = [
             _Part(name, work_steps(queue, limit), Queue(name, {}))
             for name, queue in self._queues.items()
         ]
-        return [chain, *ladder, *queues]
+        return [*used, *made, *queues]
 
     async def _whole(self, part: _Part) -> bool:
         """Make or check one part; return whether it is whole, or not wanted any more."""

@@ -114,8 +114,7 @@ class Inbox:
         self._sessions = _session_maker(sessions, engine, self._home)
         self._retention = seconds("retention", retention, zero=False)
         self._interval = seconds("prune_interval", prune_interval, zero=False)
-        self._clock = SystemClock()
-        self._since = self._clock.wall()
+        self._since = SystemClock().wall()
         self._consumers: set[str] = set()
         self._context: AdapterContext | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -195,11 +194,10 @@ class Inbox:
 
     async def prune(self) -> int:
         """Delete what is older than `retention`, batch by batch; return how many rows."""
-        before = self._clock.wall() - self._retention
         total, count = 0, PRUNE_BATCH
         while count == PRUNE_BATCH:
             with lacking_told(self.table):
-                count = await self._records.prune(self._engine, before)
+                count = await self._records.prune(self._engine, self._retention)
             total += count
         self._pruned += total
         self._emit("inbox.pruned", count=total)
@@ -248,7 +246,7 @@ class Inbox:
 
         def note(connection: Connection) -> bool:
             self._home.check(connection.engine)
-            first = self._records.note(connection, name, message_id, self._clock.wall())
+            first = self._records.note(connection, name, message_id)
             with self._counting:
                 self._first += first
                 self._repeated += not first

@@ -7,14 +7,20 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from cluster_kit.broadcast import Audience, Broadcast
 from cluster_kit.checks import truth, whole_number
 from cluster_kit.clock import MAX_WAIT, seconds
-from cluster_kit.errors import ConfigurationError, DecodeError
+from cluster_kit.errors import ConfigurationError, DecodeError, InvalidNameError
 from cluster_kit.message import MAX_RETRIES, Envelope
-from cluster_kit.names import QueueName, check_name
+from cluster_kit.names import (
+    QueueName,
+    check_channel,
+    check_message_id,
+    check_name,
+    check_queue,
+)
 from cluster_kit_sqlalchemy.tables import LANES
 
 if TYPE_CHECKING:
@@ -24,6 +30,8 @@ Kind = Literal["task", "sync", "pubsub"]
 """What a message is: a task of the event queue, or a broadcast of one of two realms."""
 
 Row = dict[str, object]
+
+T = TypeVar("T")
 
 _END = 253_402_300_799  # of the year 9999, seconds since 1970
 _INT64 = 2**63
@@ -78,35 +86,36 @@ class Entry:
             DecodeError: somebody else wrote the row.
         """
         columns, options = self.columns, self._task_options()
+        channel = self._legal(check_channel, columns["channel"])
+        queue = QueueName(None if options["shared"] else app, channel)
         envelope = Envelope(
-            queue=QueueName(None if options["shared"] else app, self.channel),
-            id=self.id,
+            queue=self._legal(check_queue, queue),
+            id=self._legal(check_message_id, columns["id"]),
             body=self._body(),
-            content_type=columns["content_type"],
+            content_type=self._text("content_type"),
             published_at=self.created_at,
             max_retries=options["max_retries"],
             timeout=options["timeout"],
             expires_at=options["expires_at"],
-            origin=columns["origin"],
+            origin=self._text("origin") or "",
             headers=options["headers"],
         )
         return envelope, max(0.0, number(columns["due_at"]) - now)
 
     def broadcast(self) -> Broadcast:
         """Return the broadcast. Raises as `task`."""
-        columns = self.columns
         try:
             audience = Audience(self._options().get("audience", Audience.OTHERS))
         except ValueError as exc:
             raise self.spoilt(str(exc)) from exc
         return Broadcast(
             realm=self.kind,
-            channel=self.channel,
-            id=self.id,
+            channel=self._legal(partial(check_name, "channel"), self.columns["channel"]),
+            id=self._legal(check_message_id, self.columns["id"]),
             body=self._body(),
-            content_type=columns["content_type"],
+            content_type=self._text("content_type"),
             published_at=self.created_at,
-            origin=columns["origin"],
+            origin=self._text("origin") or "",
             audience=audience,
         )
 
@@ -118,6 +127,18 @@ class Entry:
     def spoilt(self, problem: str) -> DecodeError:
         """Return the error for a row that makes no sense."""
         return DecodeError(f"outbox row {self.position}: {problem}")
+
+    def _legal(self, check: Callable[[Any], T], value: object) -> T:
+        try:
+            return check(value)
+        except InvalidNameError as exc:
+            raise self.spoilt(str(exc)) from exc
+
+    def _text(self, column: str) -> str | None:
+        value: object = self.columns[column]
+        if not isinstance(value, str | None):
+            raise self.spoilt(f"its {column} is no text but {type(value).__name__}")
+        return value
 
     def _body(self) -> bytes:
         body: object = self.columns["body"]

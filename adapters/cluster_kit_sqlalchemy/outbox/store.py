@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from cluster_kit_sqlalchemy.outbox.entries import Entry, number
-from cluster_kit_sqlalchemy.tables import LANES
+from cluster_kit_sqlalchemy.tables import LANES, is_failed, is_pending
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -127,7 +127,7 @@ class Store:
     async def pending(self, connection: AsyncConnection, positions: Sequence[int]) -> list[int]:
         """Return those of these positions that have a row which is neither sent nor given up."""
         c = self.table.c
-        there = select(c.position).where(c.position.in_(positions), c.failed.is_(False))
+        there = select(c.position).where(c.position.in_(positions), is_pending(self.table))
         return list(await connection.scalars(there))
 
     async def remove(self, connection: AsyncConnection, positions: Sequence[int]) -> int:
@@ -158,8 +158,8 @@ class Store:
 
     async def depth(self, connection: AsyncConnection) -> Depth:
         """Count. Reads the index of all that is pending."""
-        pending = await self._count(connection, failed=False)
-        failed = await self._count(connection, failed=True)
+        pending = await self._count(connection, is_pending(self.table))
+        failed = await self._count(connection, is_failed(self.table))
         oldest = await self.oldest(connection, None) if pending else None
         return Depth(pending=pending, failed=failed, oldest=oldest)
 
@@ -205,8 +205,8 @@ class Store:
         passed_over = [c.key.not_in(sorted(without))] if without else []
         if lane in (_BELOW, _ABOVE):  # nothing there is sent, so nothing waits
             strays = c.lane < 0 if lane == _BELOW else c.lane >= LANES
-            return [c.app == self.app, strays, c.failed.is_(False), *passed_over]
-        own = [c.app == self.app, c.lane == lane, c.failed.is_(False)]
+            return [c.app == self.app, strays, is_pending(self.table), *passed_over]
+        own = [c.app == self.app, c.lane == lane, is_pending(self.table)]
         if now is None:
             return own
         other = self.table.alias()
@@ -220,12 +220,11 @@ class Store:
 
     def _failed(self, ids: Sequence[str] | None = None) -> list[ColumnElement[bool]]:
         c = self.table.c
-        own = [c.app == self.app, c.failed.is_(True)]
+        own = [c.app == self.app, is_failed(self.table)]
         return own if ids is None else [*own, c.id.in_(ids)]
 
-    async def _count(self, connection: AsyncConnection, *, failed: bool) -> int:
-        c = self.table.c
-        counted = select(func.count()).where(c.app == self.app, c.failed.is_(failed))
+    async def _count(self, connection: AsyncConnection, which: ColumnElement[bool]) -> int:
+        counted = select(func.count()).where(self.table.c.app == self.app, which)
         return (await connection.execute(counted)).scalar_one()
 
     async def _change(self, connection: AsyncConnection, entry: Entry, **values: object) -> None:

@@ -285,9 +285,8 @@ class Relay:
         async with asyncio.timeout(DATABASE_SECONDS), self._engine.connect() as connection:
             depth = await self._store.depth(connection)
             due = await self._store.oldest(connection, self._context.clock.wall())
-            if (
-                positions := self._unsettled.positions
-            ):  # written down by another relay, or after all
+            positions = self._unsettled.positions
+            if positions:  # some may be written down: by another relay, or here after all
                 self._unsettled.keep(await self._store.pending(connection, positions))
         self._report(depth, due)
 

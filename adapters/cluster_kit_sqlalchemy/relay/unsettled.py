@@ -27,8 +27,11 @@ class Unsettled:
         self._outcomes: dict[Identity, tuple[int, Outcome]] = {}  # with the attempts before it
 
     def __contains__(self, entry: Entry) -> bool:
-        attempts, outcome = self._outcomes.get(_identity(entry), (-1, None))
-        return attempts == entry.attempts or (attempts >= 0 and outcome is None)
+        found = self._outcomes.get(_identity(entry))
+        if found is None:
+            return False
+        attempts, outcome = found
+        return outcome is None or attempts == entry.attempts
 
     def __getitem__(self, entry: Entry) -> Outcome:
         return self._outcomes[_identity(entry)][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,7 +44,7 @@ class CrashScenarios(Scenarios):
         assert (letter.id, letter.reason, letter.attempts) == (published, "crashed", 0)
         assert (letter.payload, never.runs) == (1, [])
 
-    @pytest.mark.needs("link_faults", "several_instances", "delays")
+    @pytest.mark.needs("link_faults", "several_instances")
     async def test_what_runs_beside_a_task_that_kills_its_workers_is_done_in_the_end(
         self, bench: Bench
     ) -> None:
@@ -79,6 +80,42 @@ class CrashScenarios(Scenarios):
         ]
         assert all(seen == [False, *[True] * (len(seen) - 1)] for seen in flags.values())
 
+    @pytest.mark.timeout(180)  # seconds; it takes about 15
+    @pytest.mark.needs("link_faults", "several_instances")
+    async def test_several_tasks_that_kill_their_workers_bury_no_other(self, bench: Bench) -> None:
+        keeper, deadly, done = await bench.cluster(crash_limit=4), asyncio.Event(), set[object]()
+
+        async def work(payload: str) -> None:
+            if payload.startswith("kills"):
+                deadly.set()
+                await asyncio.Event().wait()
+            await asyncio.sleep(0.5)  # never the first to end beside one that kills
+            done.add(payload)
+
+        tasks = ["good 1", "kills 1", "good 2", "kills 2", "good 3"]
+        ids = dict(zip(tasks, await keeper.event_queue.publish_many(CHANNEL, tasks), strict=True))
+        letters = keeper.event_queue.dead_letters(CHANNEL)
+        killers = {ids["kills 1"], ids["kills 2"]}
+        victim, deaths = keeper, 0
+        while await letters.count() < len(killers):
+            if deaths in {3, 6}:  # when those before have come half of their way
+                killers.add(await keeper.event_queue.publish(CHANNEL, f"kills {deaths}"))
+            deadly.clear()
+            victim = await bench.cluster(crash_limit=4)
+            victim.event_queue.subscribe(CHANNEL, work, concurrency=8)
+            await eventually(partial(self._ended, deadly, letters, len(killers)))
+            if deadly.is_set():
+                await bench.environment.cut_off(victim)
+                await victim.stop(timeout=0)
+                deaths += 1
+
+        await eventually(lambda: done == {"good 1", "good 2", "good 3"})
+        await bench.settled(CHANNEL, keeper, victim)
+        dead = await letters.browse()
+        assert {letter.reason for letter in dead} == {"crashed"}
+        assert {letter.id for letter in dead} == killers
+        assert deaths <= len(killers) * 5  # each as often as alone, at most
+
     @pytest.mark.needs("link_faults", "several_instances")
     async def test_losses_that_a_run_outlived_are_no_crashes(self, bench: Bench) -> None:
         keeper, victim = await bench.clusters(2, crash_limit=2)
@@ -109,5 +146,5 @@ class CrashScenarios(Scenarios):
         assert await keeper.event_queue.dead_letters(CHANNEL).count() == 0
 
     @staticmethod
-    async def _ended(deadly: asyncio.Event, letters: DeadLetters) -> bool:
-        return deadly.is_set() or await letters.count() > 0
+    async def _ended(deadly: asyncio.Event, letters: DeadLetters, killers: int = 1) -> bool:
+        return deadly.is_set() or await letters.count() >= killers

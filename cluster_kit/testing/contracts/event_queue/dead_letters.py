@@ -16,6 +16,7 @@ from cluster_kit.message import Reject
 from cluster_kit.testing.contracts.event_queue.base import AT_ONCE, CHANNEL, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
 from cluster_kit.testing.recorder import Recorder, always, answers
+from cluster_kit.testing.waiting import eventually
 
 
 async def _bury(bench: Bench, cluster: Cluster, n: int) -> list[str]:
@@ -104,6 +105,19 @@ class DeadLetterScenarios(Scenarios):
         found = await bench.dead(cluster, CHANNEL, 5)
         assert [ids.index(letter.id) for letter in found] == [0, 1, 2, 3, 4]
         assert await letters.count() == 5
+
+    async def test_what_a_reader_holds_does_not_count_meanwhile(self, bench: Bench) -> None:
+        cluster = await bench.cluster()
+        await _bury(bench, cluster, 3)
+        letters = cluster.event_queue.dead_letters(CHANNEL)
+
+        async with aclosing(aiter(letters)) as found:
+            await anext(found)
+            await eventually(letters.count, lambda count: count == 2)
+            await anext(found)
+            await eventually(letters.count, lambda count: count == 1)
+
+        await eventually(letters.count, lambda count: count == 3)
 
     async def test_an_iteration_shows_all_in_order_and_takes_nothing_away(
         self, bench: Bench

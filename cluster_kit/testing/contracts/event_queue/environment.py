@@ -25,6 +25,9 @@ class Features(BaseFeatures):
     ttl: bool = True
     """The broker itself buries a task that waits too long for a consumer."""
 
+    ttl_after_delay: bool = True
+    """It does so also after a delay, or a delayed retry, and not only when a worker takes it."""
+
     frozen_link: bool = True
     """An instance's link can swallow everything while it looks alive: `Environment.freeze`."""
 

@@ -258,6 +258,29 @@ class TimingScenarios(Scenarios):
         await recorder.finished()
         assert await cluster.event_queue.dead_letters(CHANNEL).count() == 0
 
+    @pytest.mark.needs("delays", "ttl_after_delay")
+    async def test_a_delayed_task_nobody_takes_expires_in_the_queue(self, bench: Bench) -> None:
+        cluster = await bench.cluster()
+        published = await cluster.event_queue.publish(CHANNEL, 1, delay=0.2, ttl=0.2)
+
+        [letter] = await bench.dead(cluster, CHANNEL)
+        assert (letter.id, letter.reason, letter.attempts) == (published, "expired", 0)
+
+    @pytest.mark.needs("delays")
+    async def test_a_delayed_task_that_is_met_too_late_is_never_run(self, bench: Bench) -> None:
+        cluster, recorder = await bench.cluster(), Recorder()
+        await self._warm(cluster)
+        late = await cluster.event_queue.publish(CHANNEL, "late", delay=0.2, ttl=0.2)
+        await cluster.event_queue.publish(CHANNEL, "last", delay=1.2)
+
+        await asyncio.sleep(1.0)  # the ttl must be over before there is a consumer
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+
+        await recorder.finished()
+        [letter] = await bench.dead(cluster, CHANNEL)
+        assert recorder.payloads == ["last"]
+        assert (letter.id, letter.reason, letter.attempts) == (late, "expired", 0)
+
     @staticmethod
     async def _warm(cluster: Cluster) -> None:
         """Have an adapter make what it makes at its first delay, whatever time that takes."""

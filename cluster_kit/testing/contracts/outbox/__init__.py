@@ -21,6 +21,7 @@ from cluster_kit.testing.contracts.outbox.inbox import InboxScenarios
 from cluster_kit.testing.contracts.outbox.publishing import PublishingScenarios
 from cluster_kit.testing.contracts.outbox.refusals import RefusalScenarios
 from cluster_kit.testing.contracts.outbox.relaying import RelayingScenarios
+from cluster_kit.testing.contracts.outbox.rows import RowScenarios
 from cluster_kit.testing.contracts.outbox.settling import SettlingScenarios
 
 __all__ = ["Bench", "Environment", "Features", "OutboxContract", "Scenarios"]
@@ -30,6 +31,7 @@ class OutboxContract(
     PublishingScenarios,
     RelayingScenarios,
     RefusalScenarios,
+    RowScenarios,
     SettlingScenarios,
     InboxScenarios,
     EndingScenarios,

@@ -260,6 +260,28 @@ class InboxScenarios(Scenarios):
             assert not await inbox.first(session, _Message("2"), consumer="a")
             assert await inbox.first(session, _Message("1"), consumer="a")
 
+    @pytest.mark.parametrize("wrong_by", [timedelta(days=30), timedelta(days=-30)], ids=str)
+    async def test_an_instance_whose_clock_is_wrong_forgets_nothing_early(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, wrong_by: timedelta
+    ) -> None:
+        inbox, wall = (await bench.instance()).inbox, SystemClock().wall
+
+        def wrong(_clock: SystemClock) -> float:
+            return wall() + wrong_by.total_seconds()
+
+        async def first(name: str) -> bool:
+            async with AsyncSession(bench.engine) as session, session.begin():
+                return await inbox.first(session, _Message(name), consumer="a")
+
+        assert await first("noted when it was right")
+        with monkeypatch.context() as patch:
+            patch.setattr(SystemClock, "wall", wrong)
+            assert await first("noted when it was wrong")
+            assert await inbox.prune() == 0
+        assert await inbox.prune() == 0
+        assert not await first("noted when it was right")
+        assert not await first("noted when it was wrong")
+
     async def test_applications_that_share_a_table_keep_apart(self, bench: Bench) -> None:
         own = (await bench.instance()).inbox
         [cluster] = await bench.clusters(name="mail")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import event, text, update
+from sqlalchemy import event, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cluster_kit.clock import SystemClock
@@ -34,14 +33,16 @@ if TYPE_CHECKING:
 OTHER = "orders.paid"
 
 
-async def _subscribed(bench: Bench, recorder: Recorder, **options: Any) -> Instance:  # noqa: ANN401
+async def subscribed(bench: Bench, recorder: Recorder, **options: Any) -> Instance:  # noqa: ANN401
+    """Return an instance on which `recorder` handles both channels."""
     instance = await bench.instance(**options)
     for channel in (CHANNEL, OTHER):
         instance.cluster.event_queue.subscribe(channel, recorder.handle)
     return instance
 
 
-async def _publish(bench: Bench, instance: Instance, *messages: tuple[str, object]) -> list[str]:
+async def publish(bench: Bench, instance: Instance, *messages: tuple[str, object]) -> list[str]:
+    """Store messages, each a channel and a payload, in one transaction; return their ids."""
     async with AsyncSession(bench.engine) as session, session.begin():
         return [
             await instance.outbox.publish(session, channel, payload)
@@ -49,35 +50,13 @@ async def _publish(bench: Bench, instance: Instance, *messages: tuple[str, objec
         ]
 
 
-def _execute(statement: Executable, connection: Connection) -> None:
+def execute(statement: Executable, connection: Connection) -> None:
+    """Execute a statement: what `Bench.run` takes, once the statement is given."""
     connection.execute(statement)
 
 
 def _name(error: Exception) -> str:
     return type(error).__name__
-
-
-def _shown(wrong: dict[str, object]) -> str:
-    return ",".join(f"{name}={value}" for name, value in wrong.items())
-
-
-async def _given_up(bench: Bench, **wrong: object) -> str:
-    """Spoil the first of two rows of a key; return why it is given up. The second is sent."""
-    recorder = Recorder()
-    instance = await _subscribed(bench, recorder, start=False)
-    table = instance.outbox.table
-    await _publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
-    spoil = update(table).where(table.c.position == 1).values(**wrong)
-    await bench.run(partial(_execute, spoil))
-
-    await instance.cluster.start()
-
-    await recorder.finished()
-    assert recorder.payloads == [2]
-    [failed] = await eventually(instance.outbox.failed)
-    assert failed.attempts == 1
-    await eventually(lambda: status(instance)[0] == "degraded")
-    return failed.error
 
 
 @pytest.mark.asyncio
@@ -86,10 +65,10 @@ class RefusalScenarios(Scenarios):
 
     async def test_what_is_refused_holds_up_its_own_key_alone(self, bench: Bench) -> None:
         recorder = Recorder()
-        instance = await _subscribed(bench, recorder, max_retries=1000)
+        instance = await subscribed(bench, recorder, max_retries=1000)
         instance.faults.of[CHANNEL] = PublishRefused("full")
 
-        await _publish(
+        await publish(
             bench, instance, *((channel, n) for n in range(3) for channel in (CHANNEL, OTHER))
         )
         await recorder.finished(3)
@@ -122,10 +101,10 @@ class RefusalScenarios(Scenarios):
         self, bench: Bench
     ) -> None:
         recorder = Recorder()
-        instance = await _subscribed(bench, recorder, max_retries=2)
+        instance = await subscribed(bench, recorder, max_retries=2)
         instance.faults.of[CHANNEL] = PublishRefused("full")
 
-        ids = await _publish(bench, instance, (CHANNEL, "first"))
+        ids = await publish(bench, instance, (CHANNEL, "first"))
         [failed] = await eventually(instance.outbox.failed)
         assert (failed.id, failed.channel, failed.attempts) == (ids[0], CHANNEL, 3)
         assert (failed.error, failed.body) == ("PublishRefused: full", b'"first"')
@@ -133,7 +112,7 @@ class RefusalScenarios(Scenarios):
         await eventually(lambda: status(instance) == ("degraded", "1 messages are given up"))
 
         instance.faults.of.clear()
-        await _publish(bench, instance, (CHANNEL, "second"))
+        await publish(bench, instance, (CHANNEL, "second"))
         await recorder.finished(1)
         assert await instance.outbox.replay([]) == 0
         assert await instance.outbox.replay(ids) == 1
@@ -145,10 +124,10 @@ class RefusalScenarios(Scenarios):
 
     async def test_what_can_never_be_sent_is_given_up_at_once(self, bench: Bench) -> None:
         recorder = Recorder()
-        instance = await _subscribed(bench, recorder, max_retries=1000)
+        instance = await subscribed(bench, recorder, max_retries=1000)
         instance.faults.of[CHANNEL] = MessageTooLargeError("the payload", 2, 1)
 
-        ids = await _publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
+        ids = await publish(bench, instance, (CHANNEL, 1), (CHANNEL, 2))
 
         failed = await eventually(instance.outbox.failed, lambda found: len(found) == 2)
         assert [message.id for message in failed] == ids
@@ -159,10 +138,10 @@ class RefusalScenarios(Scenarios):
 
     async def test_what_may_have_been_stored_is_never_given_up(self, bench: Bench) -> None:
         recorder = Recorder()
-        instance = await _subscribed(bench, recorder, max_retries=0)
+        instance = await subscribed(bench, recorder, max_retries=0)
         instance.faults.of[CHANNEL] = PublishUnconfirmed("id", "no answer")
 
-        ids = await _publish(bench, instance, (CHANNEL, 1))
+        ids = await publish(bench, instance, (CHANNEL, 1))
         await eventually(lambda: len(instance.faults.tried) >= 3)
         assert await instance.outbox.failed() == []
         instance.faults.of.clear()
@@ -175,10 +154,10 @@ class RefusalScenarios(Scenarios):
         self, bench: Bench, error: Exception
     ) -> None:
         recorder = Recorder()
-        instance = await _subscribed(bench, recorder, max_retries=0)
+        instance = await subscribed(bench, recorder, max_retries=0)
         instance.faults.of |= dict.fromkeys((CHANNEL, OTHER), error)
 
-        ids = await _publish(bench, instance, (CHANNEL, 1), (OTHER, 2))
+        ids = await publish(bench, instance, (CHANNEL, 1), (OTHER, 2))
         await eventually(lambda: len(instance.faults.tried) >= 2)
         await eventually(lambda: status(instance) == ("degraded", "nothing can be sent: away"))
         instance.faults.of.clear()
@@ -192,9 +171,9 @@ class RefusalScenarios(Scenarios):
         self, bench: Bench
     ) -> None:
         recorder = Recorder()
-        instance = await _subscribed(bench, recorder, max_retries=1)
+        instance = await subscribed(bench, recorder, max_retries=1)
         instance.faults.of[CHANNEL] = PublishUnconfirmed("id", "no answer")
-        await _publish(bench, instance, (CHANNEL, 1))
+        await publish(bench, instance, (CHANNEL, 1))
         await eventually(lambda: len(bench.reports("outbox.retried")) >= 3)
 
         instance.faults.of[CHANNEL] = PublishRefused("full")
@@ -211,12 +190,12 @@ class RefusalScenarios(Scenarios):
 
     async def test_a_refused_message_is_tried_again_when_it_is_due(self, bench: Bench) -> None:
         recorder = Recorder()
-        instance = await _subscribed(
+        instance = await subscribed(
             bench, recorder, max_retries=3, poll_interval=3600, listen=False
         )
         instance.faults.of[CHANNEL] = PublishRefused("full")
 
-        await _publish(bench, instance, (CHANNEL, 1))
+        await publish(bench, instance, (CHANNEL, 1))
 
         [failed] = await eventually(instance.outbox.failed)
         assert (failed.attempts, failed.unconfirmed) == (4, False)
@@ -227,12 +206,12 @@ class RefusalScenarios(Scenarios):
         recorder = Recorder()
         hour = RetryPolicy(initial_delay=3600, max_delay=3600)
         slow: dict[str, Any] = {"poll_interval": 3600, "retry": hour, "listen": False}
-        instance = await _subscribed(bench, recorder, start=False, batch_size=1, **slow)
+        instance = await subscribed(bench, recorder, start=False, batch_size=1, **slow)
         instance.faults.of["refused"] = PublishRefused("full")
-        await _publish(bench, instance, *[(CHANNEL, "spoilt")] * 6)
+        await publish(bench, instance, *[(CHANNEL, "spoilt")] * 6)
         spoil = update(instance.outbox.table).values(options=[])
-        await bench.run(partial(_execute, spoil))
-        await _publish(bench, instance, ("refused", 1), (CHANNEL, "good"))
+        await bench.run(partial(execute, spoil))
+        await publish(bench, instance, ("refused", 1), (CHANNEL, "good"))
 
         await instance.cluster.start()
 
@@ -240,73 +219,3 @@ class RefusalScenarios(Scenarios):
         assert recorder.payloads == ["good"]
         assert len(bench.reports("outbox.failed")) == 6
         assert len(bench.reports("outbox.retried")) == 1
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            {"options": []},
-            {"kind": "letter"},
-            {"lane": -1},
-            {"lane": 16},
-            *(
-                pytest.param(wrong, marks=pytest.mark.needs("lax"))
-                for wrong in (
-                    {"options": text("'{broken'")},
-                    {"body": text("'no bytes'")},
-                    {"attempts": text("'none'"), "kind": "letter"},
-                    {"created_at": text("'yesterday'"), "kind": "letter"},
-                    {"lane": text("'first'")},
-                )
-            ),
-        ],
-        ids=_shown,
-    )
-    async def test_a_row_that_makes_no_sense_is_given_up(
-        self, bench: Bench, wrong: dict[str, object]
-    ) -> None:
-        error = await _given_up(bench, **wrong)
-        assert error.startswith("DecodeError: outbox row 1: ")
-        assert ("its lane is" in error) is ("lane" in wrong)
-
-    @pytest.mark.parametrize(
-        ("option", "value"),
-        [
-            ("expires_at", "soon"),
-            ("expires_at", 1e300),
-            ("timeout", "x"),
-            ("timeout", 0),
-            ("max_retries", "many"),
-            ("max_retries", -5),
-            ("headers", [1, 2]),
-            ("headers", {"a": {"b": [1]}}),
-            ("headers", {"a": 2**63}),
-            ("headers", {"a" * 256: 1}),
-            ("headers", {"a\ud800": 1}),
-            ("headers", {"a": "\ud800"}),
-            ("shared", "maybe"),
-        ],
-    )
-    async def test_a_row_with_an_option_that_makes_no_sense_is_given_up(
-        self, bench: Bench, option: str, value: object
-    ) -> None:
-        error = await _given_up(bench, options={option: value})
-        assert error.startswith(f"DecodeError: outbox row 1: its options: {option}")
-
-    @pytest.mark.parametrize("ahead", [3600.0, 365 * 24 * 3600.0, math.inf, math.nan])
-    async def test_a_key_does_not_wait_for_a_time_that_is_further_than_any_delay(
-        self, bench: Bench, ahead: float
-    ) -> None:
-        recorder = Recorder()
-        instance = await _subscribed(bench, recorder, start=False)
-        table = instance.outbox.table
-        ids = await _publish(bench, instance, (CHANNEL, 1), (OTHER, 2), (CHANNEL, 3))
-        now = SystemClock().wall()  # that of a relay whose clock was set back was later
-        for position, seconds in ((1, ahead), (2, 25.0)):
-            change = update(table).where(table.c.position == position)
-            await bench.run(partial(_execute, change.values(retry_at=now + seconds)))
-
-        await instance.cluster.start()
-
-        await recorder.finished(2)
-        assert recorder.payloads == [1, 3]
-        assert instance.faults.tried == [ids[0], ids[2]]  # the other may wait as long

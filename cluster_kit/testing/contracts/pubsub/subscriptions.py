@@ -208,3 +208,29 @@ class SubscriptionScenarios(Scenarios):
 
         assert hearer.messages == [0, 1, 2]
         assert bench.reports("broadcast.gap") == []
+
+    async def test_a_channel_taken_up_as_a_pattern_is_left_is_no_gap(self, bench: Bench) -> None:
+        sender, cluster = await bench.clusters(2)
+        other, pattern, done = Hearer(), Hearer(), asyncio.Event()
+        await cluster.pubsub.subscribe("other", other.handle)  # what all come over stays
+
+        async def publish_on() -> None:
+            while not done.is_set():
+                await sender.pubsub.publish(CHANNEL, "on")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish_on())
+            for turn in range(8):
+                hearer = Hearer()
+                left = await cluster.pubsub.subscribe("#", pattern.handle)
+                await pattern.hears(len(pattern.heard) + 1)
+                closing = group.create_task(left.close())
+                await asyncio.sleep(0.001 * turn)  # before it, beside it, after it
+                async with await cluster.pubsub.subscribe(
+                    CHANNEL, hearer.handle, on_gap=hearer.on_gap
+                ):
+                    await closing
+                    await hearer.hears(5)
+            done.set()
+
+        assert bench.reports("broadcast.gap") == []

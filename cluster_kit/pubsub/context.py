@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     OnGap = Callable[[list[str]], object]
 
 
-class Surroundings(NamedTuple):
+class PubSubContext(NamedTuple):
     """Means and limits of subscriptions.
 
     Attributes:

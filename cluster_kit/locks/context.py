@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,12 @@ _LONGEST_PAUSE = 1.0
 _SECOND_LOOK = 0.3
 """Seconds. A request that was given up may reach the server after the release that follows it."""
 
+_LAST_LOOK = 60.0
+"""Seconds after which it does not any more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class LockContext:
     """Made at start.
 
     Attributes:
@@ -67,4 +71,14 @@ class Surroundings:
             if not unsure:
                 return
             unsure = False
+            self.supervisor.spawn(self._look_again(claim), name=f"look for {claim.name}")
             await asyncio.sleep(_SECOND_LOOK)
+
+    async def _look_again(self, claim: Claim) -> None:
+        """Release a lock that was granted late, when it was about as long again."""
+        look, end = 2 * _SECOND_LOOK, self.clock.monotonic() + _LAST_LOOK
+        while self.clock.monotonic() < end:
+            await asyncio.sleep(look)
+            look *= 2
+            with suppress(LockUnavailable):
+                await self.adapter.release(claim, timeout=answer_timeout(claim.ttl))

@@ -129,7 +129,7 @@ def _is_of_others(error: ChannelDown, exchange: str) -> bool:
     return known and _SAYS_WHERE.search(error.reason) is not None
 
 
-class Outlet:
+class PublishingChannel:
     """The publishing channel of a connection. All publishes of a link share one.
 
     Attributes:

@@ -1,0 +1,110 @@
+"""A server as one adapter sees it: connected, asked within a time, and judged by its answers."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from cluster_kit.errors import ClusterKitError
+from cluster_kit.loops import OwnLoop
+from cluster_kit_aiocache.state import State
+
+if TYPE_CHECKING:
+    from cluster_kit.ports import AdapterContext, Health
+
+Client = TypeVar("Client")
+T = TypeVar("T")
+
+Unavailable = Callable[[str, str], ClusterKitError]
+"""Makes the error of a call that failed, from what it was about and the reason."""
+
+PROBE_SECONDS = 2.0
+"""How long a server that is down has to answer a probe."""
+
+_NO_PASSWORD = ("HELLO must be called", "NOAUTH", "Authentication required")  # of Redis
+
+
+class Server(ABC, Generic[Client]):
+    """The server behind one adapter.
+
+    Args:
+        url: redacted.
+        context: of the instance.
+        purpose: what the adapter serves.
+        unavailable: see there.
+
+    Attributes:
+        errors: what may come out of a call.
+    """
+
+    errors: ClassVar[tuple[type[Exception], ...]]
+
+    def __init__(
+        self, url: str, context: AdapterContext, purpose: str, unavailable: Unavailable
+    ) -> None:
+        self._purpose = purpose
+        self._unavailable = unavailable
+        self._client: Client | None = None  # while connected
+        self._loop: OwnLoop | None = None  # likewise
+        self._state = State(context, purpose, url, self._ping)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it may be asked."""
+        return self._client is not None
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent, legal before it is connected."""
+        await self._state.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await self._leave(client)
+
+    def health(self) -> Health:
+        """Return how the last call went."""
+        return self._state.health()
+
+    async def ask(self, about: str, call: Callable[[Client], Awaitable[T]], timeout: float) -> T:
+        """Return the server's answer.
+
+        Raises:
+            ClusterKitError: as `Unavailable` makes it; no answer in time, or an error.
+            LifecycleError: not on the event loop that connected it; nothing was asked.
+        """
+        client = self._client
+        if client is None or self._loop is None:
+            raise self._unavailable(about, "not connected")
+        self._loop.check()
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await call(client)
+        except self.errors as exc:
+            self._state.ill(say(exc))
+            raise self._unavailable(about, say(exc)) from exc
+        self._state.well()
+        return answer
+
+    def _joined(self, client: Client) -> None:
+        """Ask `client` from now on: its server has answered."""
+        self._client, self._loop = client, OwnLoop(self._purpose)
+        self._state.well()
+
+    @abstractmethod
+    async def _leave(self, client: Client) -> None:
+        """Give back what was connected."""
+
+    @abstractmethod
+    async def _ping(self) -> None:
+        """Ask the server something, within `PROBE_SECONDS`."""
+
+
+def say(error: BaseException) -> str:
+    """Return what went wrong, for people."""
+    text = str(error)
+    if isinstance(error, TimeoutError) and not text:
+        return "no answer in time"
+    if text.startswith(_NO_PASSWORD):
+        return "the server needs a password, and the URL has none"
+    return text or type(error).__name__

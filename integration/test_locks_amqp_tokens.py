@@ -1,0 +1,98 @@
+"""Tokens of locks on RabbitMQ that come late, twice, or never."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from cluster_kit import Cluster
+from cluster_kit.locks import LeaseState
+from cluster_kit.ports import AdapterContext
+from cluster_kit.supervisor import Supervisor
+from cluster_kit.telemetry import Telemetry
+from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_amqp.link import LinkDown
+from cluster_kit_amqp.locks.desk import Desk
+from integration.test_locks_amqp import KEY, Place, is_free
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def place(contract_vhost: str) -> Place:
+    return Place(contract_vhost, f"test-{uuid.uuid4().hex[:8]}")
+
+
+@pytest_asyncio.fixture
+async def cluster(place: Place) -> AsyncIterator[Cluster]:
+    async with place.instance() as cluster:
+        yield cluster
+
+
+@pytest_asyncio.fixture
+async def seeding(place: Place) -> AsyncIterator[Desk]:
+    """What brings tokens whenever the test wants."""
+    tasks, emit = Supervisor(), Telemetry().emit
+    context = AdapterContext(app=place.app, instance_id="seeds", tasks=tasks, emit=emit)
+    desk = Desk(place.url, context)
+    await desk.connections.open()
+    yield desk
+    await desk.close()
+
+
+@pytest.mark.asyncio
+async def test_renewals_that_are_given_up_cost_others_nothing(place: Place) -> None:
+    async with FaultProxy(place.url) as proxy, place.instance(proxy.url) as cluster:
+        kept = await cluster.locks.acquire("kept")
+        other = await cluster.locks.acquire("other")
+        await kept.extend(30)  # there is a channel for it now
+        proxy.delay(0.1)
+        async with asyncio.TaskGroup() as group:
+            given_up = group.create_task(other.extend(30))
+            group.create_task(kept.extend(30))
+            await asyncio.sleep(0.02)  # both are on their way
+            given_up.cancel()
+
+        assert kept.state is LeaseState.HELD
+        assert cluster.locks.stats().suspect == 0
+
+
+@pytest.mark.asyncio
+async def test_a_token_that_could_not_be_brought_is_brought_by_the_next_attempt(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed, failures = Desk.seed, [LinkDown("back in a moment")]
+
+    async def failing(self: Desk, name: str, *, base: int | None = None, renews: str = "") -> None:
+        if failures:
+            raise failures.pop()
+        await seed(self, name, base=base, renews=renews)
+
+    monkeypatch.setattr(Desk, "seed", failing)
+
+    lease = await cluster.locks.acquire(KEY, timeout=4)  # in line one seeds after 5 s and more
+
+    assert not failures
+    await lease.release()
+
+
+@pytest.mark.asyncio
+async def test_tokens_too_many_stay_with_nobody(
+    place: Place, cluster: Cluster, seeding: Desk
+) -> None:
+    fences = list[int]()
+    for turn in range(90):
+        lease = await cluster.locks.acquire(KEY, timeout=20)
+        fences.append(lease.fence)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(seeding.seed(f"{place.app}.{KEY}"))
+            await asyncio.sleep(turn % 15 * 0.0005)
+            await lease.release()
+
+    assert fences == sorted(set(fences))
+    await eventually(lambda: is_free(place))
