@@ -18,6 +18,7 @@ import pytest
 
 from cluster_kit import Cache, Cluster
 from cluster_kit.cache.guard import FAILURES
+from cluster_kit.cache.names import Names
 from cluster_kit.errors import CacheUnavailable
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
@@ -201,6 +202,21 @@ async def test_a_promise_that_is_prolonged_as_it_is_filled_is_filled(
         assert prolonged
         await remote.prolong("key", promise, found, time.time() + 120)  # changes nothing any more
         assert await cache.get("key") == "loaded"
+
+
+@pytest.mark.asyncio
+async def test_a_counter_that_is_at_its_end_stays_there(request: pytest.FixtureRequest) -> None:
+    url, most = request.getfixturevalue("redis"), 2**63 - 1
+    async with on(url) as (cluster, cache):
+        names = Names(cluster.name, "rows")
+        await redis(url, "SET", names.epoch, "theepoch")
+        await redis(url, "SET", names.counter("n", b"theepoch"), str(most - 1))
+        await cache.incr("n")
+        for _ in range(2):
+            with pytest.raises(CacheUnavailable, match="overflow") as told:
+                await cache.incr("n")
+            assert told.value.refused
+        assert await cache.count("n") == most
 
 
 @pytest.mark.asyncio

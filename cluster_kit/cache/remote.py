@@ -217,8 +217,8 @@ class Remote:
             self._corrupt(key)
             return 0
 
-    async def keys(self) -> list[str]:
-        """Return the keys of all values that count."""
+    async def keys(self, has_value: Callable[[str, Record], bool]) -> list[str]:
+        """Return the keys of all values that count, and can be read as `has_value` says."""
         names = await self._guard.keys(self._names.entries)
         keys = [name.removeprefix(self._names.entries) for name in names]
         now = self._clock.wall()
@@ -229,7 +229,9 @@ class Remote:
             found += [
                 key
                 for key, state in zip(some, states, strict=True)
-                if state.record is not None and fresh(state.record, now)
+                if state.record is not None
+                and fresh(state.record, now)
+                and has_value(key, state.record)
             ]
         return sorted(found)
 
