@@ -161,8 +161,7 @@ def make_plugin(plugin: object) -> Plugin:
     """Return an instance for what a user listed: an instance or a class without arguments.
 
     Raises:
-        ConfigurationError: it is neither, its name or one of its topics is not legal, or a method
-            has the name of another framework's hook.
+        ConfigurationError: it is neither, or its name or one of its topics is not legal.
     """
     instance = cast("type[object]", plugin)() if isinstance(plugin, type) else plugin
     if not isinstance(instance, Plugin):
