@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _IDLE_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
 
@@ -100,7 +101,8 @@ class Wakeups:
         pause = _FIRST_PAUSE
         while self._channels:
             try:
-                connection = await self._pool.get_connection()
+                async with asyncio.timeout(_CONNECT_SECONDS):  # the driver bounds no handshake
+                    connection = await self._pool.get_connection()
                 try:
                     self._connection = connection
                     await self._say("SUBSCRIBE", *self._channels)

@@ -84,8 +84,6 @@ async def call(
 ) -> object:
     """Call a user's function: async here, any other in a thread."""
     result = (
-        fn(*args)
-        if is_async(fn)
-        else await supervisor.run_in_thread(partial(fn, *args), name=name)
+        fn(*args) if is_async(fn) else await supervisor.run_in_thread(partial(fn, *args), name=name)
     )
     return await result if inspect.isawaitable(result) else result

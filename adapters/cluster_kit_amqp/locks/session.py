@@ -58,6 +58,8 @@ class Session:
     @property
     def lost(self) -> str | None:
         """Why it is of no use any more."""
+        if self.gone.cancelled():
+            return "it was given back"
         return self.gone.result() if self.gone.done() else None
 
     @property

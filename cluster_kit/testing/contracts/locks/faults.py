@@ -10,7 +10,7 @@ import pytest
 
 from cluster_kit.cluster import Cluster
 from cluster_kit.errors import LockLost, LockUnavailable
-from cluster_kit.locks import LeaseState
+from cluster_kit.locks import Lease, LeaseState
 from cluster_kit.testing.contracts.locks.base import KEY, Scenarios
 from cluster_kit.testing.contracts.locks.bench import Bench, Room
 from cluster_kit.testing.waiting import eventually
@@ -105,6 +105,21 @@ class FaultScenarios(Scenarios):
         await bench.environment.reconnect(first)
 
         assert room.most == 1
+
+    @pytest.mark.needs("frozen_link")
+    async def test_an_extension_under_way_ends_with_the_lease(self, bench: Bench) -> None:
+        cluster = await bench.cluster()
+        lease = await cluster.locks.acquire(KEY, ttl=30, renew=False)
+        await bench.environment.freeze(cluster)
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            extending = group.create_task(_cannot_extend(lease))
+            await asyncio.sleep(0.1)  # it has asked, and there is no answer
+            group.create_task(lease.release())
+            await asyncio.wait({extending})
+            await bench.environment.reconnect(cluster)
+
+        assert not extending.cancelled()
 
     @pytest.mark.needs("frozen_link")
     async def test_an_acquisition_on_a_frozen_link_ends_in_time(self, bench: Bench) -> None:
@@ -225,6 +240,11 @@ async def _loses(body: Coroutine[Any, Any, None]) -> None:
     """Await what has to end with `LockLost`."""
     with pytest.raises(LockLost):
         await body
+
+
+async def _cannot_extend(lease: Lease) -> None:
+    with pytest.raises((LockLost, LockUnavailable)):
+        await lease.extend(60)
 
 
 async def _visit_until(cluster: Cluster, room: Room, ttl: float, visits: int) -> None:
