@@ -5,23 +5,36 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal, overload
 
-from cluster_kit.errors import AdapterNotFoundError, AdapterUnavailableError, ConfigurationError
-from cluster_kit.ports import AdapterSpec, TransactionAdapter
+from cluster_kit.errors import (
+    AdapterNotFoundError,
+    AdapterUnavailableError,
+    ClusterKitError,
+    ConfigurationError,
+)
+from cluster_kit.ports import (
+    AdapterSpec,
+    CacheStore,
+    EventQueueAdapter,
+    LockAdapter,
+    PubSubAdapter,
+    TransactionAdapter,
+)
 from cluster_kit.urls import url_scheme
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from cluster_kit.ports import (
-        AdapterContext,
-        CacheStore,
-        EventQueueAdapter,
-        LockAdapter,
-        PubSubAdapter,
-    )
+    from cluster_kit.ports import AdapterContext
 
 GROUP = "cluster_kit.adapters"
 """Entry-point group in which a distribution names its `AdapterSpec`."""
+
+_PORTS = {
+    "event_queue": EventQueueAdapter,
+    "pubsub": PubSubAdapter,
+    "locks": LockAdapter,
+    "cache": CacheStore,
+}
 
 
 class AdapterRegistry:
@@ -42,16 +55,36 @@ class AdapterRegistry:
             except Exception as exc:  # noqa: BLE001 - foreign code; told when somebody asks for it
                 self._broken[entry.name] = _unavailable(entry, exc)
                 continue
-            if isinstance(spec, AdapterSpec):
-                self._specs[spec.name] = spec
-            else:
+            if not isinstance(spec, AdapterSpec):
                 missing = f"an AdapterSpec at {entry.value}, where a {type(spec).__name__} is"
                 self._broken[entry.name] = AdapterUnavailableError(entry.name, missing, "")
+            elif taken := self._taken(spec):
+                missing = f"schemes of its own: {taken}"
+                self._broken[entry.name] = AdapterUnavailableError(entry.name, missing, "")
+            else:
+                self._specs[spec.name] = spec
 
     def register(self, spec: AdapterSpec) -> None:
-        """Add an adapter, or replace the one of the same name. It wins its schemes."""
-        self._specs.pop(spec.name, None)
+        """Add an adapter, or replace the one of the same name.
+
+        Raises:
+            ConfigurationError: it is no `AdapterSpec`, or an adapter of another name has one of
+                its schemes.
+        """
+        _check_spec(spec)
+        if taken := self._taken(spec):
+            raise ConfigurationError(
+                f"adapter {spec.name!r}: {taken}; to replace it, take its name"
+            )
         self._specs[spec.name] = spec
+
+    def _taken(self, spec: AdapterSpec) -> str:
+        """Say which other adapter has a scheme of `spec`; nothing when none has."""
+        for other in self._specs.values():
+            for scheme in spec.schemes:
+                if scheme in other.schemes and other.name != spec.name:
+                    return f"{scheme}:// is that of adapter {other.name!r}"
+        return ""
 
     def names(self) -> list[str]:
         """Return the names of all adapters, sorted."""
@@ -77,7 +110,7 @@ class AdapterRegistry:
         if not scheme:
             # Not shown: without a scheme nobody can tell where its password is.
             raise ConfigurationError("this is no URL: expected scheme://…")
-        for spec in reversed(self._specs.values()):
+        for spec in self._specs.values():
             if scheme in spec.schemes:
                 return spec
         if (broken := self._broken.get(scheme)) is not None:
@@ -113,8 +146,8 @@ class AdapterRegistry:
         Capabilities are ``event_queue``, ``pubsub``, ``locks`` and ``cache``.
 
         Raises:
-            ConfigurationError: as `find`; or the adapter lacks this capability; or an option of
-                the URL is wrong.
+            ConfigurationError: as `find`; or the adapter lacks this capability, fails to make it
+                or makes something else; or an option of the URL is wrong.
             AdapterUnavailableError: its driver is not installed.
         """
         spec = self.find(url)
@@ -125,9 +158,18 @@ class AdapterRegistry:
             hint = f"; take one of {urls}" if urls else ""
             raise ConfigurationError(f"adapter {spec.name!r} has no {capability}{hint}")
         try:
-            return factory(url, context)
+            made = factory(url, context)
         except ImportError as exc:
             raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from exc
+        except ClusterKitError:
+            raise
+        except Exception as exc:
+            text = f"adapter {spec.name!r} failed to make {capability}: {type(exc).__name__}: {exc}"
+            raise ConfigurationError(text) from exc
+        if lacking := _lacking(made, _PORTS[capability]):
+            text = f"adapter {spec.name!r} made no {capability}, but {type(made).__name__}"
+            raise ConfigurationError(f"{text} without {', '.join(lacking)}")
+        return made
 
     def transactions(self, transaction: object) -> TransactionAdapter | None:
         """Return the adapter that knows when `transaction` is committed; None when none does.
@@ -147,6 +189,17 @@ class AdapterRegistry:
             if self._transactions[spec].knows(transaction):
                 return self._transactions[spec]
         return None
+
+
+def _check_spec(spec: object) -> None:
+    if not isinstance(spec, AdapterSpec):
+        raise ConfigurationError(f"register takes an AdapterSpec, not {type(spec).__name__}")
+
+
+def _lacking(made: object, port: type) -> list[str]:
+    """Return the names in `port` of what `made` has not; no property is asked for its value."""
+    public = [name for name in vars(port) if not name.startswith("_")]
+    return [each for each in public if not (hasattr(type(made), each) or hasattr(made, each))]
 
 
 def _unavailable(entry: EntryPoint, error: Exception) -> AdapterUnavailableError:

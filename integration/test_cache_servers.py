@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster_kit import Cache, Cluster
-from cluster_kit.cache.envelope import head_of
+from cluster_kit.cache.guard import FAILURES
+from cluster_kit.cache.names import Names
+from cluster_kit.errors import CacheUnavailable
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import RabbitServer
@@ -183,8 +185,7 @@ async def test_a_promise_that_is_prolonged_as_it_is_filled_is_filled(
         [found] = await remote.read(["key"])
         promised = remote.promised(found, time.time() + 60)
         assert await remote.promise("key", found, promised)
-        promise = head_of(promised.body)
-        prolonged = 0
+        promise, prolonged = promised.head, 0
 
         async def overtaken(client: MemcachedClient, key: bytes) -> object:
             """Prolong between what a swap looks at and what it stores."""
@@ -203,8 +204,52 @@ async def test_a_promise_that_is_prolonged_as_it_is_filled_is_filled(
         assert await cache.get("key") == "loaded"
 
 
+@pytest.mark.asyncio
+async def test_a_counter_that_is_at_its_end_stays_there(request: pytest.FixtureRequest) -> None:
+    url, most = request.getfixturevalue("redis"), 2**63 - 1
+    async with on(url) as (cluster, cache):
+        names = Names(cluster.name, "rows")
+        await redis(url, "SET", names.epoch, "theepoch")
+        await redis(url, "SET", names.counter("n", b"theepoch"), str(most - 1))
+        await cache.incr("n")
+        for _ in range(2):
+            with pytest.raises(CacheUnavailable, match="overflow") as told:
+                await cache.incr("n")
+            assert told.value.refused
+        assert await cache.count("n") == most
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_full_is_read_and_told_what_is_invalidated(
+    request: pytest.FixtureRequest,
+) -> None:
+    url = request.getfixturevalue("redis")
+    async with on(url) as (_, cache):
+        await cache.mset({"a": 1, "b": 2, "c": 3}, 60)
+        await cache.mset({"d": 4, "e": 5}, 60, tags=["t"])
+        await redis(url, "CONFIG", "SET", "maxmemory", "1")
+        try:
+            for _ in range(2 * FAILURES):
+                with pytest.raises(CacheUnavailable, match="maxmemory") as told:
+                    await cache.set("new", 1)
+                assert told.value.refused
+            assert await cache.mget("a", "b", "e") == [1, 2, 5]
+            assert "refuses" in cache.troubles()[0]
+            assert await cache.delete("a") is True
+            await cache.invalidate_tags("t")
+            assert await cache.mget("a", "b", "d") == [None, 2, None]
+            await cache.reset()
+            assert await cache.mget("b", "c") == [None, None]
+        finally:
+            await redis(url, "CONFIG", "SET", "maxmemory", "0")
+        await cache.set("new", 1)
+        assert cache.troubles() == []
+        assert await cache.mget("a", "b", "c", "d", "new") == [None] * 4 + [1]
+
+
 @pytest.mark.broker
 @pytest.mark.broker_control
+@pytest.mark.timeout(180)  # rabbitmqctl takes its time on a busy machine
 @pytest.mark.asyncio
 async def test_the_restricted_user_of_the_documents_tells_and_hears_invalidations(
     rabbitmq: str, rabbitmq_server: RabbitServer

@@ -149,3 +149,23 @@ async def test_a_token_that_is_none_is_worth_nothing(
 
     async with cluster.locks.hold(KEY, timeout=60) as lease:
         assert before < lease.fence < 2**53
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_crowd_for_many_locks_gets_in_line_and_costs_no_holder_its_own(
+    cluster: Cluster,
+) -> None:
+    got = set[str]()
+
+    async def wait(key: str) -> None:
+        await cluster.locks.acquire(key, timeout=40)
+        got.add(key)
+
+    async with cluster.locks.hold("own", ttl=3) as own:
+        crowd = [asyncio.ensure_future(wait(f"k{n % 80}")) for n in range(1280)]
+        await eventually(lambda: len(got) == 80, timeout=35)
+        assert own.state is LeaseState.HELD
+        for waiter in crowd:
+            waiter.cancel()
+        await asyncio.wait(crowd)

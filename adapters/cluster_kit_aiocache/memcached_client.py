@@ -30,6 +30,10 @@ class NoNumberError(ProtocolError):
     """What was to be counted up is no number."""
 
 
+class RefusalError(ProtocolError):
+    """The server would not do it: it has no memory left."""
+
+
 DRIVER_ERRORS = (ProtocolError, OSError, EOFError, TimeoutError)
 """What may come out of a call."""
 
@@ -195,7 +199,8 @@ def expect(answer: Answer, wanted: bytes) -> list[bytes]:
     """
     words, _ = answer
     if words[0] != wanted:
-        raise ProtocolError(b" ".join(words).decode(errors="replace"))
+        kind = RefusalError if words[0] == b"SERVER_ERROR" else ProtocolError
+        raise kind(b" ".join(words).decode(errors="replace"))
     return words[1:]
 
 

@@ -16,10 +16,12 @@ from cluster_kit_aiocache.memcached_client import (
     MOST_KEY_BYTES,
     NoNumberError,
     ProtocolError,
+    RefusalError,
     expect,
     stored,
 )
 from cluster_kit_aiocache.memcached_server import MemcachedServer
+from cluster_kit_aiocache.server import say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -134,8 +136,8 @@ class MemcachedStore:
 
         async def call(client: MemcachedClient) -> tuple[bool, list[bytes | None]]:
             done = await _swap(client, key, body, expected, end)
-            looks = map(_look, then_read)
-            return done, [_value(answer) for answer in await client.ask(*looks)]
+            answers = await client.ask(*map(_look, then_read))
+            return done, [_value(answer) for answer in answers]
 
         return await self._ask(call, timeout)
 
@@ -188,7 +190,13 @@ class MemcachedStore:
         raise ConfigurationError("memcached cannot tell which keys there are")
 
     async def _ask(self, call: Callable[[MemcachedClient], Awaitable[T]], timeout: float) -> T:
-        return await self._server.ask("", call, timeout)
+        async def told(client: MemcachedClient) -> T:
+            try:
+                return await call(client)
+            except RefusalError as exc:
+                raise CacheUnavailable("", say(exc), refused=True) from exc
+
+        return await self._server.ask("", told, timeout)
 
     def _expiry(self, ttl: float | None) -> int:
         """Return whole seconds, one more than asked: the last one may be cut short."""

@@ -66,7 +66,7 @@ class Lines:
             await asyncio.sleep(0)
             answer = await connection.read_response()
         except BaseException as exc:
-            is_answer = isinstance(exc, ResponseError) and not _is_elsewhere(exc)
+            is_answer = isinstance(exc, Exception) and is_refusal(exc)
             await (self._keep if is_answer else self._drop)(connection)
             raise
         await self._keep(connection)
@@ -92,6 +92,11 @@ def _is_elsewhere(error: Exception) -> bool:
     return isinstance(error, ConnectionError | ReadOnlyError | MasterDownError) or (
         "-READONLY" in str(error)  # as Redis before 7 tells it of a script
     )
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the server answered that it will not do this: it is full, or we have no right to."""
+    return isinstance(error, ResponseError) and not _is_elsewhere(error)
 
 
 def _packed(words: Sequence[Word]) -> bytes:

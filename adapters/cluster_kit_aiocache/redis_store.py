@@ -6,10 +6,14 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ResponseError
+
 from cluster_kit.errors import CacheUnavailable
 from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
+from cluster_kit_aiocache.redis_lines import is_refusal
 from cluster_kit_aiocache.redis_server import RedisServer
+from cluster_kit_aiocache.server import say
 from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, SWAP, WRITE
 
 if TYPE_CHECKING:
@@ -135,7 +139,15 @@ class RedisStore:
         return keys
 
     async def _ask(self, call: Call, timeout: float) -> Any:  # noqa: ANN401 - the server's
-        return await self._server.ask("", call, timeout)
+        async def told(lines: Lines) -> Any:  # noqa: ANN401 - see there
+            try:
+                return await call(lines)
+            except ResponseError as exc:
+                if not is_refusal(exc):
+                    raise
+                raise CacheUnavailable("", say(exc), refused=True) from exc
+
+        return await self._server.ask("", told, timeout)
 
 
 async def _greet(lines: Lines) -> None:

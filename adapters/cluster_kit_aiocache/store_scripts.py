@@ -88,6 +88,9 @@ local count = tonumber(redis.call('GET', KEYS[2]) or '')
 if not count then
   count = redis.pcall('INCRBY', KEYS[1], ARGV[1])
   if type(count) == 'table' then
+    if string.find(count.err, 'overflow') then
+      return count
+    end
     redis.call('SET', KEYS[1], ARGV[1])
     count = tonumber(ARGV[1])
   end

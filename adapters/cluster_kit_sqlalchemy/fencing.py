@@ -77,7 +77,12 @@ def fence_table(metadata: MetaData, *, name: str = TABLE, schema: str | None = N
         metadata: yours.
         name: of the table.
         schema: of the database in which it lives.
+
+    Raises:
+        ConfigurationError: `metadata` is none.
     """
+    if not isinstance(metadata, MetaData):  # pyright: ignore[reportUnnecessaryIsInstance] - a user's
+        raise ConfigurationError(f"metadata must be a MetaData, not {type(metadata).__name__}")
     return Table(
         name,
         metadata,

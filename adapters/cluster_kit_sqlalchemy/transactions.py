@@ -62,7 +62,7 @@ class SqlAlchemyTransactions:
             self._connections.note(transaction, waiting)
         else:
             kind = type(transaction).__name__
-            text = f"transaction= takes a session; call the {kind} to get the one of this scope"
+            text = f"the transaction must be a session: call the {kind} to get that of this scope"
             raise ConfigurationError(text)
 
 
@@ -80,7 +80,7 @@ def _begun_on_connection(session: Session) -> bool:
     """
     if not session.in_transaction():
         if not session.autobegin:
-            text = "the session of transaction= was not begun, and autobegin is off"
+            text = "the session of the transaction was not begun, and autobegin is off"
             raise ConfigurationError(text)
         session.begin()
     return on_connection(session)
@@ -95,5 +95,5 @@ async def _begun(connection: AsyncConnection) -> Connection:
 
 def _opened(connection: Connection | None) -> Connection:
     if connection is None or connection.closed:
-        raise ConfigurationError("the connection of transaction= is not open")
+        raise ConfigurationError("the connection of the transaction is not open")
     return connection

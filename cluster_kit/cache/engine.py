@@ -112,8 +112,8 @@ class Engine:
     def troubles(self) -> list[str]:
         """Return what is wrong; empty when all is well."""
         name, found = self._options.name, list[str]()
-        if self._guard is not None and self._guard.failing:
-            found.append(f"cache {name!r}: its store does not answer")
+        if self._guard is not None and self._guard.trouble:
+            found.append(f"cache {name!r}: {self._guard.trouble}")
         if not self.live:
             found.append(f"cache {name!r}: invalidations of other instances may be missed")
         if behind := self.invalidation.behind:

@@ -34,6 +34,7 @@ _CRC = struct.Struct(">I")
 _START = _HEAD.size + _CRC.size
 _MAGIC, _FORMAT = b"\xc7k", 1
 _MS = 1000
+_LATEST = 2**53  # milliseconds, more than 200,000 years, and what a float still counts exactly
 
 
 class CorruptEntryError(ValueError):
@@ -136,6 +137,8 @@ def unpack(data: bytes) -> Record:
 
 def _unpack(head: bytes, body: bytes) -> Record:
     _, _, kind, stamp, epoch, created, ttl, grace, promised, count, size = _HEAD.unpack(head)
+    if max(created, ttl, grace, promised) > _LATEST:
+        raise CorruptEntryError("its times are none")
     tags: dict[str, bytes] = {}
     at = 0
     for _ in range(count):

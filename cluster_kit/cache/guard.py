@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import CacheUnavailable, ConnectError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from cluster_kit.cache.connector import Connector
     from cluster_kit.clock import Clock
 
 T = TypeVar("T")
+
+MOST_KEYS, MOST_BYTES = 500, 1_000_000
+"""In one call; a single value may be larger."""
 
 FAILURES = 5
 """So many in a row, and the store is left alone for a while."""
@@ -50,30 +54,35 @@ class Guard:
         self._report = failed
         self._failures = 0
         self._resting_until = 0.0
+        self._refusal = ""  # until something is stored
 
     @property
-    def failing(self) -> bool:
-        """Whether the last call failed."""
-        return self._failures > 0
+    def trouble(self) -> str:
+        """What is wrong, as the last calls went; empty when all is well."""
+        if self._failures:
+            return "its store does not answer"
+        return self._refusal and f"its store refuses: {self._refusal}"
 
     async def read(self, keys: Iterable[str]) -> list[bytes | None]:
-        """As the port; so the others."""
-        asked = list(keys)
-        return await self._call(lambda: self._store.read(asked, timeout=self._timeout))
+        """As the port; so the others. However many there are, each part of them has its time."""
+        found: list[bytes | None] = []
+        for part in batched(keys):
+            found += await self._call(partial(self._store.read, part, timeout=self._timeout))
+        return found
 
     async def write(
-        self,
-        items: Mapping[str, bytes],
-        ttl: float | None,
-        then_read: Sequence[str] = (),
-        *,
-        invalidates: bool = False,
+        self, items: Mapping[str, bytes], ttl: float | None, then_read: Sequence[str]
     ) -> list[bytes | None]:
-        """Store values, then read others; what invalidates is as urgent as `remove`."""
-        return await self._call(
-            lambda: self._store.write(items, ttl=ttl, then_read=then_read, timeout=self._timeout),
-            although_resting=invalidates,
-        )
+        """Store values, then read others."""
+        found: list[bytes | None] = []
+        parts = list(batched(items, lambda key: len(items[key])))
+        for number, part in enumerate(parts, 1):
+            some = {key: items[key] for key in part}
+            marks = then_read if number == len(parts) else ()
+            write = partial(self._store.write, some, ttl=ttl, then_read=marks)
+            found = await self._call(partial(write, timeout=self._timeout))
+            self._refusal = ""
+        return found
 
     async def swap(
         self,
@@ -85,17 +94,22 @@ class Guard:
     ) -> tuple[bool, list[bytes | None]]:
         """Store a value over what is expected, then read others."""
         timeout = self._timeout
-        return await self._call(
+        done, found = await self._call(
             lambda: self._store.swap(
                 key, body, expected=expected, ttl=ttl, then_read=then_read, timeout=timeout
             )
         )
+        if done:
+            self._refusal = ""
+        return done, found
 
     async def remove(self, keys: Sequence[str]) -> list[bytes | None]:
         """Remove values, also from a store that is left alone: what is wrong must go."""
-        return await self._call(
-            lambda: self._store.remove(keys, timeout=self._timeout), although_resting=True
-        )
+        heads: list[bytes | None] = []
+        for part in batched(keys):
+            remove = partial(self._store.remove, part, timeout=self._timeout)
+            heads += await self._call(remove, although_resting=True)
+        return heads
 
     async def increment(
         self, key: str, amount: int, ttl: float | None, then_read: Sequence[str]
@@ -122,8 +136,8 @@ class Guard:
                 await self._connect()
             answer = await call()
         except CacheUnavailable as exc:
-            self._note(exc.reason)
-            raise CacheUnavailable(self._cache, exc.reason) from exc
+            self._note(exc.reason, refused=exc.refused)
+            raise CacheUnavailable(self._cache, exc.reason, refused=exc.refused) from exc
         except ConnectError as exc:
             self._note(exc.reason)
             raise CacheUnavailable(self._cache, str(exc)) from exc
@@ -137,8 +151,26 @@ class Guard:
         except TimeoutError:
             raise CacheUnavailable(self._cache, "the store is not connected yet") from None
 
-    def _note(self, reason: str) -> None:
-        self._failures += 1
+    def _note(self, reason: str, *, refused: bool = False) -> None:
+        if refused:  # it answered: others may have more luck
+            self._failures, self._refusal = 0, reason
+        else:
+            self._failures += 1
         if self._failures >= FAILURES:
             self._resting_until = self._clock.monotonic() + REST
         self._report(reason)
+
+
+def batched(keys: Iterable[str], size: Callable[[str], int] = len) -> Iterator[list[str]]:
+    """Return keys in parts that a call can take."""
+    part: list[str] = []
+    taken = 0
+    for key in keys:
+        added = size(key)
+        if part and (len(part) >= MOST_KEYS or taken + added > MOST_BYTES):
+            yield part
+            part, taken = [], 0
+        part.append(key)
+        taken += added
+    if part:
+        yield part

@@ -7,19 +7,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster_kit.cache.envelope import head_of
+from cluster_kit.cache.found import fresh, usable
 from cluster_kit.cache.loaders import Loaded, call
-from cluster_kit.cache.remote import fresh, usable
-from cluster_kit.errors import CacheUnavailable
+from cluster_kit.errors import CacheLoadTimeout, CacheUnavailable
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from cluster_kit.cache.flight import Flight
+    from cluster_kit.cache.found import Found
     from cluster_kit.cache.loaders import Request
     from cluster_kit.cache.local import Entry, Ticket
-    from cluster_kit.cache.remote import Found, Remote
+    from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.tools import Tools
 
 log = logging.getLogger(__name__)
@@ -93,11 +93,15 @@ class Load:
     # --- the store -------------------------------------------------------------------------------
 
     async def _look(self) -> Entry | None:
-        """Look into the store until there is a value, or the right to store one, or no time."""
+        """Look into the store until there is a value, or the right to store one.
+
+        Raises:
+            CacheLoadTimeout: somebody else loads it for longer than anybody here waits.
+        """
         shelf, tools = self._shelf, self._tools
         end = tools.clock.monotonic() + tools.options.hard_timeout
         pause = _FIRST_POLL
-        while shelf.remote is not None and tools.clock.monotonic() < end:
+        while shelf.remote is not None:
             [found] = await shelf.found([self._key], self._request.tags)
             if found is None:
                 self._alone = True
@@ -108,6 +112,8 @@ class Load:
                 return entry
             if not promised and await self._promise(shelf.remote, found):
                 return None
+            if tools.clock.monotonic() >= end and not self._flight.heard:
+                raise CacheLoadTimeout(self._key, tools.options.hard_timeout)
             await tools.clock.sleep(pause * tools.random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_POLL)
         return None
@@ -152,7 +158,7 @@ class Load:
     async def _promise(self, remote: Remote, found: Found) -> bool:
         """Become the one who loads it; False when somebody else did, or the key changed."""
         promise = remote.promised(found, self._tools.clock.wall() + self._tools.promise_ttl)
-        self._right = _Right(remote, found, head_of(promise.body))
+        self._right = _Right(remote, found, promise.head)
         try:
             done = await remote.promise(self._key, found, promise)
         except CacheUnavailable:  # it may be there all the same, or come there yet

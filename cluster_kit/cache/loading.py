@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.cache.flight import Flight
 from cluster_kit.cache.load import THROTTLE, Load
-from cluster_kit.errors import CacheError, CacheRecursion, NotStartedError
+from cluster_kit.errors import CacheError, CacheLoadTimeout, CacheRecursion, NotStartedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -172,7 +172,7 @@ class Loading:
             flight.outcome.set_exception(_ended(flight.key, task))
 
     def _failed(self, flight: Flight, error: Exception) -> None:
-        if not flight.heard:
+        if not flight.heard and not isinstance(error, CacheLoadTimeout):  # somebody else loads it
             name = self._tools.options.name
             log.warning("cache %s: loading %s failed", name, flight.key, exc_info=error)
         flight.outcome.set_exception(error)

@@ -7,13 +7,15 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.cache.changes import Change
-from cluster_kit.cache.remote import fresh
+from cluster_kit.cache.found import fresh
 from cluster_kit.cache.values import MISSING
 from cluster_kit.errors import CacheUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
+    from cluster_kit.cache.envelope import Record
+    from cluster_kit.cache.found import Found
     from cluster_kit.cache.invalidation import Invalidation
-    from cluster_kit.cache.remote import Found, Remote
+    from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.tools import Tools
     from cluster_kit.cache.values import Values
 
@@ -111,11 +113,13 @@ class Objects:
 
     def _read(self, found: Found, key: str) -> tuple[Fields | None, float | None]:
         """Return what there is, None for nothing, and how long it is to count."""
-        now = self._clock.wall()
-        if found.record is None or not fresh(found.record, now):
+        now, record = self._clock.wall(), found.record
+        if record is None or not fresh(record, now):
             return None, self._shelf.lifetime(None)
-        fields = _fields(self._values.decode(found.record.payload), key)
-        return fields, found.record.left(now)
+        entry = self._shelf.adopt(key, record, None)
+        if entry is None:  # bytes of somebody else
+            return None, self._shelf.lifetime(None)
+        return _fields(entry.value, key), record.left(now)
 
     # --- about values ----------------------------------------------------------------------------
 
@@ -133,15 +137,20 @@ class Objects:
                 raise KeyError(key)
             return None if entry.expires == inf else entry.expires - self._clock.monotonic()
         [found] = await remote.read([key])
-        now = self._clock.wall()
-        if found.record is None or not fresh(found.record, now):
+        now, record = self._clock.wall(), found.record
+        if record is None or not fresh(record, now) or not self._has_value(key, record):
             raise KeyError(key)
-        return found.record.left(now)
+        return record.left(now)
 
     async def keys(self) -> list[str]:
         """Return the keys that have a value, sorted. Raises as `ttl`, but for `KeyError`."""
         remote = self._shelf.remote
-        return sorted(self._shelf.local.fresh()) if remote is None else await remote.keys()
+        if remote is None:
+            return sorted(self._shelf.local.fresh())
+        return await remote.keys(self._has_value)
+
+    def _has_value(self, key: str, record: Record) -> bool:
+        return self._shelf.adopt(key, record, None) is not None
 
 
 def check_field(field: object) -> None:

@@ -9,59 +9,30 @@ load. Whatever invalidates the key meanwhile takes the promise away, and with it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.envelope import (
     CorruptEntryError,
     Kind,
     Record,
-    head_of,
     new_stamp,
     pack,
     removed_value,
     unpack,
 )
-from cluster_kit.cache.versions import TAG_LIFE, VersionBook, Versions
+from cluster_kit.cache.found import Promise, fresh, judged
+from cluster_kit.cache.versions import VersionBook, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cluster_kit.cache.found import Found
     from cluster_kit.cache.guard import Guard
     from cluster_kit.cache.names import Names
     from cluster_kit.clock import Clock
 
 _WRITES = 5  # of one value, while others change its versions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the store has for a key.
-
-    Attributes:
-        record: a value that counts, be it over; None for none.
-        expected: how what is stored there begins; None when there is nothing.
-        promised: until when somebody loads it, seconds since 1970.
-        versions: epoch and tags as they were at that time.
-    """
-
-    record: Record | None
-    expected: bytes | None
-    promised: float
-    versions: Versions
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """That a key is being loaded.
-
-    Attributes:
-        body: what the store is to hold.
-        life: seconds it is to hold it; None for ever.
-    """
-
-    body: bytes
-    life: float | None
 
 
 class Remote:
@@ -103,7 +74,7 @@ class Remote:
             order = sorted(others)
             current.update(zip(order, await self._guard.read(map(names.tag, order)), strict=True))
         return [
-            _found(record, body, versions, current)
+            judged(record, body, versions, current)
             for record, body in zip(records, bodies, strict=True)
         ]
 
@@ -210,17 +181,18 @@ class Remote:
         return sum(removed_value(head, self._versions.epoch, now) for head in heads)
 
     async def bump(self, tags: Sequence[str]) -> None:
-        """Let no entry with any of these tags count any more."""
-        marks = {tag: new_stamp() for tag in tags}
-        items = {self._names.tag(tag): mark for tag, mark in marks.items()}
-        await self._guard.write(items, TAG_LIFE, invalidates=True)
-        self._versions.remember(marks)
+        """Let no entry with any of these tags count any more.
+
+        Their versions go, which a server does that is too full to write, and whoever needs one
+        makes a new one.
+        """
+        await self._guard.remove([self._names.tag(tag) for tag in tags])
+        self._versions.forget(tags)
 
     async def reset(self) -> None:
         """Let no entry and no counter count any more."""
-        epoch = new_stamp()
-        await self._guard.write({self._names.epoch: epoch}, None, invalidates=True)
-        self._versions.epoch = epoch
+        await self._guard.remove([self._names.epoch])
+        self._versions.epoch = None
 
     # --- counting --------------------------------------------------------------------------------
 
@@ -245,8 +217,8 @@ class Remote:
             self._corrupt(key)
             return 0
 
-    async def keys(self) -> list[str]:
-        """Return the keys of all values that count."""
+    async def keys(self, has_value: Callable[[str, Record], bool]) -> list[str]:
+        """Return the keys of all values that count, and can be read as `has_value` says."""
         names = await self._guard.keys(self._names.entries)
         keys = [name.removeprefix(self._names.entries) for name in names]
         now = self._clock.wall()
@@ -257,7 +229,9 @@ class Remote:
             found += [
                 key
                 for key, state in zip(some, states, strict=True)
-                if state.record is not None and fresh(state.record, now)
+                if state.record is not None
+                and fresh(state.record, now)
+                and has_value(key, state.record)
             ]
         return sorted(found)
 
@@ -284,32 +258,3 @@ class Remote:
 
 
 _KEYS_AT_ONCE = 500
-
-
-def fresh(record: Record, now: float) -> bool:
-    """Whether the value of a record is not over."""
-    left = record.left(now)
-    return left is None or left > 0
-
-
-def usable(record: Record, now: float) -> bool:
-    """Whether it may stand in for a value that cannot be loaded."""
-    left = record.left(now)
-    return left is None or left + record.grace > 0
-
-
-def _found(
-    record: Record | None,
-    body: bytes | None,
-    versions: Versions,
-    current: Mapping[str, bytes | None],
-) -> Found:
-    counts = record is not None and all(
-        current[tag] == version for tag, version in record.tags.items()
-    )
-    return Found(
-        record=record if counts and record is not None and record.kind == Kind.VALUE else None,
-        expected=None if body is None else head_of(body),
-        promised=record.promised if counts and record is not None else 0.0,
-        versions=versions,
-    )

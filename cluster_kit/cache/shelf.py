@@ -6,8 +6,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.changes import Unsent
+from cluster_kit.cache.found import fresh
 from cluster_kit.cache.local import Entry, Local, Ticket, moment
-from cluster_kit.cache.remote import fresh
 from cluster_kit.errors import CacheUnavailable, DecodeError
 
 if TYPE_CHECKING:
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cluster_kit.cache.envelope import Record
+    from cluster_kit.cache.found import Found
     from cluster_kit.cache.options import CacheOptions
-    from cluster_kit.cache.remote import Found, Remote
+    from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.stats import CacheStats
     from cluster_kit.cache.values import Values
     from cluster_kit.clock import Clock

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.cache.envelope import STAMP_BYTES, head_of, new_stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cluster_kit.cache.guard import Guard
     from cluster_kit.cache.names import Names
@@ -51,6 +51,11 @@ class VersionBook:
         if len(self._known) + len(versions) > MAX_VERSIONS:
             self._known.clear()
         self._known.update(versions)
+
+    def forget(self, tags: Iterable[str]) -> None:
+        """Take them for nothing any more."""
+        for tag in tags:
+            self._known.pop(tag, None)
 
     def remembered(self, tags: Sequence[str]) -> Versions | None:
         """Return what is probably still so; None when anything is unknown."""

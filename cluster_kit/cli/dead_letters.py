@@ -64,7 +64,7 @@ def list_letters(box: Box, *, limit: int, as_json: bool) -> None:
     columns = (
         Column("id", fold=True),
         Column("reason"),
-        Column("runs", "right"),
+        Column("attempts", "right"),
         Column("died (UTC)", fold=True),
         Column("error", fold=True),
     )

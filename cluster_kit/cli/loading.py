@@ -15,7 +15,10 @@ from cluster_kit.errors import ClusterKitError, ConfigurationError, SettingsErro
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import ModuleType, TracebackType
+
+_FOREIGN = {__file__, import_module.__code__.co_filename}
+"""Where an import by name, or a call of what it found, begins."""
 
 
 def load_cluster(target: str) -> Cluster:
@@ -88,14 +91,32 @@ def _call(target: str, factory: Callable[[], object]) -> object:
 
 
 def _failure(what: str, exc: Exception) -> ClusterKitError:
-    """Say in one line what the application's own code raised, and where."""
-    if isinstance(exc, SettingsError):
+    """Say in one line what the application's own code raised, with its traceback as a note."""
+    if isinstance(exc, SettingsError):  # of a variable, most often: no place in the code
         return SettingsError(f"wrong settings, {what}: {exc}")
     if isinstance(exc, ClusterKitError):
         kind = ConfigurationError if isinstance(exc, ConfigurationError) else ClusterKitError
-        return kind(f"{what}: {exc}")
-    frames = [f for f in traceback.extract_tb(exc.__traceback__) if f.filename[0] != "<"]
+        failure = kind(f"{what}: {exc}")
+    else:
+        failure = ClusterKitError(f"{what}: {type(exc).__name__}: {exc}{_place(exc)}")
+    failure.add_note("".join(traceback.format_exception(type(exc), exc, _own_frames(exc))))
+    return failure
+
+
+def _place(exc: Exception) -> str:
+    own = traceback.extract_tb(_own_frames(exc))
     # A syntax error names its place itself; the last frame is the importer's.
-    told = isinstance(exc, SyntaxError) or not frames
-    where = "" if told else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
-    return ClusterKitError(f"{what}: {type(exc).__name__}: {exc}{where}")
+    told = isinstance(exc, SyntaxError) or not own
+    return "" if told else f" ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+
+
+def _own_frames(exc: Exception) -> TracebackType | None:
+    """Return the traceback from the first frame of the application on."""
+    found = exc.__traceback__
+    while found and (found.tb_frame.f_code.co_filename in _FOREIGN or _frozen(found)):
+        found = found.tb_next
+    return found
+
+
+def _frozen(found: TracebackType) -> bool:
+    return found.tb_frame.f_code.co_filename.startswith("<frozen importlib")

@@ -1,4 +1,4 @@
-"""How a command fails: one line on standard error, no traceback."""
+"""How a command fails: one line on standard error, below a traceback of the application's own."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def reporting() -> Generator[None]:
     try:
         yield
     except ClusterKitError as exc:
+        for note in getattr(exc, "__notes__", ()):
+            typer.echo(note, err=True, nl=False)
         fail(str(exc), WRONG_USE if is_wrong_use(exc) else FAILED)
 
 

@@ -16,13 +16,19 @@ class CacheUnavailable(CacheError):  # noqa: N818 - the name is the contract's
     """The store of a cache, or what tells other instances, gave no usable answer in time.
 
     What was asked may have happened there.
+
+    Attributes:
+        cache: its name.
+        reason: what went wrong.
+        refused: whether the store answered, but would not do it: it may be full.
     """
 
     cache: str
     reason: str
+    refused: bool
 
-    def __init__(self, cache: str, reason: str) -> None:
-        self.cache, self.reason = cache, redact_url(reason)
+    def __init__(self, cache: str, reason: str, *, refused: bool = False) -> None:
+        self.cache, self.reason, self.refused = cache, redact_url(reason), refused
         super().__init__(f"cache {cache!r}: {self.reason}")
 
 

@@ -93,7 +93,7 @@ class UnknownTransactionError(ConfigurationError, TypeError):
 
     def __init__(self, kind: str, accepted: Iterable[str], hint: str = "") -> None:
         self.kind, self.accepted = kind, tuple(accepted)
-        super().__init__(f"transaction= takes {' or '.join(self.accepted)}, not {kind}{hint}")
+        super().__init__(f"the transaction must be {' or '.join(self.accepted)}, not {kind}{hint}")
 
 
 class TopologyError(ConfigurationError):

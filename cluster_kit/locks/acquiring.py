@@ -17,7 +17,13 @@ from cluster_kit.errors import (
 )
 from cluster_kit.locks.lease import Holding, Lease
 from cluster_kit.locks.running import run_inside
-from cluster_kit.locks.terms import DEFAULT_TTL, LockOptions, Terms, check_key
+from cluster_kit.locks.terms import (
+    DEFAULT_TTL,
+    LockOptions,
+    Terms,
+    check_key,
+    check_options,
+)
 
 if TYPE_CHECKING:
     from cluster_kit.locks.contention import Contention
@@ -83,6 +89,7 @@ class Acquiring:
         around = self._active().around
         if not callable(fn):
             raise ConfigurationError(f"fn must be a function, not {type(fn).__name__}")
+        check_options(options)
         possession = await self._possess(key, **options)
         async with Lease(possession, around.adapter.capabilities):
             return await run_inside(fn, possession, around.supervisor)

@@ -122,7 +122,7 @@ class Contention:
             NotStartedError: the instance stops.
         """
         scope = asyncio.timeout(timeout or None)
-        self._waiting.add(scope)
+        self._enter(scope)
         try:
             async with scope:
                 yield
@@ -132,6 +132,11 @@ class Contention:
             raise
         finally:
             self._waiting.discard(scope)
+
+    def _enter(self, scope: asyncio.Timeout) -> None:
+        if self._closing:  # whoever asks again and again began before
+            raise NotStartedError("locks")
+        self._waiting.add(scope)
 
     async def close(self, grace: float) -> None:
         """End what waits and the bodies of what is held, and give back what nobody is inside of.

@@ -38,8 +38,7 @@ class RateLimit:
         self._active = active
         self._wait = wait
         self._line = Line()
-        # As far as who waits at the head of the line was told:
-        self._full = False
+        self._full = False  # as who waits was told, until nobody does
         self._unanswered: LockUnavailable | None = None
 
     async def acquire(self, *, timeout: Duration | None = None) -> None:
@@ -59,20 +58,21 @@ class RateLimit:
         keeper = contention.around.adapter.quotas
         if keeper is None:
             backend = contention.around.adapter.capabilities.backend
-            raise ConfigurationError(f"there are no rate limits on {backend}, only on Redis")
+            raise ConfigurationError(
+                f"there are no rate limits on {backend}, only in memory and on Redis: "
+                "see CLUSTER_KIT_LOCKS__URL"
+            )
         if limit == 0:
             await self._try(contention, keeper)
             return
         try:
             async with contention.within(limit):
-                await self._line.enter()
-                try:
-                    await self._wait_for(contention, keeper)
-                finally:
-                    self._full = False
-                    self._line.leave()
+                await self._in_turn(contention, keeper)
         except TimeoutError:
             raise self._unanswered or self._in_vain(limit) from None
+        finally:
+            if self._line.idle:  # else the next one finds out, before those who come later
+                self._full = False
 
     async def try_acquire(self, *, timeout: Duration = 0) -> bool:
         """As `acquire`, but False when the limit is reached. By default it tries once."""
@@ -98,6 +98,13 @@ class RateLimit:
         if left:
             raise self._in_vain(0.0)
 
+    async def _in_turn(self, contention: Contention, keeper: QuotaKeeper) -> None:
+        await self._line.enter()
+        try:
+            await self._wait_for(contention, keeper)
+        finally:
+            self._line.leave()
+
     async def _wait_for(self, contention: Contention, keeper: QuotaKeeper) -> None:
         quota, token, pause = self._quota(contention), new_id(), _FIRST_PAUSE
         self._unanswered = LockUnavailable(self.key, "no answer in time")
@@ -108,7 +115,7 @@ class RateLimit:
                 self._unanswered = exc
                 left, pause = pause, min(2 * pause, _LONGEST_PAUSE)
             else:
-                self._full, self._unanswered = left > 0, None
+                self._full, self._unanswered = self._full or left > 0, None
             if not left:
                 return
             await asyncio.sleep(left + contention.around.random.uniform(0.0, _SPREAD))

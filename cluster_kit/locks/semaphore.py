@@ -69,7 +69,7 @@ class Semaphore:
         except TimeoutError:
             answer = LockUnavailable(self.key, f"no answer within {waiting.timeout:.3g} s")
         left = end - contention.around.clock.monotonic()
-        if not isinstance(answer, Lease) and left > 0:
+        if isinstance(answer, LockTimeout | LockUnavailable) and left > 0:
             answer = await _first(contention, names, waiting._replace(timeout=left))
         if isinstance(answer, Lease):
             return answer

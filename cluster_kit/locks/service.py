@@ -89,8 +89,9 @@ class LockManager(Acquiring):
         They are taken in the order of their keys, so that two of these never wait in a circle.
         Raises as `hold`.
         """
-        if isinstance(keys, str):
-            raise ConfigurationError("keys must be several keys, as in a list, not one str")
+        if isinstance(keys, str) or not isinstance(keys, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            kind = type(keys).__name__
+            raise ConfigurationError(f"keys must be several keys, as in a list, not one {kind}")
         names = sorted({check_key(key) for key in keys})
         if not names:
             raise ConfigurationError("multi() needs at least one key")

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypedDict
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import check_name
+from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cluster_kit.ports import LockCapabilities
 
 DEFAULT_TTL = 30.0
@@ -27,6 +30,18 @@ class LockOptions(TypedDict, total=False):
     renew: bool
     max_hold: Duration | None
     reentrant: bool
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Refuse what is none of `LockOptions`.
+
+    Raises:
+        ConfigurationError: it names it, and what may have been meant.
+    """
+    known = LockOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise ConfigurationError(f"locks have no option {name!r}{suggestion(name, known)}")
 
 
 def check_key(key: object) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from cluster_kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cluster_kit.ports.cache import CacheFactory
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from cluster_kit.ports.locks import LockFactory
     from cluster_kit.ports.pubsub import PubSubFactory
     from cluster_kit.ports.transactions import TransactionSupport
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,8 @@ class AdapterSpec:
 
     Attributes:
         name: of the adapter.
-        schemes: URL schemes that choose it; none when no URL does.
+        schemes: URL schemes that choose it, in lower case and without ``://``; none when no URL
+            does.
         event_queue: makes an event queue adapter; None when it has none.
         pubsub: makes a publish-subscribe adapter; None when it has none.
         locks: makes a lock adapter; None when it has none.
@@ -49,6 +55,9 @@ class AdapterSpec:
         transactions: of a database library, for publishing after a commit; None when it has none.
         drivers: packages it needs.
         install: what to type when one is missing.
+
+    Raises:
+        ConfigurationError: a name, a scheme or a factory cannot be one.
     """
 
     name: str
@@ -60,6 +69,13 @@ class AdapterSpec:
     transactions: TransactionSupport | None = None
     drivers: tuple[Driver, ...] = ()
     install: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, self.schemes)
+        for scheme in self.schemes:
+            _check_scheme(self.name, scheme)
+        for capability, factory in self.factories().items():
+            _check_factory(self.name, capability, factory)
 
     def factories(
         self,
@@ -85,3 +101,25 @@ class AdapterSpec:
         """Return the schemes whose drivers are installed."""
         lost = {scheme for driver in self.missing() for scheme in driver.schemes or self.schemes}
         return [scheme for scheme in self.schemes if scheme not in lost]
+
+
+def _check_name(name: object, schemes: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"an adapter's name is a text, not {name!r}")
+    if not isinstance(schemes, tuple):
+        text = f"adapter {name!r}: schemes is a tuple, as in ('files',), not {schemes!r}"
+        raise ConfigurationError(text)
+
+
+def _check_scheme(name: str, scheme: object) -> None:
+    if isinstance(scheme, str) and _SCHEME.fullmatch(scheme):
+        return
+    bare = scheme.partition(":")[0].lower() if isinstance(scheme, str) else ""
+    hint = f"; did you mean {bare!r}?" if _SCHEME.fullmatch(bare) else ""
+    raise ConfigurationError(f"adapter {name!r}: {scheme!r} is no URL scheme{hint}")
+
+
+def _check_factory(name: str, capability: str, factory: object) -> None:
+    if factory is not None and not callable(factory):
+        kind = type(factory).__name__
+        raise ConfigurationError(f"adapter {name!r}: {capability} is no function, but {kind}")

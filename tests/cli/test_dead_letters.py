@@ -54,7 +54,7 @@ def test_list(filled: Broker) -> None:
 
     lines = outcome.out.splitlines()
     assert outcome.code == 0
-    assert lines[0].split() == ["id", "reason", "runs", "died", "(UTC)", "error"]
+    assert lines[0].split() == ["id", "reason", "attempts", "died", "(UTC)", "error"]
     assert [line.split()[:3] for line in lines[1:]] == [
         ["one", "failed", "2"],
         ["two", "rejected", "1"],

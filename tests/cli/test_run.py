@@ -238,12 +238,29 @@ def test_what_cannot_be_loaded_is_wrong_use_in_one_line(target: str, line: str) 
         ("needs:x", "importing needs failed: ModuleNotFoundError: No module named 'nowhere' (nee"),
     ],
 )
-def test_an_application_that_fails_is_a_failure_in_one_line(target: str, line: str) -> None:
+def test_an_application_that_fails_shows_its_own_traceback_and_a_line(
+    target: str, line: str
+) -> None:
     outcome = run_command("run", target)
 
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith(f"cluster-kit: {line}")
-    assert len(outcome.err.splitlines()) == 1
+    lines = outcome.err.splitlines()
+    assert lines[-1].startswith(f"cluster-kit: {line}")
+    module = target.partition(":")[0]
+    # The first place is the application's: nothing of what imports or calls it.
+    assert f"/{module}.py" in next(each for each in lines if each.startswith("  File "))
+    assert [each for each in lines if "importlib" in each or "/cli/" in each] == []
+
+
+@pytest.mark.usefixtures("modules")
+def test_what_the_application_calls_wrongly_is_shown_where_it_does(tmp_path: Path) -> None:
+    (tmp_path / "calls.py").write_text("from cluster_kit import Cluster\n\nCluster('a b')\n")
+
+    outcome = run_command("run", "calls:x")
+
+    assert outcome.code == 2
+    assert 'calls.py", line 3, in <module>' in outcome.err.splitlines()[1]
+    assert outcome.err.splitlines()[-1].startswith("cluster-kit: importing calls failed: bad ")
 
 
 @pytest.mark.usefixtures("modules")

@@ -226,8 +226,8 @@ DEGRADED = {
         "messages are given up",
         "nothing can be sent",
     },
+    "cluster_kit/cache/guard.py": {"its store does not answer", "its store refuses"},
     "cluster_kit/cache/engine.py": {
-        "its store does not answer",
         "invalidations of other instances may be missed",
         "invalidations wait to be told",
     },

@@ -161,7 +161,7 @@ async def test_a_hook_that_returns_only_at_the_commit_hangs_nothing(
 async def test_what_cannot_tell_its_commit_is_refused(
     cluster: Cluster, faults: Faults, bad: object
 ) -> None:
-    wanted = r"takes a Session, .* of SQLAlchemy 2 or an object with on_commit\(callable\) or "
+    wanted = r"must be a Session, .* of SQLAlchemy 2 or an object with on_commit\(callable\) or "
     for publish in (cluster.event_queue.publish, cluster.sync_messages.publish):
         with pytest.raises(TypeError, match=wanted if bad is not Transaction else "on_"):
             await publish(CHANNEL, 1, transaction=bad)
@@ -172,7 +172,7 @@ async def test_a_hook_that_takes_no_callable_is_named(cluster: Cluster, faults: 
     class Signals:
         def on_commit(self) -> None: ...
 
-    text = r"^transaction= takes .* not Signals: on_commit must take \(callable\)$"
+    text = r"^the transaction must be .* not Signals: on_commit must take \(callable\)$"
     with pytest.raises(UnknownTransactionError, match=text):
         await cluster.event_queue.publish(CHANNEL, 1, transaction=Signals())
 

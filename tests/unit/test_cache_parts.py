@@ -70,6 +70,14 @@ def test_other_bytes_are_none(body: bytes) -> None:
     assert removed_value(body, None, 0.0) is False
 
 
+@pytest.mark.parametrize("field", ["created", "ttl", "grace", "promised"])
+def test_an_entry_whose_time_is_none_is_none(field: str) -> None:
+    body = pack(made(**{field: 2.0**53 / 1000 + 1000}))
+
+    with pytest.raises(CorruptEntryError):
+        unpack(body)
+
+
 def test_two_entries_of_a_key_begin_differently() -> None:
     record = unpack(pack(made()))
     other = unpack(pack(made(stamp=b"otherone")))

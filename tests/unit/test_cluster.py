@@ -369,7 +369,7 @@ async def test_an_adapter_that_is_not_there_names_the_setting_each_time() -> Non
     def make(_url: str, _context: object) -> NoReturn:
         raise broken
 
-    made.registry.register(AdapterSpec(name="broken", schemes=("amqp",), pubsub=make))
+    made.registry.register(AdapterSpec(name="amqp", schemes=("amqp",), pubsub=make))
     for _ in range(2):
         with pytest.raises(AdapterUnavailableError) as caught:
             await made.start()

@@ -121,7 +121,7 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
         ),
         (
             UnknownTransactionError("a str", ["a Session", "an object with on_commit"]),
-            "transaction= takes a Session or an object with on_commit, not a str",
+            "the transaction must be a Session or an object with on_commit, not a str",
         ),
         (TopologyError("queue 'a'", "x-max-length differs"), "queue 'a': x-max-length differs"),
         (
@@ -169,7 +169,7 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
         (CacheRecursion("a"), "the loader of 'a' asks for the same key"),
         (
             UnknownTransactionError("Engine", ["a session", "a connection"]),
-            "transaction= takes a session or a connection, not Engine",
+            "the transaction must be a session or a connection, not Engine",
         ),
         (HandlerTimeout(0.25), "the handler ran longer than 0.25 s"),
         (

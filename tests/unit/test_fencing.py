@@ -216,3 +216,8 @@ async def test_an_async_connection_does_as_well(
             UnknownTransactionError, match=r"AsyncConnection, .* take guard_blocking$"
         ):
             await FENCES.guard(cast("Any", session.sync_session), Lease(5))
+
+
+def test_a_table_is_made_on_metadata() -> None:
+    with pytest.raises(ConfigurationError, match="metadata must be a MetaData, not int"):
+        fence_table(cast("MetaData", 5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -163,6 +164,31 @@ async def test_a_stop_ends_the_wait_for_a_permit_without_a_word(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_stop_while_a_semaphore_asks_for_one_permit_after_the_other(
+    bench: Bench, turns: int
+) -> None:
+    bench.adapter.taken = True
+    asked = asyncio.Event()
+
+    async def answer_in_the_next_turn() -> None:
+        asked.set()
+        await asyncio.sleep(0)
+
+    bench.adapter.while_asked = answer_in_the_next_turn
+    waiter = asyncio.ensure_future(bench.locks.semaphore("a", 50).acquire(timeout=60))
+    await asked.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    await bench.locks.close()
+
+    with pytest.raises(NotStartedError):
+        await asyncio.wait_for(waiter, 20)
+    assert bench.adapter.log.count("attempt") < 50
+
+
+@pytest.mark.asyncio
 async def test_two_that_are_lost_together_end_their_body_once(bench: Bench) -> None:
     async def body() -> None:
         async with bench.locks.multi(["a", "b"], ttl=10):
@@ -233,10 +259,17 @@ async def test_a_stop_awaits_a_body_that_cleans_up_and_gives_its_lock_back(bench
 
 
 @pytest.mark.asyncio
-async def test_one_str_is_not_taken_for_several_keys(bench: Bench) -> None:
-    with pytest.raises(ConfigurationError, match="keys"):
-        async with bench.locks.multi("abc"):
-            pass
+async def test_what_was_mistaken_is_named(bench: Bench) -> None:
+    one: Any = 5
+    for keys, text in (("abc", "not one str"), (one, "not one int")):
+        with pytest.raises(ConfigurationError, match=f"keys must be several keys.*{text}"):
+            async with bench.locks.multi(keys):
+                pass
+    mistyped: dict[str, Any] = {"tll": 4}
+    with pytest.raises(ConfigurationError, match=r"no option 'tll'; did you mean 'ttl'\?"):
+        await bench.locks.run_exclusive("a", list[int], **mistyped)
+    with pytest.raises(ConfigurationError, match=r"in memory and on Redis.*CLUSTER_KIT_LOCKS__URL"):
+        await bench.locks.rate_limit("a", 1, 60).acquire()
 
 
 @pytest.mark.parametrize("stored", [b"hello", b"nan", b"", b"-5", b"0", str(2**53).encode()])

@@ -8,6 +8,7 @@ import pytest
 from cluster_kit import Cluster, Settings
 from cluster_kit.ports import Claim, Quota
 from cluster_kit.testing.clock import FakeClock
+from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory.lock_table import LockTable, Place
 
 
@@ -111,3 +112,23 @@ async def test_each_in_line_has_a_lock_when_the_one_before_lets_it_run_out() -> 
             for number in range(1, 6):
                 group.create_task(take(number))
         assert sorted(taken) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.asyncio
+async def test_a_try_does_not_overtake_who_is_next_in_line_for_a_rate_limit() -> None:
+    async with Cluster("shop", settings=Settings()) as cluster:
+        limit = cluster.locks.rate_limit("a", 2, 0.3)
+        tried: list[bool] = []
+
+        async def one_more() -> None:
+            await limit.acquire(timeout=20)
+            tried.append(await limit.try_acquire())
+
+        for _ in range(2):
+            assert await limit.try_acquire()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):  # who may enter at the same moment
+                group.create_task(one_more())
+        assert tried == [False] * 2
+
+        await eventually(limit.try_acquire)  # nobody waits any more

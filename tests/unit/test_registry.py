@@ -20,6 +20,8 @@ from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
 from cluster_kit_memory.event_queue import MemoryEventQueue
 
+HUB = "memory://here"
+
 
 def context() -> AdapterContext:
     return AdapterContext(app="shop", instance_id="one", tasks=Supervisor(), emit=Telemetry().emit)
@@ -111,24 +113,128 @@ def test_create_passes_on_what_the_adapter_says_of_its_url() -> None:
         AdapterRegistry().create("event_queue", "memory://here?pth=x", context())
 
 
-def test_a_registered_adapter_wins_its_schemes_from_then_on() -> None:
-    registry, made = AdapterRegistry(), object()
-    registry.register(spec("mine", "memory", "mine", event_queue=lambda *_: made))
+def test_a_registered_adapter_has_its_schemes_from_then_on() -> None:
+    registry, made = AdapterRegistry(), AdapterRegistry().create("event_queue", HUB, context())
+    registry.register(spec("mine", event_queue=lambda *_: made))
 
     assert registry.names() == ["aiocache", "amqp", "memory", "mine", "sqlalchemy"]
-    assert registry.find("memory://").name == "mine"
     assert registry.create("event_queue", "mine://x", context()) is made
 
 
 def test_registering_a_name_again_replaces_it() -> None:
     registry = AdapterRegistry()
     registry.register(spec("mine", "one"))
-    registry.register(spec("other", "two"))
     registry.register(spec("mine", "two"))
+    registry.register(spec("memory", "memory", install="mine"))
 
     assert registry.find("two://").name == "mine"
+    assert registry.find("memory://").install == "mine"
     with pytest.raises(AdapterNotFoundError):
         registry.find("one://")
+
+
+def test_a_scheme_another_adapter_has_is_refused() -> None:
+    registry = AdapterRegistry()
+
+    text = "adapter 'mine': amqps:// is that of adapter 'amqp'; to replace it, take its name"
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        registry.register(spec("mine", "mine", "amqps"))
+    assert "mine" not in registry.names()
+
+
+def test_an_entry_point_whose_scheme_is_taken_harms_nobody(site: Site) -> None:
+    site.install(
+        "from cluster_kit.ports import AdapterSpec\n"
+        "ADAPTER = AdapterSpec(name='kafka', schemes=('amqp',))\n"
+    )
+    registry = AdapterRegistry()
+
+    assert registry.find("amqp://").name == "amqp"
+    text = "adapter 'kafka' needs schemes of its own: amqp:// is that of adapter 'amqp'"
+    assert [str(error) for error in registry.unavailable()] == [text]
+
+
+def test_what_is_no_spec_is_refused() -> None:
+    wrong: Any = 3
+    with pytest.raises(ConfigurationError, match=r"^register takes an AdapterSpec, not int$"):
+        AdapterRegistry().register(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"name": ""}, "an adapter's name is a text, not ''"),
+        (
+            {"schemes": "files"},
+            "adapter 'mine': schemes is a tuple, as in ('files',), not 'files'",
+        ),
+        (
+            {"schemes": ("files://",)},
+            "adapter 'mine': 'files://' is no URL scheme; did you mean 'files'?",
+        ),
+        (
+            {"schemes": ("Files",)},
+            "adapter 'mine': 'Files' is no URL scheme; did you mean 'files'?",
+        ),
+        ({"schemes": ("",)}, "adapter 'mine': '' is no URL scheme"),
+        ({"schemes": (3,)}, "adapter 'mine': 3 is no URL scheme"),
+        ({"locks": 3}, "adapter 'mine': locks is no function, but int"),
+    ],
+)
+def test_a_spec_that_cannot_be_one_is_refused(wrong: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        AdapterSpec(**{"name": "mine", "schemes": ("mine",), **wrong})
+
+
+class Half:
+    capabilities = None
+
+    async def connect(self) -> None: ...
+
+
+def failing(_url: str, _context: AdapterContext) -> Any:
+    raise LookupError("no such folder")
+
+
+@pytest.mark.parametrize(
+    ("capability", "factory", "text"),
+    [
+        (
+            "event_queue",
+            lambda *_: Half(),
+            (
+                "made no event_queue, but Half without close, publish, bury, consume, read_dead, "
+                "depth, purge, channels, health"
+            ),
+        ),
+        (
+            "locks",
+            lambda *_: Half(),
+            (
+                "made no locks, but Half without close, warnings, contend, renew, release, quotas, "
+                "inspect, health"
+            ),
+        ),
+        (
+            "pubsub",
+            lambda *_: None,
+            (
+                "made no pubsub, but NoneType without connect, close, listen, publish, bind, "
+                "unbind, health"
+            ),
+        ),
+        ("cache", failing, "failed to make cache: LookupError: no such folder"),
+    ],
+)
+def test_what_a_factory_does_wrong_names_its_adapter(
+    capability: str, factory: Any, text: str
+) -> None:
+    registry = AdapterRegistry()
+    registry.register(spec("mine", **{capability: factory}))
+
+    with pytest.raises(ConfigurationError) as caught:
+        registry.create(capability, "mine://", context())
+    assert str(caught.value) == f"adapter 'mine' {text}"
 
 
 def test_registries_do_not_share_what_is_registered() -> None:

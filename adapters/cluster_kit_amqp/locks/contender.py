@@ -77,7 +77,6 @@ class AmqpContender:
         session = self._session
         if session is None or session.lost is not None:
             session, counts = await self._open()
-            await session.stand()
             self._alone, self._seeded = not counts.consumers, bool(counts.ready)
             if counts.consumers:
                 await self._look(session)
@@ -88,25 +87,28 @@ class AmqpContender:
         return session if session.granted else None
 
     async def _open(self) -> tuple[Session, QueueCounts]:
-        """Return a session on a lock, and the counts of its queue."""
-        try:
-            return await self._sit()
-        except ChannelDown as exc:
-            if exc.code != NOT_FOUND:
-                raise
-            self._desk.doubt(self._claim.name)  # it expired since it was made
-            return await self._sit()
+        """Return a session in line, and the counts of the queue before."""
+        async with self._desk.entrance:
+            try:
+                return await self._sit()
+            except ChannelDown as exc:
+                if exc.code != NOT_FOUND:
+                    raise
+                self._desk.doubt(self._claim.name)  # it expired since it was made
+                return await self._sit()
 
     async def _sit(self) -> tuple[Session, QueueCounts]:
         seat = await self._desk.seat()
         try:
             await self._desk.prepare(self._claim.name, seat)
             counts = await self._desk.counts(seat, lock_queue(self._claim.name))
+            session = Session(self._desk, self._claim, seat)
+            await session.stand()
         except BaseException:
             self._desk.drop(seat)
             raise
-        self._session, self._taken = Session(self._desk, self._claim, seat), False
-        return self._session, counts
+        self._session, self._taken = session, False
+        return session, counts
 
     async def _seed(self) -> None:
         """Bring a token where there was none, unless an attempt before this one has."""

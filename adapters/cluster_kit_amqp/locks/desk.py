@@ -22,6 +22,7 @@ HEARTBEAT = 5
 _MARGIN = 0.5  # seconds; clocks of two machines
 _FREE_CHANNELS = 20
 _MOST_MADE = 20  # queues at a time: renewals are not to wait behind hundreds of them
+_MOST_ENTERING = 40  # lines of locks at a time, likewise
 _SILENCE_SECONDS = 2.0  # after which an unanswered question is held against its channel
 _MICROSECONDS = 1_000_000
 
@@ -65,6 +66,7 @@ class Desk:
         connections: of the locks.
         clock: by which a connection is known to be alive.
         fences: that were seen.
+        entrance: lets so many get in line at a time as can before their time is over.
     """
 
     def __init__(self, url: str, context: AdapterContext) -> None:
@@ -77,6 +79,7 @@ class Desk:
         )
         self.clock: BootClock = BootClock()
         self.fences: SeenFences = SeenFences()
+        self.entrance: asyncio.Semaphore = asyncio.Semaphore(_MOST_ENTERING)
         self._declarer = self.connections.declarer()
         self._context = context
         self._free: list[Seat] = []

@@ -20,6 +20,7 @@ from cluster_kit.errors import (
 )
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Loads, together
+from cluster_kit.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -254,6 +255,7 @@ class LoadingScenarios(Scenarios):
             await other.wrap(KEY, second)
         load.go.set()
         await bench.sees(other, KEY, 1)
+        await eventually(lambda: not other.stats().loading)
         assert [load.runs, second.runs] == [1, 0]
 
     async def test_a_function_is_kept_by_its_arguments(self, bench: Bench) -> None:

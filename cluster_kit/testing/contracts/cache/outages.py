@@ -65,6 +65,26 @@ class OutageScenarios(Scenarios):
         assert bench.reports("cache.corrupt", key="k1")
 
     @pytest.mark.needs("raw")
+    async def test_a_payload_that_is_none_is_a_miss_and_replaced(self, bench: Bench) -> None:
+        cache, row, epoch = await bench.cache(l1_size=0), Row(), b"theepoch"
+        await bench.environment.put(bench.names.epoch, epoch)
+        whole = replace(_RECORD, epoch=epoch, tags={})
+        for payload in (b"", b"\xff{{", b"[" * 100_000, b"NaN"):
+            body, place = pack(replace(whole, payload=payload)), bench.place(KEY)
+            await bench.environment.put(place, body)
+            assert await cache.get(KEY) is None
+            with pytest.raises(KeyError):
+                await cache.ttl(KEY)
+            if self.features.lists_keys:
+                assert await cache.keys() == []
+            assert await cache.set_value_in_object(KEY, "field", 1) is False
+            assert await cache.wrap(KEY, row.loads()) == {"row": 1}
+            await bench.environment.put(place, body)
+            assert await cache.set_value_in_object(KEY, "field", 1, create=True)
+            assert await cache.get(KEY) == {"field": 1}
+        assert cache.stats().corrupt > 0
+
+    @pytest.mark.needs("raw")
     @pytest.mark.parametrize("kind", list(Kind))
     async def test_a_promise_that_does_not_end_keeps_nobody(self, bench: Bench, kind: Kind) -> None:
         cache, row, epoch = await bench.cache(fail_safe=60), Row(), b"theepoch"

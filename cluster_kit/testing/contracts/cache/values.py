@@ -108,6 +108,27 @@ class ValueScenarios(Scenarios):
         assert await cache.mget("a", "b", default=MISSING) == [MISSING, MISSING]
 
     @pytest.mark.needs("lists_keys")
+    @pytest.mark.needs("shared")
+    async def test_what_is_much_is_done_in_parts(self, bench: Bench) -> None:
+        """So that each has its time, however much there is."""
+        cluster = await bench.cluster()
+        cache, pauses = await bench.cache(cluster), bench.pauses[cluster.instance_id]
+        many: dict[str, object] = {f"k{number}": number for number in range(1200)}
+        large: dict[str, object] = {f"l{number}": "x" * 400_000 for number in range(5)}
+        for values in (many, large):
+            pauses.arm(10**9, after=False)
+            await cache.mset(values, 60)
+            assert pauses.calls >= 3
+            assert await cache.mget(*values) == list(values.values())
+        tags = [f"t{number}" for number in range(1000)]
+        await cache.set("tagged", 1, 60, tags=tags)
+        assert await cache.get("tagged") == 1
+        await cache.invalidate_tags(*(f"u{number}" for number in range(1000)), *tags)
+        assert await cache.get("tagged") is None
+        pauses.arm(10**9, after=False)
+        assert await cache.mdel(*many) == len(many)
+        assert pauses.calls >= 3
+
     async def test_keys_are_those_with_a_value(self, bench: Bench) -> None:
         cluster = await bench.cluster()
         cache = await bench.cache(cluster)

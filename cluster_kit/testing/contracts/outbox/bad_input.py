@@ -100,7 +100,7 @@ class BadInputScenarios(Scenarios):
             Session(bench.blocking) as wrong,
             pytest.raises(
                 UnknownTransactionError,
-                match=r"transaction= takes .* not Session; for that take outbox.blocking$",
+                match=r"the transaction must be .* not Session; for that take outbox.blocking$",
             ),
         ):
             await outbox.publish(wrong, CHANNEL, 1)
@@ -110,7 +110,7 @@ class BadInputScenarios(Scenarios):
             ):
                 outbox.blocking.publish(wrong, CHANNEL, 1)
         for wrong in (None, bench.engine):
-            with pytest.raises(UnknownTransactionError, match="takes an AsyncSession or Async"):
+            with pytest.raises(UnknownTransactionError, match="must be an AsyncSession or Async"):
                 await outbox.publish(wrong, CHANNEL, 1)
         wrong = async_sessionmaker(bench.engine)
         with pytest.raises(UnknownTransactionError, match="call the async_sessionmaker to get one"):
@@ -228,7 +228,9 @@ class BadInputScenarios(Scenarios):
     async def test_a_message_or_transaction_that_is_none_is_named(self, bench: Bench) -> None:
         inbox = (await bench.instance(start=False)).inbox
         wrong: Any = None
-        with pytest.raises(UnknownTransactionError, match=r"transaction= takes .* not NoneType"):
+        with pytest.raises(
+            UnknownTransactionError, match=r"the transaction must be .* not NoneType"
+        ):
             await inbox.first(wrong, _Message("1"), consumer="a")
         refused = pytest.raises(UnknownTransactionError, match=r"that take first_blocking$")
         with Session(bench.blocking) as wrong, refused:
