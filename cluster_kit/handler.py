@@ -125,7 +125,7 @@ async def conclude(result: object) -> None:
 
 _DIGITS = bytes.maketrans(b"123456789+E", b"0000000000e")
 _LONG = b"0" * 200
-_N, _I = b"NI"
+_N, _I = ord("N"), ord("I")
 
 
 def _may_be_infinite(body: bytes) -> bool:

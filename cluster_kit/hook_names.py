@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, cast
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ def _mentioned(member: object) -> set[str]:
         member = member.fget
     elif isinstance(member, classmethod | staticmethod):
         member = cast("Any", member).__func__
-    code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
+    function = inspect.unwrap(member) if isinstance(member, FunctionType) else None
+    code = getattr(function, "__code__", None)
     names, codes = set[str](), [code] if isinstance(code, CodeType) else []
     while codes:
         code = codes.pop()

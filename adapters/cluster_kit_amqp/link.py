@@ -97,8 +97,10 @@ class QueueCounts(NamedTuple):
 # --- errors ----------------------------------------------------------------------------------
 
 _ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
-_TEMPORARY = re.compile(r"limit|is down|shut", re.IGNORECASE)
-_LIMIT = re.compile(rf"\b{_NOT_ALLOWED} .*\blimit\b", re.DOTALL)
+# The broker's own words: names of users and virtual hosts, which stand beside them, may be any.
+_REACHED = r"\blimit (?:(?:\(\d+\) )?is reached|of \(?\d)"
+_TEMPORARY = re.compile(rf"{_REACHED}|' is down\b|\bshutting down\b", re.IGNORECASE)
+_LIMIT = re.compile(rf"\b{_NOT_ALLOWED} .*{_REACHED}", re.DOTALL)
 
 
 class LinkError(Exception):

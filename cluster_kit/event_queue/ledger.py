@@ -66,8 +66,7 @@ class Ledger:
 
     def is_new(self, received: Received) -> bool:
         """Whether this instance neither runs nor remembers anything of it: the usual case."""
-        id_, queue = received.envelope.id, received.envelope.queue.full
-        key, copy = (queue, id_), (queue, received.copy_id, id_)  # as task_key and copy_key
+        key, copy = task_key(received.envelope), copy_key(received.envelope, received.copy_id)
         return (
             key not in self._by_id
             and key not in self._done
@@ -85,7 +84,7 @@ class Ledger:
 
     def done(self, envelope: Envelope) -> None:
         """Remember that the task with this id is finished."""
-        key = (envelope.queue.full, envelope.id)  # as task_key
+        key = task_key(envelope)
         self._done.pop(key, None)  # one that is there already is the newest now
         self._done[key] = self._clock.monotonic()
         if len(self._done) >= REMEMBERED + FORGOTTEN_AT_ONCE:
@@ -102,8 +101,9 @@ class Ledger:
         One that was sent may still be lost on its way; that only shows when the copy comes again.
         """
         if received.copy_id:
-            envelope = received.envelope
-            self._settled[envelope.queue.full, received.copy_id, envelope.id] = ack_lost  # copy_key
+            key = copy_key(received.envelope, received.copy_id)
+            self._settled.pop(key, None)  # as in `done`
+            self._settled[key] = ack_lost
             if len(self._settled) >= REMEMBERED + FORGOTTEN_AT_ONCE:
                 _forget_oldest(self._settled)
 

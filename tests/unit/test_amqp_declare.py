@@ -3,19 +3,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 
 from cluster_kit.errors import TopologyError
+from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.control import declare as declare_module
-from cluster_kit_amqp.control.declare import declare, exists
+from cluster_kit_amqp.control.declare import Declarer, declare, exists
 from cluster_kit_amqp.link import ChannelDown, LinkDown
 from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.fields import U16, U32, short_string
 from cluster_kit_amqp.plane.frames import METHOD
-from cluster_kit_amqp.topology import Binding, Exchange, Queue
+from cluster_kit_amqp.topology import Binding, Exchange, Queue, Step, Steps
 from tests.unit.test_plane_channel import FakeCarrier
 
 pytestmark = pytest.mark.asyncio
@@ -128,6 +130,52 @@ async def test_looking_makes_nothing(step: Exchange | Queue, code: int | None, t
         link.refuse(code, "no")
 
     assert await looking is there
+
+
+class FakeMaker:
+    """Has all that is asked for, and notes what is made."""
+
+    lost = blocked = None
+
+    def __init__(self) -> None:
+        self.made: list[Step] = []
+
+    @asynccontextmanager
+    async def link(self) -> AsyncGenerator[FakeMaker, None]:
+        yield self
+
+    channel = link
+
+    async def close(self) -> None: ...
+
+    async def make(self, step: Step, *, passive: bool = False) -> None:
+        if not passive:
+            self.made.append(step)
+
+
+async def test_where_the_last_step_is_there_all_are_until_one_was_missed() -> None:
+    maker, link, last = FakeMaker(), cast("Any", FakeLink()), Exchange("last", "fanout")
+    declarer = Declarer(cast("Any", maker), "auto", 10, None, Supervisor())
+    await declarer.ensure(link, "chain", STEPS, last)
+    assert maker.made == []
+
+    declarer.forget("chain")
+    await declarer.ensure(link, "chain", STEPS, last)
+    assert maker.made == list(STEPS)
+
+
+async def test_one_that_makes_nothing_looks_at_every_step() -> None:
+    maker, link, last = FakeMaker(), cast("Any", FakeLink()), Exchange("last", "fanout")
+    looked: list[object] = []
+
+    async def check(_: object, steps: Steps) -> None:
+        looked.extend(steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(declare_module, "check", check)
+        declarer = Declarer(cast("Any", maker), "passive", 10, None, Supervisor())
+        await declarer.ensure(link, "chain", STEPS, last)
+    assert (looked, maker.made) == (list(STEPS), [])
 
 
 async def test_a_link_that_gives_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

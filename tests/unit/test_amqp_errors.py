@@ -151,6 +151,9 @@ async def test_it_is_told_apart_in_a_task_that_was_cancelled_before() -> None:
         ((403, "ACCESS_REFUSED - Login was refused"), False),
         ((530, "NOT_ALLOWED - vhost x not found"), False),
         ((530, "NOT_ALLOWED - access to vhost refused: connection limit is reached"), True),
+        ((530, "NOT_ALLOWED - user connection limit (2) is reached"), True),
+        ((530, "NOT_ALLOWED - access to vhost 'x' refused for user 'a': vhost 'x' is down"), True),
+        ((530, "NOT_ALLOWED - access to vhost 'limit' refused for user 'shut-down'"), False),
         ((541, "INTERNAL_ERROR - vhost 'x' is down"), True),
     ],
 )
@@ -159,6 +162,7 @@ def test_what_waiting_helps_against(closed_by: tuple[int, str], retryable: bool)
 
     assert told.reason == f"{closed_by[0]} {closed_by[1]}"
     assert told.retryable is retryable
+    assert told.by_limit is ("is reached" in closed_by[1])
 
 
 def test_a_dial_without_the_broker_s_word_tells_what_was_seen() -> None:

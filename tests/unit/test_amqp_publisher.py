@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,13 +13,16 @@ from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
 from cluster_kit.ports import AdapterContext
 from cluster_kit.supervisor import Supervisor
+from cluster_kit.testing.clock import FakeClock
 from cluster_kit_amqp.connection import publishing_channel
 from cluster_kit_amqp.connection.supervised import Connection
 from cluster_kit_amqp.control.declare import Declarer
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import Message, Nacked, QueueCounts
 from cluster_kit_amqp.tasks import publisher as publisher_module
+from cluster_kit_amqp.tasks.delays import wait_for
 from cluster_kit_amqp.tasks.publisher import Publisher
+from cluster_kit_amqp.topology import Steps
 
 pytestmark = pytest.mark.asyncio
 
@@ -43,6 +47,7 @@ class FakeChannel:
         if self.number < self._link.stale:
             raise Nacked("its queue did not take it")
         self._link.stored.append(message)
+        self._link.keys.append(key)
 
     async def close(self) -> None:
         self.open = False
@@ -58,6 +63,7 @@ class FakeLink:
         self.stale, self.ready = stale, ready
         self.channels: list[FakeChannel] = []
         self.stored: list[Message] = []
+        self.keys: list[str] = []
         self.asked: list[str] = []
 
     async def open_channel(self, *, confirms: bool = False) -> FakeChannel:
@@ -129,3 +135,37 @@ async def test_a_queue_that_never_has_a_leader_is_told_at_the_deadline() -> None
         await publish(link, timeout=0.2)
 
     assert link.stored == []
+
+
+class SlowDeclarer(Declarer):
+    """Takes a second for each section of the chain."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(cast("Any", None), "auto", 10, None, Supervisor())
+        self._clock = clock
+
+    async def ensure_queue(self, link: object, queue: QueueName) -> None: ...
+
+    async def ensure(self, link: object, name: str, steps: Steps, last: object = None) -> None:
+        await self._clock.advance(1.0)
+
+
+async def test_the_time_the_chain_takes_to_be_made_is_part_of_the_delay(
+    fake_clock: FakeClock,
+) -> None:
+    link, tasks = FakeLink(stale=0, ready=0), Supervisor()
+    context = AdapterContext(
+        app="shop", instance_id="one", tasks=tasks, emit=lambda *_, **__: None, clock=fake_clock
+    )
+    publisher = Publisher(
+        cast("Connection", FakeConnection(link)),
+        SlowDeclarer(fake_clock),
+        context,
+        Problems(fake_clock),
+        cast("Any", SimpleNamespace(use=lambda *_: None)),
+    )
+    try:
+        await publisher.publish(Envelope(queue=QUEUE, id="a" * 32, body=b"1"), 9.9, 60.0)
+    finally:
+        publisher.close()
+    assert link.keys == [wait_for("shop", QUEUE, 7.9).key]

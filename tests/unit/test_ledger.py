@@ -170,6 +170,17 @@ def test_memory_is_bounded_and_the_oldest_goes_first(ledger: Ledger) -> None:
     assert ledger.is_done(task(str(FORGOTTEN_AT_ONCE + 1)))
 
 
+def test_a_copy_that_is_settled_again_is_the_newest(ledger: Ledger) -> None:
+    for number in range(REMEMBERED):
+        ledger.settled(delivered(copy_id=str(number)), ack_lost=True)
+    ledger.settled(delivered(copy_id="0"), ack_lost=True)
+    for number in range(FORGOTTEN_AT_ONCE):
+        ledger.settled(delivered(copy_id=f"later {number}"), ack_lost=True)
+
+    assert ledger.only_ack_missing(delivered(copy_id="0"))
+    assert not ledger.only_ack_missing(delivered(copy_id="1"))
+
+
 def test_a_lost_acknowledgement_is_remembered_until_it_is_made(ledger: Ledger) -> None:
     one = run(delivered())
     ledger.settled(one.received, ack_lost=True)

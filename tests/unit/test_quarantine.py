@@ -246,3 +246,34 @@ async def test_a_suspect_was_counted_more_than_half_as_often_as_it_may(
 ) -> None:
     envelope = Envelope(queue=QueueName("shop", "plain"), id="1", body=b"1", crashes=crashes)
     assert quarantine.is_suspect(Spent(envelope), limit) is suspect
+
+
+async def test_what_was_refused_and_then_lost_is_not_stored_afresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pausing, paused, pause = asyncio.Event(), asyncio.Event(), MemoryConsumer.pause
+    takes, published = True, list[str]()
+
+    async def slowly(consumer: MemoryConsumer) -> None:
+        pausing.set()
+        await paused.wait()
+        await pause(consumer)
+
+    def note(envelope: Envelope, _: float) -> None:
+        published.append(envelope.id)
+
+    house, recorder = House("gone"), Recorder()
+    house.cluster.event_queue.subscribe("moody", recorder.handle, idle=lambda: takes)
+    house.faults.worn = 5  # where give-backs count, it is stored afresh instead
+    async with house.cluster:
+        monkeypatch.setattr(MemoryConsumer, "pause", slowly)
+        takes = False
+        await house.put("moody", "task", 0)
+        await pausing.wait()
+        house.faults.publish_fails = note
+        house.faults.made[0].disconnect()
+        paused.set()
+        house.faults.made[0].reconnect()
+        takes = True
+        await recorder.finished()
+    assert (recorder.ids, published) == (["task"], [])

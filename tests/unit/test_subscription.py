@@ -652,6 +652,34 @@ async def test_a_handler_does_not_wait_for_the_renewal_of_its_copy(
         await recorder.finished(2)
 
 
+async def test_a_task_is_not_settled_while_its_fresh_copy_is_being_stored() -> None:
+    made, faults = faulty("both", crash_limit=1)
+    go, storing, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Envelope) -> Exception:
+        storing.set()
+        await answered.wait()
+        return PublishRefused("no room")
+
+    recorder = Recorder(until(go))
+    made.event_queue.subscribe("mails", recorder.handle)
+    async with made:
+        await made.event_queue.publish("mails", 1)
+        await recorder.started()
+        faults.publish_waits = answer
+        faults.made[0].disconnect()
+        faults.made[0].reconnect()
+        await storing.wait()
+        go.set()
+        await recorder.finished()
+        await asyncio.sleep(0.1)
+        assert made.event_queue.stats()["mails"].running == 1
+
+        answered.set()
+        await eventually(lambda: made.event_queue.stats()["mails"].running == 0)
+    assert len(recorder.ids) == 1
+
+
 async def test_a_fresh_copy_that_may_be_stored_is_not_stored_again_before_the_next_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -70,7 +70,7 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """Of the broker, with its password."""
+        """Of the broker, without its password."""
         return self._options.url
 
     @property

@@ -85,15 +85,15 @@ class Upkeep:
         """Look after a queue that is consumed, or whose tasks wait where `wait` says."""
         if not self._open:
             return
-        first = not self._queues
+        unseen = not self._queues
         self._queues[queue.full] = queue
         if wait is None:
             self._consumed.add(queue.full)
         else:
             new = [section for section in wait.needs if section.name not in self._waits]
             self._waits.update((section.name, section) for section in new)
-            first = first or any(section.last is not None for section in new)
-        if first:
+            unseen = unseen or any(section.last is not None for section in new)
+        if unseen:
             self.doubt()
         if self._task is None:
             self._task = self._context.tasks.spawn(self._run(), name="amqp upkeep")
@@ -156,7 +156,11 @@ class Upkeep:
 
     def _parts(self) -> list[_Part]:
         whole = chain(self._context.app)
-        made = [_Part(*each) for each in whole if each.name not in self._waits]
+        made = [
+            _Part(name=each.name, steps=each.steps, where=each.last)
+            for each in whole
+            if each.name not in self._waits
+        ]
         used = [_Part(each.name, each.steps) for each in self._waits.values()]
         limit = self._context.crash_limit
         queues = [
