@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-
-from cluster_kit.errors import ConfigurationError
+from types import CodeType
+from typing import Any, cast
 
 log = logging.getLogger(__name__)
 
@@ -24,36 +25,47 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
 
 
 def check_methods(name: str, kind: type, base: type, hooks: Sequence[str]) -> None:
-    """Check that no method of a plugin was meant as a hook that the plugin leaves out.
+    """Warn of methods that were most likely meant as hooks, by a name the cluster does not call.
 
-    One that is named almost as such a hook is logged: it may have a purpose of its own.
+    Those of other base classes than plugins are left out, and those the plugin uses itself: it
+    may call them, or subscribe them somewhere.
 
     Args:
         name: of the plugin.
         kind: its class.
         base: the class that has the hooks.
         hooks: their names.
-
-    Raises:
-        ConfigurationError: one is named as the hooks of other frameworks.
     """
     left_out = [hook for hook in hooks if getattr(kind, hook) is getattr(base, hook)]
     for method in sorted(_own_methods(kind, base)):
-        ours = _ELSEWHERE.get(method)
-        if ours is not None and set(ours) <= set(left_out):
-            remedy = "override " + " or ".join(f"{hook}()" for hook in ours)
-            text = f"plugin {name!r} has a method {method}(), which is never called: {remedy}"
-            raise ConfigurationError(text)
-        for hook in left_out:
-            if _alike(method, hook):
-                text = "plugin %r has a method %s(), which is never called; did you mean %s()?"
-                log.warning(text, name, method, hook)
+        meant = _ELSEWHERE.get(method) or [hook for hook in left_out if _alike(method, hook)]
+        if meant:
+            text = "plugin %r has a method %s(), which is not called by the cluster; "
+            text += "did you mean %s?"
+            log.warning(text, name, method, " or ".join(f"{hook}()" for hook in meant))
 
 
 def _own_methods(kind: type, base: type) -> set[str]:
-    bases = [each for each in kind.__mro__ if each is not object and each is not base]
-    methods = {name for each in bases for name, value in vars(each).items() if callable(value)}
-    return {name for name in methods if not (name.startswith("_") or hasattr(base, name))}
+    """Return the public methods that are not the base's, and that no other one mentions."""
+    own = [each for each in kind.__mro__ if issubclass(each, base) and each is not base]
+    found = {name: value for each in own for name, value in vars(each).items() if callable(value)}
+    used = {name for each in own for value in vars(each).values() for name in _mentioned(value)}
+    return {n for n in found if not (n.startswith("_") or hasattr(base, n)) and n not in used}
+
+
+def _mentioned(member: object) -> set[str]:
+    """Return the attributes and names that a function uses, or what is made of one."""
+    if isinstance(member, property):
+        member = member.fget
+    elif isinstance(member, classmethod | staticmethod):
+        member = cast("Any", member).__func__
+    code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
+    names, codes = set[str](), [code] if isinstance(code, CodeType) else []
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes.extend(each for each in code.co_consts if isinstance(each, CodeType))
+    return names
 
 
 def _alike(name: str, hook: str) -> bool:

@@ -161,8 +161,8 @@ def make_plugin(plugin: object) -> Plugin:
     """Return an instance for what a user listed: an instance or a class without arguments.
 
     Raises:
-        ConfigurationError: it is neither, its name or one of its topics is not legal, a method
-            has the name of another framework's hook, or a hook is no ``async def``.
+        ConfigurationError: it is neither, its name or one of its topics is not legal, or a hook is
+            no ``async def``.
     """
     instance = cast("type[object]", plugin)() if isinstance(plugin, type) else plugin
     if not isinstance(instance, Plugin):

@@ -249,6 +249,7 @@ async def test_a_server_that_is_full_is_read_and_told_what_is_invalidated(
 
 @pytest.mark.broker
 @pytest.mark.broker_control
+@pytest.mark.timeout(180)  # rabbitmqctl takes its time on a busy machine
 @pytest.mark.asyncio
 async def test_the_restricted_user_of_the_documents_tells_and_hears_invalidations(
     rabbitmq: str, rabbitmq_server: RabbitServer

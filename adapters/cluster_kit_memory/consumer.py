@@ -48,6 +48,11 @@ class MemoryReceived:
         self._hub = hub
         self._given = given
 
+    @property
+    def lost(self) -> bool:
+        """Whether it was settled or taken back."""
+        return not self._given.live
+
     async def ack(self) -> None:
         """Settle: the task is gone from the hub at once, and from its file on return.
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from cluster_kit.cache.options import check_ttl
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.signature import is_async
 from cluster_kit.supervisor import outlast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from cluster_kit.clock import Duration
     from cluster_kit.supervisor import Supervisor
@@ -72,8 +73,8 @@ def check_callable(name: str, value: object) -> None:
 
 async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: str) -> object:
     """Call a user's function for one who waits for it himself, and whose cancellation counts."""
-    if inspect.iscoroutinefunction(fn):
-        return cast("object", await fn())
+    if is_async(fn):
+        return await cast("Awaitable[object]", fn())
     result = await outlast(supervisor.start_thread(fn, name=name))
     return await result if inspect.isawaitable(result) else result
 
@@ -84,7 +85,7 @@ async def call(
     """Call a user's function: async here, any other in a thread."""
     result = (
         fn(*args)
-        if inspect.iscoroutinefunction(fn)
+        if is_async(fn)
         else await supervisor.run_in_thread(partial(fn, *args), name=name)
     )
     return await result if inspect.isawaitable(result) else result

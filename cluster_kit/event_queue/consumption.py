@@ -39,7 +39,7 @@ class Consumption:
         self.loop = OwnLoop("event queue")
         self._open: dict[QueueName, Subscription] = {}
         self._retiring: set[Subscription] = set()
-        shared.quarantine.watch(lambda: sum(each.in_hand for each in self._all()))
+        shared.quarantine.watch(self._in_hand, self._wake)
 
     @classmethod
     def on(
@@ -128,7 +128,7 @@ class Consumption:
         if await self._finished(timeout):
             return []
         runs = self._runs()
-        if running := _ids(run for run in runs if run.running):
+        if running := _ids(run for run in runs if run.running and not run.held):
             log.warning("cutting short %d tasks: %s", len(running), ", ".join(running))
         self.shared.settler.hurry()
         for subscription in self._all():
@@ -203,6 +203,13 @@ class Consumption:
 
     def _runs(self) -> list[Run]:
         return [run for subscription in self._all() for run in subscription.runs()]
+
+    def _in_hand(self) -> list[object]:
+        return [each for subscription in self._all() for each in subscription.in_hand()]
+
+    def _wake(self) -> None:
+        for subscription in self._all():
+            subscription.wake()
 
     def _all(self) -> list[Subscription]:
         return [*self._open.values(), *self._retiring]

@@ -4,19 +4,20 @@ A task that ends its process takes every task beside it along, and the broker co
 delivery without an outcome for each of them. Left together they would come back together until
 all of them are taken for killers. So from half of the crash limit on, a task runs alone in its
 instance: nothing else begins there, what was delivered goes back to the broker first, and what
-runs is let finish. What was counted at all begins a moment late, so that suspects which come back
-along with it are met first.
+runs is let finish, for a while. What was counted at all begins a moment late, so that suspects
+which come back along with it are met first.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from cluster_kit.event_queue.run import crashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cluster_kit.clock import Clock
     from cluster_kit.event_queue.run import Run
@@ -40,40 +41,68 @@ def is_suspect(received: Received, crash_limit: int) -> bool:
 
 
 class Quarantine:
-    """Lets in one suspect of an instance at a time, and nothing beside it."""
+    """Lets in one suspect of an instance at a time, and nothing beside it.
+
+    After each it stays shut to suspects for as long as that one held the instance: so neither
+    they nor the others have to wait for all of the other kind.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._inside: Run | None = None
-        self._in_hand: Callable[[], int] = lambda: 0
+        self._entered_at = self._opens_at = -math.inf
+        self._outwaited: list[object] = []
+        self._in_hand: Callable[[], Iterable[object]] = lambda: ()
+        self._on_left: Callable[[], None] = lambda: None
 
-    def watch(self, in_hand: Callable[[], int]) -> None:
-        """Ask `in_hand` how many deliveries the instance has not settled."""
-        self._in_hand = in_hand
+    def watch(self, in_hand: Callable[[], Iterable[object]], on_left: Callable[[], None]) -> None:
+        """Ask `in_hand` what the instance has not settled; call `on_left` when others may begin."""
+        self._in_hand, self._on_left = in_hand, on_left
 
     @property
     def taken(self) -> bool:
         """Whether a suspect is inside, and nothing else may begin."""
         return self._inside is not None
 
+    @property
+    def opens_in(self) -> float:
+        """Seconds until a suspect may enter, as far as that is known; others need not wait."""
+        return self._opens_at - self._clock.monotonic()
+
     def enter(self, run: Run) -> None:
         """Let `run` in; nobody may be inside."""
-        self._inside = run
+        self._inside, self._entered_at = run, self._clock.monotonic()
+        envelope, times = run.envelope, crashes(run.received) + 1
+        text = "task %s on %s is delivered for the %d. time without an outcome: it runs alone here"
+        log.warning(text, envelope.id, envelope.queue.channel, times)
 
     def leave(self, run: Run) -> None:
         """Let `run` out, if it is inside."""
         if self._inside is run:
-            self._inside = None
+            self._inside, now = None, self._clock.monotonic()
+            self._opens_at = now + max(now - self._entered_at, SETTLING)
+            self._on_left()
 
     async def admit(self, run: Run) -> bool:
-        """Wait until a task that was counted may begin; False when it must not beside a suspect."""
+        """Wait until a task that was counted may begin; False when it must go back instead."""
         await self._clock.sleep(SETTLING)
-        if self._inside is not run:
-            return not self.taken
+        if self._inside is run:
+            await self._alone(run)
+        elif self.taken:
+            return False
+        return not run.withdrawn
+
+    async def _alone(self, run: Run) -> None:
+        """Wait for what began before, unless it stays for long: that has killed nobody so far."""
         last = self._clock.monotonic() + LONGEST_WAIT
-        while self._in_hand() > 1 and not run.signal.aborted and self._clock.monotonic() < last:
+        while (before := self._before(run)) and not run.withdrawn:
+            if self._clock.monotonic() >= last:
+                self._outwaited += before
+                log.warning("task %s begins beside %d others", run.envelope.id, len(before))
             await self._clock.sleep(LOOK)
-        envelope, times = run.envelope, crashes(run.received) + 1
-        text = "task %s on %s is delivered for the %d. time without an outcome: it runs alone here"
-        log.warning(text, envelope.id, envelope.queue.channel, times)
-        return True
+
+    def _before(self, run: Run) -> list[object]:
+        """Return what else is in hand, but for what was waited for to no end already."""
+        in_hand = list(self._in_hand())
+        self._outwaited = [each for each in self._outwaited if each in in_hand]
+        return [each for each in in_hand if each is not run and each not in self._outwaited]

@@ -38,12 +38,14 @@ class Place:
         deadlines: of the runs.
         on_release: called once for each run whose slot is free again.
         torn_down: whether everything here is being cancelled, not a handler alone.
+        stopping: whether nothing may begin any more.
     """
 
     grace: float
     deadlines: Deadlines
     on_release: Callable[[], None]
     torn_down: Callable[[], bool]
+    stopping: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Spent:
     redeliveries: int = 0
     redelivered: bool = True
     give_back_counts: bool = False
+    lost: bool = True
 
     async def ack(self) -> None:
         """Nothing is left to be acknowledged."""
@@ -80,7 +83,7 @@ class Run:
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
         settled_early: that copy is stored; only the acknowledgement is left.
-        counted: an earlier delivery of its task ended without an outcome, as far as counted.
+        held: it may not begin yet, since an earlier delivery of its task ended without an outcome.
         given_back: it was returned to its queue without an outcome.
         begun: crashes of the task when this run began.
         renewal: stores a fresh copy while the handler runs.
@@ -94,7 +97,7 @@ class Run:
     stuck = False
     early: asyncio.Task[None] | None = None
     settled_early = False
-    counted = False
+    held = False
     given_back = False
     begun: int | None = None
     renewal: asyncio.Task[None] | None = None
@@ -128,6 +131,11 @@ class Run:
     def again(self) -> bool:
         """Whether an earlier delivery, of this copy or one before, ended without an outcome."""
         return self.received.redelivered or self.envelope.crashes > 0
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it must not begin any more: its task is somebody else's now, or is to be."""
+        return self._place.stopping() or self.received.lost
 
     def adopt(self, received: Received) -> None:
         """Settle `received` instead: the same copy was delivered again."""

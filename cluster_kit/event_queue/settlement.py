@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConnectionLost, EncodeError, PublishUnconfirmed
 from cluster_kit.event_queue.outcome import Again, Dead, Done, GiveBack, Outcome, unstorable
+from cluster_kit.event_queue.run import crashes
 from cluster_kit.loops import set_within
 from cluster_kit.message import DeadReason
 from cluster_kit.wording import shorten
@@ -57,7 +58,7 @@ class Settler:
         self._hurry.set()
 
     def settle(self, run: Run, outcome: Outcome) -> Awaitable[None]:
-        """Carry out `outcome` for `run`; it is, when what is returned was awaited."""
+        """Carry out `outcome` for `run`. Await what is returned: then it is done."""
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
             return self.ack(run)
@@ -248,18 +249,40 @@ class Settler:
         except ConnectionLost:
             log.debug("task %s went back by itself: the connection was lost", envelope.id)
 
+    async def give_back_unbegun(self, received: Received, crash_limit: int | None) -> bool:
+        """Give back a task that did not start, without wearing it out; False: it is still ours.
+
+        Brokers that count every give-back as a redelivery would in the end take a task that only
+        met busy instances for one that kills its workers. Before that it is stored afresh, as
+        one that may have crashed half as often as it may, or kept until it is taken here.
+        None for `crash_limit` has it given back in any case.
+        """
+        why = "this instance takes no more at the moment"
+        if crash_limit is not None and received.give_back_counts:
+            half, known = crash_limit // 2, crashes(received)
+            if known >= half:
+                # From half on it is never given back again, and its count is that of crashes.
+                worn = known if received.envelope.crashes >= half else half
+                return await self.postpone(received, 0.0, why, worn=worn)
+        await self.give_back(received, why)
+        return True
+
     async def postpone(
-        self, received: Received, delay: float, why: str, *, crashes: int | None = None
+        self, received: Received, delay: float, why: str, *, worn: int | None = None
     ) -> bool:
         """Return the task to its queue as a fresh copy, `delay` seconds from now.
 
         Unlike `give_back` this moves it behind others, and its redeliveries count no more, unless
-        `crashes` is to be their number.
+        `worn` is to be their number.
+        One that is lost meanwhile comes again by itself: a copy would double it.
         False when the broker did not take the copy; then the delivery is still ours.
         """
         envelope = received.envelope
-        if crashes is not None:
-            envelope = dataclasses.replace(envelope, crashes=crashes)
+        if received.lost:
+            log.debug("task %s went back by itself: the connection was lost", envelope.id)
+            return True
+        if worn is not None:
+            envelope = dataclasses.replace(envelope, crashes=worn)
         try:
             await self._adapter.publish(envelope, delay=delay, timeout=self._timeout)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost

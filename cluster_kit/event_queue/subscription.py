@@ -65,6 +65,7 @@ class Subscription:
             deadlines=shared.deadlines,
             on_release=self._release,
             torn_down=self._torn_down,
+            stopping=lambda: self._stopping,
         )
         self._runs: set[Run] = set()
         self._busy = 0
@@ -74,6 +75,7 @@ class Subscription:
         self._balancing = asyncio.Lock()
         self._refused: list[Received] = []
         self._kept: list[Received] = []
+        self._met_suspect = False
         self._taking = True
         self._stopping = False
         self.trouble: str | None = None
@@ -145,10 +147,14 @@ class Subscription:
         """Return what runs now."""
         return list(self._runs)
 
-    @property
-    def in_hand(self) -> int:
-        """How many deliveries are not settled, whether they run or not."""
-        return len(self._runs) + len(self._refused) + len(self._kept) + len(self._chores)
+    def wake(self) -> None:
+        """See at once whether more may be taken."""
+        self._turn.set()
+
+    def in_hand(self) -> list[object]:
+        """Return what is not settled, whether it runs or not; what is stuck is left out."""
+        runs = (run for run in self._runs if not run.stuck)
+        return [*runs, *self._refused, *self._kept, *self._chores]
 
     async def close(self) -> None:
         """Stop for good; what is still unsettled goes back to the queue."""
@@ -184,8 +190,12 @@ class Subscription:
             self._take_or_refuse(received)
 
     def _take_or_refuse(self, received: Received) -> None:
-        if self._may_take():
-            self._take(received)
+        suspect = is_suspect(received, self._options.crash_limit)
+        if suspect and self._shared.quarantine.opens_in > 0:
+            self._met_suspect = True
+            self._refuse(received)
+        elif self._may_take():
+            self._take(received, suspect=suspect)
         else:
             self._refuse(received)
 
@@ -213,16 +223,15 @@ class Subscription:
             return False
         return self._busy < self._options.concurrency and self._idleness.allows()
 
-    def _take(self, received: Received) -> None:
+    def _take(self, received: Received, *, suspect: bool) -> None:
         timeout = received.envelope.timeout or self._options.timeout
         run = Run(received, self._place, timeout=timeout)
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
-        if crashes(received):
-            run.counted = True
-            if is_suspect(received, self._options.crash_limit):
-                self._shared.quarantine.enter(run)
+        run.held = crashes(received) > 0
+        if suspect:
+            self._shared.quarantine.enter(run)
         name = f"task:{self.queue.full}:{run.envelope.id}"
         self._shared.supervisor.launch(self._work, run, name=name, loop=self._place.deadlines.loop)
 
@@ -275,7 +284,9 @@ class Subscription:
                 # First pause, then give back: otherwise they come straight back to us.
                 await consumer.pause()
             await self._return_refused()
-            if not self._taking and not self._kept and self._may_take():
+            self._met_suspect = self._met_suspect and self._shared.quarantine.opens_in > 0
+            free = not self._kept and not self._met_suspect and self._may_take()
+            if not self._taking and free:
                 self._taking = True
                 await consumer.resume()
 
@@ -283,31 +294,17 @@ class Subscription:
         """Give back what was refused, except what cannot be and is kept or taken."""
         kept, self._kept = self._kept, []
         for received in kept:
-            if self._may_take():
+            if self._may_take() and not received.lost:
                 self._on_delivery(received)
             else:
                 self._refused.append(received)
         # Not taken, even where that is possible by now: lost meanwhile, it may run elsewhere.
         while self._refused:
-            if not await self._return(self._refused[0]):
+            # One that is taken away by a stop may be counted for it: there is no time for more.
+            limit = None if self._stopping else self._options.crash_limit
+            if not await self._shared.settler.give_back_unbegun(self._refused[0], limit):
                 self._kept.append(self._refused[0])
             del self._refused[0]
-
-    async def _return(self, received: Received) -> bool:
-        """Give back a task that did not start, without wearing it out; False: it is still ours.
-
-        Brokers that count every give-back as a redelivery would in the end take a task that only
-        met busy instances for one that kills its workers. Before that it is stored afresh, as
-        one that may have crashed half as often as it may, or kept until it is taken here.
-        """
-        why = "this instance takes no more at the moment"
-        half, known = self._options.crash_limit // 2, crashes(received)
-        if received.give_back_counts and known >= max(1, half) and not self._stopping:
-            # From half on it is never given back again, and its count is that of crashes.
-            worn = known if half and received.envelope.crashes >= half else half
-            return await self._shared.settler.postpone(received, 0.0, why, crashes=worn)
-        await self._shared.settler.give_back(received, why)
-        return True
 
     def _do(self, chore: Coroutine[Any, Any, None], envelope: Envelope) -> asyncio.Task[None]:
         task = self._shared.supervisor.spawn(chore, name=f"settle:{self.queue}:{envelope.id}")

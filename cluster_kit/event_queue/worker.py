@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STOPPED = GiveBack("this instance stops")
-_YIELDS = GiveBack("another task, which may kill its workers, is to run alone here")
+_NOT_BEGUN = GiveBack("it was not begun")
 _ANSWERS = (HandlerAnswer, ShutDown)
 
 
@@ -89,10 +89,10 @@ class Worker:
                 outcome = await self._outcome(run)
             finally:
                 shared.quarantine.leave(run)
-            if outcome is _YIELDS:
-                return False
             if run.renewal is not None:
                 await asyncio.wait({run.renewal})
+            if outcome is _NOT_BEGUN:
+                return False
             shared.ledger.settling(run)
             if run.early is not None:
                 await asyncio.wait({run.early})
@@ -109,11 +109,12 @@ class Worker:
         if refused is not None:
             run.end()  # it never did
             return refused
-        if run.counted:
-            admitted = await self._shared.quarantine.admit(run)
-            if run.signal.aborted or not admitted:
+        if run.held:
+            begins, run.held = await self._shared.quarantine.admit(run), False
+            late = self._expiry(run.envelope)
+            if late is not None or not begins:
                 run.end()
-                return _STOPPED if admitted else _YIELDS
+                return late if begins and late is not None else _NOT_BEGUN
         shared, report = self._shared, self._shared.report
         channel, id_, attempt = self._channel, run.envelope.id, run.envelope.attempt
         again = run.again
@@ -148,6 +149,9 @@ class Worker:
         if unexplained > self._options.crash_limit:
             text = f"delivered {unexplained + 1} times without an outcome"
             return self._judge.dead(envelope, DeadReason.CRASHED, text=text)
+        return self._expiry(envelope)
+
+    def _expiry(self, envelope: Envelope) -> Dead | None:
         if envelope.expires_at is not None and self._shared.clock.wall() >= envelope.expires_at:
             return self._judge.dead(envelope, DeadReason.EXPIRED)
         return None
@@ -188,6 +192,7 @@ class Worker:
         Its delivery stays unacknowledged until it ends, which keeps its slot taken at the broker
         as it is here.
         """
+        self._shared.quarantine.leave(run)  # it may stay for ever
         envelope, channel = run.envelope, self._channel
         attempt, seconds = envelope.attempt, run.timeout
         self._shared.report(

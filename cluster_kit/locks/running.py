@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.locks.bond import Anchor
+from cluster_kit.signature import is_async
 from cluster_kit.supervisor import outlast
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ async def run_inside(
 ) -> object:
     """Call `fn`, an async function here and any other in a thread, and return its result.
 
-    A function whose result is awaitable, such as a partial or a lambda around a coroutine
-    function, is called in its thread and its result awaited here. A thread that is given up by a
+    A function whose result is awaitable, such as a lambda around a coroutine function, is called in
+    its thread and its result awaited here. A thread that is given up by a
     second cancellation keeps the lock until it has ended.
     """
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
         return await cast("Awaitable[object]", fn())
     thread = supervisor.start_thread(fn, name=f"lock {possession.key}")
     try:

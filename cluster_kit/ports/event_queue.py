@@ -58,6 +58,11 @@ class Received(Protocol):
         """Whether `give_back` raises `redeliveries` for whoever gets the task next."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is known, without asking the broker, that it cannot be settled any more."""
+        ...
+
     async def ack(self) -> None:
         """Settle: the task leaves the queue.
 

@@ -30,8 +30,13 @@ class WornDelivery:
         self.envelope = received.envelope
         self.copy_id = received.copy_id
         self.redeliveries = redeliveries
+        self._received = received
         self.ack = received.ack
         self.give_back = received.give_back
+
+    @property
+    def lost(self) -> bool:
+        return self._received.lost
 
 
 class FaultyQueue(MemoryEventQueue):

@@ -27,6 +27,7 @@ class Delivered:
     copy_id: str = "copy"
     redeliveries: int = 0
     give_back_counts: bool = False
+    lost: bool = False
 
     @property
     def redelivered(self) -> bool:
@@ -48,7 +49,13 @@ def delivered(
 
 
 def run(delivery: Delivered) -> Run:
-    place = Place(grace=5, deadlines=Deadlines(), on_release=lambda: None, torn_down=lambda: False)
+    place = Place(
+        grace=5,
+        deadlines=Deadlines(),
+        on_release=lambda: None,
+        torn_down=lambda: False,
+        stopping=lambda: False,
+    )
     return Run(delivery, place, timeout=60)
 
 

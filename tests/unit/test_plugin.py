@@ -450,6 +450,8 @@ async def test_a_plugin_subscribes_at_load_and_publishes_until_it_has_stopped(
 
 # --- what is misspelt ---
 
+NOT_CALLED = "has a method {}(), which is not called by the cluster"
+
 
 class Almost(Plugin):
     name = "almost"
@@ -478,7 +480,7 @@ def test_a_misspelt_hook_is_told_when_the_plugin_is_added(
     cluster(Almost, Far)
 
     assert [record.getMessage() for record in caplog.records] == [
-        f"plugin 'almost' has a method {name}(), which is never called; did you mean {hook}()?"
+        f"plugin 'almost' {NOT_CALLED.format(name)}; did you mean {hook}()?"
         for name, hook in (
             ("after_strat", "after_start"),
             ("laod", "load"),
@@ -494,17 +496,48 @@ def test_a_misspelt_hook_is_told_when_the_plugin_is_added(
         *((name, "before_stop()") for name in ("on_shutdown", "shutdown", "teardown")),
     ],
 )
-def test_a_hook_named_as_in_another_framework_is_refused(method: str, ours: str) -> None:
+def test_a_hook_named_as_in_another_framework_is_told(
+    caplog: pytest.LogCaptureFixture, method: str, ours: str
+) -> None:
     async def hook(_self: object) -> None: ...
 
     foreign = type("Foreign", (Plugin,), {"name": "foreign", method: hook})
-    told = f"has a method {method}(), which is never called: override {ours}"
-    with pytest.raises(ConfigurationError, match=re.escape(told)):
-        cluster(foreign)
+    beside = type("Beside", (foreign,), {"name": "beside", "load": hook, "before_stop": hook})
+    cluster(foreign, beside)
 
-    for used in ("load", "before_stop"):  # which may well call it
-        foreign = type("Used", (foreign,), {used: hook})
-    cluster(foreign)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"plugin '{name}' {NOT_CALLED.format(method)}; did you mean {ours}?"
+        for name in ("foreign", "beside")
+    ]
+
+
+class Closing:
+    """Of a library that knows nothing of plugins."""
+
+    async def shutdown(self) -> None: ...
+
+
+class Machines(Closing, Plugin):
+    name = "machines"
+
+    async def load(self) -> None:
+        self.cluster.event_queue.subscribe("machines.teardown", self.teardown)
+        self.ask = lambda: self.loda
+
+    async def before_load(self) -> None:
+        self.setup()
+
+    def setup(self) -> None: ...
+    async def teardown(self, payload: object) -> None: ...
+    async def loda(self) -> None: ...
+
+
+def test_methods_a_plugin_uses_or_inherits_from_elsewhere_are_left_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster(Machines)
+
+    assert caplog.records == []
 
 
 async def nothing(_payload: object) -> None: ...

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 
-from cluster_kit import Cluster, Settings
+from cluster_kit import Cluster, Delivery, Settings
 from cluster_kit.event_queue import quarantine
+from cluster_kit.event_queue.run import Spent
 from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
+from cluster_kit.settings.groups import EventQueueValues
 from cluster_kit.testing.recorder import Recorder, until
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory.consumer import MemoryConsumer
 from tests.unit.adapters import Faults
 
 pytestmark = pytest.mark.asyncio
@@ -18,8 +24,9 @@ pytestmark = pytest.mark.asyncio
 class House:
     """One instance with two channels, of which one may be told to hold its tasks."""
 
-    def __init__(self, hub: str) -> None:
-        settings = Settings(event_queue={"url": f"faulty://{hub}", "crash_limit": 10})
+    def __init__(self, hub: str, cancel_grace: float = 5) -> None:
+        queue: EventQueueValues = {"url": f"faulty://{hub}", "crash_limit": 10}
+        settings = Settings(event_queue={**queue, "cancel_grace": cancel_grace})
         self.cluster = Cluster("shop", settings=settings)
         self.faults = Faults(self.cluster)
         self.go = asyncio.Event()
@@ -27,13 +34,16 @@ class House:
         self.cluster.event_queue.subscribe("held", self.holding.handle, concurrency=4)
         self.cluster.event_queue.subscribe("plain", self.plain.handle, concurrency=4)
 
-    async def put(self, channel: str, name: str, crashes: int) -> None:
+    async def put(
+        self, channel: str, name: str, crashes: int, *, expires_at: float | None = None
+    ) -> None:
         envelope = Envelope(
             queue=QueueName("shop", channel),
             id=name,
             body=b"1",
             content_type="application/json",
             crashes=crashes,
+            expires_at=expires_at,
         )
         await self.faults.made[0].publish(envelope, timeout=5)
 
@@ -74,26 +84,165 @@ async def test_what_was_counted_lets_a_suspect_go_first_that_comes_along_with_it
     assert suspect.delivery.deadline < counted.delivery.deadline
 
 
-async def test_a_suspect_does_not_wait_for_ever_for_what_runs(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_what_a_suspect_waited_for_to_no_end_is_not_waited_for_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(quarantine, "LONGEST_WAIT", 0.1)
     house = House("patient")
     async with house.cluster:
         await house.put("held", "before", 0)
         await house.holding.started()
-        await house.put("plain", "suspect", 6)
-        await house.plain.finished()
+        for name in ("first", "second", "third"):
+            await house.put("plain", name, 6)
+        await house.plain.finished(3)
         house.go.set()
+    assert len([line for line in caplog.messages if "runs alone here" in line]) == 3
+    assert len([line for line in caplog.messages if "begins beside 1 others" in line]) == 1
 
 
-async def test_a_suspect_that_waits_goes_back_when_its_instance_stops() -> None:
+async def test_others_have_their_turn_between_suspects() -> None:
+    house, begun = House("turns"), list[str]()
+
+    async def note(_: object, delivery: Delivery) -> None:
+        begun.append(delivery.id)
+
+    house.go.set()
+    house.cluster.event_queue.subscribe("others", note)
+    house.cluster.event_queue.subscribe("suspects", note, concurrency=4)
+    async with house.cluster:
+        names = ["first", "second", "third"]
+        for name in names:
+            await house.put("suspects", name, 6)
+        for number in range(3):
+            await house.put("others", f"other {number}", 0)
+        await eventually(lambda: len(begun) == 6)
+    assert sorted(begun[1:4]) == ["other 0", "other 1", "other 2"]
+    assert sorted([begun[0], *begun[4:]]) == sorted(names)
+
+
+async def test_a_suspect_that_ignores_its_cancellation_leaves_the_instance_to_others() -> None:
+    house, ends = House("stuck", cancel_grace=0.01), asyncio.Event()
+
+    async def stuck(_: object) -> None:
+        while not ends.is_set():
+            with suppress(asyncio.CancelledError):
+                await ends.wait()
+
+    house.cluster.event_queue.subscribe("stuck", stuck, timeout=0.01, max_retries=0)
+    async with house.cluster:
+        await house.put("stuck", "suspect", 6)
+        await eventually(house.cluster.event_queue.dead_letters("stuck").browse)
+        await house.put("plain", "later", 0)
+        await house.put("plain", "another suspect", 6)
+        await house.plain.finished(2)
+        ends.set()
+
+
+@pytest.mark.parametrize("crashes", [1, 6])
+async def test_what_waits_goes_back_when_its_instance_stops(crashes: int) -> None:
     house = House("stopping")
     await house.cluster.start()
     await house.put("held", "before", 0)
     await house.holding.started()
-    await house.put("plain", "suspect", 6)
+    await house.put("plain", "counted", crashes)
     await eventually(lambda: house.running("plain"), lambda n: n == 1)
 
-    assert await house.cluster.stop(timeout=0) == ["before", "suspect"]
+    assert await house.cluster.stop(timeout=0) == ["before"]
     assert house.plain.runs == []
+
+
+async def test_what_waits_goes_back_when_it_is_unsubscribed() -> None:
+    house = House("unsubscribed")
+    async with house.cluster:
+        await house.put("held", "before", 0)
+        await house.holding.started()
+        await house.put("plain", "suspect", 6)
+        await eventually(lambda: house.running("plain"), lambda n: n == 1)
+        house.cluster.event_queue.unsubscribe("plain")
+        depth = house.cluster.event_queue.depth
+        await eventually(lambda: depth("plain"), lambda found: found is not None and found.ready)
+        house.go.set()
+    assert house.plain.runs == []
+
+
+async def test_a_task_that_expires_while_it_waits_does_not_begin() -> None:
+    house = House("late")
+    async with house.cluster:
+        await house.put("held", "before", 0)
+        await house.holding.started()
+        expiry = time.time() + 0.3
+        await house.put("plain", "suspect", 6, expires_at=expiry)
+        await eventually(lambda: time.time() > expiry)
+        house.go.set()
+        [letter] = await eventually(house.cluster.event_queue.dead_letters("plain").browse)
+    assert (letter.id, letter.reason, house.plain.runs) == ("suspect", "expired", [])
+
+
+async def test_a_suspect_that_is_lost_while_it_waits_does_not_begin_before_it_comes_again() -> None:
+    house = House("lost")
+    async with house.cluster:
+        await house.put("held", "before", 0)
+        await house.holding.started()
+        await house.put("plain", "suspect", 6)
+        await eventually(lambda: house.running("plain"), lambda n: n == 1)
+        house.faults.made[0].disconnect()
+        await eventually(lambda: house.running("plain"), lambda n: n == 0)
+        house.go.set()
+        await house.holding.finished()
+        assert house.plain.runs == []
+
+        house.faults.made[0].reconnect()
+        await house.plain.finished()
+    assert house.plain.ids == ["suspect"]
+
+
+async def test_a_suspect_waits_for_what_is_being_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused, pause = asyncio.Event(), MemoryConsumer.pause
+
+    async def slowly(consumer: MemoryConsumer) -> None:
+        if consumer.queue.channel == "held":
+            await paused.wait()
+        await pause(consumer)
+
+    monkeypatch.setattr(MemoryConsumer, "pause", slowly)
+    house = House("returning")
+    async with house.cluster:
+        house.go.set()
+        await house.put("plain", "suspect", 6)
+        await eventually(lambda: house.running("plain"), lambda n: n == 1)
+        await house.put("held", "later", 0)
+        await asyncio.sleep(quarantine.SETTLING * 2)
+        assert house.plain.runs == []
+
+        paused.set()
+        await house.holding.finished()
+    assert house.plain.ids == ["suspect"]
+
+
+async def test_all_deliveries_of_a_task_that_did_not_begin_go_back() -> None:
+    house, returned = House("twice"), list[str]()
+
+    def note(event: str, values: Mapping[str, object]) -> None:
+        if event == "task.given_back":
+            returned.append(str(values["id"]))
+
+    house.cluster.telemetry.subscribe(note)
+    async with house.cluster:
+        house.go.set()
+        await house.put("held", "counted", 1)
+        await house.put("held", "counted", 1)  # the run settles both
+        await house.put("plain", "suspect", 6)
+        await house.plain.finished()
+        await house.holding.finished()
+    assert returned.count("counted") == 2
+
+
+@pytest.mark.parametrize(
+    ("crashes", "limit", "suspect"),
+    [(5, 10, False), (6, 10, True), (10, 10, True), (11, 10, False), (0, 1, False), (1, 1, True)],
+)
+async def test_a_suspect_was_counted_more_than_half_as_often_as_it_may(
+    crashes: int, limit: int, suspect: bool
+) -> None:
+    envelope = Envelope(queue=QueueName("shop", "plain"), id="1", body=b"1", crashes=crashes)
+    assert quarantine.is_suspect(Spent(envelope), limit) is suspect

@@ -35,6 +35,11 @@ class AmqpReceived:
     tag: int
     intake: Intake
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is known that it cannot be settled any more."""
+        return self.intake.lost is not None
+
     async def ack(self) -> None:
         """Settle: the task leaves the queue."""
         self.intake.settle(self.tag, requeue=False)

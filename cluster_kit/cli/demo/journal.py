@@ -120,7 +120,7 @@ class Journal:
         patience: seconds anything may take before a promise counts as broken.
     """
 
-    patience: float = 15.0
+    patience: float = 30.0
 
     def __init__(self) -> None:
         self.events: list[Event] = []

@@ -58,7 +58,7 @@ class RefusalScenarios(Scenarios):
         async_sessions = async_scoped_session(made, scopefunc=asyncio.current_task)
         registries: list[Any] = [sessions, async_sessions]
         for number, registry in enumerate(registries, 1):
-            with pytest.raises(ConfigurationError, match=r"call the \w+ to get the one"):
+            with pytest.raises(ConfigurationError, match=r"call the \w+ to get that of this scope"):
                 await bench.publish(Work(registry), "refused")
             work = Work(registry())
             await bench.write(work, number)
