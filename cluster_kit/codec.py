@@ -93,11 +93,11 @@ def _explained(error: Exception, payload: object) -> str:
     error = _error_of_keys(payload) or error
     path = ""
     for _ in range(_DEEPEST_PLACE):
-        found = next(((k, v) for k, v in _inside(payload) if not _can_encode(v)), None)
+        found = next(((step, v) for step, v in _inside(payload) if not _can_encode(v)), None)
         if found is None:
             break
-        key, payload = found
-        path += f"[{key!r}]"
+        step, payload = found
+        path += step
     place = f" (at payload{path})" if path else ""
     remedy = "; publish its isoformat()" if hasattr(payload, "isoformat") else ""
     return f"{error}{place}{remedy}"
@@ -112,11 +112,17 @@ def _error_of_keys(payload: object) -> Exception | None:
     return None
 
 
-def _inside(value: object) -> Iterator[tuple[object, object]]:
+def _inside(value: object) -> Iterator[tuple[str, object]]:
+    """Iterate over what `value` holds, each with the step that leads there."""
     if isinstance(value, dict):
-        yield from cast("dict[object, object]", value).items()
+        for key, item in cast("dict[object, object]", value).items():
+            yield f"[{key!r}]", item
     elif isinstance(value, list | tuple):
-        yield from enumerate(cast("Sequence[object]", value))
+        for index, item in enumerate(cast("Sequence[object]", value)):
+            yield f"[{index}]", item
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield f".{field.name}", getattr(value, field.name)
 
 
 def _can_encode(value: object) -> bool:

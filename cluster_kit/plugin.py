@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HOOKS = (
-    *("before_load", "load", "after_start", "before_stop"),
-    *("handle_sync_message", "on_sync_gap"),
-)
+_AWAITED = ("before_load", "load", "after_start", "before_stop")
+"""Methods of a plugin that are called for it, and are async."""
+
+_HOOKS = (*_AWAITED, "handle_sync_message", "on_sync_gap")
 """Methods of a plugin that are called for it."""
 
 
@@ -161,7 +161,8 @@ def make_plugin(plugin: object) -> Plugin:
     """Return an instance for what a user listed: an instance or a class without arguments.
 
     Raises:
-        ConfigurationError: it is neither, or its name or one of its topics is not legal.
+        ConfigurationError: it is neither, its name or one of its topics is not legal, or a hook is
+            no ``async def``.
     """
     instance = cast("type[object]", plugin)() if isinstance(plugin, type) else plugin
     if not isinstance(instance, Plugin):
@@ -177,7 +178,22 @@ def make_plugin(plugin: object) -> Plugin:
     for topic in instance.topics:
         check_topic(topic)
     check_methods(instance.name, type(instance), Plugin, _HOOKS)
+    for hook in _AWAITED:
+        _check_async(instance, hook)
     return instance
+
+
+def _check_async(plugin: Plugin, hook: str) -> None:
+    """Refuse a plain ``def`` before it is called: it would have done its work already.
+
+    Not refused is what was decorated, or is annotated to return something, as an awaitable.
+    """
+    method = getattr(type(plugin), hook)
+    if not inspect.isfunction(method) or inspect.iscoroutinefunction(method):
+        return
+    decorated = method.__name__ != hook or hasattr(method, "__wrapped__")
+    if not decorated and method.__annotations__.get("return") in {None, "None"}:
+        raise ConfigurationError(f"plugin {plugin.name!r}: {hook} must be async def")
 
 
 def check_plugins(plugins: object) -> Iterable[Plugin | type[Plugin]]:
@@ -280,6 +296,10 @@ async def run_hook(plugin: Plugin, hook: str) -> None:
         if being_cancelled():
             raise
         raise PluginFailedError(plugin.name, hook, exc) from exc
+    except SystemExit as exc:
+        text = "plugin %r ends the process in %s: %r"
+        log.error(text, plugin.name, hook, exc)  # noqa: TRY400 - it is meant
+        raise
 
 
 def _awaitable(running: object, hook: str) -> Awaitable[object]:

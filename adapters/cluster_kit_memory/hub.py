@@ -203,7 +203,7 @@ class Hub:
             expires_at = stored.envelope.expires_at
             if expires_at is None or expires_at > self._clock.wall():
                 return stored
-            self._die(stored, DeadReason.EXPIRED, "its ttl ended while it waited in the queue")
+            self._die(stored, DeadReason.EXPIRED)
         return None
 
     @staticmethod
@@ -241,7 +241,7 @@ class Hub:
         del stored.queue.dead[stored.id]
         self._store.remove([stored.id], done)
 
-    def _die(self, stored: Stored, reason: DeadReason, text: str, done: Done = ignore) -> None:
+    def _die(self, stored: Stored, reason: DeadReason, text: str = "", done: Done = ignore) -> None:
         death = Death(reason=reason, error_text=text, died_at=self._clock.wall())
         stored.envelope = replace(stored.envelope, death=death)
         stored.position = next(self._numbers)
@@ -260,7 +260,7 @@ class Hub:
             queues[stored.queue] = None
         for stored in self._expiring.pop_due(self._clock.wall()):
             stored.queue.discard(stored)
-            self._die(stored, DeadReason.EXPIRED, "its ttl ended while it waited in the queue")
+            self._die(stored, DeadReason.EXPIRED)
         for queue in queues:
             self._dispatch(queue)
 

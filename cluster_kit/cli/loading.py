@@ -34,6 +34,10 @@ def load_cluster(target: str) -> Cluster:
     if not (module_name and colon and attribute):
         text = f"expected MODULE:CLUSTER, as in shop.main:cluster, not {target!r}"
         raise ConfigurationError(text)
+    if "/" in module_name or module_name.endswith(".py"):
+        parts = Path(module_name).with_suffix("").parts
+        text = f"{module_name} is a path; name the module: {'.'.join(parts)}:{attribute}"
+        raise ConfigurationError(text)
     found = _attribute(_module(module_name), attribute)
     if not isinstance(found, Cluster) and callable(found):
         found = _call(target, found)

@@ -76,13 +76,19 @@ class AdapterUnavailableError(ConfigurationError):
 
 
 class AlreadySubscribedError(ConfigurationError):
-    """A channel takes one handler per instance; the same function twice is no error."""
+    """A channel takes one handler per instance; the same function twice is no error.
+
+    `taken` is the handler it has and `refused` the other one, by their qualified names.
+    """
 
     channel: str
+    taken: str
+    refused: str
 
-    def __init__(self, channel: str) -> None:
-        self.channel = channel
-        super().__init__(f"channel {channel!r} already has another handler in this instance")
+    def __init__(self, channel: str, taken: str, refused: str) -> None:
+        self.channel, self.taken, self.refused = channel, taken, refused
+        text = f"channel {channel!r} already has another handler in this instance"
+        super().__init__(f"{text}: {taken}; refused is {refused}")
 
 
 class UnknownTransactionError(ConfigurationError, TypeError):

@@ -63,7 +63,10 @@ class Registrations:
         """
         known = next((r for r in self if r.queue.full == queue.full), None)
         if known is not None and (known.queue, known.handler.process) != (queue, process):
-            raise AlreadySubscribedError(queue.channel)
+            taken = f"{_qualified(known.handler.process)} (as {known.queue.channel!r})"
+            if known.queue == queue:
+                taken = _qualified(known.handler.process)
+            raise AlreadySubscribedError(queue.channel, taken, _qualified(process))
 
     def add(self, registration: Registration) -> bool:
         """Put one in force, unless its function is subscribed already: then False."""
@@ -76,6 +79,12 @@ class Registrations:
     def remove(self, queue: QueueName) -> None:
         """Forget the one of a queue, if there is one."""
         self._by_queue.pop(queue, None)
+
+
+def _qualified(process: Process) -> str:
+    """Return module and name of a handler; of what has none, those of its class."""
+    named: object = process if hasattr(process, "__qualname__") else type(process)
+    return f"{getattr(named, '__module__', '?')}.{getattr(named, '__qualname__', '?')}"
 
 
 def make_judge(settings: EventQueueSettings, retry: object, instance_id: str) -> Judge:

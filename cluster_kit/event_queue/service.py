@@ -240,7 +240,10 @@ class EventQueue:
         return DeadLetters(queue, self._adapter, self._codec, self._clock, publish_timeout=timeout)
 
     def stats(self) -> dict[str, ChannelStats]:
-        """Return this instance's counters by channel, since it was made."""
+        """Return this instance's counters by channel, since it was made.
+
+        A channel it had nothing to do with is not in it.
+        """
         return self._counters.snapshot(self._consumption.running() if self._consumption else {})
 
     async def depth(self, channel: str, *, shared: bool = False) -> QueueDepth | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster_kit.wording import suggestion
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,6 +26,14 @@ class ChannelStats:
     given_back: int = 0
     stuck: int = 0
     running: int = 0
+
+
+class StatsByChannel(dict[str, ChannelStats]):
+    """Counters by channel. One this instance had nothing to do with is not in it."""
+
+    def __missing__(self, channel: object) -> ChannelStats:
+        hint = suggestion(str(channel), self)
+        raise KeyError(f"this instance published and took nothing on {channel!r}{hint}")
 
 
 _COUNTED = ("published", "started", "done", "retried", "snoozed", "dead", "given_back", "stuck")
@@ -47,10 +57,16 @@ class Counters:
 
     def snapshot(self, running: Mapping[str, int]) -> dict[str, ChannelStats]:
         """Return the counters of every channel seen so far."""
-        return {
-            channel: ChannelStats(
-                **{name: self._counts.get(channel, {}).get(f"task.{name}", 0) for name in _COUNTED},
-                running=running.get(channel, 0),
+        return StatsByChannel(
+            (
+                channel,
+                ChannelStats(
+                    **{
+                        each: self._counts.get(channel, {}).get(f"task.{each}", 0)
+                        for each in _COUNTED
+                    },
+                    running=running.get(channel, 0),
+                ),
             )
             for channel in sorted({*map(str, self._counts), *running})
-        }
+        )

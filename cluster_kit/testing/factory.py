@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cluster import Cluster
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.settings import ServerUrl
 from cluster_kit.settings.groups import (
     CacheSettings,
@@ -30,12 +31,20 @@ if TYPE_CHECKING:
     from cluster_kit.plugin import Plugin
     from cluster_kit.settings.model import SettingsValues
 
+_KEYWORDS = ("name", "plugins", "url", "start")
 _STOP_SECONDS = 5.0
 _KNOWN_SECONDS = 1.0  # in which a subscription made just now has its queue
 _END_SECONDS = 2.0  # in which what stopping has set off ends
 _LEAK_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
+
+
+def _check_keywords(settings: Collection[str]) -> None:
+    """Refuse what is no setting but nearly a keyword of the factory."""
+    for name in settings:
+        if name not in ArgumentSettings.model_fields and (hint := suggestion(name, _KEYWORDS)):
+            raise ConfigurationError(f"cluster_factory takes no {name!r}{hint}")
 
 
 class ClusterFactory:
@@ -86,7 +95,9 @@ class ClusterFactory:
 
         Raises:
             ValueError: `n` is below 1.
+            ConfigurationError: a keyword is neither one of these nor a setting.
         """
+        _check_keywords(settings)
         if n < 1:
             raise ValueError(f"n must be 1 or more, not {n}")
         self._place(settings, url or self.url)

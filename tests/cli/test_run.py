@@ -205,6 +205,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("target", "line"),
     [
         ("nothing:cluster", "there is no module 'nothing' here"),
+        ("shop/main.py:cluster", "shop/main.py is a path; name the module: shop.main:cluster\n"),
+        ("./shop.py:cluster", "./shop.py is a path; name the module: shop:cluster\n"),
         ("shop.main:cluster", "there is no module 'shop.main' here"),
         ("shop:clustr", "module 'shop' has no 'clustr'; did you mean 'cluster'?"),
         ("shop:cluster.nam", "module 'shop' has no 'cluster.nam'\n"),

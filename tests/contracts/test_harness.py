@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster_kit.errors import ConfigurationError
 from cluster_kit.message import Reject
 from cluster_kit.settings import EventQueueSettings
 from cluster_kit.testing import assert_dead_lettered, assert_processed, assert_published
@@ -58,6 +60,22 @@ async def test_a_recorder_says_what_it_saw_when_it_waits_in_vain(
 async def test_a_factory_refuses_to_make_none(cluster_factory: ClusterFactory, n: int) -> None:
     with pytest.raises(ValueError, match=f"^n must be 1 or more, not {n}$"):
         await cluster_factory(n)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"plugin": []}, "cluster_factory takes no 'plugin'; did you mean 'plugins'?"),
+        ({"event_queu": {}}, "event_queu is not a setting; did you mean event_queue?"),
+    ],
+)
+async def test_a_factory_names_what_was_meant(
+    cluster_factory: ClusterFactory, wrong: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        await cluster_factory(**wrong)
+    assert text in str(caught.value)
 
 
 @pytest.mark.asyncio

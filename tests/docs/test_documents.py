@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,25 @@ def test_another_output_than_the_documents_is_a_failure(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError, match="wanted"):
         run(program, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [
+        ("a: ...\n}\n", False),  # within its line
+        ("a: ...\n...\n}\n", True),
+        ("a: ...\nb: ...\n}\n", True),
+        ("...\n", True),
+    ],
+)
+def test_dots_stand_for_text_of_a_line_or_alone_for_lines(
+    expected: str, found: bool, tmp_path: Path
+) -> None:
+    program = '```python\nprint("a: 1\\nb: 2\\n}")\n```\n'
+    block, _ = parse(f"{program}```text\n{expected}```\n", "sample.md")
+
+    with nullcontext() if found else pytest.raises(AssertionError, match="wanted"):
+        run(block, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_dataclasses_travel_by_their_fields() -> None:
         ({"a": [1, {2}]}, "set has no JSON form (at payload['a'][1])"),
         ([{"x": {1: 2}}], "key 1 is int, JSON keys are strings (at payload[0]['x'])"),
         (Order, "Order is a class, not a value of it"),
-        ([Box({1: 2})], "key 1 is int, JSON keys are strings (at payload[0])"),
+        ([Box({1: 2})], "key 1 is int, JSON keys are strings (at payload[0].content)"),
     ],
 )
 def test_an_error_names_the_place(payload: object, text: str) -> None:
@@ -139,6 +139,7 @@ def test_pydantic_models_travel_in_their_json_form_also_inside() -> None:
     [
         (datetime(2030, 1, 1, tzinfo=UTC), "datetime has no JSON form; publish its isoformat()"),
         ({"at": [date(2030, 1, 1)]}, "(at payload['at'][0]); publish its isoformat()"),
+        (Box([date(2030, 1, 1)]), "(at payload.content[0]); publish its isoformat()"),
         ({"tags": {"a"}}, "set has no JSON form"),
         ([b"bytes"], "bytes has no JSON form"),
         (Order, "type"),

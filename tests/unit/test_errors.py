@@ -116,8 +116,11 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             "adapter 'kafka' needs the package kafka",
         ),
         (
-            AlreadySubscribedError("mails"),
-            "channel 'mails' already has another handler in this instance",
+            AlreadySubscribedError("mails", "shop.Mails.send", "shop.Mails.other"),
+            (
+                "channel 'mails' already has another handler in this instance: shop.Mails.send; "
+                "refused is shop.Mails.other"
+            ),
         ),
         (
             UnknownTransactionError("a str", ["a Session", "an object with on_commit"]),
@@ -190,6 +193,7 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         UnknownOptionError: ("memory://", "pth", ["path"]),
         AdapterNotFoundError: ("ampq", ["memory", "amqp"]),
         AdapterUnavailableError: ("amqp", "the package aio_pika", "pip install aio-pika"),
+        AlreadySubscribedError: ("mails", "shop.send", "shop.other"),
         UnknownTransactionError: ("a str", ["a Session", "an object with on_commit"]),
         TopologyError: ("queue 'a'", "x-max-length differs"),
         ConnectError: ("amqp://shop:secret@mq/", "refused"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 import pytest
@@ -16,6 +17,7 @@ from cluster_kit.errors import (
     PluginFailedError,
     PluginRequirementError,
 )
+from cluster_kit.plugin import run_hook
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.recorder import Recorder
 from cluster_kit.testing.waiting import eventually
@@ -330,6 +332,52 @@ class NoName(Plugin):
 def test_anything_else_is_refused(listed: Any, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=f"^{re.escape(text)}"):
         cluster(listed)
+
+
+@pytest.mark.parametrize("hook", ["before_load", "load", "after_start", "before_stop"])
+def test_a_hook_that_is_no_async_def_is_refused_before_it_runs(hook: str) -> None:
+    ran: list[str] = []
+
+    def plain(_self: Plugin) -> None:
+        ran.append(hook)
+
+    plain.__name__ = hook
+    listed = type("Plain", (Plugin,), {"name": "plain", hook: plain})
+
+    with pytest.raises(ConfigurationError, match=f"^plugin 'plain': {hook} must be async def$"):
+        Cluster("shop", plugins=[listed])
+    assert ran == []
+
+
+@pytest.mark.asyncio
+async def test_a_plain_hook_that_says_it_returns_an_awaitable_is_called() -> None:
+    ran: list[str] = []
+
+    class Lazy(Plugin):
+        name = "lazy"
+
+        def load(self) -> Coroutine[Any, Any, None]:
+            return self.fill()
+
+        async def fill(self) -> None:
+            ran.append("filled")
+
+    async with Cluster("shop", plugins=[Lazy]):
+        assert ran == ["filled"]
+
+
+@pytest.mark.asyncio
+async def test_a_hook_that_ends_the_process_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Leaving(Plugin):
+        name = "leaving"
+
+        async def load(self) -> None:
+            raise SystemExit(3)
+
+    plugin = Leaving()
+    with pytest.raises(SystemExit):
+        await run_hook(plugin, "load")
+    assert caplog.messages == ["plugin 'leaving' ends the process in load: SystemExit(3)"]
 
 
 def test_two_plugins_of_one_name_are_refused() -> None:

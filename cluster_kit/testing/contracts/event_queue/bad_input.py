@@ -146,7 +146,7 @@ class BadInputScenarios(Scenarios):
         (first, first_shared), (second, second_shared) = names[order]
         cluster.event_queue.subscribe(first, recorder.handle, shared=first_shared)
 
-        with pytest.raises(AlreadySubscribedError):
+        with pytest.raises(AlreadySubscribedError, match=f"Recorder.handle \\(as '{first}'\\)"):
             cluster.event_queue.subscribe(second, recorder.handle, shared=second_shared)
 
     @pytest.mark.parametrize("option", ["delay", "ttl", "timeout"])

@@ -223,6 +223,8 @@ class LifecycleScenarios(Scenarios):
             cluster.event_queue.subscribe(CHANNEL, second.handle)
 
         assert refused.value.channel == CHANNEL
+        name = "cluster_kit.testing.recorder.Recorder.handle"
+        assert (refused.value.taken, refused.value.refused) == (name, name)
         await cluster.event_queue.publish(CHANNEL, 1)
         await first.finished()
         assert second.runs == []

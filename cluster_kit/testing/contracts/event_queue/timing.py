@@ -193,6 +193,7 @@ class TimingScenarios(Scenarios):
         await recorder.finished()
         assert recorder.ids == [kept]
         assert (letter.id, letter.reason, letter.attempts) == (expired, "expired", 0)
+        assert letter.error_text == ""
         assert letter.payload == {"n": 1}
         assert dict(letter.headers) == {"tenant": "a"}
 
