@@ -129,6 +129,7 @@ class ValueScenarios(Scenarios):
         assert await cache.mdel(*many) == len(many)
         assert pauses.calls >= 3
 
+    @pytest.mark.needs("lists_keys")
     async def test_keys_are_those_with_a_value(self, bench: Bench) -> None:
         cluster = await bench.cluster()
         cache = await bench.cache(cluster)
