@@ -29,6 +29,9 @@ SLICE = 16
 
 _LAST_WAIT = 1.0  # seconds for what was cancelled to end
 
+_ON_ITS_WAY = 5.0
+"""Seconds a message takes at most: when one was sent is told by the next, and only so well."""
+
 
 class Lane:
     """Buffers the messages of a subscription and calls its handler with each.
@@ -59,6 +62,7 @@ class Lane:
         self._gaps = GapTeller(name, options.on_gap, self._turn, around)
         self._runner: asyncio.Task[None] | None = None
         self._dropped: dict[str, int] = {}
+        self._heard = False
         self._held = True
         self._closed = False
 
@@ -88,8 +92,13 @@ class Lane:
         """All that is sent from now on reaches this instance; what was sent before may not."""
         self.bound_at = min(self.bound_at, self._around.clock.monotonic())
 
+    def should_have(self, sent: float) -> bool:
+        """Whether it must have been given what was sent then, which may be said too late."""
+        return self.bound_at + (0.0 if self._heard else _ON_ITS_WAY) < sent
+
     def offer(self, message: Broadcast) -> None:
         """Take a message, or count it as dropped when too many wait."""
+        self._heard = True
         if self._closed:
             return
         options = self._options

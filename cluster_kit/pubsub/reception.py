@@ -128,7 +128,7 @@ class Reception:
 
     def _is_untold(self, lane: Lane, transport: Transport, sent: float) -> bool:
         told = self._told.get((lane.name, transport))
-        return lane.bound_at < sent and (told is None or told.at < sent)
+        return lane.should_have(sent) and (told is None or told.at < sent)
 
     def _lanes_of(self, channel: str) -> tuple[Lane, ...]:
         found = self._routes.get(channel)
