@@ -103,7 +103,11 @@ class Reception:
         transport = self._transports.of(message.channel)
         sender = message.sender or message.origin
         reason = f"{missing} of the messages of instance {sender} did not arrive"
-        untold = [lane for lane in lanes if self._is_untold(lane, transport, sent)]
+        untold = [
+            lane
+            for lane in lanes
+            if lane.should_have(sent) and self._is_untold(lane, transport, sent)
+        ]
         for lane in untold:
             lane.note_gap([message.channel], reason)
         if untold:
@@ -128,7 +132,7 @@ class Reception:
 
     def _is_untold(self, lane: Lane, transport: Transport, sent: float) -> bool:
         told = self._told.get((lane.name, transport))
-        return lane.should_have(sent) and (told is None or told.at < sent)
+        return lane.bound_at < sent and (told is None or told.at < sent)
 
     def _lanes_of(self, channel: str) -> tuple[Lane, ...]:
         found = self._routes.get(channel)

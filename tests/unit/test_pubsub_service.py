@@ -349,6 +349,22 @@ async def test_a_hole_is_told_to_all_whose_last_messages_may_be_lost_beside_it()
 
 
 @pytest.mark.asyncio
+async def test_a_hole_before_what_a_new_subscription_hears_first_is_no_gap_of_it() -> None:
+    async with Stage(1) as [instance]:
+        pattern, fresh = Hearer(), Hearer()
+        before = await instance.manager.subscribe("#", pattern.handle)
+        instance.receive(1, "a")
+        await instance.manager.subscribe("a", fresh.handle, on_gap=fresh.on_gap)
+        await before.close()
+        instance.receive(3, "a", after=0.0)  # 2 may have been sent before this one was bound
+        await fresh.hears()
+        assert instance.manager.stats()["a"].gaps == 0
+
+        instance.receive(5, "a", after=0.0)
+        assert await fresh.is_told() == [["a"]]
+
+
+@pytest.mark.asyncio
 async def test_a_told_gap_excuses_what_was_sent_before_it_and_nothing_later() -> None:
     async with Stage(1) as [instance]:
         hearer = Hearer()
