@@ -72,8 +72,8 @@ class Quarantine:
     def enter(self, run: Run) -> None:
         """Let `run` in; nobody may be inside."""
         self._inside, self._entered_at = run, self._clock.monotonic()
-        envelope, times = run.envelope, crashes(run.received) + 1
-        text = "task %s on %s is delivered for the %d. time without an outcome: it runs alone here"
+        envelope, times = run.envelope, crashes(run.received)
+        text = "task %s on %s was delivered %d times without an outcome: it runs alone here"
         log.warning(text, envelope.id, envelope.queue.channel, times)
 
     def leave(self, run: Run) -> None:

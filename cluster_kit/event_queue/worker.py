@@ -180,7 +180,8 @@ class Worker:
             return
         place = (envelope.id, self._channel, envelope.attempt, max_retries + 1)
         if level == logging.INFO:
-            log.info("task %s on %s, attempt %d of %d: %s", *place, error)
+            text = "task %s on %s, attempt %d of %d: %s: %s"
+            log.info(text, *place, type(error).__name__, error)
         else:
             text = "task %s on %s, attempt %d of %d, did not succeed: %s"
             shown = error if log.isEnabledFor(logging.DEBUG) else None
