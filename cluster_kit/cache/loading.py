@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 BACKGROUND = 10
 """A load that nobody waits for any more is cancelled after so many times the hard timeout."""
 
-JOINS = 2
-"""Loads a caller joins before it begins one of its own."""
-
 GRACE = 1.0
 """Seconds that loaders have to end at a stop."""
 
@@ -99,16 +96,15 @@ class Loading:
         """
         tools, options = self._tools, self._tools.options
         end = tools.clock.monotonic() + options.hard_timeout
-        for _ in range(JOINS):
-            flight = self._under_way(key)
-            if flight is None:
-                break
+        flight = self._under_way(key)
+        if flight is not None:
             tools.stats.joined += 1
             left = end - tools.clock.monotonic()
             entry = await flight.join(options.soft_timeout, left, self._used_stale)
             if not flight.refused:
                 return entry
-        flight = self._begin(key, request, self._flights)
+        # Whatever is under way now began after this caller had asked.
+        flight = self._under_way(key) or self._begin(key, request, self._flights)
         left = end - tools.clock.monotonic()
         return await flight.join(options.soft_timeout, left, self._used_stale)
 

@@ -116,7 +116,7 @@ class Remote:
             )
         else:
             made = replace(stale, stamp=new_stamp())
-        life = made.life if stale is None else self._left(stale)
+        life = made.life if stale is None else self._until(stale, until)
         return Promise(pack(replace(made, promised=until)), life)
 
     async def promise(self, key: str, found: Found, promise: Promise) -> bool:
@@ -133,7 +133,7 @@ class Remote:
             made = replace(self._value(found.versions, ttl, 0.0), kind=Kind.PROMISE, stamp=stamp)
             life = made.life
         else:
-            made, life = replace(found.record, stamp=stamp), self._left(found.record)
+            made, life = replace(found.record, stamp=stamp), self._until(found.record, until)
         body = pack(replace(made, promised=until))
         await self._guard.swap(self._names.entry(key), body, expected, life)
 
@@ -251,6 +251,11 @@ class Remote:
             payload=payload,
             stamp=new_stamp(),
         )
+
+    def _until(self, record: Record, until: float) -> float | None:
+        """Return how long the store is to hold a promise in front of a value."""
+        left = self._left(record)
+        return None if left is None else max(left, until - self._clock.wall())
 
     def _left(self, record: Record) -> float | None:
         left = record.left(self._clock.wall())

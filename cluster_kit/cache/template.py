@@ -123,7 +123,7 @@ def _field(text: str, following: str | None) -> str:
 
 def _escaped(text: str, more: str) -> str:
     return "".join(
-        c if c.isprintable() and c not in " *#%" and c not in more else _percent(c) for c in text
+        c if c.isprintable() and c not in " *#%~" and c not in more else _percent(c) for c in text
     )
 
 

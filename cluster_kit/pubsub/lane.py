@@ -98,7 +98,7 @@ class Lane:
 
     def offer(self, message: Broadcast) -> None:
         """Take a message, or count it as dropped when too many wait."""
-        self._heard = True
+        self._heard = self._heard or self.bound_at < inf
         if self._closed:
             return
         options = self._options
