@@ -13,7 +13,8 @@ from cluster_kit.clock import MAX_WAIT
 from cluster_kit.errors import InvalidNameError
 from cluster_kit.message import MAX_RETRIES, DeadReason, Death, Envelope
 from cluster_kit.names import QueueName, check_message_id
-from cluster_kit_amqp.link import Incoming, Message, Packed
+from cluster_kit_amqp.link import Incoming, Message
+from cluster_kit_amqp.packed import Packed
 from cluster_kit_amqp.plane.fields import encode_table, read_table, unpack_table
 from cluster_kit_amqp.tasks import plain
 from cluster_kit_amqp.tasks.wire import (

@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import NoneType
 from typing import Any
 
-from cluster_kit_amqp.link import Packed
+from cluster_kit_amqp.packed import Packed
 
 U8 = struct.Struct(">B")
 U16 = struct.Struct(">H")

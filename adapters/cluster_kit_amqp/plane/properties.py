@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
-from cluster_kit_amqp.link import Message, Packed
+from cluster_kit_amqp.link import Message
+from cluster_kit_amqp.packed import Packed
 from cluster_kit_amqp.plane.fields import (
     U32,
     U64,

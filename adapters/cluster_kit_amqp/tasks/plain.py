@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.message import Envelope
-from cluster_kit_amqp.link import Message, Packed
+from cluster_kit_amqp.link import Message
+from cluster_kit_amqp.packed import Packed
 
 if TYPE_CHECKING:
     from cluster_kit.names import QueueName

@@ -23,7 +23,8 @@ from cluster_kit.message import (
     Envelope,
 )
 from cluster_kit.names import check_message_id, new_id
-from cluster_kit_amqp.link import Incoming, Message, Packed
+from cluster_kit_amqp.link import Incoming, Message
+from cluster_kit_amqp.packed import Packed
 from cluster_kit_amqp.tasks.plain import MAX_MS, plain_envelope, plain_headers
 
 if TYPE_CHECKING:
