@@ -352,3 +352,35 @@ async def test_what_is_invalidated_again_while_it_is_told_stays_owed(
 def test_there_is_one_missing() -> None:
     assert pickle.loads(pickle.dumps(MISSING)) is MISSING
     assert copy.deepcopy({"a": MISSING})["a"] is MISSING
+
+
+@pytest.mark.asyncio
+async def test_those_whose_loads_were_overtaken_do_not_all_load_at_once(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    cache = cluster.cache
+    gates: list[asyncio.Event] = []
+    loads = 0
+
+    async def load() -> int:
+        nonlocal loads
+        loads += 1
+        gates.append(gate := asyncio.Event())
+        await gate.wait()
+        return loads
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(cache.wrap("row", load))
+        await eventually(lambda: len(gates) == 1)
+        await cache.delete("row")
+        gates[0].set()
+        await eventually(lambda: len(gates) == 2)
+        await cache.delete("row")
+        gates[1].set()
+        await asyncio.sleep(0.05)
+        for gate in gates:
+            gate.set()
+
+    assert loads == 2

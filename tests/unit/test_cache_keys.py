@@ -75,6 +75,7 @@ def test_a_long_key_is_shortened_and_still_its_own() -> None:
     keys = {template.key({"a": "ж" * 500 + str(number)}) for number in range(3)}
 
     assert len(keys) == 3
+    assert not keys & {template.key({"a": key.removeprefix("user:")}) for key in keys}
     for key in keys:
         assert check_key(key).startswith("user:ж")
 
