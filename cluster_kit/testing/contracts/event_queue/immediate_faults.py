@@ -66,7 +66,8 @@ class ImmediateFaultScenarios(Scenarios):
 
         async with asyncio.TaskGroup() as group:
             stop = group.create_task(stopping.stop(timeout=30))
-            await bench.consuming(other, CHANNEL, instances=0)
+            await eventually(lambda: not stopping.health()["ready"])
+            await asyncio.sleep(0.3)  # long enough to be in the middle of it
             gate.set()
         assert stop.result() == []
 
