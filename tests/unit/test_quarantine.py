@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.event_queue import quarantine
@@ -20,6 +21,16 @@ from cluster_kit_memory.consumer import MemoryConsumer
 from tests.unit.adapters import Faults
 
 pytestmark = pytest.mark.asyncio
+
+DECODED: list[int] = []
+
+
+def noted(payload: int) -> int:
+    DECODED.append(payload)
+    return payload
+
+
+Noted = Annotated[int, AfterValidator(noted)]
 
 
 class House:
@@ -83,6 +94,27 @@ async def test_what_was_counted_lets_a_suspect_go_first_that_comes_along_with_it
         await house.holding.finished()
         suspect, counted = house.plain.runs[0], house.holding.runs[0]
     assert suspect.delivery.deadline < counted.delivery.deadline
+
+
+@pytest.mark.parametrize("crashes", [1, 6])
+async def test_what_was_counted_is_not_decoded_before_it_may_begin(crashes: int) -> None:
+    house = House("decoded")
+    DECODED.clear()
+
+    async def work(_: Noted) -> None: ...
+
+    house.cluster.event_queue.subscribe("deadly", work)
+    async with house.cluster:
+        await house.put("held", "before", 0)
+        await house.holding.started()
+        await house.put("deadly", "counted", crashes)
+        await house.put("held", "suspect", 6)
+        await asyncio.sleep(quarantine.SETTLING * 2)
+        assert DECODED == []
+
+        house.go.set()
+        await eventually(lambda: DECODED)
+        await house.holding.finished(2)
 
 
 async def test_what_a_suspect_waited_for_to_no_end_is_not_waited_for_again(
