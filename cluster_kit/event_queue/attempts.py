@@ -136,8 +136,8 @@ class Attempts:
     def _settle_stuck(self, run: Run) -> None:
         """A handler ignores its cancellation: report it, and let the next attempt go ahead.
 
-        Its delivery stays unacknowledged until it ends, which keeps its slot taken at the broker
-        as it is here.
+        Once that is stored the delivery is acknowledged, or it would come again when this process
+        dies, and be stored anew each time. Here the slot stays taken until the handler ends.
         """
         self._shared.quarantine.leave(run)  # it may stay for ever
         envelope, channel = run.envelope, self._channel
@@ -160,6 +160,11 @@ class Attempts:
         outcome = self._verdict(envelope, HandlerTimeout(run.timeout))
         if isinstance(outcome, Again | Dead):
             run.settled_early = await self._shared.settler.store(envelope, outcome)
+        if run.settled_early:
+            if run.renewal is not None:
+                await asyncio.wait({run.renewal})
+            await self._shared.settler.ack(run)
+            run.spend(run.copy_id)
 
     def _max_retries(self, envelope: Envelope) -> int:
         own = envelope.max_retries

@@ -58,9 +58,13 @@ class Settler:
         self._hurry.set()
 
     def settle(self, run: Run, outcome: Outcome) -> Awaitable[None]:
-        """Carry out `outcome` for `run`. Await what is returned: then it is done."""
+        """Carry out `outcome` for `run`. Await what is returned: then it is done.
+
+        The slot is free before the acknowledgement, because the next delivery may follow at once.
+        """
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
+            run.release()
             return self.ack(run)
         return self._settle_otherwise(run, outcome)
 
@@ -72,6 +76,7 @@ class Settler:
             why = "the broker did not take its copy before this instance stopped"
             await self._give_back_all(run, why)
             return
+        run.release()
         await self.ack(run)
 
     async def store(self, envelope: Envelope, outcome: Again | Dead) -> bool:
@@ -138,8 +143,6 @@ class Settler:
 
     async def ack(self, run: Run) -> None:
         """Acknowledge the newest delivery of the run's copy, or remember that it is missing."""
-        # Before the acknowledgement, because the next delivery may follow upon it at once.
-        run.release()
         while True:
             received = run.received
             try:

@@ -77,7 +77,7 @@ class Subscription:
         self._refused: list[Received] = []
         self._kept: list[Received] = []
         self._met_suspect = False
-        self._taking = True
+        self._taking, self._prefetch = True, options.concurrency
         self._stopping = False
         self.trouble: str | None = None
 
@@ -162,9 +162,6 @@ class Subscription:
         self._stopping = True
         if self._keeper is not None:
             self._keeper.cancel()
-        for run in tuple(self._runs):
-            if run.settled_early:  # its retry is stored: returning it would double the task
-                await self._shared.settler.ack(run)
         if self._consumer is not None:
             await self._consumer.close()
 
@@ -216,7 +213,9 @@ class Subscription:
 
     def _adopt(self, run: Run, received: Received) -> None:
         self._shared.ledger.adopt(run, received)
-        if run.is_worn(self._options.crash_limit):
+        if run.settled_early:
+            self._do(self._shared.settler.ack(run), run.envelope)
+        elif run.is_worn(self._options.crash_limit):
             run.renewal = self._do(self._shared.settler.renew(run), run.envelope)
 
     def _may_take(self) -> bool:
@@ -258,7 +257,7 @@ class Subscription:
 
     def _release(self) -> None:
         self._busy -= 1
-        if not self._taking:
+        if not self._taking or self._prefetch < self._options.concurrency:
             self._turn.set()
 
     # --- pausing and giving back ---
@@ -287,9 +286,10 @@ class Subscription:
             await self._return_refused()
             self._met_suspect = self._met_suspect and self._shared.quarantine.opens_in > 0
             free = not self._kept and not self._met_suspect and self._may_take()
-            if not self._taking and free:
-                self._taking = True
-                await consumer.resume()
+            prefetch = self._options.concurrency - sum(run.settled_early for run in self._runs)
+            if free and (not self._taking or prefetch > self._prefetch):
+                self._taking, self._prefetch = True, prefetch
+                await consumer.resume(prefetch)
 
     async def _return_refused(self) -> None:
         """Give back what was refused, except what cannot be and is kept or taken."""

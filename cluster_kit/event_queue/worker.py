@@ -47,9 +47,7 @@ class Worker:
             shared.ledger.settling(run)
             if run.early is not None:
                 await asyncio.wait({run.early})
-            if run.settled_early:
-                await shared.settler.ack(run)
-            else:
+            if not run.settled_early:
                 await shared.settler.settle(run, outcome)
         finally:
             shared.ledger.end(run)
