@@ -188,12 +188,11 @@ class Subscription:
             self._take_or_refuse(received)
 
     def _take_or_refuse(self, received: Received) -> None:
-        suspect = is_suspect(received, self._options.crash_limit)
-        if suspect and self._shared.quarantine.opens_in > 0:
+        if self._shared.quarantine.bars(received, self._options.crash_limit):
             self._met_suspect = True
             self._refuse(received)
         elif self._may_take():
-            self._take(received, suspect=suspect)
+            self._take(received)
         else:
             self._refuse(received)
 
@@ -223,14 +222,14 @@ class Subscription:
             return False
         return self._busy < self._options.concurrency and self._idleness.allows()
 
-    def _take(self, received: Received, *, suspect: bool) -> None:
+    def _take(self, received: Received) -> None:
         timeout = received.envelope.timeout or self._options.timeout
         run = Run(received, self._place, timeout=timeout)
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
         run.held = crashes(received) > 0
-        if suspect:
+        if is_suspect(received, self._options.crash_limit):
             self._shared.quarantine.enter(run)
         name = f"task:{self.queue.full}:{run.envelope.id}"
         self._shared.supervisor.launch(self._work, run, name=name, loop=self._place.deadlines.loop)
@@ -257,6 +256,7 @@ class Subscription:
 
     def _release(self) -> None:
         self._busy -= 1
+        self._shared.quarantine.worked()
         if not self._taking or self._prefetch < self._options.concurrency:
             self._turn.set()
 
@@ -295,10 +295,12 @@ class Subscription:
         """Give back what was refused, except what cannot be and is kept or taken."""
         kept, self._kept = self._kept, []
         for received in kept:
-            if self._may_take() and not received.lost:
-                self._on_delivery(received)
-            else:
+            if not self._may_take() or received.lost:
                 self._refused.append(received)
+            elif self._shared.quarantine.bars(received, self._options.crash_limit):
+                self._kept.append(received)
+            else:
+                self._on_delivery(received)
         # Not taken, even where that is possible by now: lost meanwhile, it may run elsewhere.
         while self._refused:
             # One that is taken away by a stop may be counted for it: there is no time for more.
