@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.clock import utc
-from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import DecodeError, HandlerTimeout
 from cluster_kit.event_queue.outcome import (
     DONE,
@@ -25,6 +23,7 @@ from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
+    from cluster_kit.deadlines import Deadlines
     from cluster_kit.event_queue.ledger import Ledger
     from cluster_kit.event_queue.quarantine import Quarantine
     from cluster_kit.event_queue.settlement import Settler
@@ -40,8 +39,7 @@ _NOT_BEGUN = GiveBack("it was not begun")
 _ANSWERS = (HandlerAnswer, ShutDown)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """Options of a subscription; durations in seconds, defaults already filled in."""
 
     concurrency: int
@@ -52,8 +50,7 @@ class Options:
     idle: Callable[[], bool] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What every subscription of an instance shares while it is connected."""
 
     adapter: EventQueueAdapter
@@ -63,7 +60,7 @@ class Surroundings:
     supervisor: Supervisor
     clock: Clock
     report: Emit
-    deadlines: Deadlines = field(default_factory=Deadlines)
+    deadlines: Deadlines
 
 
 class Worker:
