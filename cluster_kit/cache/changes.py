@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from math import inf, isfinite
-from typing import cast
+from typing import NamedTuple, cast
 
 MOST_UNSENT = 10_000
 """Keys and tags that wait to be told; beyond them the whole cache is invalidated instead."""
@@ -14,8 +13,7 @@ MOST_NAMES = 500
 """Keys and tags in one message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """Keys and tags that are invalidated, or the whole cache.
 
     Attributes:

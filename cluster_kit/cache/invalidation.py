@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import CacheUnavailable
@@ -72,7 +71,7 @@ class Invalidation:
         count, error = await self._tell_store(change)
         held = max(held, self.forget(change))
         stored = error is None
-        told = await self.broadcast(replace(change, stored=stored))
+        told = await self.broadcast(change._replace(stored=stored))
         self._report(
             "cache.invalidated",
             cache=self._name,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from cluster_kit.ports.context import AdapterContext
 
@@ -15,8 +14,7 @@ HEAD_BYTES = 12
 """How much of the beginning of a value tells it from every other value of its key."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreCapabilities:
+class StoreCapabilities(NamedTuple):
     """What a store promises.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 
 from cluster_kit.clock import SystemClock
 
@@ -33,8 +33,7 @@ class Emit(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastLimits:
+class BroadcastLimits(NamedTuple):
     """How long and how much a broker keeps of broadcasts.
 
     Attributes:
@@ -89,8 +88,7 @@ def delivery_limit(crash_limit: int) -> int:
     return max(_LEAST_DELIVERY_LIMIT, crash_limit + _ABOVE_CRASH_LIMIT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(NamedTuple):
     """State of an adapter. `since` is in seconds since 1970."""
 
     status: HealthStatus

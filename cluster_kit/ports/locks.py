@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from cluster_kit.ports.context import AdapterContext
 
@@ -60,8 +60,7 @@ class LockCapabilities:
         return math.ceil(raised / self.ttl_grain) * self.ttl_grain if self.ttl_grain else raised
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """What somebody wants.
 
     Attributes:
@@ -79,8 +78,7 @@ class Claim:
     turn: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(NamedTuple):
     """The lock is ours.
 
     Attributes:
@@ -106,8 +104,7 @@ class LockHolder:
     seconds_left: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quota:
+class Quota(NamedTuple):
     """How often something may be done.
 
     Attributes:

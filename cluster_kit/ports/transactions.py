@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Waiting(Protocol):
@@ -45,8 +44,7 @@ class TransactionAdapter(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransactionSupport:
+class TransactionSupport(NamedTuple):
     """What an adapter tells about the transactions it knows, before it is loaded.
 
     Attributes:
