@@ -116,7 +116,7 @@ class OutageScenarios(Scenarios):
     @pytest.mark.needs("raw")
     async def test_a_counter_that_is_no_number_begins_anew(self, bench: Bench) -> None:
         cache, epoch = await bench.cache(), b"theepoch"
-        await bench.environment.put(bench.names.epoch, epoch)
+        await bench.environment.put(bench.names.counted, epoch)
         for number, body in enumerate((b"hello", b"A" * 1000)):
             place = bench.names.counter(f"n{number}", epoch)
             await bench.environment.put(place, body)
