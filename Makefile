@@ -8,6 +8,9 @@ TESTS       ?= --numprocesses 2 --dist worksteal
 INTEGRATION ?= --numprocesses 3 --dist loadgroup
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Where Python is told not to keep what it compiles, each of the hundreds of programs that tests start would compile it.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL       := /bin/sh
 MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
