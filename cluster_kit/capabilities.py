@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.after_commit import AfterCommit
@@ -239,7 +240,7 @@ class Capabilities:
         for name, adapter, troubles in self._states():
             health = adapter.health()
             if health.status == "ok" and (found := list(troubles)):
-                health = health._replace(status="degraded", detail="; ".join(found))
+                health = replace(health, status="degraded", detail="; ".join(found))
             states[name] = health
         if (caches := self.caches.health()) is not None:
             states["cache"] = caches

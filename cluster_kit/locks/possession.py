@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockLost, LockUnavailable
@@ -277,8 +278,8 @@ class Possession:
         async with self._renewing:  # two at once could leave the shorter ttl at the server
             asked_at = self._around.clock.monotonic()
             if wanted is not None:
-                self.claim = self.claim._replace(turn=self.claim.turn + 1)
-            claim = self.claim._replace(ttl=self._ttl() if wanted is None else wanted)
+                self.claim = replace(self.claim, turn=self.claim.turn + 1)
+            claim = replace(self.claim, ttl=self._ttl() if wanted is None else wanted)
             left = max(self._ends - asked_at, 0.01)
             timeout = min(answer_timeout(min(self.claim.ttl, claim.ttl)), left)
             try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cluster_kit.ports.context import AdapterContext
 
@@ -14,7 +15,8 @@ HEAD_BYTES = 12
 """How much of the beginning of a value tells it from every other value of its key."""
 
 
-class StoreCapabilities(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCapabilities:
     """What a store promises.
 
     Attributes:

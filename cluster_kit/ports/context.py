@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from cluster_kit.clock import SystemClock
 
@@ -33,7 +33,8 @@ class Emit(Protocol):
         ...
 
 
-class BroadcastLimits(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroadcastLimits:
     """How long and how much a broker keeps of broadcasts.
 
     Attributes:
@@ -88,7 +89,8 @@ def delivery_limit(crash_limit: int) -> int:
     return max(_LEAST_DELIVERY_LIMIT, crash_limit + _ABOVE_CRASH_LIMIT)
 
 
-class Health(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
     """State of an adapter. `since` is in seconds since 1970."""
 
     status: HealthStatus

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict, Unpack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +83,8 @@ class BroadcastOutlet(Protocol):
         ...
 
 
-class Outlets(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlets:
     """Where an instance makes messages now and sends them later.
 
     Attributes:

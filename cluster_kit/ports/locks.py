@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cluster_kit.ports.context import AdapterContext
 
@@ -60,7 +60,8 @@ class LockCapabilities:
         return math.ceil(raised / self.ttl_grain) * self.ttl_grain if self.ttl_grain else raised
 
 
-class Claim(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
     """What somebody wants.
 
     Attributes:
@@ -78,7 +79,8 @@ class Claim(NamedTuple):
     turn: int = 0
 
 
-class Grant(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
     """The lock is ours.
 
     Attributes:
@@ -104,7 +106,8 @@ class LockHolder:
     seconds_left: float | None
 
 
-class Quota(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
     """How often something may be done.
 
     Attributes:

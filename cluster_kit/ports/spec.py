@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ConfigurationError
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
-class Driver(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
     """A package an adapter cannot do without.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 
 class Waiting(Protocol):
@@ -44,7 +45,8 @@ class TransactionAdapter(Protocol):
         ...
 
 
-class TransactionSupport(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionSupport:
     """What an adapter tells about the transactions it knows, before it is loaded.
 
     Attributes:

@@ -96,25 +96,14 @@ def describe_class(name: str, kind: type) -> Iterator[str]:
     if issubclass(kind, pydantic.BaseModel):
         for field, info in kind.model_fields.items():
             yield f"    {field}: {kind.__annotations__.get(field)} = {info.default!r}"
-    if issubclass(kind, tuple):
-        yield from named_fields(kind)
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     own = {} if is_protocol(kind) else {"__init__": kind.__dict__.get("__init__")}
     own |= {name: member for name, member in vars(kind).items() if not name.startswith("_")}
-    hidden = {field.name for field in fields} | {*getattr(kind, "_fields", ())}
-    for member_name in sorted(own.keys() - hidden):
+    for member_name in sorted(own.keys() - {field.name for field in fields}):
         text = describe_member(member_name, own[member_name])
         if text is not None:
             yield f"    {text}"
     yield from (f"    self.{attribute}" for attribute in sorted(attributes(kind)))
-
-
-def named_fields(kind: Any) -> Iterator[str]:
-    """The fields of a named tuple, in their order."""
-    for field, annotation in kind.__annotations__.items():
-        default = kind._field_defaults
-        shown = f" = {default[field]!r}" if field in default else ""
-        yield f"    {field}: {getattr(annotation, '__forward_arg__', annotation)}{shown}"
 
 
 def attributes(kind: type) -> set[str]:

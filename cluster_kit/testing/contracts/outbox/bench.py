@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
@@ -105,7 +105,7 @@ class _Faulty:
     @property
     def outlets(self) -> Outlets:
         outlets = self._cluster.outlets
-        return outlets._replace(tasks=_FaultyOutlet(outlets.tasks, self._faults))
+        return replace(outlets, tasks=_FaultyOutlet(outlets.tasks, self._faults))
 
     def extend(self, extension: Extension) -> None:
         self._cluster.extend(extension)
