@@ -169,6 +169,8 @@ def meant(error: BaseException) -> BaseException:
 
     Only with the answer alone nothing else is lost.
     """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
     first = list(islice(_leaves(error), 2))
     alone = len(first) == 1 and isinstance(first[0], HandlerAnswer)
     return first[0] if alone else error
