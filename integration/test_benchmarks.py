@@ -130,12 +130,17 @@ def test_every_payload_is_equally_long() -> None:
 
 @pytest.mark.slow
 def test_locks_can_be_measured_beside_those_of_the_driver(redis: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.locks", redis, "--seconds", "0.1", "--json"]
+    command = [sys.executable, "-m", "benchmarks.locks", redis, "--sections", "32", "--rounds", "1"]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     measured = json.loads(done.stdout)
     assert measured["server"] == "redis"
-    assert {"cluster-kit", "redis-py"} <= {figures["peer"] for figures in measured["figures"]}
-    assert all(figures["sections"] > 0 for figures in measured["figures"])
+    assert {"cluster-kit", "redis-py"} <= {figures["peer"] for figures in measured["alone"]}
+    crowds = measured["wanted"]
+    assert {figures["tasks"] for figures in crowds} == {2, 8, 32}
+    assert all(0 < figures["sections"] <= 200 for figures in crowds)
+    assert all(figures["longest_wait"] > figures["handover"] for figures in crowds)
