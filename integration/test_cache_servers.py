@@ -209,7 +209,7 @@ async def test_a_counter_that_is_at_its_end_stays_there(request: pytest.FixtureR
     url, most = request.getfixturevalue("redis"), 2**63 - 1
     async with on(url) as (cluster, cache):
         names = Names(cluster.name, "rows")
-        await redis(url, "SET", names.epoch, "theepoch")
+        await redis(url, "SET", names.counted, "theepoch")
         await redis(url, "SET", names.counter("n", b"theepoch"), str(most - 1))
         await cache.incr("n")
         for _ in range(2):
