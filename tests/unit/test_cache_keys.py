@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import uuid
 from collections.abc import Callable
@@ -156,3 +157,60 @@ async def test_a_tag_that_does_not_fit_is_named_and_a_key_may_be_a_function(
         await read(5)
     assert await read(SimpleNamespace(id="x")) == 1
     assert await cluster.cache.get("u-namespace(id='x')") == 1
+
+
+@pytest.mark.asyncio
+async def test_what_a_call_has_kept_is_invalidated_by_its_arguments(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    calls: list[tuple[str, str]] = []
+
+    @cluster.cache.cached(key="rate:{currency}:{bank}")
+    async def rate_of(currency: str, bank: str = "ecb") -> int:
+        """Ask a bank."""
+        calls.append((currency, bank))
+        return len(calls)
+
+    assert [await rate_of("usd"), await rate_of("chf")] == [1, 2]
+    assert rate_of.key("usd") == rate_of.key(bank="ecb", currency="usd") == "rate:usd:ecb"
+    assert await cluster.cache.get(rate_of.key("chf")) == 2
+    assert await rate_of.invalidate(currency="usd")
+    assert not await rate_of.invalidate("usd")
+    assert [await rate_of("usd"), await rate_of("chf")] == [3, 2]
+    assert inspect.iscoroutinefunction(rate_of)
+    assert rate_of.__doc__ == "Ask a bank."
+    with pytest.raises(TypeError):
+        await rate_of.invalidate("usd", "ecb", "more")  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="currency is a function"):
+        rate_of.key(print)  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_methods_and_keys_made_by_functions_know_their_calls_too(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    cache = cluster.cache
+
+    class Bank:
+        name = "ecb"
+        asked = 0
+
+        @cache.cached(key="rate:{self.name}:{currency}")
+        async def rate_of(self, currency: str) -> str:
+            self.asked += 1
+            return f"{currency} {self.asked}"
+
+        @cache.cached(key=lambda bank, currency: f"{bank.name}-{currency}")
+        async def price_of(self, currency: str) -> str:
+            return currency
+
+    bank = Bank()
+    assert [await bank.rate_of("usd") for _ in range(2)] == ["usd 1"] * 2
+    assert Bank.rate_of.key(bank, "usd") == "rate:ecb:usd"
+    assert await Bank.rate_of.invalidate(bank, currency="usd")
+    assert await bank.rate_of("usd") == "usd 2"
+    assert await bank.price_of("usd") == "usd"
+    assert Bank.price_of.key(bank, currency="usd") == "ecb-usd"
+    assert await Bank.price_of.invalidate(bank, "usd")
