@@ -149,12 +149,13 @@ class Remote:
         done, now = await self._guard.swap(place, body, expected, record.life, marks)
         return done and now == [record.epoch, *record.tags.values()]
 
-    async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
-        """Take a promise back; what it stood in front of stays."""
+    async def withdraw(self, key: str, expected: bytes, found: Found) -> bool:
+        """Take a promise back, if it is there; what it stood in front of stays."""
         body, life = None, None
         if found.record is not None:
             body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
-        await self._guard.swap(self._names.entry(key), body, expected, life)
+        done, _ = await self._guard.swap(self._names.entry(key), body, expected, life)
+        return done
 
     async def replace(
         self, key: str, found: Found, payload: bytes, *, ttl: float | None, grace: float

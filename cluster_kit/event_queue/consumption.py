@@ -11,7 +11,7 @@ from cluster_kit.errors import ConnectError, TransportError
 from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.subscription import Subscription
-from cluster_kit.event_queue.worker import Surroundings
+from cluster_kit.event_queue.surroundings import Surroundings
 from cluster_kit.loops import OwnLoop
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from cluster_kit.names import QueueName, check_channel, check_message_id, check_
 if TYPE_CHECKING:
     from cluster_kit.after_commit import AfterCommit
     from cluster_kit.codec import Codec
-    from cluster_kit.event_queue.worker import Surroundings
+    from cluster_kit.event_queue.surroundings import Surroundings
     from cluster_kit.settings import EventQueueSettings
 
 MAX_HEADERS_BYTES = 16 * 1024
