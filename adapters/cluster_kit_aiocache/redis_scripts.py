@@ -10,6 +10,8 @@ from redis.exceptions import NoScriptError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cluster_kit_aiocache.redis_lines import Word
+
 
 class Script:
     """Runs by its digest; a server that does not know it, as after a restart, is told it again."""
@@ -27,7 +29,7 @@ class Script:
         client: Any,  # noqa: ANN401 - the driver's
         *,
         keys: Sequence[str],
-        values: Sequence[str | int | bytes],
+        values: Sequence[Word],
     ) -> Any:  # noqa: ANN401 - what the script returns
         """Run it."""
         arguments = (len(keys), *keys, *values)
