@@ -14,7 +14,7 @@ from cluster_kit import Cluster
 from cluster_kit.errors import LockTimeout, LockUnavailable
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.locks.session import Session
+from cluster_kit_amqp.locks.contender import AmqpContender
 from integration.test_locks_amqp import KEY, Place, counts, is_free
 
 pytestmark = pytest.mark.broker
@@ -59,17 +59,17 @@ async def test_a_grant_whose_answer_is_dropped_leaves_no_orphan(
     timeout: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stood, stand = asyncio.Event(), Session.stand
+    in_line, changed = asyncio.Event(), AmqpContender.changed
 
-    async def tell(session: Session) -> None:
-        await stand(session)
-        stood.set()
+    async def tell(contender: AmqpContender) -> None:
+        in_line.set()
+        await changed(contender)
 
     async with place.instance() as holder:
         lease = await holder.locks.acquire(KEY)
-        monkeypatch.setattr(Session, "stand", tell)
+        monkeypatch.setattr(AmqpContender, "changed", tell)
         waiter = asyncio.ensure_future(cluster.locks.acquire(KEY, timeout=timeout))
-        await stood.wait()
+        await in_line.wait()
         proxy.freeze("to_client")
         await lease.release()
         await eventually(lambda: is_taken(place))
