@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BENCH  ?= .venv-bench
 BIN    := $(VENV)/bin
-# Processes for tests: those of integration/ mostly wait. Tests that stop their broker are a group, which stays together.
-TESTS       ?= --numprocesses 2 --dist worksteal
+# Processes for tests, most of which wait. Tests that stop their broker are a group, which stays together.
+TESTS       ?= --numprocesses 4 --dist worksteal
 INTEGRATION ?= --numprocesses 4 --dist loadgroup
 # What make check does side by side.
 CHECKS := check-mypy check-pyright check-ruff check-imports check-packaging

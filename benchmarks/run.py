@@ -44,7 +44,7 @@ Wrong = dict[str, dict[str, int]]
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    default, workloads = Plan(), [*EXPERIMENTS, CACHE]
+    default, cached, workloads = Plan(), CachePlan(redis=None), [*EXPERIMENTS, CACHE]
     parser = argparse.ArgumentParser(description="Benchmarks on RabbitMQ, and of caches.")
     parser.add_argument("--url", help="a RabbitMQ; by default the one the tests would use")
     parser.add_argument("--redis-url", help="a Redis, likewise; a key stays there until it expires")
@@ -54,7 +54,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=default.seconds, help="of full speed")
     parser.add_argument("--paced", type=int, default=default.paced, help="messages at 200/s")
     parser.add_argument("--memory", type=int, default=default.memory, help="messages")
-    parser.add_argument("--sets", type=int, default=CachePlan(redis=None).sets, help="of a cache")
+    parser.add_argument("--hits", type=int, default=cached.hits, help="of a cache, 15 times")
+    parser.add_argument("--calls", type=int, default=cached.calls, help="of Redis, 5 times")
+    parser.add_argument("--sets", type=int, default=cached.sets, help="of a cache")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements here")
     parser.add_argument(
         "--document", type=Path, metavar="FILE", help="write the figures between its markers"
@@ -239,7 +241,7 @@ def measure_caches(given: argparse.Namespace, console: Console) -> document.Resu
     packages = [package for name in names for package in cache_contenders.CONTENDERS[name].packages]
     around = surroundings(packages, given.rounds)
     with redis(given.redis_url) as url, console.status("") as status:
-        plan = CachePlan(redis=url, sets=given.sets)
+        plan = CachePlan(redis=url, hits=given.hits, calls=given.calls, sets=given.sets)
         samples = cache.run(plan, given.rounds, status.update)
     return {
         "surroundings": around,

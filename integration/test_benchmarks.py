@@ -33,7 +33,7 @@ def test_what_needs_no_other_library_can_still_be_measured(
     command = [
         *(sys.executable, "benchmarks/run.py", "--url", rabbitmq, "--rounds", "1"),
         *("--seconds", "0.02", "--paced", "40", "--memory", "50", "--peers", *HERE, IN_PLACE),
-        *("--redis-url", redis, "--sets", "2000"),
+        *("--redis-url", redis, "--hits", "2000", "--calls", "100", "--sets", "2000"),
         *("--json", str(figures), "--document", str(document)),
     ]
 
