@@ -78,8 +78,9 @@ class ImmediateScenarios(Scenarios):
         cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=IN_PLACE)
         await cluster.event_queue.publish(CHANNEL, {"n": 1})
 
-        await recorder.finished(2)
+        runs = await recorder.finished(2)
         assert seen == [{"n": 1}, {"n": 1}]
+        assert [run.delivery.attempt for run in runs] == [1, 2]
 
     @pytest.mark.parametrize(
         ("answer", "order"),
@@ -140,6 +141,7 @@ class ImmediateScenarios(Scenarios):
         runs = await recorder.finished(2)
         await bench.settled(CHANNEL, cluster)
         assert [run.delivery.attempt for run in runs] == [1, 2]
+        assert len(bench.reports("task.retried", id=published)) == 1
 
     async def test_a_task_that_expired_does_not_begin_again_in_place(self, bench: Bench) -> None:
         cluster = await bench.cluster()
