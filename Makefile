@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV   ?= .venv
 BENCH  ?= .venv-bench
 BIN    := $(VENV)/bin
-# Processes for tests: those of integration/ mostly wait. Tests that stop their broker are a group, which stays together.
-TESTS       ?= --numprocesses 2 --dist worksteal
-INTEGRATION ?= --numprocesses 3 --dist loadgroup
+# Processes for tests, most of which wait. Tests that stop their broker are a group, which stays together.
+TESTS       ?= --numprocesses 4 --dist worksteal
+INTEGRATION ?= --numprocesses 4 --dist loadgroup
+# What make check does side by side.
+CHECKS := check-mypy check-pyright check-ruff check-imports check-packaging
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Where Python is told not to keep what it compiles, each of the hundreds of programs that tests start would compile it.
+unexport PYTHONDONTWRITEBYTECODE
 
 SHELL       := /bin/sh
 MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test check coverage bench clean
+.PHONY: help demo test check $(CHECKS) coverage bench clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,11 +30,22 @@ test: $(VENV)/.installed-dev ## tests without a server, then the same contracts 
 	$(BIN)/python -m pytest integration $(INTEGRATION)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import directions, packaging: all that needs no running code
+	@$(MAKE) --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(CHECKS)
+
+check-mypy: # first, for it takes longest
+	$(BIN)/mypy
+
+check-pyright:
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check-ruff:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check-imports:
 	$(BIN)/lint-imports
+
+check-packaging:
 	$(BIN)/python -m pytest tests/meta
 
 coverage: $(VENV)/.installed-dev ## which lines the tests without a server do not reach

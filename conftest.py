@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 from cluster_kit.settings import variables
 
 ROOT = Path(__file__).resolve().parent
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay for the whole run: no collection of garbage looks at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

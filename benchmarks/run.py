@@ -29,7 +29,7 @@ from rich.table import Table as RichTable
 from benchmarks import broker, cache, cache_contenders, document, peer
 from benchmarks.cache import CachePlan
 from benchmarks.experiments import EXPERIMENTS, Experiment, Sample
-from benchmarks.figures import CACHE_TABLES, LIMIT, OWN, TABLES, YARDSTICK
+from benchmarks.figures import CACHE_TABLES, LIMIT, OWN, OWN_IN_PLACE, TABLES, YARDSTICK
 from benchmarks.lab import ChildError, Lab, Plan
 from cluster_kit.testing.servers import REDIS, NodeUnavailableError, start_plain, start_rabbitmq
 
@@ -44,7 +44,7 @@ Wrong = dict[str, dict[str, int]]
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    default, workloads = Plan(), [*EXPERIMENTS, CACHE]
+    default, cached, workloads = Plan(), CachePlan(redis=None), [*EXPERIMENTS, CACHE]
     parser = argparse.ArgumentParser(description="Benchmarks on RabbitMQ, and of caches.")
     parser.add_argument("--url", help="a RabbitMQ; by default the one the tests would use")
     parser.add_argument("--redis-url", help="a Redis, likewise; a key stays there until it expires")
@@ -54,7 +54,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=default.seconds, help="of full speed")
     parser.add_argument("--paced", type=int, default=default.paced, help="messages at 200/s")
     parser.add_argument("--memory", type=int, default=default.memory, help="messages")
-    parser.add_argument("--sets", type=int, default=CachePlan(redis=None).sets, help="of a cache")
+    parser.add_argument("--hits", type=int, default=cached.hits, help="of a cache, 15 times")
+    parser.add_argument("--calls", type=int, default=cached.calls, help="of Redis, 5 times")
+    parser.add_argument("--sets", type=int, default=cached.sets, help="of a cache")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements here")
     parser.add_argument(
         "--document", type=Path, metavar="FILE", help="write the figures between its markers"
@@ -106,7 +108,8 @@ def installed() -> list[str]:
 
 def _place(name: str) -> tuple[int, str]:
     """Order of the tables: this library, the yardstick, the others, the limit."""
-    return {OWN: 0, YARDSTICK: 1, LIMIT: 3}.get(name, 2), name
+    places = {OWN: 0, OWN_IN_PLACE: 0, YARDSTICK: 1, LIMIT: 3}
+    return places.get(name, 2), name
 
 
 class Bench:
@@ -137,9 +140,7 @@ class Bench:
 
     def _round(self, name: str, experiment: Experiment, number: int) -> None:
         turn = number % len(self._peers)
-        samples = self.samples.setdefault(
-            name, {p: [] for p in self._peers if _fits(experiment, p)}
-        )
+        samples = self.samples.setdefault(name, {p: [] for p in self._peers if _fits(name, p)})
         for contender in (*self._peers[turn:], *self._peers[:turn]):
             if contender in samples:
                 with self._console.status(f"round {number + 1}: {name} {contender}"):
@@ -161,8 +162,13 @@ class Bench:
                     counts[what] = counts.get(what, 0) + count
 
 
-def _fits(experiment: Experiment, name: str) -> bool:
-    return (name == OWN or not experiment.own_only) and experiment.suits(peer.load(name))
+def _fits(workload: str, name: str) -> bool:
+    experiment, contender = EXPERIMENTS[workload], peer.load(name)
+    if isinstance(contender, peer.AsyncPeer) and workload not in (
+        contender.workloads or [workload]
+    ):
+        return False
+    return (name == OWN or not experiment.own_only) and experiment.suits(contender)
 
 
 def surroundings(packages: Sequence[str], rounds: int) -> dict[str, str]:
@@ -235,7 +241,7 @@ def measure_caches(given: argparse.Namespace, console: Console) -> document.Resu
     packages = [package for name in names for package in cache_contenders.CONTENDERS[name].packages]
     around = surroundings(packages, given.rounds)
     with redis(given.redis_url) as url, console.status("") as status:
-        plan = CachePlan(redis=url, sets=given.sets)
+        plan = CachePlan(redis=url, hits=given.hits, calls=given.calls, sets=given.sets)
         samples = cache.run(plan, given.rounds, status.update)
     return {
         "surroundings": around,

@@ -67,7 +67,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
 
 
-@pytest.hookimpl(tryfirst=True)  # before groups become part of the names of tests
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Those that wait for one node are one group: known before groups become part of names."""
+    if item.get_closest_marker("own_broker"):
+        item.add_marker(pytest.mark.xdist_group("own broker"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whether the broker may be stopped is known before the first test: nothing is skipped."""
     out = [item for item in items if not _runs(config, item)]
@@ -75,10 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
         config.stash[NOT_OURS] = len(out)
-    for item in items:
-        if item.get_closest_marker("own_broker"):  # those that wait for one node are one group
-            item.add_marker(pytest.mark.xdist_group("own broker"))
-    if config.getoption("dist", "no") != "no":  # what takes long is not to be what remains
+    if hasattr(config, "workerinput"):  # what takes long is not to be what remains
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from cluster_kit.testing.contracts.outbox import Environment, Features, OutboxContract
+from integration.database import empty
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.broker
 
 
 class PostgresEnvironment(Environment):
-    """A database of its own, and a virtual host for all."""
+    """A database and a virtual host for all."""
 
     def __init__(self, server: PostgresServer, url: str, driver: str, broker: str) -> None:
         self._server, self._url, self._driver, self._broker = server, url, driver, broker
@@ -72,13 +73,20 @@ def server_of_our_own(postgresql_server: PostgresServer) -> PostgresServer:
     return postgresql_server
 
 
+@pytest.fixture(scope="module")
+def database(server_of_our_own: PostgresServer) -> str:
+    return server_of_our_own.new_url()
+
+
 class _OnPostgres(OutboxContract):
     driver: ClassVar[str]
 
     async def make_environment(self, request: pytest.FixtureRequest) -> Environment:
+        database = request.getfixturevalue("database")
+        await asyncio.to_thread(empty, database)
         return PostgresEnvironment(
             request.getfixturevalue("server_of_our_own"),
-            request.getfixturevalue("postgresql"),
+            database,
             self.driver,
             request.getfixturevalue("virtual_host"),
         )

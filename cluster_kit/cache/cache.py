@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.cache.changes import Change
 from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl, check_values
+from cluster_kit.cache.recipe import Recipe
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
 from cluster_kit.checks import truth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cluster_kit.cache.engine import Engine
     from cluster_kit.cache.stats import CacheStats
@@ -138,7 +139,7 @@ class Cache(Wrapping):
 
         It takes one write, however much there is. Raises as `delete`.
         """
-        await (await self._open()).invalidation.apply(Change(everything=True))
+        await (await self._open()).invalidation.apply(Change(everything=True, counters=True))
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate all values with any of these tags, as `delete` does. Raises as it does."""
@@ -168,6 +169,32 @@ class Cache(Wrapping):
         checked = tuple(dict.fromkeys(check_key(key) for key in keys))
         change = Change(keys=checked, tags=check_tags(tags, most=None))
         await (await self._open()).apply_after_commit(transaction, change)
+
+    # --- functions -----------------------------------------------------------------------
+
+    def cached(
+        self,
+        *,
+        key: str | Callable[..., str],
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+    ) -> Recipe:
+        """Return a decorator that keeps what an async function returns.
+
+        The decorated function has ``key(…)`` and ``await invalidate(…)``, see `CachedFunction`.
+
+        Args:
+            key: a template such as ``"user:{user_id}"`` of the function's parameters. Different
+                values make different keys, which the documentation shows; those that are too long
+                end in a digest. Or a function of the same arguments that returns the key.
+            ttl: of the values.
+            tags: that invalidate them; templates, too, filled as by `str.format`.
+
+        Raises:
+            ConfigurationError: a template is none, or, once it decorates, names what the function
+                does not take.
+        """
+        return Recipe(self.wrap, self.delete, key, check_ttl("ttl", ttl), tags)
 
     # --- values in objects ---------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import CacheUnavailable
@@ -72,7 +71,7 @@ class Invalidation:
         count, error = await self._tell_store(change)
         held = max(held, self.forget(change))
         stored = error is None
-        told = await self.broadcast(replace(change, stored=stored))
+        told = await self.broadcast(change._replace(stored=stored))
         self._report(
             "cache.invalidated",
             cache=self._name,
@@ -120,10 +119,11 @@ class Invalidation:
         if change.everything:
             self._local.clear()
             self._loading.forget()
-            self._counters.reset()
         elif change.tags:
             self._local.drop_tags(change.tags)
             self._loading.forget_tags(change.tags)
+        if change.counters:
+            self._counters.reset()
         self._loading.forget(change.keys)
         return self._local.drop(change.keys)
 
@@ -173,7 +173,7 @@ class Invalidation:
     @staticmethod
     async def _write(remote: Remote, change: Change) -> int:
         if change.everything:
-            await remote.reset()
+            await remote.reset(counters=change.counters)
         if change.tags:
             await remote.bump(change.tags)
         return await remote.remove(change.keys) if change.keys else 0

@@ -9,7 +9,6 @@ from weakref import WeakSet
 
 from cluster_kit.cache.loaders import Request, call_at_once, check_callable
 from cluster_kit.cache.options import check_key, check_tags, check_ttl
-from cluster_kit.cache.recipe import Recipe
 from cluster_kit.checks import truth
 
 if TYPE_CHECKING:
@@ -172,28 +171,6 @@ class Wrapping:
             return await call_at_once(fn, engine.supervisor, f"cache:{self.name}:{checked}")
         request = Request(load=fn, ttl=life, condition=is_cacheable)
         return await engine.loading.get(checked, request)
-
-    def cached(
-        self,
-        *,
-        key: str | Callable[..., str],
-        ttl: Duration | None = None,
-        tags: Iterable[str] = (),
-    ) -> Recipe:
-        """Return a decorator that keeps what an async function returns.
-
-        Args:
-            key: a template such as ``"user:{user_id}"`` of the function's parameters. Different
-                values make different keys, which the documentation shows; those that are too long
-                end in a digest. Or a function of the same arguments that returns the key.
-            ttl: of the values.
-            tags: that invalidate them; templates, too, filled as by `str.format`.
-
-        Raises:
-            ConfigurationError: a template is none, or, once it decorates, names what the function
-                does not take.
-        """
-        return Recipe(self.wrap, key, check_ttl("ttl", ttl), tags)
 
     def desert(self) -> None:
         """Hand nothing out at once any more: this is a fork of the process it works in."""

@@ -169,9 +169,12 @@ def meant(error: BaseException) -> BaseException:
 
     Only with the answer alone nothing else is lost.
     """
-    first = list(islice(_leaves(error), 2))
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    first = list(islice(_leaves(group), 2))
     alone = len(first) == 1 and isinstance(first[0], HandlerAnswer)
-    return first[0] if alone else error
+    return first[0] if alone else group
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -7,8 +7,7 @@ import dataclasses
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.errors import HandlerTimeout
 from cluster_kit.event_queue.outcome import meant
@@ -30,8 +29,7 @@ class ShutDown(Exception):  # noqa: N818 - a verdict, never raised to users
     """The run was cut short because this instance stops; not the task's fault."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """What the runs of one subscription share.
 
     Attributes:
@@ -49,8 +47,7 @@ class Place:
     stopping: Callable[[], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """Stands where a delivery was that is settled already: another copy is the task now."""
 
     envelope: Envelope

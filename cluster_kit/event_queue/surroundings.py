@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from cluster_kit.deadlines import Deadlines
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cluster_kit.clock import Clock
+    from cluster_kit.deadlines import Deadlines
     from cluster_kit.event_queue.ledger import Ledger
     from cluster_kit.event_queue.quarantine import Quarantine
     from cluster_kit.event_queue.settlement import Settler
@@ -17,8 +15,7 @@ if TYPE_CHECKING:
     from cluster_kit.supervisor import Supervisor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """Options of a subscription; durations in seconds, defaults already filled in."""
 
     concurrency: int
@@ -29,8 +26,7 @@ class Options:
     idle: Callable[[], bool] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What every subscription of an instance shares while it is connected."""
 
     adapter: EventQueueAdapter
@@ -40,4 +36,4 @@ class Surroundings:
     supervisor: Supervisor
     clock: Clock
     report: Emit
-    deadlines: Deadlines = field(default_factory=Deadlines)
+    deadlines: Deadlines

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.locks.terms import answer_timeout
@@ -26,8 +25,7 @@ _LAST_LOOK = 60.0
 """Seconds after which it does not any more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockContext:
+class LockContext(NamedTuple):
     """Made at start.
 
     Attributes:
@@ -46,7 +44,7 @@ class LockContext:
     clock: Clock
     random: random.Random
     report: Emit
-    releasing: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    releasing: set[asyncio.Task[Any]]
 
     def name_of(self, key: str) -> str:
         """Return what the server knows a key as."""

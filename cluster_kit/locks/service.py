@@ -189,6 +189,7 @@ class LockManager(Acquiring):
             clock=self._clock,
             random=random.Random(),
             report=self._report,
+            releasing=set(),
         )
         self._contention = Contention(around, owner=self._instance_id)
 

@@ -28,6 +28,7 @@ class SqliteEnvironment(Environment):
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "shop.db"
+        self._patience = 5000  # milliseconds, of one who wants to write while another does
 
     def url(self) -> str:
         return f"sqlite+aiosqlite:///{self._path}"
@@ -39,13 +40,19 @@ class SqliteEnvironment(Environment):
     async def unwritable(self) -> AsyncGenerator[None]:
         connection = sqlite3.connect(self._path, isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")  # there is one writer at a time
+        self._patience = 100  # in vain
         yield
+        self._patience = 5000
         connection.close()
 
     def prepare(self, engine: Engine) -> None:
         @event.listens_for(engine, "connect")
         def quicken(connection: Any, _record: object) -> None:
             connection.execute("PRAGMA synchronous=OFF")
+
+        @event.listens_for(engine, "checkout")
+        def wait(connection: Any, _record: object, _proxy: object) -> None:
+            connection.execute(f"PRAGMA busy_timeout={self._patience}")
 
 
 class TestSqliteOutbox(OutboxContract):

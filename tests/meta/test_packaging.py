@@ -80,7 +80,8 @@ def test_every_make_target_says_what_it_is_for() -> None:
     targets = re.findall(r"^([a-z]+):(.*)$", makefile, re.MULTILINE)
 
     assert [name for name, rest in targets if " ## " not in rest] == []
-    assert sorted(" ".join(phony).split()) == sorted(name for name, _ in targets)
+    told = [name for name in " ".join(phony).split() if name != "$(CHECKS)"]  # parts of check
+    assert sorted(told) == sorted(name for name, _ in targets)
 
 
 SCRIPTS = [

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 from cluster_kit import (
+    Cache,
     CacheManager,
     Cluster,
     DeadLetter,
@@ -135,3 +136,25 @@ async def dead(letters: DeadLetters) -> None:
         assert_type(letter.payload, object)
         assert_type(letter.body, bytes)
         assert_type(letter.died_at, datetime | None)
+
+
+async def cached_functions_know_their_arguments(cache: Cache) -> None:
+    @cache.cached(key="rate:{currency}:{day}")
+    async def rate_of(currency: str, *, day: int = 0) -> float:
+        return float(f"{currency}{day}")
+
+    assert_type(await rate_of("usd", day=1), float)
+    assert_type(rate_of.key("usd"), str)
+    assert_type(await rate_of.invalidate(currency="usd", day=1), bool)
+
+    class Bank:
+        name = "ecb"
+
+        @cache.cached(key="rate:{self.name}:{currency}")
+        async def rate_of(self, currency: str) -> float:
+            return float(currency)
+
+    assert_type(await Bank().rate_of("usd"), float)
+    assert_type(await Bank.rate_of(Bank(), "usd"), float)
+    assert_type(Bank.rate_of.key(Bank(), "usd"), str)
+    assert_type(await Bank.rate_of.invalidate(Bank(), currency="usd"), bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster_kit import Cluster, Plugin, RetryPolicy, Settings
+from cluster_kit import Cache, Cluster, Plugin, RetryPolicy, Settings
 
 if TYPE_CHECKING:
     from cluster_kit import Delivery, EventQueue, PubSubManager
@@ -39,3 +39,13 @@ def values_cannot_be_changed(cluster: Cluster, delivery: Delivery, plugin: Plugi
     delivery.attempt = 2  # type: ignore[misc]
     cluster.plugins["mails"] = plugin  # type: ignore[index]
     plugin.cluster = cluster  # type: ignore[misc]
+
+
+async def cached_functions_are_checked(cache: Cache) -> None:
+    @cache.cached(key="rate:{currency}")
+    async def rate_of(currency: str) -> float:
+        return float(currency)
+
+    await rate_of(1)  # type: ignore[arg-type]
+    rate_of.key()  # type: ignore[call-arg]
+    await rate_of.invalidate("usd", 1)  # type: ignore[call-arg]

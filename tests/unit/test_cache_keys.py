@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -83,6 +86,9 @@ def test_a_long_key_is_shortened_and_still_its_own() -> None:
 class Odd:
     """Has no text of its own."""
 
+    def method(self) -> int:
+        return 1
+
 
 class Broken:
     def __str__(self) -> str:
@@ -93,7 +99,7 @@ class Broken:
     ("call", "named"),
     [
         (lambda read: read(5), "key 'u:{user.id}' does not fit .* no attribute 'id'"),
-        (lambda read: read(SimpleNamespace(id=Odd())), "TypeError: Odd has no text"),
+        (lambda read: read(SimpleNamespace(id=Odd())), "user.id is .* Odd has no text"),
         (lambda read: read(SimpleNamespace(id=Broken())), "OSError: no text today"),
     ],
 )
@@ -111,6 +117,32 @@ async def test_what_does_not_fit_a_template_is_named(
         await call(read)
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "named"),
+    [
+        ("o:{a}", [Odd()], "Odd has no text"),
+        ("o:{a}", (1, {2: Odd()}), "dict has no text"),
+        ("o:{a!r}", Odd(), "Odd has no text"),
+        ("o:{a!s:>90}", Odd(), "Odd has no text"),
+        ("o:{a.args}", functools.partial(int, Odd()), "a.args is .* Odd has no text"),
+        ("o:{a}", functools.partial(lambda: 1), "partial has no text"),
+        ("o:{a}", lambda: 1, "a is a function, <function <lambda> at"),
+        ("o:{a}", Odd().method, "a is a function"),
+        ("o:{a}", math.sin, "a is a function"),  # one of cmath has the same text
+    ],
+)
+def test_a_text_that_is_another_in_each_process_is_no_key(
+    text: str, value: object, named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        Template("key", text).key({"a": value})
+
+
+@pytest.mark.parametrize("value", ["<x at 0x7f>", ["<x at 0x7f>"], ("a", ["<x at 0x7f>"])])
+def test_a_text_may_look_like_a_place_in_memory(value: object) -> None:
+    assert "0x7f" in Template("key", "o:{a}").key({"a": value})
+
+
 @pytest.mark.asyncio
 async def test_a_tag_that_does_not_fit_is_named_and_a_key_may_be_a_function(
     cluster_factory: ClusterFactory,
@@ -125,3 +157,60 @@ async def test_a_tag_that_does_not_fit_is_named_and_a_key_may_be_a_function(
         await read(5)
     assert await read(SimpleNamespace(id="x")) == 1
     assert await cluster.cache.get("u-namespace(id='x')") == 1
+
+
+@pytest.mark.asyncio
+async def test_what_a_call_has_kept_is_invalidated_by_its_arguments(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    calls: list[tuple[str, str]] = []
+
+    @cluster.cache.cached(key="rate:{currency}:{bank}")
+    async def rate_of(currency: str, bank: str = "ecb") -> int:
+        """Ask a bank."""
+        calls.append((currency, bank))
+        return len(calls)
+
+    assert [await rate_of("usd"), await rate_of("chf")] == [1, 2]
+    assert rate_of.key("usd") == rate_of.key(bank="ecb", currency="usd") == "rate:usd:ecb"
+    assert await cluster.cache.get(rate_of.key("chf")) == 2
+    assert await rate_of.invalidate(currency="usd")
+    assert not await rate_of.invalidate("usd")
+    assert [await rate_of("usd"), await rate_of("chf")] == [3, 2]
+    assert inspect.iscoroutinefunction(rate_of)
+    assert rate_of.__doc__ == "Ask a bank."
+    with pytest.raises(TypeError):
+        await rate_of.invalidate("usd", "ecb", "more")  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="currency is a function"):
+        rate_of.key(print)  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_methods_and_keys_made_by_functions_know_their_calls_too(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    cache = cluster.cache
+
+    class Bank:
+        name = "ecb"
+        asked = 0
+
+        @cache.cached(key="rate:{self.name}:{currency}")
+        async def rate_of(self, currency: str) -> str:
+            self.asked += 1
+            return f"{currency} {self.asked}"
+
+        @cache.cached(key=lambda bank, currency: f"{bank.name}-{currency}")
+        async def price_of(self, currency: str) -> str:
+            return currency
+
+    bank = Bank()
+    assert [await bank.rate_of("usd") for _ in range(2)] == ["usd 1"] * 2
+    assert Bank.rate_of.key(bank, "usd") == "rate:ecb:usd"
+    assert await Bank.rate_of.invalidate(bank, currency="usd")
+    assert await bank.rate_of("usd") == "usd 2"
+    assert await bank.price_of("usd") == "usd"
+    assert Bank.price_of.key(bank, currency="usd") == "ecb-usd"
+    assert await Bank.price_of.invalidate(bank, "usd")

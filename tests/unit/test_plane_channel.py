@@ -3,14 +3,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from pamqp import commands
 
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.link import ChannelDown, Message
+from cluster_kit_amqp.link import ChannelDown, LinkDown, Message, QueueCounts
 from cluster_kit_amqp.plane.carrier import Member
 from cluster_kit_amqp.plane.channel import PlaneChannel
 from cluster_kit_amqp.plane.methods import Tuning
 from cluster_kit_amqp.plane.protocol import AmqpProtocol
 from cluster_kit_amqp.plane.room import Room
+from tests.unit.amqp_server import Peer, linked
 
 
 class FakeCarrier:
@@ -92,3 +94,30 @@ async def test_a_message_leaves_at_once_when_it_is_the_only_one_and_else_with_it
     for publish in (first, *others):
         with pytest.raises(ChannelDown):
             await publish
+
+
+@pytest.mark.asyncio
+async def test_a_channel_for_a_context_is_not_waited_for_before_something_is_asked_on_it() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.open()
+        await peer.expect(commands.Channel.Open)
+        await peer.expect(commands.Queue.Declare)
+        peer.send(1, commands.Channel.OpenOk(), commands.Queue.DeclareOk("q", 2, 1))
+        await peer.expect(commands.Channel.Close)
+        peer.send(1, commands.Channel.CloseOk())
+
+    async with linked(script) as link, link.channel() as channel:
+        assert await channel.check_queue("q") == QueueCounts(ready=2, consumers=1)
+
+
+@pytest.mark.asyncio
+async def test_a_channel_for_a_context_that_cannot_be_opened_fails_what_is_asked_on_it() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.open()
+        await peer.expect(commands.Channel.Open)
+        peer.send(0, commands.Connection.Close(530, "no more channels", 20, 10))
+
+    async with linked(script) as link:
+        with pytest.raises(LinkDown, match="no more channels"):
+            async with link.channel() as channel:
+                await channel.check_queue("q")

@@ -23,8 +23,8 @@ EVENT = re.compile(rf"({'|'.join(FAMILIES)})\.[a-z_]+")
 ADDED_BY = {"_report_each": {"kind", "channel", "id", "subscription"}, "_tell": {"channel", "id"}}
 """Functions that complete the fields they are called with."""
 
-# Which of its two events is emitted is known only when it runs; the test of a whole life covers it.
-DYNAMIC = {"task.retried", "task.snoozed"}
+# Emitted where only the run tells which event it is; the test of a whole life covers it.
+DYNAMIC = {"task.snoozed"}
 
 
 @cache

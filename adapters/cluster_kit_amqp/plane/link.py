@@ -12,7 +12,7 @@ from cluster_kit_amqp.link import DialFailed, LinkDown
 from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.calls import tell
 from cluster_kit_amqp.plane.channel import PlaneChannel
-from cluster_kit_amqp.plane.handshake import Handshake, Introduction
+from cluster_kit_amqp.plane.handshake import Handshake, Introduction, own_version
 from cluster_kit_amqp.plane.protocol import AmqpProtocol
 from cluster_kit_amqp.server import Server
 
@@ -61,8 +61,15 @@ class PlaneLink:
 
     @asynccontextmanager
     async def channel(self, *, confirms: bool = False) -> AsyncGenerator[PlaneChannel, None]:
-        """Open a channel for the length of the context."""
-        channel = await self.open_channel(confirms=confirms)
+        """Open a channel for the length of the context, together with what is first asked on it.
+
+        What keeps it from being opened is the error of that call.
+        """
+        if confirms:
+            channel = await self.open_channel(confirms=True)
+        else:
+            channel = self._new_channel()
+            channel.ask(*_opening(channel))
         try:
             yield channel
         finally:
@@ -70,20 +77,27 @@ class PlaneLink:
 
     async def open_channel(self, *, confirms: bool = False) -> PlaneChannel:
         """Open a channel that the caller closes."""
-        if self._protocol.lost is not None:
-            raise LinkDown(self._protocol.lost, sent=False)
-        channel = self._protocol.new_channel()
-        opening = methods.channel_open(channel.number), methods.CHANNEL_OPEN_OK
+        channel = self._new_channel()
         if confirms:  # sent together, answered in their order
-            channel.ask(*opening)
+            channel.ask(*_opening(channel))
             await channel.call(methods.confirm_select(channel.number), methods.CONFIRM_SELECT_OK)
         else:
-            await channel.call(*opening)
+            await channel.call(*_opening(channel))
         return channel
+
+    def _new_channel(self) -> PlaneChannel:
+        if self._protocol.lost is not None:
+            raise LinkDown(self._protocol.lost, sent=False)
+        return self._protocol.new_channel()
 
     async def close(self) -> None:
         """Close the connection and its socket."""
         await self._protocol.close()
+
+
+def _opening(channel: PlaneChannel) -> tuple[bytes, int]:
+    """Return what opens a channel, and what answers it."""
+    return methods.channel_open(channel.number), methods.CHANNEL_OPEN_OK
 
 
 async def dial(
@@ -110,6 +124,7 @@ async def dial(
     handshake.attach(protocol)
     try:
         await loop.create_connection(lambda: protocol, host.name, host.port, ssl=tls)
+        own_version()  # wanted for the answer, and found while the server makes its greeting
         server = await handshake.done
     except (OSError, UnicodeError) as exc:  # the latter of a host name that cannot be one
         raise DialFailed(_reason(exc)) from exc

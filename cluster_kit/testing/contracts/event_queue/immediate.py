@@ -9,8 +9,10 @@ from typing import cast
 import pytest
 
 from cluster_kit.message import Delivery, HandlerAnswer, Reject, Retry, Snooze
+from cluster_kit.retry import RetryPolicy
 from cluster_kit.testing.contracts.event_queue.base import CHANNEL, IN_PLACE, Scenarios
 from cluster_kit.testing.contracts.event_queue.bench import Bench
+from cluster_kit.testing.contracts.event_queue.environment import ForeignMessage
 from cluster_kit.testing.recorder import Recorder, always, answers
 
 
@@ -76,8 +78,9 @@ class ImmediateScenarios(Scenarios):
         cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=IN_PLACE)
         await cluster.event_queue.publish(CHANNEL, {"n": 1})
 
-        await recorder.finished(2)
+        runs = await recorder.finished(2)
         assert seen == [{"n": 1}, {"n": 1}]
+        assert [run.delivery.attempt for run in runs] == [1, 2]
 
     @pytest.mark.parametrize(
         ("answer", "order"),
@@ -138,6 +141,7 @@ class ImmediateScenarios(Scenarios):
         runs = await recorder.finished(2)
         await bench.settled(CHANNEL, cluster)
         assert [run.delivery.attempt for run in runs] == [1, 2]
+        assert len(bench.reports("task.retried", id=published)) == 1
 
     async def test_a_task_that_expired_does_not_begin_again_in_place(self, bench: Bench) -> None:
         cluster = await bench.cluster()
@@ -153,3 +157,34 @@ class ImmediateScenarios(Scenarios):
 
         [letter] = await bench.dead(cluster, CHANNEL)
         assert (letter.reason, letter.attempts, len(recorder.runs)) == ("expired", 1, 1)
+
+    async def test_a_task_that_fails_at_once_over_and_over_holds_up_no_other(
+        self, bench: Bench
+    ) -> None:
+        cluster, others = await bench.cluster(), Recorder()
+        recorder, often = Recorder(always(ValueError("no"))), 1_000_000
+        policy = RetryPolicy(immediate=often)
+        cluster.event_queue.subscribe("others", others.handle)
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=policy, max_retries=often)
+        await cluster.event_queue.publish(CHANNEL, 1)
+        await recorder.finished(10)
+
+        await cluster.event_queue.publish("others", 1)
+
+        await others.finished()
+        assert await cluster.stop(timeout=15) == []
+        assert len(recorder.runs) < often
+
+    @pytest.mark.needs("foreign_messages")
+    async def test_a_task_without_an_id_keeps_the_one_of_its_delivery_in_place(
+        self, bench: Bench
+    ) -> None:
+        cluster, recorder = await bench.cluster(), Recorder(answers(ValueError("no")))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=IN_PLACE)
+        await bench.consuming(cluster, CHANNEL)
+
+        await bench.environment.put(f"{cluster.name}.{CHANNEL}", ForeignMessage(body=b"1"))
+
+        first, second = [run.delivery for run in await recorder.finished(2)]
+        assert (second.id, second.attempt) == (first.id, 2)
+        assert second.id_is_stable == first.id_is_stable
