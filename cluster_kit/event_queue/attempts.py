@@ -86,17 +86,18 @@ class Attempts:
             await asyncio.sleep(0)  # a handler that fails at once would keep everybody waiting
             if run.stuck or run.withdrawn:
                 break
-            self._retried(run, outcome)
+            failed = run.envelope
             run.begin_again()
             # Decoded anew: the handler may have changed what it was given.
             payload, refused = self.prepare(run)
             if refused is not None:
                 return refused
+            self._retried(failed, outcome.error)
             outcome = await self.attempt(run, payload)
         return outcome
 
-    def _retried(self, run: Run, outcome: Again) -> None:
-        id_, attempt, error = run.envelope.id, run.envelope.attempt, outcome.error
+    def _retried(self, failed: Envelope, error: BaseException) -> None:
+        id_, attempt = failed.id, failed.attempt
         log.info("task %s on %s runs again in place", id_, self._channel)
         self._shared.report(
             "task.retried", channel=self._channel, id=id_, attempt=attempt, delay=0.0, error=error
