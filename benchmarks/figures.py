@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 OWN = "cluster_kit"
+OWN_IN_PLACE = "cluster_kit_in_place"
 YARDSTICK = "aio_pika_raw"
 LIMIT = "raw_socket"
 

@@ -44,6 +44,7 @@ class AsyncPeer:
         queues: patterns of the queues it makes, the one for work first.
         later: as `publisher`, but a payload runs ``payload["delay"]`` seconds from now; None for a
             library without delays.
+        workloads: it is measured in; none means all it can do.
         note: what a reader of its figures must know.
     """
 
@@ -53,6 +54,7 @@ class AsyncPeer:
     consumer: Callable[[str, str, Handle, int], AbstractAsyncContextManager[None]]
     queues: Sequence[str] = ("{}",)
     later: Callable[[str, str], AbstractAsyncContextManager[AsyncPublish]] | None = None
+    workloads: Sequence[str] = ()
     note: str = ""
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from benchmarks.figures import LIMIT, OWN, TABLES, Rounds, Spread, Table, spread
+from benchmarks.figures import LIMIT, OWN, OWN_IN_PLACE, TABLES, Rounds, Spread, Table, spread
 
 _COLUMNS = 2
 _PANEL_WIDTH = 470
 _MARGIN = 20
-_NAME_WIDTH = 88
+_NAME_WIDTH = 128
 _VALUE_WIDTH = 70
 _ROW = 22
 _BAR = 13
@@ -52,7 +52,7 @@ class _Panel:
             yield from self._bar(x, y + _HEAD + row * _ROW, peer, bar, scale)
 
     def _bar(self, x: int, y: int, peer: str, bar: Spread, scale: float) -> Iterator[str]:
-        kind = {OWN: "own", LIMIT: "limit"}.get(peer, "bar")
+        kind = {OWN: "own", OWN_IN_PLACE: "own", LIMIT: "limit"}.get(peer, "bar")
         left, middle = x + _NAME_WIDTH, y + _ROW / 2
         low, high = left + bar.low * scale, left + bar.high * scale
         digits = self.table.columns[0].digits

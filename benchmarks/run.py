@@ -29,7 +29,7 @@ from rich.table import Table as RichTable
 from benchmarks import broker, cache, cache_contenders, document, peer
 from benchmarks.cache import CachePlan
 from benchmarks.experiments import EXPERIMENTS, Experiment, Sample
-from benchmarks.figures import CACHE_TABLES, LIMIT, OWN, TABLES, YARDSTICK
+from benchmarks.figures import CACHE_TABLES, LIMIT, OWN, OWN_IN_PLACE, TABLES, YARDSTICK
 from benchmarks.lab import ChildError, Lab, Plan
 from cluster_kit.testing.servers import REDIS, NodeUnavailableError, start_plain, start_rabbitmq
 
@@ -108,7 +108,8 @@ def installed() -> list[str]:
 
 def _place(name: str) -> tuple[int, str]:
     """Order of the tables: this library, the yardstick, the others, the limit."""
-    return {OWN: 0, YARDSTICK: 1, LIMIT: 3}.get(name, 2), name
+    places = {OWN: 0, OWN_IN_PLACE: 0, YARDSTICK: 1, LIMIT: 3}
+    return places.get(name, 2), name
 
 
 class Bench:
@@ -139,9 +140,7 @@ class Bench:
 
     def _round(self, name: str, experiment: Experiment, number: int) -> None:
         turn = number % len(self._peers)
-        samples = self.samples.setdefault(
-            name, {p: [] for p in self._peers if _fits(experiment, p)}
-        )
+        samples = self.samples.setdefault(name, {p: [] for p in self._peers if _fits(name, p)})
         for contender in (*self._peers[turn:], *self._peers[:turn]):
             if contender in samples:
                 with self._console.status(f"round {number + 1}: {name} {contender}"):
@@ -163,8 +162,13 @@ class Bench:
                     counts[what] = counts.get(what, 0) + count
 
 
-def _fits(experiment: Experiment, name: str) -> bool:
-    return (name == OWN or not experiment.own_only) and experiment.suits(peer.load(name))
+def _fits(workload: str, name: str) -> bool:
+    experiment, contender = EXPERIMENTS[workload], peer.load(name)
+    if isinstance(contender, peer.AsyncPeer) and workload not in (
+        contender.workloads or [workload]
+    ):
+        return False
+    return (name == OWN or not experiment.own_only) and experiment.suits(contender)
 
 
 def surroundings(packages: Sequence[str], rounds: int) -> dict[str, str]:

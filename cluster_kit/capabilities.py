@@ -151,7 +151,8 @@ class Capabilities:
         if self._ground.settings.locks.url is None:  # nobody has asked for it so far
             adapter = OnDemandLocks(adapter, context)
         self._lock_adapter = adapter
-        await adapter.connect()
+        with self._naming_source("locks"):
+            await adapter.connect()
         self.locks.attach(
             adapter, self._ground.background, self._ground.settings.warnings(("locks",))
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
 from types import CodeType, FunctionType
 from typing import Any, cast
 
@@ -70,6 +69,8 @@ def _mentioned(member: object) -> set[str]:
 
 
 def _alike(name: str, hook: str) -> bool:
+    from difflib import SequenceMatcher  # noqa: PLC0415 - for methods of a plugin beside its hooks
+
     # Two letters of a short name that changed places make less of a likeness than they look.
     same_letters = sorted(name) == sorted(hook)
     return same_letters or SequenceMatcher(None, name, hook).ratio() >= _MISSPELT

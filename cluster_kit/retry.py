@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, field
 from typing import cast
 
+from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, seconds
 from cluster_kit.errors import ConfigurationError
 
@@ -28,6 +29,15 @@ class RetryPolicy:
         retry_on: exceptions that are retried. Defaults to every `Exception`. What is none, such as
             ``sys.exit()`` in a handler or a cancellation it ran into, is retried as well.
         give_up_on: exceptions that are dead-lettered at once; wins over `retry_on`.
+        immediate: of the retries a task has, so many are the first, run at once and in place: in
+            the same instance and slot, with nothing stored in between. Defaults to 0. Each is an
+            attempt like any other, with a timeout of its own, and counts for `max_retries`; the
+            first retry after them waits `initial_delay`. That they happened is known to this
+            instance alone: when it dies, or a stop cuts one of them short, the task begins again
+            at the attempt that was last stored. So each crash may cost `immediate` runs more. A
+            retry that may not begin in place any more is stored, and waits as it does without
+            `immediate`: because the instance stops, the connection is gone, or the handler named
+            a delay or ignores its cancellation. An outbox, which has no handlers, ignores it.
 
     >>> [RetryPolicy(jitter=0).delay(failures) for failures in (1, 2, 3, 99)]
     [0.5, 1.0, 2.0, 600.0]
@@ -39,6 +49,7 @@ class RetryPolicy:
     jitter: float = 0.1
     retry_on: ExceptionTypes = Exception
     give_up_on: ExceptionTypes = ()
+    immediate: int = 0
     random: random.Random = field(default_factory=random.Random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +66,7 @@ class RetryPolicy:
         for name in ("retry_on", "give_up_on"):
             if not _are_exceptions(getattr(self, name)):
                 raise ConfigurationError(f"{name} must be an exception class or a tuple of them")
+        whole_number("immediate", self.immediate)
 
     def retries(self, error: BaseException) -> bool:
         """Whether the policy retries after `error` at all."""
@@ -63,7 +75,10 @@ class RetryPolicy:
         return isinstance(error, self.retry_on) or not isinstance(error, Exception)
 
     def delay(self, failures: int) -> float:
-        """Return the seconds to wait after the given number of failed attempts (1 or more)."""
+        """Return the seconds to wait after the given number of failed attempts (1 or more).
+
+        Those that `immediate` made up for are not among them.
+        """
         try:
             nominal = min(self.initial_delay * self.factor ** (failures - 1), self.max_delay)
         except OverflowError:

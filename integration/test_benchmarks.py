@@ -18,6 +18,7 @@ from benchmarks.peers.raw_socket import Confirms
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ["aio_pika_raw", "cluster_kit", "raw_socket"]  # what the development environment has
+IN_PLACE = "cluster_kit_in_place"  # measured where its retries are
 
 
 @pytest.mark.broker
@@ -31,7 +32,7 @@ def test_what_needs_no_other_library_can_still_be_measured(
     document.write_text(f"before\n{BEGIN}old\n{END}between\n{caches}after\n")
     command = [
         *(sys.executable, "benchmarks/run.py", "--url", rabbitmq, "--rounds", "1"),
-        *("--seconds", "0.02", "--paced", "40", "--memory", "50", "--peers", *HERE),
+        *("--seconds", "0.02", "--paced", "40", "--memory", "50", "--peers", *HERE, IN_PLACE),
         *("--redis-url", redis, "--hits", "2000", "--calls", "100", "--sets", "2000"),
         *("--json", str(figures), "--document", str(document)),
     ]
@@ -44,7 +45,7 @@ def test_what_needs_no_other_library_can_still_be_measured(
     assert {name: sorted(peers) for name, peers in samples.items()} == {
         "serial": HERE,
         "bulk": HERE,
-        "retry": HERE[:2],
+        "retry": [*HERE[:2], IN_PLACE],
         "latency": HERE,
         "start": HERE,
         "delays": ["cluster_kit"],
@@ -129,12 +130,17 @@ def test_every_payload_is_equally_long() -> None:
 
 @pytest.mark.slow
 def test_locks_can_be_measured_beside_those_of_the_driver(redis: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.locks", redis, "--seconds", "0.1", "--json"]
+    command = [sys.executable, "-m", "benchmarks.locks", redis, "--sections", "32", "--rounds", "1"]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     measured = json.loads(done.stdout)
     assert measured["server"] == "redis"
-    assert {"cluster-kit", "redis-py"} <= {figures["peer"] for figures in measured["figures"]}
-    assert all(figures["sections"] > 0 for figures in measured["figures"])
+    assert {"cluster-kit", "redis-py"} <= {figures["peer"] for figures in measured["alone"]}
+    crowds = measured["wanted"]
+    assert {figures["tasks"] for figures in crowds} == {2, 8, 32}
+    assert all(0 < figures["sections"] <= 200 for figures in crowds)
+    assert all(figures["longest_wait"] > figures["handover"] for figures in crowds)

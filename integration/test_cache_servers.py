@@ -29,7 +29,7 @@ from integration.load.cache import run
 from integration.test_pubsub_topology import user
 
 LOADER = """
-import asyncio, os, sys
+import asyncio, os, sys, time
 from pathlib import Path
 from cluster_kit import Cluster
 
@@ -37,15 +37,15 @@ runs = Path(sys.argv[1])
 
 async def load():
     with runs.open("a") as file:
-        file.write(f"{os.getpid()}\\n")
+        file.write(f"{os.getpid()} {time.time()}\\n")
     await asyncio.sleep(float(sys.argv[2]))
     return os.getpid()
 
 async def main():
     async with Cluster() as cluster:
         cache = await cluster.caches.create_cache("rows", ttl=60)
-        values = await asyncio.gather(*(cache.wrap("cold", load) for _ in range(50)))
-        print(*set(values))
+        values = await asyncio.gather(*(cache.wrap("cold", load) for _ in range(200)))
+        print(len(values), *set(values))
 
 asyncio.run(main())
 """
@@ -209,7 +209,7 @@ async def test_a_counter_that_is_at_its_end_stays_there(request: pytest.FixtureR
     url, most = request.getfixturevalue("redis"), 2**63 - 1
     async with on(url) as (cluster, cache):
         names = Names(cluster.name, "rows")
-        await redis(url, "SET", names.epoch, "theepoch")
+        await redis(url, "SET", names.counted, "theepoch")
         await redis(url, "SET", names.counter("n", b"theepoch"), str(most - 1))
         await cache.incr("n")
         for _ in range(2):
@@ -277,16 +277,17 @@ async def test_the_restricted_user_of_the_documents_tells_and_hears_invalidation
 
 @pytest.mark.asyncio
 @pytest.mark.slow
+@pytest.mark.parametrize("server", ["redis", "memcached"])
 @pytest.mark.parametrize("killed", [False, True], ids=["all live", "the loading one is killed"])
-async def test_four_processes_load_once(
-    killed: bool, request: pytest.FixtureRequest, tmp_path: Path
+async def test_four_processes_of_200_callers_load_once(
+    killed: bool, server: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    runs = tmp_path / "runs"
+    runs, promise_ttl = tmp_path / "runs", 2
     environment = {
         **os.environ,
         "CLUSTER_KIT_APP": f"load-{uuid.uuid4().hex[:8]}",
-        "CLUSTER_KIT_CACHE__URL": request.getfixturevalue("redis"),
-        "CLUSTER_KIT_CACHE__PROMISE_TTL": "2",
+        "CLUSTER_KIT_CACHE__URL": request.getfixturevalue(server),
+        "CLUSTER_KIT_CACHE__PROMISE_TTL": str(promise_ttl),
         "CLUSTER_KIT_CACHE__TIMEOUT": "5",
         "CLUSTER_KIT_EVENT_QUEUE__URL": "memory://",
     }
@@ -298,21 +299,50 @@ async def test_four_processes_load_once(
         )
         for _ in range(4)
     ]
+
+    def loads() -> list[list[str]]:
+        """Of whom, and when they began."""
+        return [line.split() for line in runs.read_text().splitlines()] if runs.exists() else []
+
     if killed:
-
-        def who() -> list[str]:
-            return runs.read_text().split() if runs.exists() else []
-
-        [first] = await eventually(who, timeout=60)
+        [[first, _]] = await eventually(loads, timeout=60)
         os.kill(int(first), signal.SIGKILL)
     answers = [
         (process, (await process.communicate())[0].decode().split()) for process in processes
     ]
-    loaded = runs.read_text().split()
     alive = [answer for process, answer in answers if process.returncode == 0]
     assert len(alive) == (3 if killed else 4)
-    assert len(loaded) == (2 if killed else 1)
-    assert alive == [[loaded[-1]]] * len(alive)
+    assert len(loads()) == (2 if killed else 1)
+    assert alive == [["200", loads()[-1][0]]] * len(alive)
+    if killed:  # and not before what the dead one had promised was over
+        begun = [float(when) for _, when in loads()]
+        assert begun[1] - begun[0] > promise_ttl / 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("delay", [0.02, 0.06, 0.1])
+async def test_who_gives_up_on_a_slow_link_keeps_nobody(
+    delay: float, request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue("redis")
+    async with FaultProxy(url) as proxy:
+        [far] = await cluster_factory(1, cache={"url": proxy.url, "promise_ttl": 60})
+        [near] = await cluster_factory(1, cache={"url": url, "promise_ttl": 60})
+        caches = [await c.caches.create_cache("rows", ttl=60) for c in (far, near)]
+        await caches[0].set("other", 1)
+        proxy.delay(delay)
+
+        async def load() -> int:
+            return 1
+
+        loop = asyncio.get_running_loop()
+        for number in range(5):  # it looks, and promises, and takes twice the delay for each
+            leaving = loop.create_task(caches[0].wrap(f"k{number}", load))
+            await asyncio.sleep(delay * number)
+            leaving.cancel()
+            await asyncio.wait({leaving})
+            async with asyncio.timeout(20):
+                assert await caches[1].wrap(f"k{number}", load) == 1
 
 
 @pytest.mark.broker

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import uuid
 from pathlib import Path
 
 import pytest
 
-from cluster_kit import DeadReason
+from cluster_kit import DeadReason, RetryPolicy
 from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.recorder import Recorder
 from cluster_kit.testing.waiting import eventually
 from integration.load.fleet import Fleet
 from integration.load.journal import Record, read
@@ -15,6 +18,21 @@ from integration.load.worker import CHANNEL
 
 CRASH_LIMIT = 3
 HEALTHY = 20
+
+FAILS_AND_HANGS = """
+import asyncio
+from cluster_kit import Cluster, Delivery, RetryPolicy
+
+async def handle(_: object, delivery: Delivery) -> None:
+    print(delivery.attempt, delivery.redelivered, flush=True)
+    if delivery.attempt < 3:
+        raise ValueError("no")
+    await asyncio.sleep(3600)
+
+cluster = Cluster()
+cluster.event_queue.subscribe("work", handle, retry=RetryPolicy(immediate=2))
+asyncio.run(cluster.run_until_signal())
+"""
 
 
 async def keep_alive(fleet: Fleet) -> None:
@@ -55,3 +73,36 @@ async def test_a_task_that_kills_its_worker_ends_in_the_dead_letters(
     started = [record.task for record in records(tmp_path, "task.started")]
     assert started.count(poison) == CRASH_LIMIT + 1  # the first delivery, then the redeliveries
     assert {record.task for record in records(tmp_path, "done")} == set(healthy)
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.timeout(120)  # seconds; it takes about 5
+@pytest.mark.asyncio
+async def test_a_worker_killed_in_a_retry_in_place_takes_the_count_of_them_along(
+    cluster_factory: ClusterFactory, rabbitmq: str
+) -> None:
+    app = f"crash-{uuid.uuid4().hex[:8]}"
+    [cluster] = await cluster_factory(name=app, url=rabbitmq)
+    published = await cluster.event_queue.publish(CHANNEL, 1, max_retries=2)
+    variables = {"CLUSTER_KIT_APP": app, "CLUSTER_KIT_EVENT_QUEUE__URL": rabbitmq}
+    for redelivered in (False, True):
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FAILS_AND_HANGS),
+            env={**os.environ, **variables},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert worker.stdout is not None
+            async with asyncio.timeout(60):
+                lines = [(await worker.stdout.readline()).decode() for _ in range(3)]
+        finally:
+            worker.kill()
+            await worker.wait()
+        assert lines == [f"{attempt} {redelivered}\n" for attempt in (1, 2, 3)]
+
+    recorder = Recorder()
+    cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=RetryPolicy(immediate=2))
+    [run] = await recorder.finished()
+    assert (run.delivery.id, run.delivery.attempt, run.delivery.redelivered) == (published, 1, True)
+    assert await cluster.event_queue.dead_letters(CHANNEL).count() == 0

@@ -7,9 +7,12 @@ from cluster_kit.errors import LockUnavailable
 MOST = 2**53
 """Up to here each number is another one to all who count, the scripts of Redis included."""
 
+LEAST_OF_CLOCKS = 2**50
+"""Microseconds since 1970, in the year 2005: no counter that begins with a clock is below."""
 
-def read_fence(name: str, stored: bytes | str | int) -> int:
-    """Return a stored fence.
+
+def read_fence(name: str, stored: bytes | str | int, *, least: int = 1) -> int:
+    """Return a stored fence, which is `least` or more.
 
     Raises:
         LockUnavailable: it is no number, or none that can grow; somebody else has written it.
@@ -18,6 +21,6 @@ def read_fence(name: str, stored: bytes | str | int) -> int:
         fence = int(stored)
     except ValueError as exc:
         raise LockUnavailable(name, f"its stored fence is no number: {stored!r:.60}") from exc
-    if not 0 < fence < MOST:
+    if not least <= fence < MOST:
         raise LockUnavailable(name, f"its stored fence is none of ours: {stored!r:.60}")
     return fence

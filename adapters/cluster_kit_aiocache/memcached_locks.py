@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
-from cluster_kit_aiocache.fences import read_fence
+from cluster_kit_aiocache.fences import LEAST_OF_CLOCKS, read_fence
 from cluster_kit_aiocache.memcached_clock import Reading, ServerClock
 from cluster_kit_aiocache.memcached_server import MemcachedServer
 
@@ -130,7 +130,7 @@ class MemcachedLocks:
         fence = await self._server.ask(name, partial(_get, _fence_key(name)), timeout)
         return LockHolder(
             owner=item.value.decode(errors="replace").partition(" ")[2],
-            fence=None if fence is None else read_fence(name, fence.value),
+            fence=None if fence is None else _read_fence(name, fence.value),
             seconds_left=item.seconds_left,
         )
 
@@ -153,9 +153,9 @@ class MemcachedLocks:
             left = await _renew(claim, put, client)
         if left is None:
             return None
-        first = round(self._context.clock.wall() * _MICROSECONDS)
+        first = max(round(self._context.clock.wall() * _MICROSECONDS), LEAST_OF_CLOCKS)
         fence = await client.increment(_fence_key(claim.name), first)
-        return Grant(fence=read_fence(claim.name, fence), valid_for=left)
+        return Grant(fence=_read_fence(claim.name, fence), valid_for=left)
 
 
 class MemcachedContender:
@@ -247,6 +247,11 @@ def _key(name: str) -> bytes:
 
 def _fence_key(name: str) -> bytes:
     return f"ck.f.{name}".encode()
+
+
+def _read_fence(name: str, stored: bytes | int) -> int:
+    # A counter of the server goes on with 0 after 2^64: so one that others had set is refused, too.
+    return read_fence(name, stored, least=LEAST_OF_CLOCKS)
 
 
 def _value(claim: Claim) -> bytes:

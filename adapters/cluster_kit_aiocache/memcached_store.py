@@ -141,6 +141,27 @@ class MemcachedStore:
 
         return await self._ask(call, timeout)
 
+    async def renew(
+        self,
+        keys: Sequence[str],
+        make: Callable[[], bytes],
+        *,
+        present: bool,
+        ttl: float | None,
+        timeout: float,
+    ) -> list[bytes | None]:
+        """Give keys values there never were."""
+        flags = b"T%d M%b" % (self._expiry(ttl), b"R" if present else b"E")
+
+        async def call(client: MemcachedClient) -> list[bytes | None]:
+            stores = [_store(key, make(), flags) for key in keys]
+            answers = await client.ask(*stores, *map(_look, keys))
+            for answer in answers[: len(keys)]:
+                stored(answer)
+            return [_value(answer) for answer in answers[len(keys) :]]
+
+        return await self._ask(call, timeout)
+
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
         """Remove values."""
 

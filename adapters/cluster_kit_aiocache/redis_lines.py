@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
@@ -15,8 +16,8 @@ from redis.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Word = str | int | bytes
-"""Of a command."""
+Word = str | int | bytes | Callable[[], bytes]
+"""Of a command; one that is called is another one each time it is tried."""
 
 MOST_CALLS = 50
 """At a time by one adapter, each on a connection of its own."""
@@ -42,26 +43,25 @@ class Lines:
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
-        request = _packed(words)
         async with self._places:
             try:
-                return await self._ask(request)
+                return await self._ask(words)
             except (ConnectionError, ResponseError) as exc:
                 if not _is_elsewhere(exc):
                     raise
                 await self._drop_idle()  # what was gone with it has to go, too
                 await self._pool.disconnect(inuse_connections=False)
-                return await self._ask(request)
+                return await self._ask(words)
 
     async def close(self) -> None:
         """Close all connections; those in use follow when they are not."""
         self._closed = True
         await self._drop_idle()
 
-    async def _ask(self, request: bytes) -> Any:  # noqa: ANN401 - see there
+    async def _ask(self, words: Sequence[Word]) -> Any:  # noqa: ANN401 - see there
         connection = self._idle.pop() if self._idle else await self._pool.get_connection()
         try:
-            await connection.send_packed_command(request, check_health=False)
+            await connection.send_packed_command(_packed(words), check_health=False)
             # Others' turn. Whoever goes to sleep at once is woken later than the answer comes.
             await asyncio.sleep(0)
             answer = await connection.read_response()
@@ -102,6 +102,7 @@ def is_refusal(error: Exception) -> bool:
 def _packed(words: Sequence[Word]) -> bytes:
     parts = [b"*%d\r\n" % len(words)]
     for word in words:
-        body = word if isinstance(word, bytes) else str(word).encode()
+        told = word() if callable(word) else word
+        body = told if isinstance(told, bytes) else str(told).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(body), body))
     return b"".join(parts)

@@ -6,7 +6,7 @@ import asyncio
 import math
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import NoPermissionError
 
@@ -114,9 +114,11 @@ class RedisLocks:
         keys = [key, f"{key}:fence"]
         values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
         call = partial(ACQUIRE.run, keys=keys, values=values)
-        granted, number = await self._server.ask(claim.name, call, timeout)
-        left_or_fence = read_fence(claim.name, number) if granted else int(number)
-        return bool(granted), left_or_fence
+        answer = await self._server.ask(claim.name, call, timeout)
+        if isinstance(answer, list):
+            [left] = cast("list[int]", answer)
+            return False, left
+        return True, read_fence(claim.name, answer)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""

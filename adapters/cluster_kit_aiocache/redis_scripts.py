@@ -10,6 +10,8 @@ from redis.exceptions import NoScriptError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cluster_kit_aiocache.redis_lines import Word
+
 
 class Script:
     """Runs by its digest; a server that does not know it, as after a restart, is told it again."""
@@ -27,7 +29,7 @@ class Script:
         client: Any,  # noqa: ANN401 - the driver's
         *,
         keys: Sequence[str],
-        values: Sequence[str | int | bytes],
+        values: Sequence[Word],
     ) -> Any:  # noqa: ANN401 - what the script returns
         """Run it."""
         arguments = (len(keys), *keys, *values)
@@ -48,25 +50,22 @@ ACQUIRE = Script(
 local held = redis.call('GET', KEYS[1])
 if held == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return {1, redis.call('GET', KEYS[2]) or '0'}
+  return redis.call('GET', KEYS[2]) or '0'
 end
-if held then
-  return {0, tostring(redis.call('PTTL', KEYS[1]))}
-end
+if held then return {redis.call('PTTL', KEYS[1])} end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local last = redis.call('GET', KEYS[2]) or '0'
 local fence = tonumber(last)
-if not (fence and fence < 2^53 - 1) then return {1, last} end
-fence = math.max(fence + 1, now)
-fence = string.format('%.0f', fence)
-redis.call('SET', KEYS[2], fence, 'PX', ARGV[3])
+if not (fence and fence < 2^53 - 1) then return last end
+fence = math.max(math.floor(fence) + 1, now)
+redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', ARGV[3])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {1, fence}
+return fence
 """
 )
-"""Keys: lock, fence. Arguments: value, its milliseconds, those of the fence. Returns granted or
-not, and the fence or the milliseconds that are left to the holder."""
+"""Keys: lock, fence. Arguments: value, its milliseconds, those of the fence. Returns the fence,
+which is read sooner than a list; or when it is somebody else's, a list of the milliseconds left."""
 
 # What sets a ttl may be late, for it was held up. So each change of it has a number, and an older
 # one than what is stored changes nothing. First what a full server allows: then it allows the rest.

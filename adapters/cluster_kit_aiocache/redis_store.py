@@ -14,13 +14,13 @@ from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
 from cluster_kit_aiocache.redis_lines import is_refusal
 from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.server import say
-from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, SWAP, WRITE
+from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, RENEW, SWAP, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cluster_kit.ports import AdapterContext
-    from cluster_kit_aiocache.redis_lines import Lines
+    from cluster_kit_aiocache.redis_lines import Lines, Word
     from cluster_kit_aiocache.redis_server import Call
 
 CAPABILITIES = StoreCapabilities(backend="redis", scope="server")
@@ -89,7 +89,7 @@ class RedisStore:
         timeout: float,
     ) -> list[bytes | None]:
         """Store values, then read."""
-        values: list[str | int | bytes] = [_milliseconds(ttl), len(items), *items.values()]
+        values: list[Word] = [_milliseconds(ttl), len(items), *items.values()]
         call = partial(WRITE.run, keys=[*items, *then_read], values=values)
         found: list[bytes | None] = await self._ask(call, timeout)
         return found
@@ -107,10 +107,25 @@ class RedisStore:
         """Store a value over what is expected, then read."""
         is_expected = int(expected is not None)
         millis, old, new = _milliseconds(ttl), expected or b"", body or b""
-        values: list[str | int | bytes] = [is_expected, old, new, millis, HEAD_BYTES]
+        values: list[Word] = [is_expected, old, new, millis, HEAD_BYTES]
         call = partial(SWAP.run, keys=[key, *then_read], values=values)
         done, found = await self._ask(call, timeout)
         return bool(done), found
+
+    async def renew(
+        self,
+        keys: Sequence[str],
+        make: Callable[[], bytes],
+        *,
+        present: bool,
+        ttl: float | None,
+        timeout: float,
+    ) -> list[bytes | None]:
+        """Give keys values there never were."""
+        values: list[Word] = [_milliseconds(ttl), int(present), *[make] * len(keys)]
+        call = partial(RENEW.run, keys=keys, values=values)
+        found: list[bytes | None] = await self._ask(call, timeout)
+        return found
 
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
         """Remove values."""
@@ -151,7 +166,7 @@ class RedisStore:
 
 
 async def _greet(lines: Lines) -> None:
-    for script in (WRITE, SWAP, REMOVE, INCREMENT):
+    for script in (WRITE, SWAP, RENEW, REMOVE, INCREMENT):
         await script.load(lines)
 
 

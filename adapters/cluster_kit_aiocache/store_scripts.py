@@ -66,6 +66,28 @@ return {done, found}
 value or nothing to remove it, milliseconds or 0, length of a head. Returns 1 when it was done, now
 or by an earlier run whose answer was lost, and what was read."""
 
+RENEW = Script(
+    """
+for i = 1, #KEYS do
+  local present = redis.call('TYPE', KEYS[i]).ok == 'string'
+  if present == (ARGV[2] == '1') then
+    if present then
+      redis.call('DEL', KEYS[i])
+    end
+    if ARGV[1] == '0' then
+      redis.call('SET', KEYS[i], ARGV[i + 2])
+    else
+      redis.call('SET', KEYS[i], ARGV[i + 2], 'PX', ARGV[1])
+    end
+  end
+end
+return redis.call('MGET', unpack(KEYS))
+"""
+)
+"""Keys: versions. Arguments: milliseconds or 0, whether those that have a value are renewed or
+those that have none, the new ones. Returns what each key has then. A full server refuses to store,
+but allows it after a key was removed."""
+
 REMOVE = Script(
     """
 local heads = {}

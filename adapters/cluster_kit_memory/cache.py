@@ -10,7 +10,7 @@ from cluster_kit_memory.cache_table import TABLES, CacheTable
 from cluster_kit_memory.options import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cluster_kit.ports import AdapterContext
 
@@ -118,6 +118,19 @@ class MemoryCacheStore:
         """Store a value over what is expected, then read."""
         table = self._ready()
         return table.swap(key, body, expected, ttl), list(map(table.find, then_read))
+
+    async def renew(
+        self,
+        keys: Sequence[str],
+        make: Callable[[], bytes],
+        *,
+        present: bool,
+        ttl: float | None,
+        timeout: float,  # noqa: ARG002 - the port's
+    ) -> list[bytes | None]:
+        """Give keys values there never were."""
+        table = self._ready()
+        return [table.renew(key, make(), ttl, present=present) for key in keys]
 
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:  # noqa: ARG002 - the port's
         """Remove values."""

@@ -71,6 +71,13 @@ class CacheTable:
                 self.take(key)
             return fits
 
+    def renew(self, key: str, body: bytes, ttl: float | None, *, present: bool) -> bytes | None:
+        """Store a value over one that is there, or where none is; return what is there then."""
+        with self._guard:
+            if (self.find(key) is not None) == present:
+                self.put(key, body, ttl)
+            return self.find(key)
+
     def add(self, key: str, amount: int, ttl: float | None) -> int:
         """Add to a counter; its ttl runs from the first addition on."""
         with self._guard:

@@ -9,6 +9,7 @@ from benchmarks.peer import AsyncPeer, AsyncPublish, Handle, Payload
 from cluster_kit import Cluster, RetryPolicy, Settings
 
 _CHANNEL = "tasks"
+QUEUES = (f"{{}}.{_CHANNEL}", f"{{}}.{_CHANNEL}.dead")
 
 
 def _cluster(url: str, queue: str) -> Cluster:
@@ -16,7 +17,8 @@ def _cluster(url: str, queue: str) -> Cluster:
 
 
 @asynccontextmanager
-async def _publisher(url: str, queue: str) -> AsyncIterator[AsyncPublish]:
+async def publisher(url: str, queue: str) -> AsyncIterator[AsyncPublish]:
+    """Connect and give what publishes, as a peer does."""
     async with _cluster(url, queue) as cluster:
 
         async def publish(payload: Payload) -> None:
@@ -36,12 +38,16 @@ async def _later(url: str, queue: str) -> AsyncIterator[AsyncPublish]:
 
 
 @asynccontextmanager
-async def _consumer(url: str, queue: str, handle: Handle, prefetch: int) -> AsyncIterator[None]:
+async def consumer(
+    url: str, queue: str, handle: Handle, prefetch: int, *, immediate: int = 0
+) -> AsyncIterator[None]:
+    """Handle messages, as a peer does; so many retries of each are in place."""
+
     async def process(payload: Payload) -> None:
         handle(payload)
 
     cluster = _cluster(url, queue)
-    at_once = RetryPolicy(initial_delay=0)
+    at_once = RetryPolicy(initial_delay=0, immediate=immediate)
     cluster.event_queue.subscribe(_CHANNEL, process, concurrency=prefetch, retry=at_once)
     async with cluster:
         yield
@@ -50,9 +56,9 @@ async def _consumer(url: str, queue: str, handle: Handle, prefetch: int) -> Asyn
 PEER = AsyncPeer(
     title="cluster-kit",
     packages=("cluster-kit",),
-    publisher=_publisher,
-    consumer=_consumer,
+    publisher=publisher,
+    consumer=consumer,
     later=_later,
-    queues=(f"{{}}.{_CHANNEL}", f"{{}}.{_CHANNEL}.dead"),
+    queues=QUEUES,
     note="the whole event queue: envelope, timeout, telemetry, ledger; a retry is a confirmed copy",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cluster_kit.codec import JsonCodec
 
@@ -14,8 +14,7 @@ Kind = Literal["task", "sync", "cache"]
 """What a message is: a task of the event queue, a sync message, an invalidation of a cache."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+class Parcel(NamedTuple):
     """A message, checked and encoded. `send` publishes it; it may be called again."""
 
     kind: Kind
@@ -25,8 +24,7 @@ class Parcel:
     send: Callable[[], Awaitable[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """A parcel as what waits for a transaction: a `Waiting` of the port.
 
     Args:

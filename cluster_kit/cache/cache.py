@@ -138,7 +138,7 @@ class Cache(Wrapping):
 
         It takes one write, however much there is. Raises as `delete`.
         """
-        await (await self._open()).invalidation.apply(Change(everything=True))
+        await (await self._open()).invalidation.apply(Change(everything=True, counters=True))
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate all values with any of these tags, as `delete` does. Raises as it does."""

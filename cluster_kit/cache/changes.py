@@ -8,7 +8,7 @@ from math import inf, isfinite
 from typing import cast
 
 MOST_UNSENT = 10_000
-"""Keys and tags that wait to be told; beyond them the whole cache is invalidated instead."""
+"""Keys and tags that wait to be told; beyond them all entries are invalidated instead."""
 
 MOST_NAMES = 500
 """Keys and tags in one message."""
@@ -21,28 +21,36 @@ class Change:
     Attributes:
         keys: of entries.
         tags: of entries.
-        everything: all of the cache.
+        everything: all entries of the cache.
+        counters: all its counters; that is left to who asks for it.
         stored: whether the store knows.
     """
 
     keys: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     everything: bool = False
+    counters: bool = False
     stored: bool = True
 
     @property
     def empty(self) -> bool:
         """Whether nothing is invalidated: it was sent for its number alone, see `Backplane`."""
-        return not (self.keys or self.tags or self.everything)
+        return not (self.keys or self.tags or self.everything or self.counters)
 
     def message(self) -> dict[str, object]:
         """Return what travels to other instances: names, never values."""
-        return {"k": self.keys, "t": self.tags, "all": self.everything, "stored": self.stored}
+        return {
+            "k": self.keys,
+            "t": self.tags,
+            "all": self.everything,
+            "counters": self.counters,
+            "stored": self.stored,
+        }
 
     def parts(self) -> Iterator[Change]:
         """Return all of it, in changes of a handy size."""
-        if self.everything:
-            yield Change(everything=True, stored=self.stored)
+        if self.everything or self.counters:
+            yield Change(everything=self.everything, counters=self.counters, stored=self.stored)
         for keys in _chunks(self.keys):
             yield Change(keys=keys, stored=self.stored)
         for tags in _chunks(self.tags):
@@ -58,10 +66,14 @@ def from_message(message: object) -> Change:
         return Change(everything=True)
     message = cast("dict[str, object]", message)
     keys, tags, stored = message.get("k", ()), message.get("t", ()), message.get("stored") is True
+    counters = message.get("counters") is True
     if message.get("all") is not False or not (_names(keys) and _names(tags)):
-        return Change(everything=True, stored=stored)
+        return Change(everything=True, counters=counters, stored=stored)
     return Change(
-        keys=tuple(cast("list[str]", keys)), tags=tuple(cast("list[str]", tags)), stored=stored
+        keys=tuple(cast("list[str]", keys)),
+        tags=tuple(cast("list[str]", tags)),
+        counters=counters,
+        stored=stored,
     )
 
 
@@ -93,6 +105,7 @@ class Unsent:
         keys: with the number of the last addition that named each.
         tags: likewise.
         everything: likewise; 0 where not everything is to be told of.
+        counters: likewise.
         additions: so many there were.
     """
 
@@ -100,10 +113,11 @@ class Unsent:
         self.keys: dict[str, int] = {}
         self.tags: dict[str, int] = {}
         self.everything: int = 0
+        self.counters: int = 0
         self.additions: int = 0
 
     def __len__(self) -> int:
-        return len(self.keys) + len(self.tags) + bool(self.everything)
+        return len(self.keys) + len(self.tags) + bool(self.everything or self.counters)
 
     def add(self, change: Change) -> None:
         """Note one more."""
@@ -115,6 +129,8 @@ class Unsent:
             self.everything = self.additions
             self.keys.clear()
             self.tags.clear()
+        if change.counters:
+            self.counters = self.additions
 
     def concerns(self, key: str) -> bool:
         """Whether a key is among them."""
@@ -126,6 +142,7 @@ class Unsent:
             keys=tuple(self.keys),
             tags=tuple(self.tags),
             everything=bool(self.everything),
+            counters=bool(self.counters),
             stored=stored,
         ).parts()
 
@@ -137,6 +154,8 @@ class Unsent:
                     del noted[name]
         if change.everything and self.everything <= additions:
             self.everything = 0
+        if change.counters and self.counters <= additions:
+            self.counters = 0
 
 
 def _chunks(names: Iterable[str]) -> Iterator[tuple[str, ...]]:

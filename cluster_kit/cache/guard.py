@@ -103,6 +103,17 @@ class Guard:
             self._refusal = ""
         return done, found
 
+    async def renew(
+        self, keys: Sequence[str], make: Callable[[], bytes], ttl: float | None, *, present: bool
+    ) -> list[bytes | None]:
+        """Make versions; those that are replaced also in a store that is left alone, see there."""
+        found: list[bytes | None] = []
+        for part in batched(keys):
+            renew = partial(self._store.renew, part, make, present=present, ttl=ttl)
+            call = partial(renew, timeout=self._timeout)
+            found += await self._call(call, although_resting=present)
+        return found
+
     async def remove(self, keys: Sequence[str]) -> list[bytes | None]:
         """Remove values, also from a store that is left alone: what is wrong must go."""
         heads: list[bytes | None] = []

@@ -120,10 +120,11 @@ class Invalidation:
         if change.everything:
             self._local.clear()
             self._loading.forget()
-            self._counters.reset()
         elif change.tags:
             self._local.drop_tags(change.tags)
             self._loading.forget_tags(change.tags)
+        if change.counters:
+            self._counters.reset()
         self._loading.forget(change.keys)
         return self._local.drop(change.keys)
 
@@ -173,7 +174,7 @@ class Invalidation:
     @staticmethod
     async def _write(remote: Remote, change: Change) -> int:
         if change.everything:
-            await remote.reset()
+            await remote.reset(counters=change.counters)
         if change.tags:
             await remote.bump(change.tags)
         return await remote.remove(change.keys) if change.keys else 0

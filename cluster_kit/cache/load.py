@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.found import fresh, usable
 from cluster_kit.cache.loaders import Loaded, call
+from cluster_kit.cache.promises import Right
 from cluster_kit.errors import CacheLoadTimeout, CacheUnavailable
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from cluster_kit.cache.flight import Flight
     from cluster_kit.cache.found import Found
     from cluster_kit.cache.loaders import Request
     from cluster_kit.cache.local import Entry, Ticket
+    from cluster_kit.cache.promises import Withdrawals
     from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.tools import Tools
 
 log = logging.getLogger(__name__)
+
+BACKGROUND = 10
+"""A load that takes longer than so many times the hard timeout is given up."""
 
 THROTTLE = 10.0
 """Seconds for which a value that could not be loaded anew is not tried again."""
 
 _FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
 _CLOCKS = 2  # times the longest promise: others' clocks may be ahead by as much
-
-
-@dataclass(frozen=True, slots=True)
-class _Right:
-    """The right to store what is loaded: a promise in the store, and what it was made over."""
-
-    remote: Remote
-    found: Found
-    promise: bytes
 
 
 class Load:
@@ -49,6 +44,7 @@ class Load:
         ticket: to hold the value in this process.
         request: what is wanted.
         renew: loads the value anew in the background.
+        withdrawals: take promises back.
     """
 
     def __init__(
@@ -58,6 +54,7 @@ class Load:
         ticket: Ticket,
         request: Request,
         renew: Callable[[str, Request], None],
+        withdrawals: Withdrawals,
     ) -> None:
         self._tools = tools
         self._shelf = tools.shelf
@@ -66,15 +63,19 @@ class Load:
         self._ticket = ticket
         self._request = request
         self._renew = renew
-        self._right: _Right | None = None
+        self._withdrawals = withdrawals
+        self._right: Right | None = None
         self._alone = False  # the store did not answer
 
     async def run(self) -> Entry:
-        """Return the value. Raises what the loader does, unless an older value stands in."""
+        """Return the value. Raises what the loader does, unless an older value stands in.
+
+        A loader that does not end in time is told to, and counts as one that failed.
+        """
         try:
             found = await self._look()
         except BaseException:
-            await self._withdraw()  # it may be there although nobody has seen the answer
+            self._withdraw()  # it may be there although nobody has seen the answer
             raise
         if found is not None:
             return found
@@ -83,7 +84,7 @@ class Load:
         self._tools.stats.misses += not self._request.renew
         keeper = self._keep_promise()
         try:
-            return await self._load()
+            return await self._load_in_time()
         except BaseException as exc:  # noqa: BLE001 - the promise is withdrawn in any case
             return await self._fail(exc)
         finally:
@@ -157,32 +158,35 @@ class Load:
 
     async def _promise(self, remote: Remote, found: Found) -> bool:
         """Become the one who loads it; False when somebody else did, or the key changed."""
-        promise = remote.promised(found, self._tools.clock.wall() + self._tools.promise_ttl)
-        self._right = _Right(remote, found, promise.head)
-        try:
-            done = await remote.promise(self._key, found, promise)
-        except CacheUnavailable:  # it may be there all the same, or come there yet
-            done = self._alone = True
-        if not done:
+        self._right = right = Right(self._tools, remote, self._key, found)
+        made = await right.make()
+        if made is None:
+            self._alone = True
+        if made is False:
             self._right = None
-        return done
+        return made is not False
 
     def _keep_promise(self) -> asyncio.Task[None] | None:
         """Let the promise count while this process lives and loads."""
-        if self._right is None:
+        load = asyncio.current_task()
+        if self._right is None or load is None:
             return None
-        work = self._prolong(self._right)
-        return self._tools.supervisor.spawn(work, name=f"promise:{self._key}")
-
-    async def _prolong(self, right: _Right) -> None:
-        clock, ttl = self._tools.clock, self._tools.promise_ttl
-        while True:
-            await clock.sleep(ttl / 3)
-            with suppress(CacheUnavailable):
-                until = clock.wall() + ttl
-                await right.remote.prolong(self._key, right.promise, right.found, until)
+        return self._tools.supervisor.spawn(self._right.keep(load), name=f"promise:{self._key}")
 
     # --- the value -------------------------------------------------------------------------------
+
+    async def _load_in_time(self) -> Entry:
+        limit, name = BACKGROUND * self._tools.options.hard_timeout, self._tools.options.name
+        end = asyncio.timeout(limit)
+        try:
+            async with end:
+                return await self._load()
+        except TimeoutError:
+            if not end.expired():  # the loader's own
+                raise
+            text = "cache %s: the load of %s was given up: it took longer than %g s"
+            log.warning(text, name, self._key, limit)
+            raise CacheLoadTimeout(self._key, limit) from None
 
     async def _load(self) -> Entry:
         tools, request = self._tools, self._request
@@ -200,7 +204,8 @@ class Load:
         tools.report("cache.loaded", cache=tools.options.name, key=self._key, seconds=taken)
         if keep:
             return await self._keep(value, self._shelf.lifetime(ttl))
-        await self._withdraw()
+        if self._right is not None and not await self._right.withdraw():
+            self._withdraw()
         return self._shelf.passing(self._key, value)
 
     async def _keep(self, value: object, ttl: float | None) -> Entry:
@@ -219,13 +224,14 @@ class Load:
             self._tools.report("cache.refused", cache=self._tools.options.name, key=self._key)
         return entry
 
-    async def _store(self, right: _Right, payload: bytes, entry: Entry, ttl: float | None) -> bool:
+    async def _store(self, right: Right, payload: bytes, entry: Entry, ttl: float | None) -> bool:
         remote = right.remote
         self._flight.close()  # who asks from here on may ask after an invalidation not seen here
         record = remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
         try:
-            return await remote.fill(self._key, right.promise, payload, record)
+            return await remote.fill(self._key, right.head, payload, record)
         except CacheUnavailable:
+            self._withdraw()
             return self._alone and self._shelf.shorten(entry)
 
     # --- no value --------------------------------------------------------------------------------
@@ -235,7 +241,7 @@ class Load:
         stale = self._flight.stale
         stands_in = stale is not None and self._shelf.local.stands(self._ticket, stale.tags)
         if stale is None or not stands_in or not isinstance(error, Exception):
-            await self._withdraw()
+            self._withdraw()
             self._note(error, stale=False)
             raise error
         self._note(error, stale=True)
@@ -244,11 +250,10 @@ class Load:
         self._tools.stats.stale += 1
         return stale
 
-    async def _spare(self, right: _Right) -> bool:
+    async def _spare(self, right: Right) -> bool:
         """Let others use the older value, too; return whether it was not invalidated meanwhile."""
-        until = self._tools.clock.wall() + THROTTLE
         with suppress(CacheUnavailable):
-            await right.remote.prolong(self._key, right.promise, right.found, until)
+            await right.prolong(THROTTLE)
         [found] = await self._shelf.found([self._key])
         return found is not None and found.record is not None
 
@@ -262,9 +267,7 @@ class Load:
             text = "cache %s: an old value stands in for %s, which could not be loaded: %r"
             log.warning(text, name, self._key, error)
 
-    async def _withdraw(self) -> None:
-        """Let others load it at once."""
+    def _withdraw(self) -> None:
+        """Let others load it, without keeping anybody waiting for that."""
         if self._right is not None:
-            right = self._right
-            with suppress(CacheUnavailable):
-                await right.remote.withdraw(self._key, right.promise, right.found)
+            self._withdrawals.begin(self._right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -82,8 +83,20 @@ async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: 
 async def call(
     fn: Callable[..., object], supervisor: Supervisor, name: str, *args: object
 ) -> object:
-    """Call a user's function: async here, any other in a thread."""
-    result = (
-        fn(*args) if is_async(fn) else await supervisor.run_in_thread(partial(fn, *args), name=name)
-    )
+    """Call a user's function: async here, any other in a thread.
+
+    Nothing can stop a thread: who is cancelled leaves it to itself, and what it returns is lost.
+    """
+    if is_async(fn):
+        return await cast("Awaitable[object]", fn(*args))
+    thread = supervisor.start_thread(partial(fn, *args), name=name)
+    thread.add_done_callback(_retrieve)
+    await asyncio.wait({thread})
+    result = thread.result()
     return await result if inspect.isawaitable(result) else result
+
+
+def _retrieve(thread: asyncio.Future[object]) -> None:
+    """Whoever waits has the error; of one that was left to itself the end is told already."""
+    if not thread.cancelled():
+        thread.exception()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.cache.flight import Flight
 from cluster_kit.cache.load import THROTTLE, Load
+from cluster_kit.cache.promises import Withdrawals
 from cluster_kit.errors import CacheError, CacheLoadTimeout, CacheRecursion, NotStartedError
 
 if TYPE_CHECKING:
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKGROUND = 10
-"""A load that nobody waits for any more is cancelled after so many times the hard timeout."""
-
 GRACE = 1.0
-"""Seconds that loaders have to end at a stop."""
+"""Seconds that loaders have to end at a stop, and promises to be taken back."""
 
 _loads: ContextVar[tuple[Flight, ...]] = ContextVar("cluster_kit_cache_loads", default=())
 
@@ -43,6 +41,7 @@ class Loading:
         self._flights: dict[str, Flight] = {}
         self._renewals: dict[str, Flight] = {}  # of what there is, in the background
         self._tasks: set[asyncio.Task[None]] = set()
+        self._withdrawals = Withdrawals(tools)
 
     @property
     def count(self) -> int:
@@ -69,11 +68,13 @@ class Loading:
     async def stop(self) -> None:
         """End all loads, so that other instances need not wait for them."""
         self.forget()
-        tasks = tuple(self._tasks)
+        clock, tasks = self._tools.clock, tuple(self._tasks)
+        end = clock.monotonic() + GRACE
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
+        await self._withdrawals.close(max(0.0, end - clock.monotonic()))
 
     async def get(self, key: str, request: Request) -> object:
         """Return the value of a key, loaded if need be. Raises as `Flight.join`."""
@@ -149,11 +150,9 @@ class Loading:
 
     async def _run(self, flight: Flight, ticket: Ticket, request: Request) -> None:
         _loads.set((*_loads.get(), flight))
-        tools = self._tools
+        load = Load(self._tools, flight, ticket, request, self.renew, self._withdrawals)
         try:
-            async with asyncio.timeout(BACKGROUND * tools.options.hard_timeout):
-                entry = await Load(tools, flight, ticket, request, self.renew).run()
-            flight.outcome.set_result(entry)
+            flight.outcome.set_result(await load.run())
         except Exception as exc:  # noqa: BLE001 - handed to those who wait
             self._failed(flight, exc)
         finally:
@@ -168,7 +167,7 @@ class Loading:
             flight.outcome.set_exception(_ended(flight.key, task))
 
     def _failed(self, flight: Flight, error: Exception) -> None:
-        if not flight.heard and not isinstance(error, CacheLoadTimeout):  # somebody else loads it
+        if not flight.heard and not isinstance(error, CacheLoadTimeout):  # that was told
             name = self._tools.options.name
             log.warning("cache %s: loading %s failed", name, flight.key, exc_info=error)
         flight.outcome.set_exception(error)

@@ -14,7 +14,8 @@ class Names:
 
     Attributes:
         entries: what the names of entries begin with.
-        epoch: where the version of the whole cache is.
+        epoch: where the version of all entries is.
+        counted: where the version of all counters is, which outlive what takes all entries away.
 
     >>> Names("shop", "tasks").entry("user-1")
     'shop.c5.tasks.user-1'
@@ -25,6 +26,7 @@ class Names:
         self._app = app
         self.entries: str = f"{app}.c{self._place}."
         self.epoch: str = f"{app}.e{self._place}"
+        self.counted: str = f"{app}.m{self._place}"
         self._tags = f"{app}.t{self._place}."
 
     def entry(self, key: str) -> str:

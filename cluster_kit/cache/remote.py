@@ -54,7 +54,8 @@ class Remote:
         self._names = names
         self._clock = clock
         self._corrupt = corrupt
-        self._versions = VersionBook(guard, names)
+        self._versions = VersionBook(guard, names.epoch, names.tag)
+        self._counted = VersionBook(guard, names.counted, names.tag)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -148,12 +149,13 @@ class Remote:
         done, now = await self._guard.swap(place, body, expected, record.life, marks)
         return done and now == [record.epoch, *record.tags.values()]
 
-    async def withdraw(self, key: str, expected: bytes, found: Found) -> None:
-        """Take a promise back; what it stood in front of stays."""
+    async def withdraw(self, key: str, expected: bytes, found: Found) -> bool:
+        """Take a promise back, if it is there; what it stood in front of stays."""
         body, life = None, None
         if found.record is not None:
             body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
-        await self._guard.swap(self._names.entry(key), body, expected, life)
+        done, _ = await self._guard.swap(self._names.entry(key), body, expected, life)
+        return done
 
     async def replace(
         self, key: str, found: Found, payload: bytes, *, ttl: float | None, grace: float
@@ -181,34 +183,30 @@ class Remote:
         return sum(removed_value(head, self._versions.epoch, now) for head in heads)
 
     async def bump(self, tags: Sequence[str]) -> None:
-        """Let no entry with any of these tags count any more.
+        """Let no entry with any of these tags count any more."""
+        await self._versions.renew(tags)
 
-        Their versions go, which a server does that is too full to write, and whoever needs one
-        makes a new one.
-        """
-        await self._guard.remove([self._names.tag(tag) for tag in tags])
-        self._versions.forget(tags)
-
-    async def reset(self) -> None:
-        """Let no entry and no counter count any more."""
-        await self._guard.remove([self._names.epoch])
-        self._versions.epoch = None
+    async def reset(self, *, counters: bool) -> None:
+        """Let no entry count any more, and no counter if `counters`."""
+        others = [self._counted] if counters else []
+        await self._versions.renew_epoch(*others)
 
     # --- counting --------------------------------------------------------------------------------
 
     async def increment(self, key: str, amount: int, ttl: float | None) -> int:
         """Add to a counter and return it."""
-        epoch = self._versions.epoch or (await self._versions.current(())).epoch
+        marks = [self._names.counted]
+        epoch = self._counted.epoch or (await self._counted.current(())).epoch
         while True:
             name = self._names.counter(key, epoch)
-            count, [current] = await self._guard.increment(name, amount, ttl, [self._names.epoch])
+            count, [current] = await self._guard.increment(name, amount, ttl, marks)
             if current == epoch:
                 return count
-            epoch = (await self._versions.complete((), [current])).epoch
+            epoch = (await self._counted.complete((), [current])).epoch
 
     async def count(self, key: str, *, clear: bool = False) -> int:
         """Return a counter, 0 where there is none; with `clear` remove it."""
-        name = self._names.counter(key, (await self._versions.current(())).epoch)
+        name = self._names.counter(key, (await self._counted.current(())).epoch)
         answer = self._guard.remove([name]) if clear else self._guard.read([name])
         [digits] = await answer
         try:

@@ -219,7 +219,8 @@ def _checked(name: str | None, made: object) -> CacheStore:
     Raises:
         ConfigurationError: it is not.
     """
-    calls = ("connect", "close", "health", "read", "write", "swap", "remove", "increment", "keys")
+    values = ("read", "write", "swap", "renew", "remove", "increment", "keys")
+    calls = ("connect", "close", "health", *values)
     lacking = [call for call in calls if not callable(getattr(made, call, None))]
     if not isinstance(getattr(made, "capabilities", None), StoreCapabilities):
         lacking.append("capabilities")

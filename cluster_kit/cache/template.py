@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import re
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.names import MAX_NAME_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _FORMATTER = Formatter()
-_NO_TEXTS: tuple[object, object] = (object.__str__, object.__repr__)
+_PLACE = re.compile(r" at 0x[0-9A-Fa-f]+>")  # in memory, as in the text of an object without one
 _READABLE_BYTES = 120  # of a key that is too long, before its digest
 
 
@@ -71,6 +73,7 @@ class Template:
             try:
                 value = _FORMATTER.get_field(field, (), given)[0]
                 text = _text(value, spec or "", conversion, given)
+                _check(field, value, text)
             except Exception as exc:
                 raise self._misfit(exc) from exc
             following = self._parts[number][0][:1] if number < len(self._parts) else None
@@ -102,10 +105,25 @@ def _text(value: Any, spec: str, conversion: str | None, given: Mapping[str, obj
     if spec or conversion:
         converted = _FORMATTER.convert_field(value, conversion) if conversion else value
         return format(converted, _FORMATTER.vformat(spec, (), given))
-    texts: tuple[object, object] = (type(value).__str__, type(value).__repr__)
-    if texts == _NO_TEXTS:
-        raise TypeError(f"{type(value).__name__} has no text by which two of them differ")
     return format(value)
+
+
+def _check(field: str, value: object, text: str) -> None:
+    """Refuse what has another text in each process, so that its key would never be met again.
+
+    Raises:
+        TypeError: that is so.
+    """
+    if inspect.isroutine(value):
+        raise TypeError(f"{field} is a function, {text}, which has no text of its own")
+    if _PLACE.search(text) is None or isinstance(value, str):
+        return
+    if isinstance(value, list | tuple | set | frozenset):
+        for item in cast("Iterable[object]", value):
+            _check(field, item, repr(item))
+    else:
+        what = f"{type(value).__name__} has no text by which two of them differ"
+        raise TypeError(f"{field} is {text}: {what}")
 
 
 def _field(text: str, following: str | None) -> str:

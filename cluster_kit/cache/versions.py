@@ -1,17 +1,21 @@
-"""The versions that entries stand on: of the whole cache, its epoch, and of each tag."""
+"""The versions that entries stand on: of the whole cache, its epoch, and of each tag.
+
+An invalidation gives what it concerns another version, which there never was before. A version that
+is gone invalidates, too, for nothing stands on the one that is made in its place.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster_kit.cache.envelope import STAMP_BYTES, head_of, new_stamp
+from cluster_kit.cache.envelope import STAMP_BYTES, new_stamp
+from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cluster_kit.cache.guard import Guard
-    from cluster_kit.cache.names import Names
 
 TAG_LIFE = 30 * 24 * 3600.0
 """Seconds the store keeps the version of a tag that nobody invalidates, as long as the longest ttl.
@@ -34,15 +38,18 @@ class VersionBook:
 
     Args:
         guard: the store.
-        names: of its keys.
+        place: where the epoch is.
+        tag: returns where the version of a tag is.
 
     Attributes:
+        place: see there.
         epoch: as it was last read or written; None before that.
     """
 
-    def __init__(self, guard: Guard, names: Names) -> None:
+    def __init__(self, guard: Guard, place: str, tag: Callable[[str], str]) -> None:
         self._guard = guard
-        self._names = names
+        self.place: str = place
+        self._tag = tag
         self._known: dict[str, bytes] = {}
         self.epoch: bytes | None = None
 
@@ -51,11 +58,6 @@ class VersionBook:
         if len(self._known) + len(versions) > MAX_VERSIONS:
             self._known.clear()
         self._known.update(versions)
-
-    def forget(self, tags: Iterable[str]) -> None:
-        """Take them for nothing any more."""
-        for tag in tags:
-            self._known.pop(tag, None)
 
     def remembered(self, tags: Sequence[str]) -> Versions | None:
         """Return what is probably still so; None when anything is unknown."""
@@ -72,23 +74,59 @@ class VersionBook:
 
         What is there and cannot be a version, which nobody here has written, counts as missing.
         """
-        places = self._places(tags)
-        current = list(marks)
-        while not all(map(_is_version, current)):
-            for place, mark in zip(places, current, strict=True):
-                if not _is_version(mark):
-                    life = None if place == self._names.epoch else TAG_LIFE
-                    expected = None if mark is None else head_of(mark)
-                    await self._guard.swap(place, new_stamp(), expected, life)
-            current = await self._guard.read(places)
-        epoch, *versions = (mark for mark in current if mark is not None)
-        self.epoch = epoch
-        found = dict(zip(tags, versions, strict=True))
+        current = dict(zip(self._places(tags), marks, strict=True))
+        while lacking := {p: mark for p, mark in current.items() if not _is_version(mark)}:
+            for present in (False, True):
+                some = [p for p, mark in lacking.items() if (mark is not None) == present]
+                current.update(await self._make(some, present=present))
+        versions = {place: mark for place, mark in current.items() if mark is not None}
+        self.epoch = versions[self.place]
+        found = {tag: versions[self._tag(tag)] for tag in tags}
         self.remember(found)
-        return Versions(epoch, found)
+        return Versions(self.epoch, found)
+
+    async def renew_epoch(self, *others: VersionBook) -> None:
+        """Let nothing count any more, in other books of this store too, by one write.
+
+        Raises:
+            CacheUnavailable: the store did not answer.
+        """
+        books = (self, *others)
+        marks = await self._renew([book.place for book in books], None)
+        for book in books:
+            book.epoch = marks[book.place]
+
+    async def renew(self, tags: Sequence[str]) -> None:
+        """Let nothing with any of these tags count any more. Raises as `renew_epoch`."""
+        marks = await self._renew(list(map(self._tag, tags)), TAG_LIFE)
+        for tag in tags:
+            self._known.pop(tag, None)
+        self.remember({tag: mark for tag in tags if (mark := marks[self._tag(tag)]) is not None})
+
+    async def _renew(self, places: Sequence[str], life: float | None) -> Mapping[str, bytes | None]:
+        """Replace versions; where there is none, nothing counts."""
+        try:
+            found = await self._guard.renew(places, new_stamp, life, present=True)
+        except CacheUnavailable as exc:
+            if not exc.refused:
+                raise
+            await self._guard.remove(places)  # a store that is full allows that
+            return dict.fromkeys(places)
+        return dict(zip(places, found, strict=True))
+
+    async def _make(
+        self, places: Sequence[str], *, present: bool
+    ) -> Iterator[tuple[str, bytes | None]]:
+        """Return versions that were made: in place of what is none, or where nothing is."""
+        epoch, tags = [self.place] * (self.place in places), [*places]
+        if epoch:
+            tags.remove(self.place)
+        made = await self._guard.renew(epoch, new_stamp, None, present=present)
+        made += await self._guard.renew(tags, new_stamp, TAG_LIFE, present=present)
+        return zip([*epoch, *tags], made, strict=True)
 
     def _places(self, tags: Sequence[str]) -> list[str]:
-        return [self._names.epoch, *map(self._names.tag, tags)]
+        return [self.place, *map(self._tag, tags)]
 
 
 def _is_version(mark: bytes | None) -> bool:

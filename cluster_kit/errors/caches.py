@@ -33,7 +33,10 @@ class CacheUnavailable(CacheError):  # noqa: N818 - the name is the contract's
 
 
 class CacheLoadTimeout(CacheError, TimeoutError):  # noqa: N818 - reads as what happened
-    """A loader took longer than `timeout` seconds. It goes on, and its value will be stored."""
+    """A loader took longer than `timeout` seconds.
+
+    It goes on, and its value will be stored, unless it takes ten times the `hard_timeout`.
+    """
 
     key: str
     timeout: float

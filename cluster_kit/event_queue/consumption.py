@@ -7,11 +7,12 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
+from cluster_kit.deadlines import Deadlines
 from cluster_kit.errors import ConnectError, TransportError
 from cluster_kit.event_queue.quarantine import Quarantine
 from cluster_kit.event_queue.settlement import Settler
 from cluster_kit.event_queue.subscription import Subscription
-from cluster_kit.event_queue.worker import Surroundings
+from cluster_kit.event_queue.surroundings import Surroundings
 from cluster_kit.loops import OwnLoop
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Consumption:
             supervisor=supervisor,
             clock=clock,
             report=report,
+            deadlines=Deadlines(),
         )
         return cls(shared)
 

@@ -43,6 +43,7 @@ class Again(NamedTuple):
     """Store `envelope` for a later run, `delay` seconds from now, then acknowledge.
 
     `event` is what is reported: ``task.retried`` or ``task.snoozed``; `instance_id` of who ran it.
+    `in_place` has it run here and now instead, where it still may.
     """
 
     envelope: Envelope
@@ -50,6 +51,7 @@ class Again(NamedTuple):
     event: str
     instance_id: str
     error: BaseException
+    in_place: bool = False
 
 
 class Dead(NamedTuple):
@@ -91,17 +93,27 @@ class Judge(NamedTuple):
         asked = error if isinstance(error, Retry) else None
         if envelope.attempt > max_retries or not (asked or self.policy.retries(error)):
             return self.dead(envelope, DeadReason.FAILED, error)
-        delay = asked.delay if asked else None
-        if delay is None:
-            # Of a policy of the user's making, which may answer anything.
-            delay = seconds(
-                "the delay of the retry policy", self.policy.delay(envelope.attempt), limit=MAX_WAIT
-            )
-        return self._again(envelope, envelope.attempt + 1, delay, error)
+        coming = envelope.attempt + 1
+        if asked is not None and asked.delay is not None:
+            return self._again(envelope, coming, asked.delay, error)
+        beyond = envelope.attempt - self.policy.immediate
+        # Of a policy of the user's making, which may answer anything.
+        delay = self.policy.delay(max(beyond, 1))
+        delay = seconds("the delay of the retry policy", delay, limit=MAX_WAIT)
+        return self._again(envelope, coming, delay, error, in_place=beyond <= 0)
 
-    def _again(self, envelope: Envelope, attempt: int, delay: float, error: BaseException) -> Again:
+    def _again(
+        self,
+        envelope: Envelope,
+        attempt: int,
+        delay: float,
+        error: BaseException,
+        *,
+        in_place: bool = False,
+    ) -> Again:
         event = "task.retried" if attempt > envelope.attempt else "task.snoozed"
-        return Again(_copy(envelope, attempt), delay, event, self.instance_id, error)
+        copy = _copy(envelope, attempt)
+        return Again(copy, delay, event, self.instance_id, error, in_place)
 
     def dead(
         self,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cluster_kit.event_queue.publishing import Publisher
-    from cluster_kit.event_queue.worker import Surroundings
+    from cluster_kit.event_queue.surroundings import Surroundings
     from cluster_kit.message import Envelope
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from cluster_kit.after_commit import Parcel
 from cluster_kit.checks import whole_number
@@ -24,7 +24,7 @@ from cluster_kit.names import QueueName, check_channel, check_message_id, check_
 if TYPE_CHECKING:
     from cluster_kit.after_commit import AfterCommit
     from cluster_kit.codec import Codec
-    from cluster_kit.event_queue.worker import Surroundings
+    from cluster_kit.event_queue.surroundings import Surroundings
     from cluster_kit.settings import EventQueueSettings
 
 MAX_HEADERS_BYTES = 16 * 1024
@@ -41,8 +41,7 @@ MAX_HEADER_NAME_BYTES = 128
 _INT64 = 2**63
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishOptions:
+class PublishOptions(NamedTuple):
     """The options of one publish, checked. Durations are seconds."""
 
     timeout: float | None

@@ -10,7 +10,7 @@ from cluster_kit.checks import MAX_PREFETCH, whole_number
 from cluster_kit.errors import AlreadySubscribedError, ConfigurationError, InvalidNameError
 from cluster_kit.event_queue.outcome import Judge
 from cluster_kit.event_queue.publishing import check_max_retries, check_timeout
-from cluster_kit.event_queue.worker import Options
+from cluster_kit.event_queue.surroundings import Options
 from cluster_kit.names import check_topic
 from cluster_kit.retry import RetryPolicy
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.errors import HandlerTimeout
 from cluster_kit.event_queue.outcome import meant
@@ -29,8 +29,7 @@ class ShutDown(Exception):  # noqa: N818 - a verdict, never raised to users
     """The run was cut short because this instance stops; not the task's fault."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """What the runs of one subscription share.
 
     Attributes:
@@ -48,8 +47,7 @@ class Place:
     stopping: Callable[[], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """Stands where a delivery was that is settled already: another copy is the task now."""
 
     envelope: Envelope
@@ -79,7 +77,8 @@ class Run:
         copy_key: of this copy, in the ledger.
         received: the newest delivery of this copy.
         former: earlier ones, most likely lost; settled along with it where they are not.
-        running: the handler has not ended, or will be called; False once there is an outcome.
+        running: the handler has not ended, or will be called (again); False once there is an
+            outcome.
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
         settled_early: that copy is stored; only the acknowledgement is left.
@@ -87,7 +86,7 @@ class Run:
         given_back: it was returned to its queue without an outcome.
         begun: crashes of the task when this run began.
         renewal: stores a fresh copy while the handler runs.
-        renewed: a fresh copy was sent and has not come yet.
+        renewed: the attempt of a fresh copy that was sent and has not come yet; else 0.
         at: the deadline, on the event loop's clock.
     """
 
@@ -101,7 +100,7 @@ class Run:
     given_back = False
     begun: int | None = None
     renewal: asyncio.Task[None] | None = None
-    renewed = False
+    renewed = 0
     at = math.inf
     _ended: asyncio.Event | None = None
     _released = False
@@ -152,7 +151,7 @@ class Run:
         if not self.copy_id and not received.copy_id:
             return True
         attempt, own = received.envelope.attempt, self.envelope.attempt
-        return (attempt <= own and not self.stuck) or (attempt == own and self.renewed)
+        return (attempt <= own and not self.stuck) or attempt == self.renewed
 
     def is_worn(self, crash_limit: int) -> bool:
         """Whether its copy was delivered so often that others would take it for one that crashes.
@@ -178,12 +177,17 @@ class Run:
 
     def recopy(self, copy_id: str) -> None:
         """Its fresh copy has come and stands for it from now on."""
-        self.renewed = False
+        self.renewed = 0
         self.copy_id = copy_id
         self.copy_key = copy_key(self.envelope, copy_id)
 
+    def begin_again(self) -> None:
+        """The next attempt begins in place, for all that came of the task: with its own signal."""
+        self.envelope = dataclasses.replace(self.envelope, attempt=self.envelope.attempt + 1)
+        self._signal = None
+
     def end(self) -> None:
-        """The handler has ended, or will never be called."""
+        """The handler has ended for good, or will never be called."""
         self.running = False
         if self._ended is not None:
             self._ended.set()
@@ -202,7 +206,7 @@ class Run:
     async def execute(
         self, call: Callable[[], Awaitable[object]], on_stuck: Callable[[Run], None]
     ) -> BaseException | None:
-        """Run the handler and return the error it failed with, or None.
+        """Run the handler once and return the error it failed with, or None.
 
         A timeout is a `HandlerTimeout` whatever the handler made of its cancellation. A handler
         that ends by itself after the instance asked it to shut down keeps its result; one that
@@ -225,13 +229,14 @@ class Run:
         except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler ends the task only
             error = meant(exc)
         finally:
-            self.end()
+            task, self._task = self._task, None  # nothing may be cancelled any more
             deadlines.end(self)
             self._disarm()
+        reason = "" if self._signal is None else self._signal.reason
         try:
-            if self._task is not None and self._task.cancelling():
-                await self._uncancel(self._task, error)
-            return error if self._signal is None else self._verdict(error, self._signal.reason)
+            if task is not None and task.cancelling():
+                await self._uncancel(task, error)
+            return self._verdict(error, reason) if reason else error
         finally:
             # Its traceback has this frame: together they would wait for the garbage collector.
             error = None

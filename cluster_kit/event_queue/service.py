@@ -27,7 +27,7 @@ from cluster_kit.signature import Process
 if TYPE_CHECKING:
     from cluster_kit.after_commit import AfterCommit
     from cluster_kit.clock import Clock, Duration
-    from cluster_kit.event_queue.worker import Surroundings
+    from cluster_kit.event_queue.surroundings import Surroundings
     from cluster_kit.message import Headers
     from cluster_kit.ports import EventQueueAdapter, QueueDepth, TaskOutlet
     from cluster_kit.retry import RetryPolicy

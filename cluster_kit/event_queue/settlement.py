@@ -211,16 +211,17 @@ class Settler:
 
     async def _store_afresh(self, run: Run) -> bool:
         """Publish a copy without this run's losses, while the handler runs on and none is there."""
-        fresh, pause = dataclasses.replace(run.envelope, crashes=run.begun or 0), FIRST_PAUSE
+        pause = FIRST_PAUSE
         while not run.settled_early:
-            run.renewed = True  # the fresh copy may come before its confirm
+            fresh = dataclasses.replace(run.envelope, crashes=run.begun or 0)
+            run.renewed = fresh.attempt  # the fresh copy may come before its confirm
             try:
                 await self._adapter.publish(fresh, delay=0.0, timeout=self._timeout)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the task must not be lost
                 log.warning("task %s cannot be stored afresh yet: %s", fresh.id, exc)
                 if isinstance(exc, PublishUnconfirmed):
                     return False
-                run.renewed = False
+                run.renewed = 0
             else:
                 self._report("task.renewed", channel=fresh.queue.channel, id=fresh.id)
                 return True

@@ -12,7 +12,8 @@ from cluster_kit.event_queue.idleness import Idleness
 from cluster_kit.event_queue.outcome import GiveBack
 from cluster_kit.event_queue.quarantine import is_suspect
 from cluster_kit.event_queue.run import Place, Run, crashes
-from cluster_kit.event_queue.worker import Options, Surroundings, Worker
+from cluster_kit.event_queue.surroundings import Options, Surroundings
+from cluster_kit.event_queue.worker import Worker
 from cluster_kit.loops import set_within
 
 if TYPE_CHECKING:

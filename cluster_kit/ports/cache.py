@@ -116,6 +116,32 @@ class CacheStore(Protocol):
         """
         ...
 
+    async def renew(
+        self,
+        keys: Sequence[str],
+        make: Callable[[], bytes],
+        *,
+        present: bool,
+        ttl: float | None,
+        timeout: float,
+    ) -> list[bytes | None]:
+        """Give keys values there never were: versions, each replaced as one atomic step.
+
+        One that comes back would bring back what it stood for. So nothing that `make` returned is
+        sent twice: a call that is repeated, for its connection was lost, asks it again.
+
+        Args:
+            keys: of the versions.
+            make: returns a new value, a few random bytes, for one key and one try.
+            present: renew those that have a value, a full store, too; otherwise those without one.
+            ttl: of the new values.
+            timeout: seconds.
+
+        Returns:
+            What each key has after that, None for nothing.
+        """
+        ...
+
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
         """Remove values and return the first 64 bytes or more of each, None where was none."""
         ...

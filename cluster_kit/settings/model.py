@@ -215,6 +215,8 @@ class Settings(BaseSettings):
 class ArgumentSettings(Settings):
     """Settings that neither variables nor a ``.env`` file have a say in."""
 
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(defer_build=True)  # few use it
+
     def __init__(self, **values: Unpack[SettingsValues]) -> None:
         super().__init__(**values)
 

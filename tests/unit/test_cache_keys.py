@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -83,6 +85,9 @@ def test_a_long_key_is_shortened_and_still_its_own() -> None:
 class Odd:
     """Has no text of its own."""
 
+    def method(self) -> int:
+        return 1
+
 
 class Broken:
     def __str__(self) -> str:
@@ -93,7 +98,7 @@ class Broken:
     ("call", "named"),
     [
         (lambda read: read(5), "key 'u:{user.id}' does not fit .* no attribute 'id'"),
-        (lambda read: read(SimpleNamespace(id=Odd())), "TypeError: Odd has no text"),
+        (lambda read: read(SimpleNamespace(id=Odd())), "user.id is .* Odd has no text"),
         (lambda read: read(SimpleNamespace(id=Broken())), "OSError: no text today"),
     ],
 )
@@ -109,6 +114,32 @@ async def test_what_does_not_fit_a_template_is_named(
 
     with pytest.raises(ConfigurationError, match=named):
         await call(read)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "named"),
+    [
+        ("o:{a}", [Odd()], "Odd has no text"),
+        ("o:{a}", (1, {2: Odd()}), "dict has no text"),
+        ("o:{a!r}", Odd(), "Odd has no text"),
+        ("o:{a!s:>90}", Odd(), "Odd has no text"),
+        ("o:{a.args}", functools.partial(int, Odd()), "a.args is .* Odd has no text"),
+        ("o:{a}", functools.partial(lambda: 1), "partial has no text"),
+        ("o:{a}", lambda: 1, "a is a function, <function <lambda> at"),
+        ("o:{a}", Odd().method, "a is a function"),
+        ("o:{a}", math.sin, "a is a function"),  # one of cmath has the same text
+    ],
+)
+def test_a_text_that_is_another_in_each_process_is_no_key(
+    text: str, value: object, named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        Template("key", text).key({"a": value})
+
+
+@pytest.mark.parametrize("value", ["<x at 0x7f>", ["<x at 0x7f>"], ("a", ["<x at 0x7f>"])])
+def test_a_text_may_look_like_a_place_in_memory(value: object) -> None:
+    assert "0x7f" in Template("key", "o:{a}").key({"a": value})
 
 
 @pytest.mark.asyncio

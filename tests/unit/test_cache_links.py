@@ -11,6 +11,7 @@ import pytest
 
 from cluster_kit import Cluster
 from cluster_kit.broadcast import Binding, Broadcast, Transport
+from cluster_kit.cache.changes import MOST_UNSENT
 from cluster_kit.cache.guard import FAILURES
 from cluster_kit.errors import CacheUnavailable, ConnectError, PublishRefused
 from cluster_kit.ports import AdapterContext, CacheStore
@@ -68,6 +69,35 @@ async def test_what_is_told_late_says_that_the_store_does_not_know_yet(
     await eventually(lambda: there.get("row"), lambda value: value is None)
     await eventually(lambda: there.stats().unsent == 0)  # it could tell the store
     assert await there.get("row") is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("store", [True, False])
+async def test_more_than_can_be_kept_for_later_takes_all_values_and_no_counter(
+    cluster_factory: ClusterFactory,
+    store: bool,
+) -> None:
+    instances = await two_in_hand(cluster_factory, store=store)
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c, *_ in instances]
+    assert [await cache.incr("hits") for cache in (here, there, there)] == [1, 1 + store, 2 + store]
+    await there.set("other", 1)
+    for _, stores, link in instances[:1]:
+        link.disconnect()
+        for one in stores:
+            one.disconnect()
+    await eventually(lambda: here.troubles() != [])
+    with pytest.raises(CacheUnavailable):
+        await here.mdel(*(f"k{number}" for number in range(MOST_UNSENT + 1)))
+    for _, stores, link in instances[:1]:
+        link.reconnect()
+        for one in stores:
+            one.reconnect()
+    await eventually(lambda: there.get("other"), lambda value: value is None)
+    await eventually(lambda: here.stats().unsent == 0)
+
+    assert await there.incr("hits") == 3 + store
+    await there.reset()
+    assert await there.count("hits") == 0
 
 
 class Forbidden(MemoryPubSub):
@@ -165,6 +195,10 @@ class Full(MemoryCacheStore):
     async def swap(self, *args: Any, **kwargs: Any) -> tuple[bool, list[bytes | None]]:
         self.refuse()
         return await super().swap(*args, **kwargs)
+
+    async def renew(self, *args: Any, **kwargs: Any) -> list[bytes | None]:
+        self.refuse()
+        return await super().renew(*args, **kwargs)
 
 
 @pytest.mark.asyncio

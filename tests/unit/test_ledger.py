@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -212,3 +213,34 @@ def test_lost_acknowledgements_are_bounded_too(ledger: Ledger) -> None:
     assert not ledger.only_ack_missing(delivered(copy_id="0"))
     assert not ledger.only_ack_missing(delivered(copy_id=str(FORGOTTEN_AT_ONCE - 1)))
     assert ledger.only_ack_missing(delivered(copy_id=str(FORGOTTEN_AT_ONCE)))
+
+
+def test_a_fresh_copy_is_that_of_the_attempt_it_was_made_of_though_the_run_went_on() -> None:
+    began, ledger = run(delivered(copy_id="worn")), Ledger(FakeClock())
+    ledger.begin(began)
+    began.begin_again()
+    began.renewed = began.envelope.attempt
+    began.begin_again()
+    began.stuck = True  # its next attempt is stored: no older copy but its own is for it
+    fresh = delivered(copy_id="fresh")
+    fresh.envelope.attempt = 2
+
+    assert not began.is_for(delivered(copy_id="another"))
+    assert began.is_for(fresh)
+
+    ledger.adopt(began, fresh)
+    assert ledger.same_copy(fresh) is began
+    assert not began.is_for(delivered(copy_id="late", redeliveries=1))
+
+
+def test_the_next_attempt_in_place_has_a_signal_of_its_own_and_is_otherwise_the_same_task() -> None:
+    began = run(delivered(redeliveries=1))
+    before, signal = began.envelope, began.signal
+    signal.abort("timeout")
+
+    began.begin_again()
+
+    assert began.running
+    assert not began.signal.aborted
+    assert dataclasses.replace(before, attempt=2) == began.envelope
+    assert (before.attempt, began.received.envelope.attempt) == (1, 1)

@@ -8,7 +8,7 @@ import pytest
 
 from cluster_kit.errors import HandlerTimeout
 from cluster_kit.event_queue.outcome import Again, Dead, Judge, in_one_line
-from cluster_kit.message import DeadReason, Envelope, Reject, Retry, Snooze
+from cluster_kit.message import DeadReason, Envelope, HandlerAnswer, Reject, Retry, Snooze
 from cluster_kit.names import QueueName
 from cluster_kit.retry import RetryPolicy
 
@@ -52,6 +52,33 @@ def test_a_failure_is_retried_later_and_later_as_the_next_attempt(
 
     assert (outcome.delay, outcome.event, outcome.error) == (delay, "task.retried", error)
     assert outcome.envelope == task(attempt + 1), "nothing but the attempt may change"
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), HandlerTimeout(1), Retry()])
+@pytest.mark.parametrize(
+    ("attempt", "in_place", "delay"),
+    [(1, True, 0.5), (2, True, 0.5), (3, False, 0.5), (4, False, 1.0)],
+)
+def test_the_first_retries_may_be_in_place_and_do_not_let_the_delay_grow(
+    error: Exception, attempt: int, in_place: bool, delay: float
+) -> None:
+    judge = Judge(policy=RetryPolicy(immediate=2, jitter=0), instance_id="one")
+
+    outcome = judge.verdict(task(attempt), error, max_retries=9)
+
+    assert isinstance(outcome, Again)
+    assert (outcome.in_place, outcome.delay) == (in_place, delay)
+    assert outcome.envelope == task(attempt + 1)
+
+
+@pytest.mark.parametrize("answer", [Retry(delay=0), Retry(delay=7), Snooze(0)])
+def test_what_the_handler_puts_off_is_not_in_place(answer: HandlerAnswer) -> None:
+    judge = Judge(policy=RetryPolicy(immediate=2), instance_id="one")
+
+    outcome = judge.verdict(task(), answer, max_retries=9)
+
+    assert isinstance(outcome, Again)
+    assert not outcome.in_place
 
 
 @pytest.mark.parametrize(("attempt", "max_retries"), [(1, 0), (4, 3), (9, 3)])

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from cluster_kit import Cluster, Delivery, Settings
+from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
 from cluster_kit.event_queue import quarantine
 from cluster_kit.event_queue.run import Spent
 from cluster_kit.message import Envelope
@@ -118,6 +119,37 @@ async def test_others_have_their_turn_between_suspects() -> None:
         await eventually(lambda: len(begun) == 6)
     assert sorted(begun[1:4]) == ["other 0", "other 1", "other 2"]
     assert sorted([begun[0], *begun[4:]]) == sorted(names)
+
+
+async def test_a_suspect_is_retried_in_place_alone_and_then_others_have_their_turn() -> None:
+    house, begun, go = House("again"), list[str](), asyncio.Event()
+
+    async def fail(_: object, delivery: Delivery) -> None:
+        begun.append(f"{delivery.id} #{delivery.attempt}")
+        await go.wait()
+        raise ValueError("no")
+
+    async def note(_: object, delivery: Delivery) -> None:
+        begun.append(delivery.id)
+
+    policy = RetryPolicy(immediate=2)
+    options: dict[str, Any] = {"concurrency": 4, "retry": policy, "max_retries": 2}
+    house.cluster.event_queue.subscribe("suspects", fail, **options)
+    house.cluster.event_queue.subscribe("others", note)
+    async with house.cluster:
+        await house.put("suspects", "first", 6)
+        await eventually(lambda: begun)
+        await house.put("others", "other", 0)
+        await house.put("suspects", "second", 6)
+        depth = house.cluster.event_queue.depth
+        await eventually(lambda: depth("others"), lambda found: found is not None and found.ready)
+        go.set()
+        await eventually(lambda: len(begun) == 7)
+        letters = house.cluster.event_queue.dead_letters("suspects")
+        await eventually(letters.count, lambda count: count == 2)
+        assert {(each.reason, each.attempts) for each in await letters.browse()} == {("failed", 3)}
+    turn = [f"first #{n}" for n in (1, 2, 3)], [f"second #{n}" for n in (1, 2, 3)]
+    assert begun == [*turn[0], "other", *turn[1]]
 
 
 async def test_a_suspect_that_ignores_its_cancellation_leaves_the_instance_to_others() -> None:

@@ -112,6 +112,10 @@ def test_jitter_comes_from_the_given_generator_and_varies() -> None:
         ({"jitter": None}, "jitter must be from 0 to 1, not None"),
         ({"retry_on": [ValueError]}, "retry_on must be an exception class or a tuple of them"),
         ({"retry_on": ValueError()}, "retry_on must be an exception class or a tuple of them"),
+        ({"immediate": -1}, "immediate must be 0 or more, not -1"),
+        ({"immediate": 1.0}, "immediate must be an integer, not float"),
+        ({"immediate": True}, "immediate must be an integer, not bool"),
+        ({"immediate": None}, "immediate must be an integer, not NoneType"),
         ({"give_up_on": (int,)}, "give_up_on must be an exception class or a tuple of them"),
     ],
 )

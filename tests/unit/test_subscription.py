@@ -732,7 +732,7 @@ async def test_a_task_that_kills_its_workers_is_dead_though_others_refuse_it_in_
 
     async def killed(worker: Worker, run: Run) -> Outcome:
         nonlocal kills, refuses
-        _, refused = worker._payload(run)
+        refused = worker._refusal(run)
         if refused is not None:
             return refused
         kills, refuses = kills + 1, busy

@@ -58,7 +58,7 @@ class Introduction:
         """Return the client's properties (connection.start-ok)."""
         return {
             "product": "cluster-kit",
-            "version": _own_version(),
+            "version": own_version(),
             "platform": "Python",
             "connection_name": self.name,
             "capabilities": _CAPABILITIES,
@@ -66,7 +66,8 @@ class Introduction:
 
 
 @cache
-def _own_version() -> str:
+def own_version() -> str:
+    """Return the version of this library, which takes long to find the first time."""
     return version("cluster-kit")
 
 

@@ -12,7 +12,7 @@ from cluster_kit_amqp.link import DialFailed, LinkDown
 from cluster_kit_amqp.plane import methods
 from cluster_kit_amqp.plane.calls import tell
 from cluster_kit_amqp.plane.channel import PlaneChannel
-from cluster_kit_amqp.plane.handshake import Handshake, Introduction
+from cluster_kit_amqp.plane.handshake import Handshake, Introduction, own_version
 from cluster_kit_amqp.plane.protocol import AmqpProtocol
 from cluster_kit_amqp.server import Server
 
@@ -110,6 +110,7 @@ async def dial(
     handshake.attach(protocol)
     try:
         await loop.create_connection(lambda: protocol, host.name, host.port, ssl=tls)
+        own_version()  # wanted for the answer, and found while the server makes its greeting
         server = await handshake.done
     except (OSError, UnicodeError) as exc:  # the latter of a host name that cannot be one
         raise DialFailed(_reason(exc)) from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,24 @@ _RECORD = Record(
     stamp=new_stamp(),
 )
 _GOOD = pack(_RECORD)
+_EXECUTED: list[str] = []
+
+
+def execute(what: str) -> None:
+    """Note what a store had executed."""
+    _EXECUTED.append(what)
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return execute, ("pickled",)
+
+
+_BOMBS = tuple(pickle.dumps(_Bomb(), protocol) for protocol in (0, pickle.HIGHEST_PROTOCOL))
 HOSTILE: tuple[bytes, ...] = (
     b"",
     b"x",
-    b"cposix\nsystem\n(S'true'\ntR.",
+    *_BOMBS,
     b'{"plain": "json"}',
     _GOOD[:40],
     _GOOD[:-1],
@@ -63,13 +78,14 @@ class OutageScenarios(Scenarios):
             assert await cache.get(key) == {"row": 1}
         assert cache.stats().corrupt >= len(HOSTILE)
         assert bench.reports("cache.corrupt", key="k1")
+        assert _EXECUTED == []
 
     @pytest.mark.needs("raw")
     async def test_a_payload_that_is_none_is_a_miss_and_replaced(self, bench: Bench) -> None:
         cache, row, epoch = await bench.cache(l1_size=0), Row(), b"theepoch"
         await bench.environment.put(bench.names.epoch, epoch)
         whole = replace(_RECORD, epoch=epoch, tags={})
-        for payload in (b"", b"\xff{{", b"[" * 100_000, b"NaN"):
+        for payload in (b"", b"\xff{{", b"[" * 100_000, b"NaN", *_BOMBS):
             body, place = pack(replace(whole, payload=payload)), bench.place(KEY)
             await bench.environment.put(place, body)
             assert await cache.get(KEY) is None
@@ -83,6 +99,7 @@ class OutageScenarios(Scenarios):
             assert await cache.set_value_in_object(KEY, "field", 1, create=True)
             assert await cache.get(KEY) == {"field": 1}
         assert cache.stats().corrupt > 0
+        assert _EXECUTED == []
 
     @pytest.mark.needs("raw")
     @pytest.mark.parametrize("kind", list(Kind))
@@ -116,7 +133,7 @@ class OutageScenarios(Scenarios):
     @pytest.mark.needs("raw")
     async def test_a_counter_that_is_no_number_begins_anew(self, bench: Bench) -> None:
         cache, epoch = await bench.cache(), b"theepoch"
-        await bench.environment.put(bench.names.epoch, epoch)
+        await bench.environment.put(bench.names.counted, epoch)
         for number, body in enumerate((b"hello", b"A" * 1000)):
             place = bench.names.counter(f"n{number}", epoch)
             await bench.environment.put(place, body)

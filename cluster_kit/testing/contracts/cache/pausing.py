@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from cluster_kit.ports import CacheStore, Health, StoreCapabilities
 
@@ -118,6 +118,19 @@ class PausingStore:
         call = self._store.swap(
             key, body, expected=expected, ttl=ttl, then_read=then_read, timeout=timeout
         )
+        return await self._pauses.hold(call)
+
+    async def renew(
+        self,
+        keys: Sequence[str],
+        make: Callable[[], bytes],
+        *,
+        present: bool,
+        ttl: float | None,
+        timeout: float,
+    ) -> list[bytes | None]:
+        """Give keys values there never were."""
+        call = self._store.renew(keys, make, present=present, ttl=ttl, timeout=timeout)
         return await self._pauses.hold(call)
 
     async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:

@@ -28,6 +28,8 @@ from cluster_kit.testing.contracts.event_queue.environment import (
 from cluster_kit.testing.contracts.event_queue.faults import FaultScenarios
 from cluster_kit.testing.contracts.event_queue.foreign import ForeignScenarios
 from cluster_kit.testing.contracts.event_queue.handlers import HandlerScenarios
+from cluster_kit.testing.contracts.event_queue.immediate import ImmediateScenarios
+from cluster_kit.testing.contracts.event_queue.immediate_faults import ImmediateFaultScenarios
 from cluster_kit.testing.contracts.event_queue.lifecycle import LifecycleScenarios
 from cluster_kit.testing.contracts.event_queue.outages import OutageScenarios
 from cluster_kit.testing.contracts.event_queue.retries import RetryScenarios
@@ -49,12 +51,14 @@ class EventQueueContract(
     SharingScenarios,
     HandlerScenarios,
     RetryScenarios,
+    ImmediateScenarios,
     TimingScenarios,
     DeadLetterScenarios,
     ForeignScenarios,
     BadInputScenarios,
     LifecycleScenarios,
     FaultScenarios,
+    ImmediateFaultScenarios,
     CrashScenarios,
     OutageScenarios,
 ):

@@ -14,6 +14,9 @@ CHANNEL = "mails.send"
 AT_ONCE = RetryPolicy(initial_delay=0)
 """Retries without waiting."""
 
+IN_PLACE = RetryPolicy(immediate=2, initial_delay=0.3, factor=10, jitter=0)
+"""Two retries in place; those after them are stored."""
+
 
 class Scenarios(BaseScenarios[Environment, Bench]):
     """Base of all groups of scenarios.

@@ -1,0 +1,148 @@
+"""Versions of caches on real servers: what was invalidated stays so, whatever is sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from cluster_kit import Cache
+from cluster_kit.cache.envelope import STAMP_BYTES, new_stamp
+from cluster_kit.cache.names import Names
+from cluster_kit.cache.remote import Remote
+from cluster_kit.ports import CacheStore
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.waiting import eventually
+from integration.test_cache_servers import redis
+
+WAYS: dict[str, Callable[[Cache], Coroutine[object, object, None]]] = {
+    "tag": lambda cache: cache.invalidate_tags("t"),
+    "reset": lambda cache: cache.reset(),
+}
+EACH_WAY = pytest.mark.parametrize("way", list(WAYS))
+
+
+def store_of(cache: Cache) -> CacheStore:
+    engine = cache._engine
+    assert engine is not None
+    assert isinstance(engine.shelf.remote, Remote)
+    return engine.shelf.remote._guard._store
+
+
+async def two(factory: ClusterFactory, *urls: str) -> list[Cache]:
+    clusters = [(await factory(cache={"url": url, "timeout": 10}))[0] for url in urls]
+    return [await cluster.caches.create_cache("rows", ttl=60) for cluster in clusters]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("present", [True, False], ids=["replaced", "made"])
+async def test_a_version_that_is_sent_twice_is_another_one_then(
+    present: bool,
+    request: pytest.FixtureRequest,
+    cluster_factory: ClusterFactory,
+) -> None:
+    url, seen = request.getfixturevalue("redis"), set[bytes | None]()
+    async with FaultProxy(url) as proxy:
+        far, near = map(store_of, await two(cluster_factory, proxy.url, url))
+        place = Names(cluster_factory.name, "other").epoch
+
+        async def look() -> bytes | None:
+            return (await near.read([place], timeout=5))[0]
+
+        async def renew(store: CacheStore) -> list[bytes | None]:
+            return await store.renew([place], new_stamp, present=present, ttl=60, timeout=10)
+
+        if present:
+            await near.write({place: b"theepoch"}, ttl=60, timeout=5)
+        before = await look()
+        proxy.freeze("to_client")
+        task = asyncio.get_running_loop().create_task(renew(far))
+        seen |= {before, await eventually(look, lambda value: value != before)}
+        if present:
+            seen.add((await renew(near))[0])
+        else:
+            await near.remove([place], timeout=5)
+        proxy.cut()
+        proxy.resume()
+
+        assert await task == [await look()]
+        assert await look() not in seen
+
+
+@pytest.mark.asyncio
+@EACH_WAY
+async def test_an_invalidation_that_is_carried_out_twice_brings_nothing_back(
+    way: str, request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url, rows = request.getfixturevalue("redis"), ["first"]
+
+    async def load() -> str:
+        return rows[-1]
+
+    async with FaultProxy(url) as proxy:
+        far, near = await two(cluster_factory, proxy.url, url)
+        assert await near.wrap("row", load, tags=["t"]) == "first"
+        await far.get("row")
+        proxy.freeze("to_client")
+        task = asyncio.get_running_loop().create_task(WAYS[way](far))
+        await eventually(lambda: near.get("row"), lambda value: value is None)
+        assert await near.wrap("row", load, tags=["t"]) == "first"
+        rows.append("second")
+        await WAYS[way](near)
+        proxy.cut()
+        proxy.resume()
+        await task
+
+        assert await near.get("row") is None
+        assert await near.wrap("row", load, tags=["t"]) == "second"
+
+
+@pytest.mark.asyncio
+@EACH_WAY
+async def test_a_load_stands_on_no_version_that_the_server_lost_meanwhile(
+    way: str, request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    """As one that evicts may; there is none to renew then."""
+    url = request.getfixturevalue("redis")
+    one, other = await two(cluster_factory, url, url)
+    names, begun, go = Names(cluster_factory.name, "rows"), asyncio.Event(), asyncio.Event()
+
+    async def load() -> str:
+        begun.set()
+        await go.wait()
+        return "old"
+
+    task = asyncio.get_running_loop().create_task(one.wrap("row", load, tags=["t"]))
+    await begun.wait()
+    await redis(url, "DEL", names.epoch, names.tag("t"))
+    await WAYS[way](other)
+    go.set()
+
+    assert await task == "old"
+    assert [await cache.get("row") for cache in (one, other)] == [None, None]
+    await other.set("row", "new", tags=["t"])
+    assert [await cache.get("row") for cache in (one, other)] == ["new", "new"]
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_full_is_given_new_versions(
+    request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue("redis")
+    [cache] = await two(cluster_factory, url)
+    names, store = Names(cluster_factory.name, "rows"), store_of(cache)
+    places = [names.epoch, names.tag("t")]
+    await cache.set("row", 1, tags=["t"])
+    before = await store.read(places, timeout=5)
+    await redis(url, "CONFIG", "SET", "maxmemory", "1")
+    try:
+        await cache.invalidate_tags("t", "unknown")
+        await cache.reset()
+    finally:
+        await redis(url, "CONFIG", "SET", "maxmemory", "0")
+
+    after = await store.read([*places, names.tag("unknown")], timeout=5)
+    assert [len(mark or b"") for mark in after] == [STAMP_BYTES, STAMP_BYTES, 0]
+    assert not {*before} & {*after}

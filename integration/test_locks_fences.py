@@ -1,0 +1,50 @@
+"""Fences that somebody else has written on the server."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster_kit import Cluster, Settings
+from cluster_kit.errors import LockUnavailable
+from cluster_kit.testing.waiting import eventually
+from integration.test_locks_contract import say
+
+KEY = "schema"
+
+
+def running(url: str) -> Cluster:
+    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stored", ["hello", "nan", "1e300", "18446744073709551615"])
+async def test_redis_that_keeps_a_fence_that_is_none_grants_nothing_and_says_why(
+    redis: str, stored: str
+) -> None:
+    key = f"fence-{stored}"
+    async with running(redis) as cluster:
+        say(redis, f"SET ck:lock:{{shop.{key}}}:fence {stored}".encode())
+        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+            await cluster.locks.try_acquire(key)
+        assert await cluster.locks.inspect(key) is None
+
+        say(redis, f"SET ck:lock:{{shop.{key}}} token".encode())
+        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+            await cluster.locks.inspect(key)
+
+
+@pytest.mark.asyncio
+async def test_memcached_whose_counter_somebody_has_set_grants_nothing_and_says_why(
+    memcached: str,
+) -> None:
+    async with running(memcached) as cluster:
+        said = say(memcached, b"set ck.f.shop.schema 0 0 20\r\n%d" % (2**64 - 2))
+        assert said == b"STORED\r\n"
+        for _ in range(4):  # and over its end, from which it goes on with 0
+            with pytest.raises(LockUnavailable, match="its stored fence is none of ours"):
+                await cluster.locks.try_acquire(KEY)
+            await eventually(lambda: say(memcached, b"mg ck.l.shop.schema") == b"EN\r\n")
+
+        assert say(memcached, b"delete ck.f.shop.schema") == b"DELETED\r\n"
+        async with cluster.locks.hold(KEY, timeout=10) as lease:
+            assert lease.fence > 10**15
