@@ -121,7 +121,7 @@ async def kill_all_the_time(url: str, server: RabbitServer, kills: int) -> list[
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(bench(url, app=APP, crash_limit=KILLS))
         await first.publish(first.task())  # makes the queue
-        await first.publish(first.task(), delay=3600)  # makes all that tasks may wait in
+        await first.publish(first.task(), delay=0.3)  # makes what returned tasks wait in
         others = [
             bench(f"{url}?declare=none", app=APP, crash_limit=KILLS) for _ in range(INSTANCES - 1)
         ]
