@@ -102,7 +102,7 @@ class _Connection(asyncio.StreamReaderProtocol):
 class MemcachedClient:
     """Talks to one server, over several connections made when needed.
 
-    Keys are those that `key_of` makes.
+    Keys are 1 to 250 bytes without spaces and control characters; that is the caller's to see to.
     """
 
     def __init__(self, host: str, port: int) -> None:
