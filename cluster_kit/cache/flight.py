@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Flight:
     """A load that is under way.
 
-    It belongs to the cache: one caller who goes away does not end it, unless it was the last and
-    nobody went on with an older value.
+    It belongs to the cache: one caller who goes away does not end it, unless it was the last,
+    nobody went on with an older value, and its loader is async: nothing ends a thread.
 
     Attributes:
         key: that is loaded.
@@ -26,7 +26,7 @@ class Flight:
         tags: of what it may return; None while that is not known.
         refused: whether what was loaded was not kept, for it was invalidated meanwhile.
         close: lets nobody join it any more.
-        cancel: ends it.
+        cancel: called when the last of them has gone.
     """
 
     def __init__(self, key: str, stale: Entry | None) -> None:

@@ -12,6 +12,7 @@ from cluster_kit.cache.flight import Flight
 from cluster_kit.cache.load import THROTTLE, Load
 from cluster_kit.cache.promises import Withdrawals
 from cluster_kit.errors import CacheError, CacheLoadTimeout, CacheRecursion, NotStartedError
+from cluster_kit.signature import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,7 +136,10 @@ class Loading:
         self._tasks.add(task)
         task.add_done_callback(partial(self._over, flight, ticket))
         flight.close = partial(self._remove, flight)
-        flight.cancel = partial(self._abandon, flight, task)
+        if is_async(request.load):
+            flight.cancel = partial(self._abandon, flight, task)
+        else:  # nothing ends its thread: whoever comes joins it
+            flight.cancel = flight.background
         return flight
 
     def _abandon(self, flight: Flight, task: asyncio.Task[None]) -> None:

@@ -62,12 +62,15 @@ class Right:
         return None
 
     async def keep(self, load: asyncio.Task[object]) -> None:
-        """Prolong the promise until `load` is told to end, whatever becomes of it then."""
-        await self._clock.sleep(self._ttl / 3)
-        while not load.cancelling():
-            with suppress(CacheUnavailable):
-                await self.prolong(self._ttl)
+        """Prolong the promise, but not while `load` is told to end and does not.
+
+        A timeout of the loader's own tells it so, too, and takes that back.
+        """
+        while True:
             await self._clock.sleep(self._ttl / 3)
+            if not load.cancelling():
+                with suppress(CacheUnavailable):
+                    await self.prolong(self._ttl)
 
     async def prolong(self, seconds: float) -> None:
         """Let the promise count for so long from now on. Raises `CacheUnavailable`."""

@@ -158,3 +158,23 @@ async def cached_functions_know_their_arguments(cache: Cache) -> None:
     assert_type(await Bank.rate_of(Bank(), "usd"), float)
     assert_type(Bank.rate_of.key(Bank(), "usd"), str)
     assert_type(await Bank.rate_of.invalidate(Bank(), currency="usd"), bool)
+    assert_type(Bank().rate_of.key("usd"), str)
+    assert_type(await Bank().rate_of.invalidate(currency="usd"), bool)
+    assert_type(Bank().rate_of.__name__, str)
+
+    class Shop:
+        @cache.cached(key="price:{item}")
+        @classmethod
+        async def price_of(cls, item: str) -> float:
+            return float(item)
+
+        @cache.cached(key="tax:{item}")
+        @staticmethod
+        async def tax_of(item: str) -> float:
+            return float(item)
+
+    assert_type(await Shop.price_of("tea"), float)
+    assert_type(await Shop().price_of.invalidate("tea"), bool)
+    assert_type(Shop.price_of.key("tea"), str)
+    assert_type(await Shop.tax_of("tea"), float)
+    assert_type(Shop.tax_of.key("tea"), str)

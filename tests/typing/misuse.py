@@ -49,3 +49,10 @@ async def cached_functions_are_checked(cache: Cache) -> None:
     await rate_of(1)  # type: ignore[arg-type]
     rate_of.key()  # type: ignore[call-arg]
     await rate_of.invalidate("usd", 1)  # type: ignore[call-arg]
+
+    class Bank:
+        @cache.cached(key="fee:{currency}")
+        async def fee_of(self, currency: str) -> float:
+            return float(currency)
+
+    Bank().fee_of.key(Bank(), "usd")  # type: ignore[call-arg, arg-type]

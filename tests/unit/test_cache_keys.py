@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster_kit import Cluster
 from cluster_kit.cache.options import check_key
 from cluster_kit.cache.template import Template
 from cluster_kit.errors import ConfigurationError
@@ -238,9 +240,84 @@ async def test_methods_and_keys_made_by_functions_know_their_calls_too(
 
     bank = Bank()
     assert [await bank.rate_of("usd") for _ in range(2)] == ["usd 1"] * 2
-    assert Bank.rate_of.key(bank, "usd") == "rate:ecb:usd"
-    assert await Bank.rate_of.invalidate(bank, currency="usd")
+    assert bank.rate_of.key("usd") == Bank.rate_of.key(bank, "usd") == "rate:ecb:usd"
+    assert await bank.rate_of.invalidate(currency="usd")
     assert await bank.rate_of("usd") == "usd 2"
+    assert await Bank.rate_of.invalidate(bank, "usd")
     assert await bank.price_of("usd") == "usd"
-    assert Bank.price_of.key(bank, currency="usd") == "ecb-usd"
-    assert await Bank.price_of.invalidate(bank, "usd")
+    assert bank.price_of.key(currency="usd") == "ecb-usd"
+    assert await bank.price_of.invalidate("usd")
+
+
+@pytest.mark.asyncio
+async def test_class_methods_and_static_methods_know_their_calls(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    cached = cluster.cache.cached
+
+    class Bank:
+        @cached(key="{cls.__name__}:{currency}")
+        @classmethod
+        async def rate_of(cls, currency: str = "usd") -> str:
+            return f"{cls.__name__} {currency}"
+
+        @cached(key="fee:{currency}")
+        @staticmethod
+        async def fee_of(currency: str) -> str:
+            return currency
+
+        @staticmethod
+        @cached(key="tax:{currency}")
+        async def tax_of(currency: str) -> str:
+            return currency
+
+    class Branch(Bank): ...
+
+    for bank, name in ((Bank, "Bank"), (Branch, "Branch")):
+        assert await bank.rate_of("eur") == await bank().rate_of("eur") == f"{name} eur"
+        assert bank.rate_of.key("eur") == bank().rate_of.key("eur") == f"{name}:eur"
+        assert await bank().rate_of.invalidate("eur")
+    plain: list[Any] = [Bank.fee_of, Branch().fee_of, Bank.tax_of, Bank().tax_of]
+    for function in plain:
+        assert await function("eur") == "eur"
+        assert await function.invalidate("eur")
+    assert [function.key("eur") for function in plain] == ["fee:eur"] * 2 + ["tax:eur"] * 2
+
+
+def test_a_class_method_is_made_before_it_is_cached() -> None:
+    cached = Cluster("shop").cache.cached
+    with pytest.raises(
+        ConfigurationError, match=r"Bank.rate_of: cached\(\) goes above @classmethod"
+    ):
+
+        class Bank:
+            @classmethod
+            @cached(key="{currency}")
+            async def rate_of(cls, currency: str = "usd") -> str:
+                return currency
+
+
+class Teller:
+    """Keeps what it says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @Cluster("shop").cache.cached(key="{self.name}:{word}")
+    async def say(self, word: str) -> str:
+        """Say it."""
+        return word
+
+
+def test_decorated_functions_are_to_others_what_they_were() -> None:
+    teller = Teller("ada")
+    for said, taken in ((Teller.say, ["self", "word"]), (teller.say, ["word"])):
+        assert inspect.iscoroutinefunction(said)
+        assert list(inspect.signature(said).parameters) == taken
+        assert (said.__name__, said.__qualname__, said.__doc__) == ("say", "Teller.say", "Say it.")
+        assert said.__module__ == __name__
+    assert teller.say == teller.say
+    assert len({teller.say, teller.say, Teller("bob").say}) == 2
+    assert copy.copy(teller.say) == teller.say
+    assert copy.deepcopy(Teller.say) is Teller.say

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -107,19 +107,48 @@ async def test_who_waits_at_the_deadline_gets_the_older_value(
 
 
 @pytest.mark.asyncio
-async def test_a_thread_nobody_waits_for_any_more_keeps_nobody(
+async def test_a_thread_nobody_waits_for_any_more_is_joined_by_who_comes(
     cluster_factory: ClusterFactory, stuck: Stuck
 ) -> None:
     _, [here, there] = await two(cluster_factory)
-    leaving = asyncio.get_running_loop().create_task(here.wrap("row", stuck))
-    await eventually(stuck.begun.is_set)
-    leaving.cancel()
-    await asyncio.wait({leaving})
+    for _ in range(3):
+        leaving = asyncio.get_running_loop().create_task(here.wrap("row", stuck))
+        await eventually(lambda: stuck.begun.is_set() and here.stats().loading == 1)
+        leaving.cancel()
+        await asyncio.wait({leaving})
+    stuck.release()
 
-    await loads_at_once(there)
-    await stuck.end()
+    await eventually(lambda: not here.stats().loading)
+    assert here.stats().loads == 1
+    assert [await cache.get("row") for cache in (here, there)] == ["late", "late"]
 
-    assert [await cache.get("row") for cache in (here, there)] == ["quick", "quick"]
+
+@pytest.mark.asyncio
+async def test_a_timeout_of_the_loaders_own_ends_no_promise(
+    cluster_factory: ClusterFactory,
+) -> None:
+    clusters = await cluster_factory(2, cache={"promise_ttl": 1.2})
+    here, there = [await c.caches.create_cache("rows", ttl=600) for c in clusters]
+    begun, loads = asyncio.Event(), 0
+
+    async def load() -> str:
+        nonlocal loads
+        loads += 1
+        begun.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(0.5)  # rolls back, while the promise is looked after
+        await asyncio.sleep(1.5)  # longer than the promise
+        return "row"
+
+    one = asyncio.get_running_loop().create_task(here.wrap("row", load))
+    await begun.wait()
+
+    assert await there.wrap("row", load) == await one == "row"
+    assert loads == 1
 
 
 @pytest.mark.asyncio
