@@ -101,8 +101,8 @@ class Runner:
     async def call(self, fn: Callable[..., object], name: str, *args: object) -> object:
         """Call a function; in a thread as soon as there is a place.
 
-        Nothing can stop a thread: who is cancelled leaves it to itself, and what it returns is
-        lost. Its place is free then.
+        Nothing can stop a thread: a load that is given up leaves it to itself, and what it returns
+        is lost. Its place is free then.
         """
         if is_async(fn):
             return await cast("Awaitable[object]", fn(*args))

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from cluster_kit.cache import loading
-from cluster_kit.errors import CacheRecursion
+from cluster_kit.errors import CacheLoadTimeout, CacheRecursion
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
 
@@ -65,12 +65,10 @@ async def test_a_thread_that_is_left_to_itself_has_no_place(
     cluster_factory: ClusterFactory, slow: Slow
 ) -> None:
     [cluster] = await cluster_factory()
-    loop = asyncio.get_running_loop()
-    leaving = [loop.create_task(cluster.cache.wrap(f"k{n}", slow)) for n in range(PLACES)]
-    await eventually(lambda: slow.running == PLACES)
-    for task in leaving:
-        task.cancel()
-    await asyncio.wait(leaving)
+    cache = await cluster.caches.create_cache("hanging", hard_timeout=0.1)
+    callers = (cache.wrap(f"k{n}", slow) for n in range(PLACES))
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [CacheLoadTimeout] * PLACES
 
     async with asyncio.timeout(10):
         assert await cluster.cache.wrap("other", lambda: 2) == 2
