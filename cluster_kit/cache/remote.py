@@ -165,8 +165,9 @@ class Remote:
     async def _over(
         self, key: str, body: bytes | None, expected: bytes, life: float | None, found: Found
     ) -> tuple[bool, bool]:
-        stale = found.record.tags if found.record is not None else {}
-        tags = {**found.versions.tags, **stale}
+        tags = dict(found.versions.tags)
+        if found.record is not None:
+            tags.update(found.record.tags)
         marks = [self._names.epoch, *map(self._names.tag, tags)]
         done, now = await self._guard.swap(self._names.entry(key), body, expected, life, marks)
         return done, done and now == [found.versions.epoch, *tags.values()]
