@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster_kit import Cache, Cluster
+from cluster_kit.cache.envelope import Kind, Record, pack
 from cluster_kit.cache.guard import FAILURES
 from cluster_kit.cache.names import Names
 from cluster_kit.errors import CacheUnavailable
@@ -24,7 +25,7 @@ from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_aiocache.memcached_client import MemcachedClient
+from cluster_kit_aiocache.memcached_client import MemcachedClient, key_of
 from integration.load.cache import run
 from integration.test_pubsub_topology import user
 
@@ -414,3 +415,40 @@ def test_nobody_reads_what_was_invalidated_for_longer_than_is_said(
     assert outcome.counts["delete"] > 20
     assert outcome.stats["refused"] > 0
     assert outcome.stats["gaps"] > 0
+
+
+@pytest.mark.asyncio
+async def test_what_is_in_the_names_of_a_foreign_entry_is_not_run(
+    request: pytest.FixtureRequest,
+) -> None:
+    url = request.getfixturevalue("memcached")
+    parts = urlsplit(url)
+    client = MemcachedClient(str(parts.hostname), parts.port or 11211)
+    async with on(url) as (cluster, cache):
+        names = Names(cluster.name, "rows")
+        await cache.mset({"one": 1, "two": 2})
+        epoch = await client.get(key_of(names.epoch))
+        assert epoch is not None
+        tag = "x v\r\nms stolen 3 T0\r\nyes\r\nmg y"
+        body = pack(foreign(epoch.value, tag))
+        assert await client.add(key_of(names.entry("foreign")), body, 60)
+
+        assert await cache.get("foreign") is None
+        assert await cache.mget("one", "two", "none") == [1, 2, None]
+        assert await client.get(b"stolen") is None
+        assert cache.stats().corrupt == 1
+    await client.close()
+
+
+def foreign(epoch: bytes, tag: str) -> Record:
+    return Record(
+        kind=Kind.VALUE,
+        epoch=epoch,
+        created=time.time(),
+        ttl=60,
+        grace=0,
+        promised=0,
+        tags={tag: b"version1"},
+        payload=b"1",
+        stamp=b"stamp-01",
+    )

@@ -34,6 +34,27 @@ cluster.event_queue.subscribe("work", handle, retry=RetryPolicy(immediate=2))
 asyncio.run(cluster.run_until_signal())
 """
 
+IGNORES_ITS_CANCELLATION = """
+import asyncio
+from contextlib import suppress
+from cluster_kit import Cluster
+
+async def handle(_: object) -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+async def main() -> None:
+    cluster = Cluster()
+    cluster.telemetry.subscribe(
+        lambda event, _: print(event, flush=True) if event == "task.dead" else None
+    )
+    cluster.event_queue.subscribe("work", handle, timeout=0.2, max_retries=0)
+    await cluster.run_until_signal()
+
+asyncio.run(main())
+"""
+
 
 async def keep_alive(fleet: Fleet) -> None:
     """Replace a worker as soon as it has died, as a process supervisor would."""
@@ -106,3 +127,40 @@ async def test_a_worker_killed_in_a_retry_in_place_takes_the_count_of_them_along
     [run] = await recorder.finished()
     assert (run.delivery.id, run.delivery.attempt, run.delivery.redelivered) == (published, 1, True)
     assert await cluster.event_queue.dead_letters(CHANNEL).count() == 0
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.timeout(120)  # seconds; it takes about 5
+@pytest.mark.asyncio
+async def test_a_worker_killed_while_a_handler_is_stuck_leaves_one_dead_letter(
+    cluster_factory: ClusterFactory, rabbitmq: str
+) -> None:
+    app = f"crash-{uuid.uuid4().hex[:8]}"
+    [cluster] = await cluster_factory(name=app, url=rabbitmq)
+    published = await cluster.event_queue.publish(CHANNEL, 1)
+    variables = {
+        "CLUSTER_KIT_APP": app,
+        "CLUSTER_KIT_EVENT_QUEUE__URL": rabbitmq,
+        "CLUSTER_KIT_EVENT_QUEUE__CANCEL_GRACE": "0.1",
+    }
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", IGNORES_ITS_CANCELLATION),
+        env={**os.environ, **variables},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert worker.stdout is not None
+        async with asyncio.timeout(60):
+            assert await worker.stdout.readline() == b"task.dead\n"
+        await asyncio.sleep(0.5)  # what follows upon it is on its way
+    finally:
+        worker.kill()
+        await worker.wait()
+
+    recorder = Recorder()
+    cluster.event_queue.subscribe(CHANNEL, recorder.handle)
+    await cluster.event_queue.publish(CHANNEL, 2, message_id="next")
+    await recorder.finished()
+    [letter] = await cluster.event_queue.dead_letters(CHANNEL).browse()
+    assert (letter.id, letter.reason, recorder.ids) == (published, DeadReason.FAILED, ["next"])

@@ -33,6 +33,7 @@ pytestmark = [
 KILLS = 1000
 AT_ONCE = 250  # kills by one command: starting it takes most of a second
 INSTANCES = 3
+APP = "kills"  # the same from the first kill on: what is remembered of an application is no growth
 PUBLISHERS = 4  # of each
 GROWTH = 30.0  # MB; the test itself keeps ids and events. A thousand connections would be more
 
@@ -118,11 +119,11 @@ async def kill_all_the_time(url: str, server: RabbitServer, kills: int) -> list[
     rounds: list[Remains] = []
     vhost = url.rpartition("/")[2]
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(bench(url, crash_limit=KILLS))
+        first = await stack.enter_async_context(bench(url, app=APP, crash_limit=KILLS))
         await first.publish(first.task())  # makes the queue
+        await first.publish(first.task(), delay=0.3)  # makes what returned tasks wait in
         others = [
-            bench(f"{url}?declare=none", app=first.app, crash_limit=KILLS)
-            for _ in range(INSTANCES - 1)
+            bench(f"{url}?declare=none", app=APP, crash_limit=KILLS) for _ in range(INSTANCES - 1)
         ]
         instances = [first, *[await stack.enter_async_context(other) for other in others]]
         acker = Acker()

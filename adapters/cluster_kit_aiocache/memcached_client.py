@@ -2,12 +2,15 @@
 
 A connection whose command did not end in order, by an error or because its
 caller was cancelled, is closed and never used again. An answer that stays in such a connection
-would be taken for that of the next command: two would hold one lock, or get another's value.
+would be taken for that of the next command: two would hold one lock, or get another's value. So is
+one in which something stands that nobody has asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_CONNECTIONS = 20
 MOST_KEY_BYTES = 250
+_NO_KEY = re.compile(rb"[\x00-\x20\x7f]")  # would end it, and begin another command
 
 
 class ProtocolError(Exception):
@@ -51,10 +55,48 @@ class Item:
     seconds_left: int | None
 
 
-@dataclass(slots=True, eq=False)
-class _Connection:
-    reader: asyncio.StreamReader
+def key_of(name: str) -> bytes:
+    """Return the key of a name: itself, or its digest where it cannot be one."""
+    encoded = name.encode()
+    if len(encoded) <= MOST_KEY_BYTES and _NO_KEY.search(encoded) is None:
+        return encoded
+    return b"ck.long." + hashlib.sha256(encoded).hexdigest().encode()
+
+
+class _Connection(asyncio.StreamReaderProtocol):
+    """Counts what has arrived and was not read."""
+
     writer: asyncio.StreamWriter
+
+    def __init__(self) -> None:
+        self.reader = asyncio.StreamReader()
+        super().__init__(self.reader)
+        self._unread = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether the answer to the next request is the next that will arrive."""
+        return not (self._unread or self.reader.at_eof() or self.writer.is_closing())
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        super().data_received(data)
+
+    async def answer(self) -> Answer:
+        """Return the next answer."""
+        line = await self.reader.readuntil(b"\r\n")
+        self._unread -= len(line)
+        words = line.split()
+        if not words:
+            raise ProtocolError("the server sent an empty line")
+        if words[0] in {b"ERROR", b"CLIENT_ERROR"}:  # who knows what it made of the rest
+            kind = NoNumberError if b"non-numeric" in words else ProtocolError
+            raise kind(b" ".join(words).decode(errors="replace"))
+        if words[0] != b"VA":
+            return words, b""
+        value = await self.reader.readexactly(int(words[1]) + 2)
+        self._unread -= len(value)
+        return words, value[:-2]
 
 
 class MemcachedClient:
@@ -145,7 +187,7 @@ class MemcachedClient:
         async with self._connection() as connection:
             connection.writer.write(b"".join(requests))
             await connection.writer.drain()
-            return [await _answer(connection.reader) for _ in requests]
+            return [await connection.answer() for _ in requests]
 
     async def _command(self, request: bytes) -> Answer:
         [answer] = await self.ask(request)
@@ -167,24 +209,17 @@ class MemcachedClient:
     async def _take(self) -> _Connection:
         while self._free:
             connection = self._free.pop()
-            if not connection.reader.at_eof() and not connection.writer.is_closing():
+            if connection.usable:
                 return connection
             connection.writer.close()
-        reader, writer = await asyncio.open_connection(self._host, self._port)
-        return _Connection(reader, writer)
+        return await _connected(self._host, self._port)
 
 
-async def _answer(reader: asyncio.StreamReader) -> Answer:
-    words = (await reader.readuntil(b"\r\n")).split()
-    if not words:
-        raise ProtocolError("the server sent an empty line")
-    if words[0] in {b"ERROR", b"CLIENT_ERROR"}:  # who knows what it made of the rest
-        kind = NoNumberError if b"non-numeric" in words else ProtocolError
-        raise kind(b" ".join(words).decode(errors="replace"))
-    value = b""
-    if words[0] == b"VA":
-        value = (await reader.readexactly(int(words[1]) + 2))[:-2]
-    return words, value
+async def _connected(host: str, port: int) -> _Connection:
+    loop = asyncio.get_running_loop()
+    transport, connection = await loop.create_connection(_Connection, host, port)
+    connection.writer = asyncio.StreamWriter(transport, connection, connection.reader, loop)
+    return connection
 
 
 def _left(answer: Answer) -> int | None:

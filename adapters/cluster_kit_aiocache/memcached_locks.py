@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
 from cluster_kit_aiocache.fences import LEAST_OF_CLOCKS, read_fence
+from cluster_kit_aiocache.memcached_client import key_of
 from cluster_kit_aiocache.memcached_clock import Reading, ServerClock
 from cluster_kit_aiocache.memcached_server import MemcachedServer
 
@@ -242,11 +243,11 @@ async def _ours(claim: Claim, client: MemcachedClient) -> int | None:
 
 
 def _key(name: str) -> bytes:
-    return f"ck.l.{name}".encode()
+    return key_of(f"ck.l.{name}")
 
 
 def _fence_key(name: str) -> bytes:
-    return f"ck.f.{name}".encode()
+    return key_of(f"ck.f.{name}")
 
 
 def _read_fence(name: str, stored: bytes | int) -> int:

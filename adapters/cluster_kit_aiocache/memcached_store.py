@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from math import ceil
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,11 +12,11 @@ from cluster_kit.errors import (
 )
 from cluster_kit.ports import Health, StoreCapabilities
 from cluster_kit_aiocache.memcached_client import (
-    MOST_KEY_BYTES,
     NoNumberError,
     ProtocolError,
     RefusalError,
     expect,
+    key_of,
     stored,
 )
 from cluster_kit_aiocache.memcached_server import MemcachedServer
@@ -166,7 +165,7 @@ class MemcachedStore:
         """Remove values."""
 
         async def call(client: MemcachedClient) -> list[bytes | None]:
-            deletes = [b"md %b\r\n" % _key(key) for key in keys]
+            deletes = [b"md %b\r\n" % key_of(key) for key in keys]
             answers = await client.ask(*map(_look, keys), *deletes)
             for answer in answers[len(keys) :]:
                 stored(answer)
@@ -187,14 +186,14 @@ class MemcachedStore:
         end = self._expiry(ttl)
 
         async def call(client: MemcachedClient) -> tuple[int, list[bytes | None]]:
-            request = b"ma %b N%d J%d D%d v\r\n" % (_key(key), end, amount, amount)
+            request = b"ma %b N%d J%d D%d v\r\n" % (key_of(key), end, amount, amount)
             requests = [request, *map(_look, then_read)]
             try:
                 count, *answers = await client.ask(*requests)
             except NoNumberError:  # nobody here has written it
-                item = await client.get(_key(key))
+                item = await client.get(key_of(key))
                 if item is not None and not item.value.isdigit():
-                    await client.delete(_key(key), item.cas)
+                    await client.delete(key_of(key), item.cas)
                 count, *answers = await client.ask(*requests)
             expect(count, b"VA")
             return int(count[1]), [_value(answer) for answer in answers]
@@ -227,19 +226,12 @@ class MemcachedStore:
         return whole if whole <= _LONGEST_RELATIVE else whole + int(self._clock.wall())
 
 
-def _key(key: str) -> bytes:
-    encoded = key.encode()
-    if len(encoded) <= MOST_KEY_BYTES:
-        return encoded
-    return b"ck.long." + hashlib.sha256(encoded).hexdigest().encode()
-
-
 def _look(key: str) -> bytes:
-    return b"mg %b v\r\n" % _key(key)
+    return b"mg %b v\r\n" % key_of(key)
 
 
 def _store(key: str, body: bytes, flags: bytes) -> bytes:
-    return b"ms %b %d %b\r\n%b\r\n" % (_key(key), len(body), flags, body)
+    return b"ms %b %d %b\r\n%b\r\n" % (key_of(key), len(body), flags, body)
 
 
 async def _swap(
@@ -251,11 +243,11 @@ async def _swap(
             return _value((await client.ask(_look(key)))[0]) is None
         return _done((await client.ask(_store(key, body, b"T%d ME" % end)))[0], body)
     while True:
-        item = await client.get(_key(key))
+        item = await client.get(key_of(key))
         if item is None or not item.value.startswith(expected):
             return False
         if body is None:
-            done = await client.delete(_key(key), item.cas)
+            done = await client.delete(key_of(key), item.cas)
         else:
             request = _store(key, body, b"T%d C%d" % (end, item.cas))
             done = _done((await client.ask(request))[0], body)

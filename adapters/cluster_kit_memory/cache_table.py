@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 MOST_VALUES = 100_000
 """Of one hub; beyond them go those not used for the longest time."""
 
+MOST_BYTES = 64 * 2**20
+"""Of the values of one hub, likewise; a value that is larger stays alone."""
+
 
 class CacheTable:
     """All values of one hub. Every call is one atomic step, for other threads, too.
@@ -28,6 +31,7 @@ class CacheTable:
         self._clock = clock
         self._guard = threading.RLock()
         self._values: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._bytes = 0  # of their bodies
 
     def find(self, key: str) -> bytes | None:
         """Return a value that has not expired."""
@@ -36,7 +40,7 @@ class CacheTable:
             if found is None:
                 return None
             if found[1] <= self._clock.monotonic():
-                del self._values[key]
+                self._drop(key)
                 return None
             self._values.move_to_end(key)
             return found[0]
@@ -45,16 +49,19 @@ class CacheTable:
         """Store a value."""
         with self._guard:
             end = inf if ttl is None else self._clock.monotonic() + ttl
+            self._drop(key)
             self._values[key] = (body, end)
-            self._values.move_to_end(key)
-            if len(self._values) > MOST_VALUES:
-                self._values.popitem(last=False)
+            self._bytes += len(body)
+            while len(self._values) > MOST_VALUES or (
+                self._bytes > MOST_BYTES and len(self._values) > 1
+            ):
+                self._drop(next(iter(self._values)))
 
     def take(self, key: str) -> bytes | None:
         """Remove a value and return it."""
         with self._guard:
             found = self.find(key)
-            self._values.pop(key, None)
+            self._drop(key)
             return found
 
     def swap(self, key: str, body: bytes | None, expected: bytes | None, ttl: float | None) -> bool:
@@ -85,8 +92,10 @@ class CacheTable:
             if found is None or not found.isdigit():
                 self.put(key, b"%d" % amount, ttl)
                 return amount
-            count = int(found) + amount
-            self._values[key] = (b"%d" % count, self._values[key][1])
+            count, end = int(found) + amount, self._values[key][1]
+            body = b"%d" % count
+            self._values[key] = (body, end)
+            self._bytes += len(body) - len(found)
             return count
 
     def keys(self, prefix: str) -> list[str]:
@@ -94,6 +103,11 @@ class CacheTable:
         with self._guard:
             now, values = self._clock.monotonic(), self._values.items()
             return [key for key, (_, end) in values if key.startswith(prefix) and end > now]
+
+    def _drop(self, key: str) -> None:
+        found = self._values.pop(key, None)
+        if found is not None:
+            self._bytes -= len(found[0])
 
 
 class CacheTables:

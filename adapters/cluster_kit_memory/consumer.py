@@ -118,8 +118,9 @@ class MemoryConsumer:
         self._wanted = False
         self._apply()
 
-    async def resume(self) -> None:
-        """Take again."""
+    async def resume(self, prefetch: int | None = None) -> None:
+        """Take again, at most `prefetch` at a time."""
+        self._taker.prefetch = prefetch or self._taker.prefetch
         self._wanted = True
         self._apply()
 

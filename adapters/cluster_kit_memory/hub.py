@@ -156,7 +156,7 @@ class Hub:
         if not taker.taking:
             taker.taking = True
             taker.queue.add_taker(taker)
-            self._dispatch(taker.queue)
+        self._dispatch(taker.queue)
 
     def pause(self, taker: Taker) -> None:
         """Give `taker` nothing more; what it has not seen yet goes back. Idempotent."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import inf, isfinite
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from cluster_kit.cache.options import check_key, check_tag
+from cluster_kit.errors import InvalidNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MOST_UNSENT = 10_000
 """Keys and tags that wait to be told; beyond them all entries are invalidated instead."""
@@ -58,14 +64,14 @@ class Change(NamedTuple):
 def from_message(message: object) -> Change:
     """Return the change another instance tells of.
 
-    What cannot be read is taken for all: another release may know more kinds.
+    What cannot be read is taken for all: another release may know more kinds, or other names.
     """
     if not isinstance(message, dict):
         return Change(everything=True)
     message = cast("dict[str, object]", message)
     keys, tags, stored = message.get("k", ()), message.get("t", ()), message.get("stored") is True
     counters = message.get("counters") is True
-    if message.get("all") is not False or not (_names(keys) and _names(tags)):
+    if message.get("all") is not False or not (_names(keys, check_key) and _names(tags, check_tag)):
         return Change(everything=True, counters=counters, stored=stored)
     return Change(
         keys=tuple(cast("list[str]", keys)),
@@ -90,10 +96,14 @@ def quiet_before(message: object) -> float:
     return float(quiet) if isinstance(quiet, int | float) else inf
 
 
-def _names(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(name, str) for name in cast("list[object]", value)
-    )
+def _names(value: object, check: Callable[[object], str]) -> bool:
+    """Whether these are names: whatever they are written to must be able to trust them."""
+    if not isinstance(value, list):
+        return False
+    try:
+        return all(map(check, cast("list[object]", value)))
+    except InvalidNameError:
+        return False
 
 
 class Unsent:

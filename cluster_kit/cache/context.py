@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import random
 
     from cluster_kit.after_commit import AfterCommit
+    from cluster_kit.cache.loaders import Runner
     from cluster_kit.clock import Clock
     from cluster_kit.loops import OwnLoop
     from cluster_kit.ports import Emit
@@ -22,6 +23,7 @@ class CacheContext(NamedTuple):
         app: name of the application.
         settings: of the caches.
         supervisor: starts what runs in the background.
+        runner: calls loaders.
         clock: tells the time.
         random: for jitter and pauses.
         loop: where they may be used.
@@ -32,6 +34,7 @@ class CacheContext(NamedTuple):
     app: str
     settings: CacheSettings
     supervisor: Supervisor
+    runner: Runner
     clock: Clock
     random: random.Random
     loop: OwnLoop

@@ -154,6 +154,7 @@ class Engine:
             shelf=self.shelf,
             options=self._options,
             supervisor=around.supervisor,
+            runner=around.runner,
             clock=around.clock,
             random=around.random,
             promise_ttl=around.settings.promise_ttl,

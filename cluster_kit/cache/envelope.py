@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache.options import check_tag
 from cluster_kit.ports import HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _unpack(head: bytes, body: bytes) -> Record:
     at = 0
     for _ in range(count):
         end = at + 1 + body[at]
-        tags[body[at + 1 : end].decode()] = body[end : end + STAMP_BYTES]
+        tags[check_tag(body[at + 1 : end].decode())] = body[end : end + STAMP_BYTES]
         at = end + STAMP_BYTES
     payload = body[at:] if tags else body
     if len(payload) != size:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache.changes import Change
 from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
     from cluster_kit.cache.backplane import Backplane
-    from cluster_kit.cache.changes import Change
     from cluster_kit.cache.counters import LocalCounters
     from cluster_kit.cache.loading import Loading
     from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.shelf import Shelf
     from cluster_kit.cache.tools import Tools
+
+log = logging.getLogger(__name__)
 
 
 class Invalidation:
@@ -168,6 +171,10 @@ class Invalidation:
             await self._write(self._remote, change)
         except CacheUnavailable:
             return False
+        except Exception:
+            log.exception("cache %s: an invalidation cannot be told: %s", self._name, change)
+            if not change.everything:
+                self._owed.add(Change(everything=True))  # so that nothing counts that must not
         return True
 
     @staticmethod

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.found import fresh, usable
-from cluster_kit.cache.loaders import Loaded, call
+from cluster_kit.cache.loaders import Loaded
 from cluster_kit.cache.promises import Right
 from cluster_kit.errors import CacheLoadTimeout, CacheUnavailable
 
@@ -200,13 +200,13 @@ class Load:
         tools.stats.loads += 1
         start = tools.clock.monotonic()
         name = f"cache:{tools.options.name}:{self._key}"
-        value, ttl, keep = await call(request.load, tools.supervisor, name), request.ttl, True
+        value, ttl, keep = await tools.runner.call(request.load, name), request.ttl, True
         if isinstance(value, Loaded):
             ttl, keep, value = value.ttl or ttl, value.keep, value.value
         if value is None and tools.options.negative_ttl is not None:
             ttl = tools.options.negative_ttl
         if keep and request.condition is not None:
-            keep = bool(await call(request.condition, tools.supervisor, name, value))
+            keep = bool(await tools.runner.call(request.condition, name, value))
         taken = tools.clock.monotonic() - start
         tools.report("cache.loaded", cache=tools.options.name, key=self._key, seconds=taken)
         if keep:

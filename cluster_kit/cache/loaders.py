@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from cluster_kit.supervisor import Supervisor
 
 T = TypeVar("T")
+
+MOST_THREADS = 100
+"""Threads in which sync loaders of an instance run at once."""
+
+_in_thread: ContextVar[bool] = ContextVar("cluster_kit_cache_in_thread", default=False)
 
 
 class Request(NamedTuple):
@@ -80,20 +87,37 @@ async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: 
     return await result if inspect.isawaitable(result) else result
 
 
-async def call(
-    fn: Callable[..., object], supervisor: Supervisor, name: str, *args: object
-) -> object:
-    """Call a user's function: async here, any other in a thread.
+class Runner:
+    """Calls the functions of users that loads need: async ones here, any other in a thread.
 
-    Nothing can stop a thread: who is cancelled leaves it to itself, and what it returns is lost.
+    Args:
+        supervisor: starts the threads.
     """
-    if is_async(fn):
-        return await cast("Awaitable[object]", fn(*args))
-    thread = supervisor.start_thread(partial(fn, *args), name=name)
-    thread.add_done_callback(_retrieve)
-    await asyncio.wait({thread})
-    result = thread.result()
-    return await result if inspect.isawaitable(result) else result
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._places = asyncio.Semaphore(MOST_THREADS)
+
+    async def call(self, fn: Callable[..., object], name: str, *args: object) -> object:
+        """Call a function; in a thread as soon as there is a place.
+
+        Nothing can stop a thread: who is cancelled leaves it to itself, and what it returns is
+        lost. Its place is free then.
+        """
+        if is_async(fn):
+            return await cast("Awaitable[object]", fn(*args))
+        # One that a thread of ours may wait for must not wait for the place of that thread.
+        async with nullcontext() if _in_thread.get() else self._places:
+            thread = self._supervisor.start_thread(partial(_call_inside, fn, *args), name=name)
+            thread.add_done_callback(_retrieve)
+            await asyncio.wait({thread})
+        result = thread.result()
+        return await result if inspect.isawaitable(result) else result
+
+
+def _call_inside(fn: Callable[..., object], *args: object) -> object:
+    _in_thread.set(True)  # in the thread, and in what it starts
+    return fn(*args)
 
 
 def _retrieve(thread: asyncio.Future[object]) -> None:

@@ -149,7 +149,9 @@ class Loading:
                 del flights[flight.key]
 
     async def _run(self, flight: Flight, ticket: Ticket, request: Request) -> None:
-        _loads.set((*_loads.get(), flight))
+        # A task that an earlier load left behind may begin this one, and so on without end.
+        around = (other for other in _loads.get() if not other.outcome.done())
+        _loads.set((*around, flight))
         load = Load(self._tools, flight, ticket, request, self.renew, self._withdrawals)
         try:
             flight.outcome.set_result(await load.run())

@@ -131,13 +131,22 @@ def check_key(key: object) -> str:
     return check_name("cache key", key)
 
 
+def check_tag(tag: object) -> str:
+    """Return a tag if it is legal, as other names are.
+
+    Raises:
+        InvalidNameError: it is not.
+    """
+    return check_name("cache tag", tag)
+
+
 def check_tags(tags: Iterable[str], most: int | None = MAX_TAGS) -> tuple[str, ...]:
     """Return tags, each once.
 
     Raises:
         ConfigurationError: one is malformed, they are more than `most`, or a single string.
     """
-    checked = tuple(dict.fromkeys(check_name("cache tag", tag) for tag in several_tags(tags)))
+    checked = tuple(dict.fromkeys(map(check_tag, several_tags(tags))))
     if most is not None and len(checked) > most:
         raise ConfigurationError(f"a value may have {most:,} tags, not {len(checked):,}")
     return checked

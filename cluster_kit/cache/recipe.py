@@ -115,8 +115,8 @@ class Recipe:
 
 
 def _given(signature: inspect.Signature, *args: object, **kwargs: object) -> Mapping[str, object]:
-    """Return what a call gives to each parameter."""
-    bound = signature.bind(*args, **kwargs)
+    """Return what a call gives to each parameter, what it names itself in order of the names."""
+    bound = signature.bind(*args, **dict(sorted(kwargs.items())))
     bound.apply_defaults()
     return bound.arguments
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 from cluster_kit.cache.backplane import Backplane
 from cluster_kit.cache.cache import Cache
 from cluster_kit.cache.context import CacheContext
+from cluster_kit.cache.loaders import Runner
 from cluster_kit.cache.options import CacheOptions, CacheValues, make_options
 from cluster_kit.cache.stats import CacheStats
 from cluster_kit.cache.stores import Stores
@@ -209,6 +210,7 @@ class CacheManager:
             app=self._app,
             settings=self._settings.cache,
             supervisor=supervisor,
+            runner=Runner(supervisor),
             clock=self._clock,
             random=random.Random(),
             loop=OwnLoop("cache"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from itertools import chain
 from string import Formatter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -108,22 +109,26 @@ def _text(value: Any, spec: str, conversion: str | None, given: Mapping[str, obj
     return format(value)
 
 
-def _check(field: str, value: object, text: str) -> None:
+def _check(field: str, value: object, text: str | None = None) -> None:
     """Refuse what has another text in each process, so that its key would never be met again.
 
     Raises:
         TypeError: that is so.
     """
     if inspect.isroutine(value):
-        raise TypeError(f"{field} is a function, {text}, which has no text of its own")
-    if _PLACE.search(text) is None or isinstance(value, str):
-        return
-    if isinstance(value, list | tuple | set | frozenset):
+        raise TypeError(f"{field} is a function, {value!r}, which has no text of its own")
+    if isinstance(value, set | frozenset):
+        raise TypeError(f"{field} is a set, whose order is another in each process; sort it")
+    if isinstance(value, dict):
+        value = tuple(chain.from_iterable(cast("dict[object, object]", value).items()))
+    if isinstance(value, list | tuple):
         for item in cast("Iterable[object]", value):
-            _check(field, item, repr(item))
-    else:
-        what = f"{type(value).__name__} has no text by which two of them differ"
-        raise TypeError(f"{field} is {text}: {what}")
+            _check(field, item)
+    elif not isinstance(value, str | bytes | bytearray):
+        shown = repr(value) if text is None else text
+        if _PLACE.search(shown) is not None:
+            what = f"{type(value).__name__} has no text by which two of them differ"
+            raise TypeError(f"{field} is {shown}: {what}")
 
 
 def _field(text: str, following: str | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import random
 
+    from cluster_kit.cache.loaders import Runner
     from cluster_kit.cache.options import CacheOptions
     from cluster_kit.cache.shelf import Shelf
     from cluster_kit.cache.stats import CacheStats
@@ -24,6 +25,7 @@ class Tools:
         shelf: where values are looked up and put.
         options: of the cache.
         supervisor: starts the loads.
+        runner: calls loaders.
         clock: tells the time.
         random: for pauses.
         promise_ttl: seconds after which another instance may load what a dead one promised.
@@ -34,6 +36,7 @@ class Tools:
     shelf: Shelf
     options: CacheOptions
     supervisor: Supervisor
+    runner: Runner
     clock: Clock
     random: random.Random
     promise_ttl: float

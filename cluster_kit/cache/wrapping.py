@@ -100,7 +100,7 @@ class Wrapping:
 
         Raises:
             CacheLoadTimeout: it took longer than the cache's `hard_timeout`; `fn` goes on.
-            CacheRecursion: it is `fn` itself that asks.
+            CacheRecursion: it is `fn` itself that asks, or a task it has started.
             EncodeError, MessageTooLargeError: what was loaded cannot be kept.
             Exception: what `fn` raised, to all who wait for it.
         """

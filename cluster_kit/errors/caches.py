@@ -47,7 +47,11 @@ class CacheLoadTimeout(CacheError, TimeoutError):  # noqa: N818 - reads as what 
 
 
 class CacheRecursion(CacheError, RecursionError):  # noqa: N818 - reads as what happened
-    """The loader of a key asked for that key: it would wait for itself."""
+    """The loader of a key, or a task it has started, asked for that key: it would wait for itself.
+
+    Nobody can tell whether a loader waits for a task it has started: one that does not may ask
+    once the load is over.
+    """
 
     retryable = False
     key: str

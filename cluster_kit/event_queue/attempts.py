@@ -86,17 +86,18 @@ class Attempts:
             await asyncio.sleep(0)  # a handler that fails at once would keep everybody waiting
             if run.stuck or run.withdrawn:
                 break
-            self._retried(run, outcome)
+            failed = run.envelope
             run.begin_again()
             # Decoded anew: the handler may have changed what it was given.
             payload, refused = self.prepare(run)
             if refused is not None:
                 return refused
+            self._retried(failed, outcome.error)
             outcome = await self.attempt(run, payload)
         return outcome
 
-    def _retried(self, run: Run, outcome: Again) -> None:
-        id_, attempt, error = run.envelope.id, run.envelope.attempt, outcome.error
+    def _retried(self, failed: Envelope, error: BaseException) -> None:
+        id_, attempt = failed.id, failed.attempt
         log.info("task %s on %s runs again in place", id_, self._channel)
         self._shared.report(
             "task.retried", channel=self._channel, id=id_, attempt=attempt, delay=0.0, error=error
@@ -136,8 +137,8 @@ class Attempts:
     def _settle_stuck(self, run: Run) -> None:
         """A handler ignores its cancellation: report it, and let the next attempt go ahead.
 
-        Its delivery stays unacknowledged until it ends, which keeps its slot taken at the broker
-        as it is here.
+        Once that is stored the delivery is acknowledged, or it would come again when this process
+        dies, and be stored anew each time. Here the slot stays taken until the handler ends.
         """
         self._shared.quarantine.leave(run)  # it may stay for ever
         envelope, channel = run.envelope, self._channel
@@ -160,6 +161,11 @@ class Attempts:
         outcome = self._verdict(envelope, HandlerTimeout(run.timeout))
         if isinstance(outcome, Again | Dead):
             run.settled_early = await self._shared.settler.store(envelope, outcome)
+        if run.settled_early:
+            if run.renewal is not None:
+                await asyncio.wait({run.renewal})
+            await self._shared.settler.ack(run)
+            run.spend(run.copy_id)
 
     def _max_retries(self, envelope: Envelope) -> int:
         own = envelope.max_retries

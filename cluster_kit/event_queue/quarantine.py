@@ -14,13 +14,12 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from cluster_kit.event_queue.run import crashes
+from cluster_kit.event_queue.run import Run, crashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cluster_kit.clock import Clock
-    from cluster_kit.event_queue.run import Run
     from cluster_kit.ports import Received
 
 log = logging.getLogger(__name__)
@@ -30,6 +29,9 @@ SETTLING = 0.2
 
 LONGEST_WAIT = 30.0
 """Seconds a suspect waits at most for what ran before it: that has not killed anybody so far."""
+
+QUIET = 1.0
+"""Seconds after the last task when the others have nothing to do, most likely."""
 
 LOOK = 0.05
 """Seconds between looks whether it is alone."""
@@ -43,14 +45,14 @@ def is_suspect(received: Received, crash_limit: int) -> bool:
 class Quarantine:
     """Lets in one suspect of an instance at a time, and nothing beside it.
 
-    After each it stays shut to suspects for as long as that one held the instance: so neither
-    they nor the others have to wait for all of the other kind.
+    After each it stays shut to suspects for as long as that one held the instance, or until the
+    others have nothing to do: so neither kind has to wait for all of the other.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._inside: Run | None = None
-        self._entered_at = self._opens_at = -math.inf
+        self._entered_at = self._opens_at = self._worked_at = -math.inf
         self._outwaited: list[object] = []
         self._in_hand: Callable[[], Iterable[object]] = lambda: ()
         self._on_left: Callable[[], None] = lambda: None
@@ -67,7 +69,18 @@ class Quarantine:
     @property
     def opens_in(self) -> float:
         """Seconds until a suspect may enter, as far as that is known; others need not wait."""
-        return self._opens_at - self._clock.monotonic()
+        now = self._clock.monotonic()
+        if any(isinstance(each, Run) for each in self._in_hand()):
+            return self._opens_at - now
+        return min(self._opens_at, self._worked_at + QUIET) - now
+
+    def bars(self, received: Received, crash_limit: int) -> bool:
+        """Whether it is a suspect, and the turn of the others."""
+        return is_suspect(received, crash_limit) and self.opens_in > 0
+
+    def worked(self) -> None:
+        """Note that a task has ended."""
+        self._worked_at = self._clock.monotonic()
 
     def enter(self, run: Run) -> None:
         """Let `run` in; nobody may be inside."""
@@ -80,6 +93,7 @@ class Quarantine:
         """Let `run` out, if it is inside."""
         if self._inside is run:
             self._inside, now = None, self._clock.monotonic()
+            self._worked_at = now
             self._opens_at = now + max(now - self._entered_at, SETTLING)
             self._on_left()
 

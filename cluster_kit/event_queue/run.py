@@ -81,7 +81,7 @@ class Run:
             outcome.
         stuck: it ignored cancellation for longer than the grace period.
         early: stores a stuck run's copy before its handler ends.
-        settled_early: that copy is stored; only the acknowledgement is left.
+        settled_early: that copy is stored; whatever comes of this one is acknowledged at once.
         held: it may not begin yet, since an earlier delivery of its task ended without an outcome.
         given_back: it was returned to its queue without an outcome.
         begun: crashes of the task when this run began.
@@ -161,8 +161,7 @@ class Run:
         newest = self.received
         if not newest.redeliveries or crashes(newest) < crash_limit or not newest.copy_id:
             return False
-        waits = self.running and (self.settled_early or not self.stuck)
-        return waits and (self.renewal is None or self.renewal.done())
+        return self.running and not self.stuck and (self.renewal is None or self.renewal.done())
 
     def newest(self, copy_id: str) -> Received | None:
         """Return the last delivery of a copy, if there is one to be settled."""

@@ -58,9 +58,13 @@ class Settler:
         self._hurry.set()
 
     def settle(self, run: Run, outcome: Outcome) -> Awaitable[None]:
-        """Carry out `outcome` for `run`. Await what is returned: then it is done."""
+        """Carry out `outcome` for `run`. Await what is returned: then it is done.
+
+        The slot is free before the acknowledgement, because the next delivery may follow at once.
+        """
         if isinstance(outcome, Done):
             self._ledger.done(run.envelope)
+            run.release()
             return self.ack(run)
         return self._settle_otherwise(run, outcome)
 
@@ -72,6 +76,7 @@ class Settler:
             why = "the broker did not take its copy before this instance stopped"
             await self._give_back_all(run, why)
             return
+        run.release()
         await self.ack(run)
 
     async def store(self, envelope: Envelope, outcome: Again | Dead) -> bool:
@@ -138,8 +143,6 @@ class Settler:
 
     async def ack(self, run: Run) -> None:
         """Acknowledge the newest delivery of the run's copy, or remember that it is missing."""
-        # Before the acknowledgement, because the next delivery may follow upon it at once.
-        run.release()
         while True:
             received = run.received
             try:
@@ -254,17 +257,19 @@ class Settler:
         """Give back a task that did not start, without wearing it out; False: it is still ours.
 
         Brokers that count every give-back as a redelivery would in the end take a task that only
-        met busy instances for one that kills its workers. Before that it is stored afresh, as
-        one that may have crashed half as often as it may, or kept until it is taken here.
+        met busy instances for one that kills its workers. So from half of the crash limit on it is
+        stored afresh with the count it has, or kept until it is taken here. A suspect is stored
+        afresh at any broker, which puts it behind the others in line.
         None for `crash_limit` has it given back in any case.
         """
         why = "this instance takes no more at the moment"
-        if crash_limit is not None and received.give_back_counts:
-            half, known = crash_limit // 2, crashes(received)
-            if known >= half:
-                # From half on it is never given back again, and its count is that of crashes.
-                worn = known if received.envelope.crashes >= half else half
-                return await self.postpone(received, 0.0, why, worn=worn)
+        if crash_limit is not None:
+            known, half, counts = crashes(received), crash_limit // 2, received.give_back_counts
+            if known > half or (counts and known == half):
+                if await self.postpone(received, 0.0, why, worn=known):
+                    return True
+                if counts:
+                    return False
         await self.give_back(received, why)
         return True
 

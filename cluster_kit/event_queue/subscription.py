@@ -77,7 +77,7 @@ class Subscription:
         self._refused: list[Received] = []
         self._kept: list[Received] = []
         self._met_suspect = False
-        self._taking = True
+        self._taking, self._prefetch = True, options.concurrency
         self._stopping = False
         self.trouble: str | None = None
 
@@ -162,9 +162,6 @@ class Subscription:
         self._stopping = True
         if self._keeper is not None:
             self._keeper.cancel()
-        for run in tuple(self._runs):
-            if run.settled_early:  # its retry is stored: returning it would double the task
-                await self._shared.settler.ack(run)
         if self._consumer is not None:
             await self._consumer.close()
 
@@ -191,12 +188,11 @@ class Subscription:
             self._take_or_refuse(received)
 
     def _take_or_refuse(self, received: Received) -> None:
-        suspect = is_suspect(received, self._options.crash_limit)
-        if suspect and self._shared.quarantine.opens_in > 0:
+        if self._shared.quarantine.bars(received, self._options.crash_limit):
             self._met_suspect = True
             self._refuse(received)
         elif self._may_take():
-            self._take(received, suspect=suspect)
+            self._take(received)
         else:
             self._refuse(received)
 
@@ -216,7 +212,9 @@ class Subscription:
 
     def _adopt(self, run: Run, received: Received) -> None:
         self._shared.ledger.adopt(run, received)
-        if run.is_worn(self._options.crash_limit):
+        if run.settled_early:
+            self._do(self._shared.settler.ack(run), run.envelope)
+        elif run.is_worn(self._options.crash_limit):
             run.renewal = self._do(self._shared.settler.renew(run), run.envelope)
 
     def _may_take(self) -> bool:
@@ -224,14 +222,14 @@ class Subscription:
             return False
         return self._busy < self._options.concurrency and self._idleness.allows()
 
-    def _take(self, received: Received, *, suspect: bool) -> None:
+    def _take(self, received: Received) -> None:
         timeout = received.envelope.timeout or self._options.timeout
         run = Run(received, self._place, timeout=timeout)
         self._busy += 1
         self._runs.add(run)
         self._shared.ledger.begin(run)
         run.held = crashes(received) > 0
-        if suspect:
+        if is_suspect(received, self._options.crash_limit):
             self._shared.quarantine.enter(run)
         name = f"task:{self.queue.full}:{run.envelope.id}"
         self._shared.supervisor.launch(self._work, run, name=name, loop=self._place.deadlines.loop)
@@ -258,7 +256,8 @@ class Subscription:
 
     def _release(self) -> None:
         self._busy -= 1
-        if not self._taking:
+        self._shared.quarantine.worked()
+        if not self._taking or self._prefetch < self._options.concurrency:
             self._turn.set()
 
     # --- pausing and giving back ---
@@ -287,18 +286,21 @@ class Subscription:
             await self._return_refused()
             self._met_suspect = self._met_suspect and self._shared.quarantine.opens_in > 0
             free = not self._kept and not self._met_suspect and self._may_take()
-            if not self._taking and free:
-                self._taking = True
-                await consumer.resume()
+            prefetch = self._options.concurrency - sum(run.settled_early for run in self._runs)
+            if free and (not self._taking or prefetch > self._prefetch):
+                self._taking, self._prefetch = True, prefetch
+                await consumer.resume(prefetch)
 
     async def _return_refused(self) -> None:
         """Give back what was refused, except what cannot be and is kept or taken."""
         kept, self._kept = self._kept, []
         for received in kept:
-            if self._may_take() and not received.lost:
-                self._on_delivery(received)
-            else:
+            if not self._may_take() or received.lost:
                 self._refused.append(received)
+            elif self._shared.quarantine.bars(received, self._options.crash_limit):
+                self._kept.append(received)
+            else:
+                self._on_delivery(received)
         # Not taken, even where that is possible by now: lost meanwhile, it may run elsewhere.
         while self._refused:
             # One that is taken away by a stop may be counted for it: there is no time for more.

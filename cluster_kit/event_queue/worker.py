@@ -47,9 +47,7 @@ class Worker:
             shared.ledger.settling(run)
             if run.early is not None:
                 await asyncio.wait({run.early})
-            if run.settled_early:
-                await shared.settler.ack(run)
-            else:
+            if not run.settled_early:
                 await shared.settler.settle(run, outcome)
         finally:
             shared.ledger.end(run)
@@ -58,23 +56,22 @@ class Worker:
     async def _outcome(self, run: Run) -> Outcome:
         if (dead := self._refusal(run)) is not None:
             return dead
+        if run.held:  # before it is decoded, which may be what kills
+            begins, run.held = await self._shared.quarantine.admit(run), False
+            if not begins:
+                return _NOT_BEGUN
         payload, refused = self._attempts.prepare(run)
         if refused is not None:
             return refused
-        if run.held:
-            begins, run.held = await self._shared.quarantine.admit(run), False
-            refused = self._attempts.expiry(run) if begins else _NOT_BEGUN
-            if refused is not None:
-                return refused
         outcome = await self._attempts.attempt(run, payload)
         if isinstance(outcome, Again) and outcome.in_place:
             return await self._attempts.in_place(run, outcome)
         return outcome
 
     def _refusal(self, run: Run) -> Dead | None:
-        """Return the end of a task that most likely kills its workers."""
+        """Return the end of a task that most likely kills its workers, or comes too late."""
         unexplained = crashes(run.received)
         if unexplained <= self._crash_limit:
-            return None
+            return self._attempts.expiry(run)
         text = f"delivered {unexplained + 1} times without an outcome"
         return self._judge.dead(run.envelope, DeadReason.CRASHED, text=text)

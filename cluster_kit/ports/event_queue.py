@@ -89,8 +89,12 @@ class Consumer(Protocol):
         """
         ...
 
-    async def resume(self) -> None:
-        """Take again. Idempotent; also legal while the connection is away."""
+    async def resume(self, prefetch: int | None = None) -> None:
+        """Take again. Idempotent; also legal while the connection is away.
+
+        From now on at most `prefetch` deliveries are unsettled at any time, where it is given: the
+        same or more while it takes, less only while it is paused.
+        """
         ...
 
     async def close(self) -> None:

@@ -208,6 +208,22 @@ async def test_after_a_pause_the_share_is_filled_up_as_it_gets_free() -> None:
         assert broker.cancelled == [tag for tag, _, _ in broker.consumed]
 
 
+async def test_the_share_is_made_less_in_a_pause_and_more_at_any_time() -> None:
+    broker = FakeBroker()
+    async with consuming(broker, prefetch=3) as (consumer, received, _):
+        broker.deliver(1)
+        await consumer.pause()
+        await consumer.resume(2)
+        await eventually(lambda: len(broker.consumed) == 2)
+        await received[0].ack()
+        await eventually(lambda: len(broker.consumed) == 3)
+        await consumer.resume()
+        await consumer.resume(4)
+        await eventually(lambda: len(broker.consumed) == 4)
+
+        assert [share for _, share, _ in broker.consumed] == [3, 1, 1, 2]
+
+
 async def test_closing_returns_what_is_unsettled_before_the_channel() -> None:
     broker = FakeBroker()
     async with consuming(broker) as (consumer, received, _):

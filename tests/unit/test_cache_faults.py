@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import pickle
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -38,6 +39,16 @@ class Losing(MemoryPubSub):
         if not self.losing:
             self.arrived[message.origin] += 1
             super().hand_over(message)
+
+
+class Choosy(MemoryCacheStore):
+    """Fails on one key, as on a name that it cannot write."""
+
+    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        answers = await super().remove(keys, timeout=timeout)
+        if any(key.endswith("bad") for key in keys):
+            raise UnicodeEncodeError("utf-8", "", 0, 1, "surrogates not allowed")
+        return answers
 
 
 class OwnError(Exception):
@@ -347,6 +358,32 @@ async def test_what_is_invalidated_again_while_it_is_told_stays_owed(
     assert cache.stats().unsent == 1
     stores[0].reconnect()
     await eventually(lambda: cache.stats().unsent == 0)
+
+
+@pytest.mark.asyncio
+async def test_what_can_never_be_told_takes_all_values_and_stops_nothing_else(
+    cluster_factory: ClusterFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores: list[Choosy] = []
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(Choosy(url, context))
+        return stores[-1]
+
+    [cluster] = await cluster_factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    await cluster.start()
+    cache = await cluster.caches.create_cache("rows", backplane=False)
+    await cache.mset({"bad": 1, "good": 2, "other": 3})
+    stores[0].disconnect()
+    for change in (cache.invalidate_tags("t"), cache.mdel("bad", "good")):
+        with pytest.raises(CacheUnavailable):
+            await change
+    stores[0].reconnect()
+    await eventually(lambda: cache.stats().unsent == 0)
+
+    assert await cache.mget("bad", "good", "other") == [None] * 3
+    assert "an invalidation cannot be told: Change(keys=('bad', 'good')" in caplog.text
 
 
 def test_there_is_one_missing() -> None:

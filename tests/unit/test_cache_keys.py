@@ -121,7 +121,11 @@ async def test_what_does_not_fit_a_template_is_named(
     ("text", "value", "named"),
     [
         ("o:{a}", [Odd()], "Odd has no text"),
-        ("o:{a}", (1, {2: Odd()}), "dict has no text"),
+        ("o:{a}", (1, {2: Odd()}), "Odd has no text"),
+        ("o:{a}", {Odd(): 2}, "Odd has no text"),
+        ("o:{a}", {"red", "green"}, "a is a set"),
+        ("o:{a!r}", [1, (frozenset({1}),)], "a is a set"),
+        ("o:{a.b}", SimpleNamespace(b={"x": {1}}), "a.b is a set"),
         ("o:{a!r}", Odd(), "Odd has no text"),
         ("o:{a!s:>90}", Odd(), "Odd has no text"),
         ("o:{a.args}", functools.partial(int, Odd()), "a.args is .* Odd has no text"),
@@ -138,7 +142,18 @@ def test_a_text_that_is_another_in_each_process_is_no_key(
         Template("key", text).key({"a": value})
 
 
-@pytest.mark.parametrize("value", ["<x at 0x7f>", ["<x at 0x7f>"], ("a", ["<x at 0x7f>"])])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "<x at 0x7f>",
+        ["<x at 0x7f>"],
+        ("a", ["<x at 0x7f>"]),
+        {"a": "<x at 0x7f>"},
+        {b"<x at 0x7f>": 1},
+        b"<x at 0x7f>",
+        bytearray(b"<x at 0x7f>"),
+    ],
+)
 def test_a_text_may_look_like_a_place_in_memory(value: object) -> None:
     assert "0x7f" in Template("key", "o:{a}").key({"a": value})
 
@@ -157,6 +172,21 @@ async def test_a_tag_that_does_not_fit_is_named_and_a_key_may_be_a_function(
         await read(5)
     assert await read(SimpleNamespace(id="x")) == 1
     assert await cluster.cache.get("u-namespace(id='x')") == 1
+
+
+@pytest.mark.asyncio
+async def test_names_that_a_function_takes_as_they_come_have_one_order(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+
+    @cluster.cache.cached(key="p:{page}:{filters}")
+    async def search(page: int, **filters: int) -> list[str]:
+        return list(filters)
+
+    assert await search(1, b=2, a=1) == ["b", "a"]
+    assert await search(a=1, b=2, page=1) == ["b", "a"]
+    assert search.key(1, b=2, a=1) == "p:1:{'a':%201,%20'b':%202}"
 
 
 @pytest.mark.asyncio

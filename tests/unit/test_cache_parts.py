@@ -29,7 +29,11 @@ from cluster_kit.cache.local import (
 from cluster_kit.cache.names import Names
 from cluster_kit.cache.values import Values
 
+FOREIGN_NAMES = ["", "a b", "x v\r\nms stolen 3 T0\r\nyes\r\nmg y", "a\x7f", "*", "n" * 201]
 STAMPS = st.binary(min_size=STAMP_BYTES, max_size=STAMP_BYTES)
+NAMES = st.text(
+    st.characters(exclude_characters=" *#", exclude_categories=["C", "Z"]), min_size=1, max_size=40
+)
 TIMES = st.integers(0, 10**12).map(lambda ms: ms / 1000)
 RECORDS = st.builds(
     Record,
@@ -39,7 +43,7 @@ RECORDS = st.builds(
     ttl=st.none() | st.integers(1, 10**10).map(lambda ms: ms / 1000),
     grace=TIMES,
     promised=TIMES,
-    tags=st.dictionaries(st.text(min_size=1, max_size=40), STAMPS, max_size=4),
+    tags=st.dictionaries(NAMES, STAMPS, max_size=4),
     payload=st.binary(max_size=200),
     stamp=STAMPS,
 )
@@ -76,6 +80,12 @@ def test_an_entry_whose_time_is_none_is_none(field: str) -> None:
 
     with pytest.raises(CorruptEntryError):
         unpack(body)
+
+
+@pytest.mark.parametrize("tag", FOREIGN_NAMES)
+def test_an_entry_whose_tag_is_no_name_is_none(tag: str) -> None:
+    with pytest.raises(CorruptEntryError):
+        unpack(pack(made(tags={tag: b"version1"})))
 
 
 def test_two_entries_of_a_key_begin_differently() -> None:
@@ -296,3 +306,11 @@ def test_a_change_travels_by_name() -> None:
 @pytest.mark.parametrize("message", [None, [], {}, {"k": "a"}, {"k": [1], "t": [], "all": False}])
 def test_what_another_release_may_say_is_taken_for_all(message: object) -> None:
     assert from_message(message).everything
+
+
+@pytest.mark.parametrize("name", [*FOREIGN_NAMES, "\ud800"])
+@pytest.mark.parametrize("field", ["k", "t"])
+def test_what_is_no_name_is_taken_for_all(field: str, name: str) -> None:
+    told = from_message({"k": [], "t": [], "all": False, "stored": True, field: ["a", name]})
+
+    assert told == Change(everything=True)

@@ -11,6 +11,7 @@ import pytest
 from cluster_kit import MISSING, Cache, Cluster, Settings
 from cluster_kit.cache import upkeep
 from cluster_kit.cache.upkeep import LOOK
+from cluster_kit.clock import SystemClock
 from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError, NotStartedError
 from cluster_kit.ports import AdapterContext, CacheFactory, CacheStore
 from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
@@ -18,6 +19,7 @@ from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory import ADAPTER
 from cluster_kit_memory.cache import MemoryCacheStore
+from cluster_kit_memory.cache_table import CacheTable
 from cluster_kit_memory.pubsub import MemoryPubSub
 
 DEGRADED_TTL = 0.3
@@ -329,6 +331,27 @@ async def test_what_is_in_use_outlives_what_is_not(
             await cache.incr(f"login:{number}")
             assert await cache.get(f"k{number - number % 5}") == number - number % 5
             assert await cache.incr("hot") == number + 1
+
+
+def test_a_hub_keeps_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster_kit_memory.cache_table.MOST_BYTES", 110)
+    table = CacheTable("hub", SystemClock())
+    for number in range(50):
+        table.put(f"k{number}", b"x" * 30, None)
+        table.put("hot", b"y" * 10, None)
+    assert table.keys("") == ["k47", "k48", "k49", "hot"]
+    for _ in range(200):
+        table.add("counter", 1, None)
+        table.swap("hot", b"z" * 10, b"y", None)
+        table.take("hot")
+        table.put("hot", b"y" * 10, -1)
+        assert table.find("hot") is None
+    assert sorted(table.keys("")) == ["counter", "k47", "k48", "k49"]
+
+    table.put("large", b"x" * 111, None)
+    assert table.keys("") == ["large"]
+    table.put("small", b"", None)
+    assert table.keys("") == ["small"]
 
 
 @pytest.mark.asyncio

@@ -174,6 +174,22 @@ async def test_pausing_recalls_what_was_on_the_way_without_counting_it() -> None
         assert {received.redeliveries for received in inbox.received} == {0}
 
 
+async def test_the_share_is_made_less_in_a_pause_and_more_at_any_time() -> None:
+    async with joined(fresh_url()) as one:
+        inbox = await one.consume(prefetch=2)
+        await inbox.consumer.pause()
+        await one.publish("1", "2", "3")
+        await inbox.consumer.resume(1)
+        await inbox.holds("1")
+
+        await inbox.consumer.resume()
+        await let_run()
+        assert inbox.ids == ["1"]
+
+        await inbox.consumer.resume(3)
+        await inbox.holds("1", "2", "3")
+
+
 async def test_a_consumer_may_start_paused() -> None:
     async with joined(fresh_url()) as one:
         inbox = await one.consume(paused=True)

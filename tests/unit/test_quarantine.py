@@ -4,22 +4,48 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
 from cluster_kit import Cluster, Delivery, RetryPolicy, Settings
+from cluster_kit.deadlines import Deadlines
+from cluster_kit.errors import PublishRefused
 from cluster_kit.event_queue import quarantine
-from cluster_kit.event_queue.run import Spent
+from cluster_kit.event_queue.run import Place, Run, Spent
 from cluster_kit.message import Envelope
 from cluster_kit.names import QueueName
 from cluster_kit.settings.groups import EventQueueValues
+from cluster_kit.testing.clock import FakeClock
 from cluster_kit.testing.recorder import Recorder, until
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory.consumer import MemoryConsumer
 from tests.unit.adapters import Faults
 
 pytestmark = pytest.mark.asyncio
+
+DECODED: list[int] = []
+
+
+def noted(payload: int) -> int:
+    DECODED.append(payload)
+    return payload
+
+
+Noted = Annotated[int, AfterValidator(noted)]
+
+
+def a_run(name: str, crashes: int) -> Run:
+    envelope = Envelope(queue=QueueName("shop", "held"), id=name, body=b"1", crashes=crashes)
+    place = Place(
+        grace=5,
+        deadlines=Deadlines(),
+        on_release=lambda: None,
+        torn_down=lambda: False,
+        stopping=lambda: False,
+    )
+    return Run(Spent(envelope), place, timeout=60)
 
 
 class House:
@@ -85,6 +111,27 @@ async def test_what_was_counted_lets_a_suspect_go_first_that_comes_along_with_it
     assert suspect.delivery.deadline < counted.delivery.deadline
 
 
+@pytest.mark.parametrize("crashes", [1, 6])
+async def test_what_was_counted_is_not_decoded_before_it_may_begin(crashes: int) -> None:
+    house = House("decoded")
+    DECODED.clear()
+
+    async def work(_: Noted) -> None: ...
+
+    house.cluster.event_queue.subscribe("deadly", work)
+    async with house.cluster:
+        await house.put("held", "before", 0)
+        await house.holding.started()
+        await house.put("deadly", "counted", crashes)
+        await house.put("held", "suspect", 6)
+        await asyncio.sleep(quarantine.SETTLING * 2)
+        assert DECODED == []
+
+        house.go.set()
+        await eventually(lambda: DECODED)
+        await house.holding.finished(2)
+
+
 async def test_what_a_suspect_waited_for_to_no_end_is_not_waited_for_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,6 +166,89 @@ async def test_others_have_their_turn_between_suspects() -> None:
         await eventually(lambda: len(begun) == 6)
     assert sorted(begun[1:4]) == ["other 0", "other 1", "other 2"]
     assert sorted([begun[0], *begun[4:]]) == sorted(names)
+
+
+async def test_suspects_have_their_turn_early_where_the_others_have_nothing_to_do(
+    fake_clock: FakeClock,
+) -> None:
+    first, other, in_hand = a_run("first", 6), a_run("other", 0), list[object]()
+    guarded = quarantine.Quarantine(fake_clock)
+    guarded.watch(lambda: in_hand, lambda: None)
+    guarded.enter(first)
+    await fake_clock.advance(20)
+    guarded.leave(first)
+    assert guarded.opens_in == quarantine.QUIET
+
+    in_hand.append(other)
+    assert guarded.opens_in == 20
+    await fake_clock.advance(5)
+    in_hand.remove(other)
+    guarded.worked()
+    assert guarded.opens_in == quarantine.QUIET
+    in_hand.append("a refused delivery")
+    await fake_clock.advance(quarantine.QUIET)
+    assert guarded.opens_in == 0
+    in_hand.append(other)
+    await fake_clock.advance(20)
+    assert guarded.opens_in <= 0
+
+
+async def test_others_of_the_same_channel_do_not_wait_for_all_suspects_before_them() -> None:
+    house, begun = House("mixed"), list[str]()
+
+    async def note(_: object, delivery: Delivery) -> None:
+        begun.append(delivery.id)
+
+    async with house.cluster:
+        for number in range(4):
+            await house.put("mixed", f"suspect {number}", 6)
+        for number in range(2):
+            await house.put("mixed", f"other {number}", 0)
+        house.cluster.event_queue.subscribe("mixed", note, concurrency=4)
+        await eventually(lambda: len(begun) == 6)
+    assert (begun[0], sorted(begun[1:3])) == ("suspect 0", ["other 0", "other 1"])
+
+
+async def test_a_suspect_that_cannot_be_returned_is_kept_until_its_turn() -> None:
+    house, tries, ends = House("spinning"), list[str](), asyncio.Event()
+    house.faults.worn = 6  # at a broker where give-backs count
+
+    def fail(envelope: Envelope, _: float) -> Exception | None:
+        tries.append(envelope.id)
+        return PublishRefused("an alarm") if envelope.id in tries[:-1] else None
+
+    recorder = Recorder(until(ends))
+    house.cluster.event_queue.subscribe("suspects", recorder.handle, concurrency=2)
+    async with house.cluster:
+        house.faults.publish_fails = fail
+        await house.put("suspects", "first", 0)
+        await recorder.started()
+        await house.put("suspects", "second", 0)
+        await asyncio.sleep(1)  # for as long it is not the turn of suspects
+        ends.set()
+        await recorder.finished()
+        before = len(tries)
+        await asyncio.sleep(0.5)
+        assert len(tries) <= before + 1
+        await recorder.finished(2)
+    assert recorder.ids == ["first", "second"]
+
+
+async def test_a_suspect_that_meets_a_busy_instance_keeps_its_count() -> None:
+    house, takes, stored = House("counts"), True, list[int]()
+    house.faults.worn = 7  # at a broker where give-backs count
+
+    def note(envelope: Envelope, _: float) -> None:
+        nonlocal takes
+        takes = False
+        stored.append(envelope.crashes)
+
+    house.cluster.event_queue.subscribe("moody", Recorder().handle, idle=lambda: takes)
+    async with house.cluster:
+        house.faults.publish_fails = note
+        await house.put("moody", "task", 0)
+        await eventually(lambda: len(stored) == 2)
+    assert stored == [0, 7]
 
 
 async def test_a_suspect_is_retried_in_place_alone_and_then_others_have_their_turn() -> None:

@@ -26,10 +26,12 @@ from cluster_kit.errors import (
     TransportError,
 )
 from cluster_kit.event_queue import idleness, quarantine, settlement, subscription
+from cluster_kit.event_queue.ledger import Ledger
 from cluster_kit.event_queue.outcome import Outcome
 from cluster_kit.event_queue.run import Run
 from cluster_kit.event_queue.worker import Worker
 from cluster_kit.message import Envelope
+from cluster_kit.ports import Received
 from cluster_kit.settings.groups import EventQueueValues
 from cluster_kit.testing.recorder import Recorder, always, answers, until
 from cluster_kit.testing.waiting import eventually
@@ -571,6 +573,11 @@ async def test_a_stop_blames_a_handler_that_ignores_its_cancellation(
     assert "go back to it" not in caplog.text
 
 
+def reconnect(faults: Faults) -> None:
+    faults.made[0].disconnect()
+    faults.made[0].reconnect()
+
+
 async def test_a_worn_copy_is_stored_afresh_when_the_broker_takes_it_at_last(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -595,6 +602,46 @@ async def test_a_worn_copy_is_stored_afresh_when_the_broker_takes_it_at_last(
         await recorder.finished()
     assert caplog.text.count("cannot be stored afresh yet") == 2
     assert (len(recorder.runs), errors) == (1, [])
+
+
+async def test_a_fresh_copy_that_comes_when_the_outcome_is_stored_is_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, faults = faulty("overtaken", crash_limit=1, cancel_grace=0.01)
+    ends, adopt, publish = asyncio.Event(), Ledger.adopt, FaultyQueue.publish
+    adopted, published = list[str](), list[str]()
+
+    async def ignore(_payload: object, _delivery: Delivery) -> None:
+        while not ends.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await ends.wait()
+
+    def note(ledger: Ledger, run: Run, received: Received) -> None:
+        adopt(ledger, run, received)
+        adopted.append(received.copy_id)
+
+    async def late(queue: FaultyQueue, envelope: Envelope, **options: Any) -> None:
+        published.append(envelope.id)
+        await publish(queue, envelope, delay=0.5 * (len(published) - 1), timeout=options["timeout"])
+
+    monkeypatch.setattr(Ledger, "adopt", note)
+    monkeypatch.setattr(FaultyQueue, "publish", late)
+    recorder = Recorder(ignore)
+    made.event_queue.subscribe("mails", recorder.handle, max_retries=0)
+    async with made:
+        await made.event_queue.publish("mails", 1, timeout=0.1, message_id="stuck")
+        await recorder.started()
+        reconnect(faults)
+        await eventually(made.event_queue.dead_letters("mails").count)
+        await eventually(lambda: len(set(adopted)) == 2)  # the worn copy and the fresh one
+        ends.set()
+        await recorder.finished()
+
+        reconnect(faults)
+        await made.event_queue.publish("mails", 2, message_id="last")
+        await eventually(lambda: "last" in recorder.ids)
+    assert recorder.ids == ["stuck", "last"]
+    assert published == ["stuck", "stuck", "last"]
 
 
 async def test_what_could_not_be_stored_afresh_is_taken_where_there_is_room_by_then() -> None:

@@ -107,11 +107,12 @@ class AmqpConsumer:
         """Take nothing more until `resume`."""
         await self._want("pause")
 
-    async def resume(self) -> None:
-        """Take again; returns at once, the consumer follows."""
+    async def resume(self, prefetch: int | None = None) -> None:
+        """Take again, at most `prefetch` at a time; returns at once, the consumer follows."""
+        self._prefetch = prefetch or self._prefetch
         if self._wish == "pause":
             self._wish = "take"
-            self._wake.set()
+        self._wake.set()
 
     async def close(self) -> None:
         """Stop for good; a broker that does not answer is not waited for long."""
@@ -201,7 +202,6 @@ class AmqpConsumer:
         self._intake = await Intake.open(
             link,
             self._queue,
-            prefetch=self._prefetch,
             on_delivery=self._on_delivery,
             on_change=self._wake.set,
         )
@@ -215,7 +215,7 @@ class AmqpConsumer:
         self._problems.clear(self._part)
 
     async def _take(self, intake: Intake) -> None:
-        await intake.take()
+        await intake.take(self._prefetch)
         if not self._reported:
             self._reported, self._unseen = True, 0
             self._context.emit("consumer.started", adapter="amqp", queue=self._queue.full)

@@ -55,7 +55,7 @@ class Intake:
     Pausing ends the consumers and keeps the channel, or the unsettled deliveries would be lost.
     The broker counts prefetch per consumer, so what an ended one left unsettled is taken off the
     share of the next; as that is settled, further consumers fill the share up. Together they
-    never hold more than `prefetch`.
+    never hold more than that.
 
     Attributes:
         lost: why the channel is of no use any more; None while it is.
@@ -66,13 +66,12 @@ class Intake:
         channel: Channel,
         queue: QueueName,
         *,
-        prefetch: int,
         on_delivery: Callable[[Received], None],
         on_change: Callable[[], None],
         give_back_counts: bool,
     ) -> None:
         self._channel, self._queue = channel, queue
-        self._prefetch, self._on_delivery, self._on_change = prefetch, on_delivery, on_change
+        self._on_delivery, self._on_change = on_delivery, on_change
         self._give_back_counts = give_back_counts
         self._shares: dict[str, int] = {}
         self._unsettled: dict[int, str] = {}
@@ -86,7 +85,6 @@ class Intake:
         link: Link,
         queue: QueueName,
         *,
-        prefetch: int,
         on_delivery: Callable[[Received], None],
         on_change: Callable[[], None],
     ) -> Intake:
@@ -94,7 +92,6 @@ class Intake:
         return cls(
             await link.open_channel(),
             queue,
-            prefetch=prefetch,
             on_delivery=on_delivery,
             on_change=on_change,
             give_back_counts=link.server.release < _NACK_IS_FREE,
@@ -107,14 +104,14 @@ class Intake:
         """Whether deliveries may come."""
         return bool(self._shares)
 
-    async def take(self) -> None:
-        """Consume with what is free of the share. Raises `LinkError`.
+    async def take(self, prefetch: int) -> None:
+        """Consume with what is free of a share of `prefetch`. Raises `LinkError`.
 
         Further consumers are few: each waits until a good part of the share is free.
         """
         left_over = self._left_over()
-        free = self._prefetch - sum(self._shares.values()) - left_over
-        worth = max(1, self._prefetch // 4) if self._shares and left_over else 1
+        free = prefetch - sum(self._shares.values()) - left_over
+        worth = max(1, prefetch // 4) if self._shares and left_over else 1
         if free < worth:
             return
         tag = await self._channel.consume(

@@ -34,6 +34,7 @@ from cluster_kit.testing.contracts.event_queue.lifecycle import LifecycleScenari
 from cluster_kit.testing.contracts.event_queue.outages import OutageScenarios
 from cluster_kit.testing.contracts.event_queue.retries import RetryScenarios
 from cluster_kit.testing.contracts.event_queue.sharing import SharingScenarios
+from cluster_kit.testing.contracts.event_queue.stuck import StuckScenarios
 from cluster_kit.testing.contracts.event_queue.timing import TimingScenarios
 
 __all__ = [
@@ -60,6 +61,7 @@ class EventQueueContract(
     FaultScenarios,
     ImmediateFaultScenarios,
     CrashScenarios,
+    StuckScenarios,
     OutageScenarios,
 ):
     """All of it."""

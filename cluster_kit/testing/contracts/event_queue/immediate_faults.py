@@ -93,7 +93,9 @@ class ImmediateFaultScenarios(Scenarios):
         assert (run.delivery.id, run.delivery.attempt) == (published, 1)
 
     @pytest.mark.needs("link_faults")
-    async def test_a_connection_lost_between_two_runs_changes_nothing(self, bench: Bench) -> None:
+    async def test_a_connection_lost_as_a_task_runs_again_in_place_changes_nothing(
+        self, bench: Bench
+    ) -> None:
         cluster, gate = await bench.cluster(), asyncio.Event()
         recorder = Recorder(failing_until(2, opened(), gate))
         cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=IN_PLACE)

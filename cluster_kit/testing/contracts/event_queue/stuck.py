@@ -1,0 +1,96 @@
+"""Scenarios: handlers that ignore their cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster_kit.retry import RetryPolicy
+from cluster_kit.testing.contracts.event_queue.base import CHANNEL, Scenarios
+from cluster_kit.testing.contracts.event_queue.bench import Bench
+from cluster_kit.testing.recorder import Answer, Recorder
+from cluster_kit.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from cluster_kit.message import Delivery
+
+LATER = RetryPolicy(initial_delay=1.5, jitter=0)
+"""A retry that comes when its instance is gone."""
+
+
+@pytest.mark.asyncio
+class StuckScenarios(Scenarios):
+    """A handler that ignores its cancellation holds its slot, and nothing else."""
+
+    @pytest.mark.needs("link_faults", "several_instances", "delays")
+    @pytest.mark.parametrize("max_retries", [0, 1])
+    async def test_a_stuck_run_whose_instance_dies_leaves_one_retry_or_dead_letter(
+        self, bench: Bench, max_retries: int
+    ) -> None:
+        keeper, ends = await bench.cluster(cancel_grace=0.1), asyncio.Event()
+        published = await keeper.event_queue.publish(
+            CHANNEL, "stuck", timeout=0.2, max_retries=max_retries
+        )
+        attempts: list[int] = []
+        try:
+            for attempt in range(1, max_retries + 2):
+                victim = await bench.cluster(cancel_grace=0.1)
+                stuck = Recorder(_ignoring_cancellation(ends))
+                victim.event_queue.subscribe(CHANNEL, stuck.handle, retry=LATER)
+                [run] = await stuck.started()
+                attempts.append(run.delivery.attempt)
+                event = "task.retried" if attempt <= max_retries else "task.dead"
+                await bench.reported(event, id=published)
+                await victim.event_queue.publish("beats", None)  # the broker has heard of it all
+                await bench.environment.cut_off(victim)
+                await victim.stop(timeout=0)
+        finally:
+            ends.set()
+
+        never = Recorder()
+        keeper.event_queue.subscribe(CHANNEL, never.handle)
+        [letter] = await bench.dead(keeper, CHANNEL)
+        await bench.settled(CHANNEL, keeper)
+        assert attempts == list(range(1, max_retries + 2))
+        assert (letter.id, letter.reason, letter.attempts) == (published, "failed", len(attempts))
+        assert (await keeper.event_queue.dead_letters(CHANNEL).count(), never.runs) == (1, [])
+
+    async def test_a_stuck_run_keeps_its_slot_and_the_others_are_used_as_before(
+        self, bench: Bench
+    ) -> None:
+        cluster, ends = await bench.cluster(cancel_grace=0.1), asyncio.Event()
+        stuck = Recorder(_ignoring_cancellation(ends))
+        cluster.event_queue.subscribe(CHANNEL, stuck.handle, concurrency=3)
+        published = await cluster.event_queue.publish(CHANNEL, "stuck", timeout=0.2, max_retries=0)
+        await bench.reported("task.dead", id=published)
+
+        try:
+            await cluster.event_queue.publish_many(CHANNEL, range(30))
+            await stuck.finished(30)
+            await eventually(lambda: cluster.event_queue.stats()[CHANNEL].running == 1)
+            assert stuck.peak == 3
+            # The broker learns once that there are fewer slots.
+            assert len(bench.reports("task.given_back")) <= 3
+        finally:
+            ends.set()
+        await stuck.finished(31)
+
+        await cluster.event_queue.publish_many(CHANNEL, ["more"] * 10)
+        await stuck.finished(41)
+        assert stuck.peak == 3
+        await bench.settled(CHANNEL, cluster)
+        assert len(bench.reports("task.done")) == 40
+
+
+def _ignoring_cancellation(ends: asyncio.Event) -> Answer:
+    async def answer(payload: object, _delivery: Delivery) -> None:
+        while payload == "stuck" and not ends.is_set():
+            with suppress(asyncio.CancelledError):
+                await ends.wait()
+        if payload != "stuck":
+            await asyncio.sleep(0.02)  # so that others run beside it
+
+    return answer
