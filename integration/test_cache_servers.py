@@ -173,6 +173,60 @@ async def test_more_callers_than_connections_wait_their_turn(
             assert cache.stats().unavailable == 0
 
 
+@asynccontextmanager
+async def through(proxy: FaultProxy) -> AsyncIterator[Cache]:
+    """A cache with a key in it, and the usual time for an answer."""
+    factory = ClusterFactory()
+    [cluster] = await factory(cache={"url": proxy.url, "timeout": 0.5})
+    cache = await cluster.caches.create_cache("rows")
+    await cache.set("key", 1)
+    yield cache
+    await factory.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("backend", ["redis", "memcached"])
+async def test_a_server_is_not_away_for_this_process_stood_still(
+    backend: str, request: pytest.FixtureRequest
+) -> None:
+    async with FaultProxy(request.getfixturevalue(backend)) as proxy, through(proxy) as cache:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(cache.get("key")) for _ in range(6)]
+            for _ in range(4):
+                await asyncio.sleep(0)
+            time.sleep(0.7)  # noqa: ASYNC251 - other code that blocks the loop
+        assert [task.result() for task in tasks] == [1] * 6
+        assert cache.stats().unavailable == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("backend", ["redis", "memcached"])
+async def test_a_server_is_not_away_for_there_is_a_line(
+    backend: str, request: pytest.FixtureRequest
+) -> None:
+    async with FaultProxy(request.getfixturevalue(backend)) as proxy, through(proxy) as cache:
+        await asyncio.gather(*(cache.get("key") for _ in range(100)))  # all connections are open
+        proxy.delay(0.03)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(cache.get("key")) for _ in range(800)]
+        assert {task.result() for task in tasks} == {1}
+        assert cache.stats().unavailable == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("backend", ["redis", "memcached"])
+async def test_a_line_ends_when_nobody_is_answered(
+    backend: str, request: pytest.FixtureRequest
+) -> None:
+    async with FaultProxy(request.getfixturevalue(backend)) as proxy, through(proxy) as cache:
+        proxy.freeze()
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:  # ten times as long as one
+            tasks = [group.create_task(cache.get("key")) for _ in range(800)]
+        assert {task.result() for task in tasks} == {None}
+        proxy.resume()
+        assert await cache.get("key") == 1  # all of them were one failure
+
+
 @pytest.mark.asyncio
 async def test_a_promise_that_is_prolonged_as_it_is_filled_is_filled(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

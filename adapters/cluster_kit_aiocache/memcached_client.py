@@ -103,13 +103,16 @@ class MemcachedClient:
     """Talks to one server, over several connections made when needed.
 
     Keys are 1 to 250 bytes without spaces and control characters; that is the caller's to see to.
+
+    Attributes:
+        places: one for each connection; who asks takes one.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
         self._free: list[_Connection] = []
-        self._places = asyncio.Semaphore(MOST_CONNECTIONS)
+        self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CONNECTIONS)
         self._closed = False
 
     async def close(self) -> None:
@@ -192,17 +195,16 @@ class MemcachedClient:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[_Connection]:
-        async with self._places:
-            connection = await self._take()
-            try:
-                yield connection
-            except BaseException:
-                connection.writer.transport.abort()
-                raise
-            if self._closed:
-                connection.writer.close()
-            else:
-                self._free.append(connection)
+        connection = await self._take()
+        try:
+            yield connection
+        except BaseException:
+            connection.writer.transport.abort()
+            raise
+        if self._closed:
+            connection.writer.close()
+        else:
+            self._free.append(connection)
 
     async def _take(self) -> _Connection:
         while self._free:

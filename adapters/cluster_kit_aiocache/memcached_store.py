@@ -20,7 +20,7 @@ from cluster_kit_aiocache.memcached_client import (
     stored,
 )
 from cluster_kit_aiocache.memcached_server import MemcachedServer
-from cluster_kit_aiocache.server import say
+from cluster_kit_aiocache.server import PATIENCE, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -216,7 +216,7 @@ class MemcachedStore:
             except RefusalError as exc:
                 raise CacheUnavailable("", say(exc), refused=True) from exc
 
-        return await self._server.ask("", told, timeout)
+        return await self._server.ask("", told, timeout, patience=PATIENCE * timeout)
 
     def _expiry(self, ttl: float | None) -> int:
         """Return whole seconds, one more than asked: the last one may be cut short."""

@@ -33,25 +33,27 @@ class Lines:
 
     Args:
         pool: of the driver's client.
+
+    Attributes:
+        places: see `MOST_CALLS`; who asks takes one.
     """
 
     def __init__(self, pool: Any) -> None:  # noqa: ANN401 - the driver's
         self._pool = pool
         self._idle: list[Any] = []
-        self._places = asyncio.Semaphore(MOST_CALLS)
+        self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
-        async with self._places:
-            try:
-                return await self._ask(words)
-            except (ConnectionError, ResponseError) as exc:
-                if not _is_elsewhere(exc):
-                    raise
-                await self._drop_idle()  # what was gone with it has to go, too
-                await self._pool.disconnect(inuse_connections=False)
-                return await self._ask(words)
+        try:
+            return await self._ask(words)
+        except (ConnectionError, ResponseError) as exc:
+            if not _is_elsewhere(exc):
+                raise
+            await self._drop_idle()  # what was gone with it has to go, too
+            await self._pool.disconnect(inuse_connections=False)
+            return await self._ask(words)
 
     async def close(self) -> None:
         """Close all connections; those in use follow when they are not."""

@@ -13,7 +13,7 @@ from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
 from cluster_kit_aiocache.redis_lines import is_refusal
 from cluster_kit_aiocache.redis_server import RedisServer
-from cluster_kit_aiocache.server import say
+from cluster_kit_aiocache.server import PATIENCE, say
 from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, RENEW, SWAP, WRITE
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CAPABILITIES = StoreCapabilities(backend="redis", scope="server")
 
 _SCAN_COUNT = 1000
-_LATE_SECONDS = 1.0  # that a command may come to the server after its connection was lost
+_LATE_SECONDS = 3.0  # after which a command whose connection was lost is not tried again
 
 
 class RedisStore:
@@ -162,7 +162,7 @@ class RedisStore:
                     raise
                 raise CacheUnavailable("", say(exc), refused=True) from exc
 
-        return await self._server.ask("", told, timeout)
+        return await self._server.ask("", told, timeout, patience=PATIENCE * timeout)
 
 
 async def _greet(lines: Lines) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 from cluster_kit.errors import ClusterKitError
 from cluster_kit.loops import OwnLoop
@@ -14,7 +14,18 @@ from cluster_kit_aiocache.state import State
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Health
 
-Client = TypeVar("Client")
+
+class Places(Protocol):
+    """What a client has to offer.
+
+    Attributes:
+        places: so many calls may be under way at a time.
+    """
+
+    places: asyncio.Semaphore
+
+
+Client = TypeVar("Client", bound=Places)
 T = TypeVar("T")
 
 Unavailable = Callable[[str, str], ClusterKitError]
@@ -22,6 +33,11 @@ Unavailable = Callable[[str, str], ClusterKitError]
 
 PROBE_SECONDS = 2.0
 """How long a server that is down has to answer a probe."""
+
+PATIENCE = 20
+"""A call of a cache waits for its turn so many times as long as for its answer."""
+
+_PARTS = 4  # of the time of a call, each counted once however long the loop took to see its end
 
 _NO_PASSWORD = ("HELLO must be called", "NOAUTH", "Authentication required")  # of Redis
 
@@ -48,6 +64,7 @@ class Server(ABC, Generic[Client]):
         self._unavailable = unavailable
         self._client: Client | None = None  # while connected
         self._loop: OwnLoop | None = None  # likewise
+        self._answered = 0.0  # when it last did, by the clock of the loop
         self._state = State(context, purpose, url, self._ping)
 
     @property
@@ -66,8 +83,21 @@ class Server(ABC, Generic[Client]):
         """Return how the last call went."""
         return self._state.health()
 
-    async def ask(self, about: str, call: Callable[[Client], Awaitable[T]], timeout: float) -> T:
+    async def ask(
+        self,
+        about: str,
+        call: Callable[[Client], Awaitable[T]],
+        timeout: float,
+        *,
+        patience: float | None = None,
+    ) -> T:
         """Return the server's answer.
+
+        Args:
+            about: what it concerns, for errors.
+            call: asks the client.
+            timeout: seconds for the answer, from when it is this call's turn.
+            patience: seconds to wait for that, as long as others are answered; None for `timeout`.
 
         Raises:
             ClusterKitError: as `Unavailable` makes it; no answer in time, or an error.
@@ -77,12 +107,27 @@ class Server(ABC, Generic[Client]):
         if client is None or self._loop is None:
             raise self._unavailable(about, "not connected")
         self._loop.check()
+        came = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(timeout):
-                answer = await call(client)
+            await _in_time(client.places.acquire(), timeout if patience is None else patience)
+        except TimeoutError as exc:
+            raise self._unavailable(about, "too many calls are under way") from exc
+        try:
+            return await self._ask(client, call, timeout, came)
         except self.errors as exc:
             self._state.ill(say(exc))
             raise self._unavailable(about, say(exc)) from exc
+        finally:
+            client.places.release()
+
+    async def _ask(
+        self, client: Client, call: Callable[[Client], Awaitable[T]], timeout: float, came: float
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        if loop.time() - max(came, self._answered) >= timeout:
+            raise TimeoutError  # nobody was answered for as long: those who wait need not try it
+        answer = await _in_time(call(client), timeout)
+        self._answered = loop.time()
         self._state.well()
         return answer
 
@@ -98,6 +143,32 @@ class Server(ABC, Generic[Client]):
     @abstractmethod
     async def _ping(self) -> None:
         """Ask the server something, within `PROBE_SECONDS`."""
+
+
+async def _in_time(call: Awaitable[T], seconds: float) -> T:
+    """Return what `call` does, within so many seconds.
+
+    Time in which this loop stood still is not the server's: its answer may be there unread.
+
+    Raises:
+        TimeoutError: they are over.
+    """
+    loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
+    timer: asyncio.TimerHandle
+
+    def wait(parts: int) -> None:
+        nonlocal timer
+        if parts:
+            timer = loop.call_later(seconds / _PARTS, wait, parts - 1)
+        else:
+            limit.reschedule(loop.time())
+
+    timer = loop.call_later(seconds / _PARTS, wait, _PARTS - 1)
+    async with limit:
+        try:
+            return await call
+        finally:
+            timer.cancel()
 
 
 def say(error: BaseException) -> str:

@@ -20,7 +20,8 @@ MOST_KEYS, MOST_BYTES = 500, 1_000_000
 """In one call; a single value may be larger."""
 
 FAILURES = 5
-"""So many in a row, and the store is left alone for a while."""
+"""So many in a row, and the store is left alone for a while. Those of calls that began within one
+timeout are one: many at once have one cause."""
 
 REST = 2.0
 """How long, seconds; then a single call tries it."""
@@ -53,6 +54,7 @@ class Guard:
         self._clock = clock
         self._report = failed
         self._failures = 0
+        self._failed_at = 0.0  # when the last one that counts had begun
         self._resting_until = 0.0
         self._refusal = ""  # until something is stored
 
@@ -147,10 +149,10 @@ class Guard:
                 await self._connect()
             answer = await call()
         except CacheUnavailable as exc:
-            self._note(exc.reason, refused=exc.refused)
+            self._note(exc.reason, now, refused=exc.refused)
             raise CacheUnavailable(self._cache, exc.reason, refused=exc.refused) from exc
         except ConnectError as exc:
-            self._note(exc.reason)
+            self._note(exc.reason, now)
             raise CacheUnavailable(self._cache, str(exc)) from exc
         self._failures = 0
         return answer
@@ -162,11 +164,11 @@ class Guard:
         except TimeoutError:
             raise CacheUnavailable(self._cache, "the store is not connected yet") from None
 
-    def _note(self, reason: str, *, refused: bool = False) -> None:
+    def _note(self, reason: str, began: float, *, refused: bool = False) -> None:
         if refused:  # it answered: others may have more luck
             self._failures, self._refusal = 0, reason
-        else:
-            self._failures += 1
+        elif not self._failures or began >= self._failed_at + self._timeout:
+            self._failures, self._failed_at = self._failures + 1, began
         if self._failures >= FAILURES:
             self._resting_until = self._clock.monotonic() + REST
         self._report(reason)

@@ -171,7 +171,14 @@ class Load:
         load = asyncio.current_task()
         if self._right is None or load is None:
             return None
-        return self._tools.supervisor.spawn(self._right.keep(load), name=f"promise:{self._key}")
+        return self._tools.supervisor.spawn(
+            self._right.keep(load, self._lost), name=f"promise:{self._key}"
+        )
+
+    def _lost(self) -> None:
+        """It was invalidated: who asks from here on does not join, nor gets what there was."""
+        self._flight.close()
+        self._flight.stale = None
 
     # --- the value -------------------------------------------------------------------------------
 
@@ -204,9 +211,19 @@ class Load:
         tools.report("cache.loaded", cache=tools.options.name, key=self._key, seconds=taken)
         if keep:
             return await self._keep(value, self._shelf.lifetime(ttl))
-        if self._right is not None and not await self._right.withdraw():
-            self._withdraw()
+        await self._pass()
         return self._shelf.passing(self._key, value)
+
+    async def _pass(self) -> None:
+        """Let others load it; who joined may have asked after an invalidation not heard of here."""
+        if self._right is None:
+            self._flight.refused = self._alone
+            return
+        self._flight.close()
+        gone = await self._right.withdraw()
+        if not gone:
+            self._withdraw()
+        self._flight.refused = not (gone and self._right.intact)
 
     async def _keep(self, value: object, ttl: float | None) -> Entry:
         """Keep what was loaded, unless it was invalidated meanwhile; return it in any case."""
@@ -217,7 +234,7 @@ class Load:
         if self._right is not None:
             kept = await self._store(self._right, payload, entry, ttl)
         elif self._alone:
-            kept = shelf.shorten(entry)
+            kept = self._keep_alone(entry)
         if not (kept and shelf.local.redeem(self._ticket, entry)):
             self._flight.refused = True
             self._tools.stats.refused += 1
@@ -232,7 +249,12 @@ class Load:
             return await remote.fill(self._key, right.head, payload, record)
         except CacheUnavailable:
             self._withdraw()
-            return self._alone and self._shelf.shorten(entry)
+            return self._alone and self._keep_alone(entry)
+
+    def _keep_alone(self, entry: Entry) -> bool:
+        """Hold for a moment what the store knows nothing of; who joined loads it anew."""
+        self._flight.refused = True
+        return self._shelf.shorten(entry)
 
     # --- no value --------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cluster_kit.cache.found import Found
     from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.tools import Tools
@@ -28,6 +30,7 @@ class Right:
     Attributes:
         remote, key, found: see there.
         head: by which the store knows the promise.
+        intact: whether it stood, not invalidated, when it was last prolonged or withdrawn.
     """
 
     def __init__(self, tools: Tools, remote: Remote, key: str, found: Found) -> None:
@@ -39,6 +42,7 @@ class Right:
         self._promise = remote.promised(found, self._clock.wall() + self._ttl)
         self.head: bytes = self._promise.head
         self._over = self._clock.monotonic() + self._ttl
+        self.intact: bool = True
         self._spawn = tools.supervisor.spawn
         self._making: asyncio.Task[bool | None] | None = None
 
@@ -61,22 +65,26 @@ class Right:
             return await self.remote.promise(self.key, self.found, self._promise)
         return None
 
-    async def keep(self, load: asyncio.Task[object]) -> None:
+    async def keep(self, load: asyncio.Task[object], lost: Callable[[], None]) -> None:
         """Prolong the promise, but not while `load` is told to end and does not.
 
-        A timeout of the loader's own tells it so, too, and takes that back.
+        A timeout of the loader's own tells it so, too, and takes that back. When the promise is
+        not there any more, for its key was invalidated, `lost` is called.
         """
         while True:
             await self._clock.sleep(self._ttl / 3)
-            if not load.cancelling():
-                with suppress(CacheUnavailable):
-                    await self.prolong(self._ttl)
+            if load.cancelling():
+                continue
+            with suppress(CacheUnavailable):
+                await self.prolong(self._ttl)
+            if not self.intact:
+                lost()
 
     async def prolong(self, seconds: float) -> None:
         """Let the promise count for so long from now on. Raises `CacheUnavailable`."""
         self._over = max(self._over, self._clock.monotonic() + seconds)
         until = self._clock.wall() + seconds
-        await self.remote.prolong(self.key, self.head, self.found, until)
+        _, self.intact = await self.remote.prolong(self.key, self.head, self.found, until)
 
     async def withdraw(self) -> bool:
         """Take the promise back, and return whether it is sure to be gone.
@@ -87,7 +95,7 @@ class Right:
         if made is False:
             return True
         try:
-            found = await self.remote.withdraw(self.key, self.head, self.found)
+            found, self.intact = await self.remote.withdraw(self.key, self.head, self.found)
         except CacheUnavailable:
             return False
         return found or made is True

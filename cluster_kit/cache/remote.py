@@ -126,8 +126,10 @@ class Remote:
         done, _ = await self._guard.swap(place, promise.body, found.expected, promise.life)
         return done
 
-    async def prolong(self, key: str, expected: bytes, found: Found, until: float) -> None:
-        """Let a promise count for longer; no effect where it is not there any more."""
+    async def prolong(
+        self, key: str, expected: bytes, found: Found, until: float
+    ) -> tuple[bool, bool]:
+        """Let a promise count for longer, if it is there. Returns as `withdraw`."""
         stamp = expected[4:]
         if found.record is None:
             ttl = until - self._clock.wall()
@@ -135,8 +137,7 @@ class Remote:
             life = made.life
         else:
             made, life = replace(found.record, stamp=stamp), self._until(found.record, until)
-        body = pack(replace(made, promised=until))
-        await self._guard.swap(self._names.entry(key), body, expected, life)
+        return await self._over(key, pack(replace(made, promised=until)), expected, life, found)
 
     async def fill(self, key: str, expected: bytes, payload: bytes, record: Record) -> bool:
         """Store what was loaded, unless the promise is not there any more.
@@ -149,13 +150,27 @@ class Remote:
         done, now = await self._guard.swap(place, body, expected, record.life, marks)
         return done and now == [record.epoch, *record.tags.values()]
 
-    async def withdraw(self, key: str, expected: bytes, found: Found) -> bool:
-        """Take a promise back, if it is there; what it stood in front of stays."""
-        body, life = None, None
+    async def withdraw(self, key: str, expected: bytes, found: Found) -> tuple[bool, bool]:
+        """Take a promise back, if it is there; what it stood in front of stays.
+
+        Returns:
+            Whether it was there, and whether it counted: epoch and tags were those it was made on.
+        """
+        body: bytes | None = None
+        life = None
         if found.record is not None:
             body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
-        done, _ = await self._guard.swap(self._names.entry(key), body, expected, life)
-        return done
+        return await self._over(key, body, expected, life, found)
+
+    async def _over(
+        self, key: str, body: bytes | None, expected: bytes, life: float | None, found: Found
+    ) -> tuple[bool, bool]:
+        tags = dict(found.versions.tags)
+        if found.record is not None:
+            tags.update(found.record.tags)
+        marks = [self._names.epoch, *map(self._names.tag, tags)]
+        done, now = await self._guard.swap(self._names.entry(key), body, expected, life, marks)
+        return done, done and now == [found.versions.epoch, *tags.values()]
 
     async def replace(
         self, key: str, found: Found, payload: bytes, *, ttl: float | None, grace: float

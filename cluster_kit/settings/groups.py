@@ -127,7 +127,7 @@ class CacheSettings(_Group):
     Attributes:
         url: of the default store; None leaves it to `Settings.url_for`.
         ttl: of values whose call and cache name none. Defaults to none: they do not expire.
-        timeout: for each call of a store. Defaults to 0.5.
+        timeout: for each call of a store, from when it is its turn. Defaults to 0.5.
         max_value_bytes: largest encoded value. Defaults to 8 MiB.
         l1_max_bytes: of what one cache holds in this process, about. Defaults to 64 MiB.
         l1_ttl: how long a value of a store is held in this process at most, unless the cache says

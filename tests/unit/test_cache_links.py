@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster_kit import Cluster
+from cluster_kit import Cache, Cluster
 from cluster_kit.broadcast import Binding, Broadcast, Transport
 from cluster_kit.cache.changes import MOST_UNSENT
 from cluster_kit.cache.guard import FAILURES
@@ -235,15 +235,35 @@ async def test_a_store_that_is_full_is_read_and_told_what_is_invalidated(
     assert cache.troubles() == []
 
 
+_TIMEOUT = 0.02
+
+
 class Resting(MemoryCacheStore):
     """Takes what invalidates, and nothing else, while it is `ill`."""
 
     ill = False
+    asked = 0
 
     async def read(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
         if self.ill:
+            self.asked += 1
             raise CacheUnavailable("", "overloaded")
         return await super().read(keys, timeout=timeout)
+
+
+async def fail_until_left_alone(cache: Cache, store: Resting) -> None:
+    """Those at once are one failure."""
+    store.ill = True
+    for number in range(1, FAILURES):
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(cache.get("row")) for _ in range(2 * FAILURES)]
+        assert {task.result() for task in tasks} == {None}
+        assert store.asked == number * 2 * FAILURES
+        await asyncio.sleep(_TIMEOUT)
+    asked = store.asked
+    for _ in range(3):
+        assert await cache.get("row") is None
+    assert store.asked == asked + 1
 
 
 @pytest.mark.asyncio
@@ -257,15 +277,13 @@ async def test_a_store_that_is_left_alone_is_told_what_is_invalidated(
         stores.append(Resting(url, context))
         return stores[-1]
 
-    [cluster] = await cluster_factory(start=False)
+    [cluster] = await cluster_factory(start=False, cache={"timeout": _TIMEOUT})
     cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
     await cluster.start()
     cache = await cluster.caches.create_cache("rows", backplane=False)
     await cache.set("row", "old", tags=["t"])
     await cache.set("other", 1)
-    stores[0].ill = True
-    for _ in range(FAILURES):
-        assert await cache.get("row") is None
+    await fail_until_left_alone(cache, stores[0])
 
     if way == "delete":
         await cache.delete("row")
