@@ -146,7 +146,8 @@ class Capabilities:
                 return
             adapter = self._ground.registry.create("locks", chosen.reveal(), context)
         if implied:
-            adapter = OnDemandLocks(adapter, context)
+            source = self._ground.settings.source_of("locks") or "locks"
+            adapter = OnDemandLocks(adapter, context, source)
         self._lock_adapter = adapter
         with self._naming_source("locks"):
             await adapter.connect()
