@@ -111,8 +111,7 @@ class Capabilities:
         self.event_queue.attach(self._queue_adapter, self._ground.background)
         await self._connect_pubsub()
         await self._connect_locks()
-        with self._naming_source("cache"):
-            await self.caches.connect(self._ground.background, self.context())
+        await self.caches.connect(self._ground.background, self.context())
         await self.caches.open(self._pubsub_adapter, self._ground.background)
         self.after_commit.open(self._ground.background)
 
@@ -137,19 +136,18 @@ class Capabilities:
     async def _connect_locks(self) -> None:
         chosen = self._ground.settings.url_for("locks")
         context = self.context()
+        implied = self._ground.settings.locks.url is None  # nobody has asked for it so far
         adapter: LockAdapter
-        try:
-            with self._naming_source("locks"):
-                adapter = self._ground.registry.create("locks", chosen.reveal(), context)
-        except ConfigurationError as exc:
-            # One that is only implied by the URL of a server may lack what applications that do
-            # without locks need not have.
-            if self._ground.settings.locks.url is not None:
-                raise
-            self.locks.lacks(f"there are no locks: {exc}; set CLUSTER_KIT_LOCKS__URL")
-            return
-        if self._ground.settings.locks.url is None:  # nobody has asked for it so far
-            adapter = OnDemandLocks(adapter, context)
+        with self._naming_source("locks"):
+            spec = self._ground.registry.find(chosen.reveal())
+            if implied and spec.locks is None:
+                lacking = f"adapter {spec.name!r} has none"
+                self.locks.lacks(f"there are no locks: {lacking}; set CLUSTER_KIT_LOCKS__URL")
+                return
+            adapter = self._ground.registry.create("locks", chosen.reveal(), context)
+        if implied:
+            source = self._ground.settings.source_of("locks") or "locks"
+            adapter = OnDemandLocks(adapter, context, source)
         self._lock_adapter = adapter
         with self._naming_source("locks"):
             await adapter.connect()

@@ -6,7 +6,7 @@ import asyncio
 from copy import copy
 from typing import TYPE_CHECKING, TypeVar
 
-from cluster_kit.errors import CacheUnavailable, ClusterKitError, ConnectError
+from cluster_kit.errors import CacheUnavailable, ClusterKitError
 
 if TYPE_CHECKING:
     from cluster_kit.ports import CacheStore
@@ -35,7 +35,7 @@ class Connector:
         self._supervisor = supervisor
         self._source = source
         self._connecting: asyncio.Task[None] | None = None
-        self._error: ConnectError | None = None
+        self._error: Exception | None = None
         self._closed = False
         self.connected: bool = False
         self.refused: str = ""
@@ -45,6 +45,7 @@ class Connector:
 
         Raises:
             ConnectError: it cannot be connected.
+            Exception: whatever else the store raises.
             CacheUnavailable: it was closed, for good.
         """
         while not self.connected:
@@ -70,9 +71,12 @@ class Connector:
         self._error = None
         try:
             await self.store.connect()
-        except ConnectError as exc:
+        except ClusterKitError as exc:
             self._error = blaming(exc, self._source)
             self.refused = str(self._error)
+        except Exception as exc:  # noqa: BLE001 - foreign code; raised where it was asked for
+            self._error = exc
+            self.refused = f"{self._source}: {type(exc).__name__}: {exc}"
         else:
             self.connected, self.refused = True, ""
         finally:

@@ -185,9 +185,10 @@ class CacheManager:
         One that the URL of a server implies, or whose URL may be meant for a store of
         `register_store`, is connected by its first use.
 
-        Raises `ConnectError`, or `ConfigurationError` for a wrong URL.
+        Raises `ConnectError`, or `ConfigurationError` for a wrong URL or a driver that lacks.
         """
         self._stores.open(context, supervisor)
+        self._stores.resolve()
         if self._settings.cache.url is not None and not self._stores.extended:
             await self._stores.connect(None)
 

@@ -134,6 +134,26 @@ class Stores:
         """Make stores from now on."""
         self._context, self._supervisor = context, supervisor
 
+    def resolve(self) -> None:
+        """Make what the URL of a server is for, to be connected by its first use.
+
+        Whatever can be seen without the server is so told at start.
+
+        Raises:
+            ConfigurationError: the URL is wrong, or its driver is not installed.
+        """
+        given = {_REDIS: self._settings.redis_url, _MEMCACHED: self._settings.memcached_url}
+        for name, url in given.items():
+            if url is not None and self._makes_stores(name, url.reveal()):
+                self.connector(name)
+
+    def _makes_stores(self, name: str, url: str) -> bool:
+        """Whether the adapter of a server has stores; applications may do without them."""
+        try:
+            return self._registry.find(url).cache is not None
+        except ConfigurationError as exc:
+            raise blaming(exc, self._source(name)) from exc
+
     async def close(self) -> None:
         """Close every store."""
         connectors, self._connectors = self._connectors, {}

@@ -27,7 +27,14 @@ class LockTimeout(LockError, TimeoutError):  # noqa: N818 - the name is the cont
 
 
 class LockUnavailable(LockError):  # noqa: N818 - the name is the contract's
-    """The server gave no usable answer in time. What was asked may have happened there."""
+    """The server gave no usable answer in time. What was asked may have happened there.
+
+    `retryable` is False where waiting does not help: the server refuses who we are.
+    """
+
+    def __init__(self, key: str, reason: str, *, retryable: bool = True) -> None:
+        self.retryable = retryable
+        super().__init__(key, reason)
 
 
 class LockLost(LockError):  # noqa: N818 - the name is the contract's

@@ -215,6 +215,8 @@ class Contention:
                     raise attempt.in_vain(0.0)
                 if attempt.error is None:
                     await contender.changed()
+                elif not attempt.error.retryable:
+                    raise attempt.error
                 else:
                     await asyncio.sleep(pause * self.around.random.uniform(0.8, 1.2))
                     pause = min(2 * pause, _LONGEST_PAUSE)
@@ -230,7 +232,8 @@ class Contention:
         try:
             grant = await contender.attempt(timeout=answer_timeout(attempt.claim.ttl))
         except LockUnavailable as exc:
-            attempt.error, attempt.unsure = LockUnavailable(attempt.key, exc.reason), True
+            attempt.error = LockUnavailable(attempt.key, exc.reason, retryable=exc.retryable)
+            attempt.unsure = True
             return None
         except BaseException:
             attempt.unsure = True

@@ -30,7 +30,9 @@ async def lead(acquire: Callable[[Duration], Awaitable[Lease]]) -> AsyncGenerato
             return
         except LockTimeout:
             continue
-        except LockUnavailable:
+        except LockUnavailable as exc:
+            if not exc.retryable:
+                raise
             await asyncio.sleep(_PAUSE_SECONDS)
             continue
         try:

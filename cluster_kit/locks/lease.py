@@ -106,7 +106,9 @@ class Lease:
             LockLost: it is not.
         """
         if self._released:
-            raise LockLost(self.key, "it was given back")
+            lost = self._released is LeaseState.LOST
+            reason = f"lost: {self._possession.reason}" if lost else "it was given back"
+            raise LockLost(self.key, reason)
         self._possession.check()
 
     async def extend(self, ttl: Duration) -> None:

@@ -33,15 +33,18 @@ class OnDemandLocks:
     Args:
         adapter: not connected.
         context: that of the adapter.
+        source: what its URL comes from, for errors.
     """
 
-    def __init__(self, adapter: LockAdapter, context: AdapterContext) -> None:
+    def __init__(self, adapter: LockAdapter, context: AdapterContext, source: str) -> None:
         self._adapter = adapter
         self._context = context
+        self._source = source
         self._since = context.clock.wall()
         self._connected = False
         self._connecting: asyncio.Task[None] | None = None
-        self._refused = ""
+        self._refused = ""  # why it could not be connected the last time
+        self._error: ConnectError | None = None  # likewise
 
     @property
     def capabilities(self) -> LockCapabilities:
@@ -98,7 +101,7 @@ class OnDemandLocks:
         """Connect, unless that is done; all who wait for it wait for one attempt.
 
         Raises:
-            LockUnavailable: it cannot be connected.
+            LockUnavailable: it cannot be connected; `retryable` as the reason is.
         """
         if self._connected:
             return
@@ -106,15 +109,20 @@ class OnDemandLocks:
             self._connecting = self._context.tasks.spawn(self._connect(), name="connect the locks")
         await asyncio.wait({self._connecting})
         if not self._connected:
-            raise LockUnavailable(name, self._refused or "the locks are closed")
+            reason = self._refused or "the locks are closed"
+            lasting = self._error is not None and not self._error.retryable
+            raise LockUnavailable(name, reason, retryable=not lasting) from self._error
 
     async def _connect(self) -> None:
         try:
             await self._adapter.connect()
         except ConnectError as exc:
-            self._refused, self._since = str(exc), self._context.clock.wall()
+            if not self._refused:  # who waits asks again and again
+                log.warning("locks: %s: %s", self._source, exc)
+            self._error, self._refused = exc, f"{self._source}: {exc}"
+            self._since = self._context.clock.wall()
             return
-        self._connected, self._refused = True, ""
+        self._connected, self._refused, self._error = True, "", None
         for warning in self._adapter.warnings():
             log.warning("locks: %s", warning)
 

@@ -112,6 +112,8 @@ class RateLimit:
             try:
                 left = await self._ask(keeper, quota, token)
             except LockUnavailable as exc:
+                if not exc.retryable:
+                    raise
                 self._unanswered = exc
                 left, pause = pause, min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -124,4 +126,4 @@ class RateLimit:
         try:
             return await keeper.admit(quota, token, timeout=answer_timeout(self.period))
         except LockUnavailable as exc:
-            raise LockUnavailable(self.key, exc.reason) from exc
+            raise LockUnavailable(self.key, exc.reason, retryable=exc.retryable) from exc

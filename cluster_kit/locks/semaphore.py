@@ -77,7 +77,7 @@ class Semaphore:
             why = f"all {self.permits} permits were taken"
             raise LockTimeout(self.key, waiting.timeout, why)
         if isinstance(answer, LockUnavailable):
-            raise LockUnavailable(self.key, answer.reason) from answer
+            raise LockUnavailable(self.key, answer.reason, retryable=answer.retryable) from answer
         raise answer
 
     async def try_acquire(

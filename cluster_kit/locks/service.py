@@ -110,6 +110,7 @@ class LockManager(Acquiring):
         goes on to the next turn after `LockLost`. The loop ends when the cluster stops.
 
         Raises:
+            LockUnavailable: the server refuses to be connected, and waiting does not help.
             LockAlreadyHeld, NotStartedError, ConfigurationError: as `acquire`.
         """
         self._active()
@@ -151,7 +152,7 @@ class LockManager(Acquiring):
         try:
             return await around.adapter.inspect(name, timeout=answer_timeout(DEFAULT_TTL))
         except LockUnavailable as exc:
-            raise LockUnavailable(key, exc.reason) from exc
+            raise LockUnavailable(key, exc.reason, retryable=exc.retryable) from exc
 
     def capabilities(self) -> LockCapabilities:
         """Return what locks promise on the backend in use."""

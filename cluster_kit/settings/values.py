@@ -20,7 +20,7 @@ from cluster_kit.settings.worker_mode import WorkerMode
 from cluster_kit.urls import redact_url, server_url_fault, url_scheme
 
 _AMQP = ("amqp", "amqps")
-_REDIS = ("redis", "rediss")
+_REDIS = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 _MEMCACHED = ("memcached",)
 _TCP = frozenset({*_AMQP, *_REDIS, *_MEMCACHED})
 

@@ -20,6 +20,7 @@ from cluster_kit.telemetry import EVENTS
 from cluster_kit.testing.contracts.cache import Features as CacheFeatures
 from cluster_kit.testing.contracts.event_queue import Features
 from cluster_kit.testing.contracts.pubsub import Features as PubSubFeatures
+from cluster_kit_aiocache.redis_options import KNOWN_OPTIONS as OPTIONS_OF_REDIS
 from cluster_kit_amqp.options import KNOWN_OPTIONS
 from tests.docs.documents import ROOT, parse
 
@@ -158,10 +159,11 @@ def test_the_options_of_tasks_are_as_in_the_code(number: int, method: str) -> No
             assert table[name].strip("`") == str(default)
 
 
-def test_the_options_of_amqp_urls_are_as_in_the_code() -> None:
-    [table] = tables("docs/reference/settings.md", "option")
+def test_the_options_of_urls_are_as_in_the_code() -> None:
+    amqp, redis = tables("docs/reference/settings.md", "option")
 
-    assert set(table) == set(KNOWN_OPTIONS)
+    assert set(amqp) == set(KNOWN_OPTIONS)
+    assert set(redis) == set(OPTIONS_OF_REDIS)
 
 
 def test_the_port_is_as_in_the_code() -> None:

@@ -13,7 +13,7 @@ from cluster_kit.cache import upkeep
 from cluster_kit.cache.upkeep import LOOK
 from cluster_kit.clock import SystemClock
 from cluster_kit.errors import CacheUnavailable, ConfigurationError, ConnectError, NotStartedError
-from cluster_kit.ports import AdapterContext, CacheFactory, CacheStore
+from cluster_kit.ports import AdapterContext, AdapterSpec, CacheFactory, CacheStore
 from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
@@ -372,6 +372,55 @@ async def test_a_wrong_url_fails_the_start_and_is_named(url: str, error: type[Ex
 
     assert "secret" not in str(caught.value)
     assert cluster.health()["status"] != "ok"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("locks", [{}, {"locks": {"url": "memory://"}}])
+@pytest.mark.parametrize(
+    ("server", "url", "fault"),
+    [
+        ("redis", "redis://localhost/0?nope=1", "unknown option 'nope'"),
+        ("redis", "redis://localhost/abc", "'db' in .* must be a whole number"),
+        ("redis", "redis+sentinel://localhost", "name of the service"),
+        ("memcached", "memcached://localhost/1", "memcached has no databases"),
+    ],
+)
+async def test_a_server_that_is_only_implied_has_a_right_url_at_start(
+    server: str, url: str, fault: str, locks: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {f"{server}_url": url, **locks}
+    cluster = Cluster("shop", settings=Settings(**given))
+
+    named = rf"^{server}_url \(CLUSTER_KIT_{server.upper()}_URL\): .*{fault}"
+    with pytest.raises(ConfigurationError, match=named):
+        await cluster.start()
+
+
+@pytest.mark.asyncio
+async def test_a_server_without_stores_and_locks_is_for_whatever_else_it_has() -> None:
+    cluster = Cluster("shop", settings=Settings(redis_url="redis://localhost/abc"))
+    cluster.registry.register(AdapterSpec(name="aiocache", schemes=("redis",)))
+    async with cluster:
+        with pytest.raises(ConfigurationError, match=r"no locks: adapter 'aiocache' has none"):
+            await cluster.locks.acquire("a")
+        with pytest.raises(ConfigurationError, match=r"adapter 'aiocache' has no cache"):
+            await cluster.cache.set("key", 1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("raised", [RuntimeError("no luck"), ConfigurationError("no luck")])
+async def test_what_a_store_raises_when_it_is_connected_is_told(raised: Exception) -> None:
+    class Fails(MemoryCacheStore):
+        async def connect(self) -> None:
+            raise raised
+
+    settings = Settings(redis_url="redis://localhost", locks={"url": "memory://"})
+    cluster = Cluster("shop", settings=settings)
+    cluster.registry.register(AdapterSpec(name="aiocache", schemes=("redis",), cache=Fails))
+    async with cluster:
+        with pytest.raises(type(raised), match="no luck"):
+            await asyncio.wait_for(cluster.caches.create_cache("rows"), 10)
+        assert "no luck" in cluster.health()["adapters"]["cache"]["detail"]
 
 
 @pytest.mark.asyncio

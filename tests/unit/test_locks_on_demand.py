@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 import pytest
 
 from cluster_kit import Cluster, Settings
-from cluster_kit.errors import LockUnavailable, NotStartedError
+from cluster_kit.errors import ConnectError, LockUnavailable, NotStartedError
+from cluster_kit.locks import LockManager
+from cluster_kit.ports import AdapterSpec
 from cluster_kit.settings import EventQueueSettings
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory.locks import MemoryLocks
 
 QUEUE = EventQueueSettings(url="memory://")
 
@@ -70,6 +74,48 @@ async def test_a_wait_for_a_server_that_is_away_asks_on_and_ends_with_the_cluste
             await waiting
     await server.close()
     assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+class RefusingLocks(MemoryLocks):
+    """Their server does not know this user."""
+
+    async def connect(self) -> None:
+        raise ConnectError("redis://localhost", "wrong password", retryable=False)
+
+
+async def use_in_every_way(locks: LockManager) -> list[LockUnavailable]:
+    async def hold() -> None:
+        async with locks.hold("a"):
+            pass
+
+    async def lead() -> None:
+        async for _ in locks.leader("a"):
+            pass
+
+    limit = locks.rate_limit("a", 1, 60)
+    ways = (hold, lead, locks.semaphore("a", 3).acquire, limit.acquire, partial(locks.inspect, "a"))
+    errors: list[LockUnavailable] = []
+    for way in ways:
+        with pytest.raises(LockUnavailable) as refused:
+            await asyncio.wait_for(way(), 10)
+        errors.append(refused.value)
+    return errors
+
+
+@pytest.mark.asyncio
+async def test_who_is_refused_for_good_does_not_wait(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(redis_url="redis://localhost", event_queue=QUEUE)
+    cluster = Cluster("shop", settings=settings)
+    cluster.registry.register(AdapterSpec(name="aiocache", schemes=("redis",), locks=RefusingLocks))
+    async with cluster:
+        errors = await use_in_every_way(cluster.locks)
+
+    reason = (
+        "redis_url (CLUSTER_KIT_REDIS_URL): cannot connect to redis://localhost: wrong password"
+    )
+    assert [(error.reason, error.retryable) for error in errors] == [(reason, False)] * 5
+    warnings = [r.getMessage() for r in caplog.records if "wrong password" in r.getMessage()]
+    assert warnings == [f"locks: {reason}"]
 
 
 @pytest.mark.asyncio

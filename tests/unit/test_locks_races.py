@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from cluster_kit import Cluster
 from cluster_kit.errors import (
     ConfigurationError,
     LockLost,
@@ -52,6 +53,22 @@ async def test_a_stop_while_a_wait_is_running_out_of_time(bench: Bench) -> None:
     await closing
     with pytest.raises((LockUnavailable, NotStartedError)):
         await waiter
+
+
+@pytest.mark.asyncio
+async def test_a_lease_that_is_over_says_why() -> None:
+    async with Cluster("shop") as cluster:
+        with pytest.raises(LockLost):
+            async with cluster.locks.hold("a", ttl=0.2, renew=False) as lost:
+                await asyncio.sleep(60)
+        given_back = await cluster.locks.acquire("a")
+        await given_back.release()
+
+        for lease, why in ((lost, "lost: its time is over"), (given_back, "it was given back")):
+            with pytest.raises(LockLost, match=why):
+                lease.check()
+            with pytest.raises(LockLost, match=why):
+                await lease.extend(1)
 
 
 @pytest.mark.asyncio

@@ -375,8 +375,9 @@ def test_a_server_is_its_own_or_implied_or_memory() -> None:
         return [settings.url_for(name).reveal() for name in names]  # type: ignore[arg-type]
 
     assert urls(Settings()) == ["memory://"] * 4
-    both = Settings(amqp_url="amqp://mq/", redis_url="redis://r/")
-    assert urls(both) == ["amqp://mq/", "amqp://mq/", "redis://r/", "redis://r/"]
+    for redis in ("redis://r/", "unix:///r", "redis+sentinel://s-1,s-2/r", "rediss+sentinel://s/r"):
+        both = Settings(amqp_url="amqp://mq/", redis_url=redis)
+        assert urls(both) == ["amqp://mq/", "amqp://mq/", redis, redis]
     own = Settings(
         amqp_url="amqp://mq/", event_queue={"url": "memory://x"}, locks={"url": "amqp://l"}
     )
@@ -565,6 +566,7 @@ def test_a_wrong_server_is_refused_with_its_name(
         "amqp://shop:p%40ss@mq-1,mq-2:5673/prod?heartbeat=10",
         "amqp://[::1]:5672/%2F",
         "redis://:secret@cache:6379/0",
+        "redis+sentinel://:secret@s-1,s-2:26379/mymaster/0",
         "unix:///run/redis.sock",
         "memory://hub?path=/tmp/100%",
         "files://anything:goes@all#here",
