@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiormq
 import pytest
 import pytest_asyncio
 
 from cluster_kit import Cluster
+from cluster_kit.errors import LockUnavailable
 from cluster_kit.locks import LeaseState
 from cluster_kit.ports import AdapterContext
 from cluster_kit.supervisor import Supervisor
@@ -18,6 +21,7 @@ from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.link import LinkDown
+from cluster_kit_amqp.locks import session
 from cluster_kit_amqp.locks.desk import Desk
 from integration.test_locks_amqp import KEY, Place, is_free
 
@@ -80,6 +84,39 @@ async def test_a_token_that_could_not_be_brought_is_brought_by_the_next_attempt(
 
     assert not failures
     await lease.release()
+
+
+@pytest.mark.slow
+@pytest.mark.broker_control
+@pytest.mark.asyncio
+async def test_a_broker_that_takes_no_message_takes_no_lock_from_its_holder(
+    own_rabbitmq: str, own_rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "TOKEN_SECONDS", 0.0)  # each renewal wants a fresh one
+    place = Place(own_rabbitmq, f"test-{uuid.uuid4().hex[:8]}")
+    numbers = itertools.count()
+
+    async def takes_none() -> bool:
+        try:
+            await cluster.locks.try_acquire(f"new-{next(numbers)}", ttl=3)
+        except LockUnavailable:
+            return True
+        return False
+
+    async with place.instance() as cluster, place.instance() as other:
+        lease = await cluster.locks.acquire(KEY, ttl=3)
+        waiter = asyncio.ensure_future(other.locks.acquire(KEY, ttl=3, timeout=60))
+        await asyncio.to_thread(own_rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.00001")
+        try:
+            await eventually(takes_none, timeout=20)
+            await asyncio.sleep(4)  # longer than its ttl
+            assert lease.state is LeaseState.HELD
+            await lease.release()
+            await (await waiter).release()
+        finally:
+            await asyncio.to_thread(own_rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
+        async with cluster.locks.hold("new", timeout=30):
+            pass
 
 
 @pytest.mark.asyncio

@@ -24,13 +24,26 @@ async def test_redis_that_keeps_a_fence_that_is_none_grants_nothing_and_says_why
     key = f"fence-{stored}"
     async with running(redis) as cluster:
         say(redis, f"SET ck:lock:{{shop.{key}}}:fence {stored}".encode())
-        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+        with pytest.raises(LockUnavailable, match="its stored fence is none of ours"):
             await cluster.locks.try_acquire(key)
         assert await cluster.locks.inspect(key) is None
 
         say(redis, f"SET ck:lock:{{shop.{key}}} token".encode())
-        with pytest.raises(LockUnavailable, match="its stored fence is no"):
+        with pytest.raises(LockUnavailable, match="its stored fence is none of ours"):
             await cluster.locks.inspect(key)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stored", ["9007199254740991", "1_000", "+5_0"])
+async def test_redis_that_keeps_a_fence_only_python_takes_for_one_grants_it_to_nobody(
+    redis: str, stored: str
+) -> None:
+    key = f"fence-{stored}"
+    say(redis, f"SET ck:lock:{{shop.{key}}}:fence {stored}".encode())
+    async with running(redis) as one, running(redis) as two:
+        for cluster in (one, two):
+            with pytest.raises(LockUnavailable, match="its stored fence is none of ours"):
+                await cluster.locks.try_acquire(key)
 
 
 @pytest.mark.asyncio

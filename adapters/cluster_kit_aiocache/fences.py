@@ -20,7 +20,12 @@ def read_fence(name: str, stored: bytes | str | int, *, least: int = 1) -> int:
     try:
         fence = int(stored)
     except ValueError as exc:
-        raise LockUnavailable(name, f"its stored fence is no number: {stored!r:.60}") from exc
+        raise refused_fence(name, stored) from exc
     if not least <= fence < MOST:
-        raise LockUnavailable(name, f"its stored fence is none of ours: {stored!r:.60}")
+        raise refused_fence(name, stored)
     return fence
+
+
+def refused_fence(name: str, stored: bytes | str | int) -> LockUnavailable:
+    """Return what to raise where a stored fence is no number, or none that can grow."""
+    return LockUnavailable(name, f"its stored fence is none of ours: {stored!r:.60}")

@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
-from cluster_kit_aiocache.fences import read_fence
+from cluster_kit_aiocache.fences import read_fence, refused_fence
 from cluster_kit_aiocache.redis_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
 from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.wakeups import Wakeups
@@ -116,8 +116,10 @@ class RedisLocks:
         call = partial(ACQUIRE.run, keys=keys, values=values)
         answer = await self._server.ask(claim.name, call, timeout)
         if isinstance(answer, list):
-            [left] = cast("list[int]", answer)
-            return False, left
+            left, *stored = cast("list[int | bytes]", answer)
+            if stored:
+                raise refused_fence(claim.name, stored[0])
+            return False, int(left)
         return True, read_fence(claim.name, answer)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:

@@ -44,7 +44,7 @@ FENCE_KEEP_MS = 7 * 24 * 3600 * 1000
 
 # The fence is the last plus one, or the server's clock in microseconds where that is more: it grows
 # as long as the counter survives or the clock does not go back. Such numbers are exact until 2255.
-# A stored one that cannot grow is returned as it is, and nothing is granted: the caller refuses it.
+# Where a stored one cannot grow nothing is granted, and that is said: nobody is to conclude it.
 ACQUIRE = Script(
     """
 local held = redis.call('GET', KEYS[1])
@@ -57,7 +57,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local last = redis.call('GET', KEYS[2]) or '0'
 local fence = tonumber(last)
-if not (fence and fence < 2^53 - 1) then return last end
+if not (fence and fence < 2^53 - 1) then return {-1, last} end
 fence = math.max(math.floor(fence) + 1, now)
 redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', ARGV[3])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -65,7 +65,8 @@ return fence
 """
 )
 """Keys: lock, fence. Arguments: value, its milliseconds, those of the fence. Returns the fence,
-which is read sooner than a list; or when it is somebody else's, a list of the milliseconds left."""
+which is read sooner than a list; or when it was not granted, a list: of the milliseconds left when
+it is somebody else's, of -1 and the stored fence when that cannot grow."""
 
 # What sets a ttl may be late, for it was held up. So each change of it has a number, and an older
 # one than what is stored changes nothing. First what a full server allows: then it allows the rest.

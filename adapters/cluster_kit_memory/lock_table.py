@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +14,26 @@ if TYPE_CHECKING:
 
 
 _FEW = 1000  # locks or quotas that may be kept for nothing
+_MICROSECONDS = 1_000_000
+
+
+class _Fences:
+    """The fences of this process: what has seen them may outlive it, and every hub in it.
+
+    So each is greater than the last one and no less than the wall clock in microseconds.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()  # hubs of several event loops
+        self._last = 0
+
+    def next(self, wall: float) -> int:
+        with self._guard:
+            self._last = max(self._last + 1, round(wall * _MICROSECONDS))
+            return self._last
+
+
+_FENCES = _Fences()
 
 
 @dataclass(slots=True, eq=False)
@@ -62,8 +81,8 @@ class _Counted:
 class LockTable:
     """All locks of one hub, of one event loop.
 
-    Waiters of all instances are served in the order of their first attempt. All locks draw their
-    fences from one counter, so that a lock nobody has or wants need not be kept.
+    Waiters of all instances are served in the order of their first attempt. All locks of the
+    process draw their fences from one counter, so that a lock nobody has or wants need not be kept.
 
     Args:
         name: of the hub.
@@ -80,7 +99,6 @@ class LockTable:
         self._most_locks = _FEW
         self._counted: dict[str, _Counted] = {}  # by the name of the quota
         self._most_counted = _FEW
-        self._fences = itertools.count(1)
 
     def take(self, place: Place) -> Held | None:
         """Give the lock to a claim if it is free and nobody is before it; else let it in line."""
@@ -99,7 +117,9 @@ class LockTable:
             return None
         if place in lock.line:
             lock.line.remove(place)
-        lock.held = Held(claim, next(self._fences), self._clock.monotonic() + claim.ttl)
+        lock.held = Held(
+            claim, _FENCES.next(self._clock.wall()), self._clock.monotonic() + claim.ttl
+        )
         self._wake(lock)  # who is first now: he waits for another end than before
         return lock.held
 

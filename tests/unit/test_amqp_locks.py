@@ -13,9 +13,11 @@ from cluster_kit.ports import AdapterContext, Claim
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.link import ChannelDown, Incoming, QueueCounts
+from cluster_kit_amqp.link import ChannelDown, Incoming, LinkDown, QueueCounts
 from cluster_kit_amqp.locks import desk as desks
 from cluster_kit_amqp.locks import names
+from cluster_kit_amqp.locks import session as sessions
+from cluster_kit_amqp.locks.adapter import AmqpLocks
 from cluster_kit_amqp.locks.desk import Desk, Seat
 from cluster_kit_amqp.locks.names import SeenFences, make_token
 from cluster_kit_amqp.locks.session import Session
@@ -69,6 +71,7 @@ class AskedChannel:
 
 class AskedLink:
     lost = None
+    server = SimpleNamespace(heartbeat=60)
 
     def __init__(self) -> None:
         self.channels: list[AskedChannel] = []
@@ -205,6 +208,48 @@ async def test_a_channel_is_handed_on_with_nothing_unsettled(
 
     assert channel.settled[2:] == [("returned", 1), ("acked", 3)]
     assert await desk.seat() is session.seat
+
+
+@pytest.mark.asyncio
+async def test_renewals_wait_for_no_broker_that_takes_no_fresh_token(
+    asked: tuple[Desk, AskedLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, link = asked
+    monkeypatch.setattr(sessions, "TOKEN_SECONDS", 0.0)
+    claim = Claim(name="shop.k", token="a", owner="one", ttl=30)
+    channel = SettledChannel()
+    session = Session(desk, claim, Seat(cast("Any", link), cast("Any", channel)))
+    seeding: list[asyncio.Future[None]] = []
+
+    async def seed(*_: object, **__: object) -> None:
+        seeding.append(asyncio.get_running_loop().create_future())
+        await seeding[-1]
+
+    async def ask(_: str) -> QueueCounts:
+        return QueueCounts(ready=0, consumers=1)
+
+    monkeypatch.setattr(desk, "seed", seed)
+    monkeypatch.setattr(desk, "ask", ask)
+    desk.heard(cast("Any", link), desk.clock.monotonic())
+    locks = AmqpLocks("amqp://localhost", desk._context)
+    await locks.close()
+    locks._desk = desk
+    await session.stand()
+    channel.deliver(Incoming(message=make_token(1000), tag=1, redelivered=False))
+    locks._take(session, desk.clock.monotonic())
+
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            assert await locks.renew(claim, timeout=1) == 30
+            await asyncio.sleep(0)
+        assert len(seeding) == 1
+        seeding[0].set_exception(LinkDown("cut"))
+        await asyncio.wait(seeding)
+        await eventually(lambda: session._refreshing is None)
+        assert await locks.renew(claim, timeout=1) == 30
+        await eventually(lambda: len(seeding) == 2)
+        await locks.release(claim, timeout=1)
+        await eventually(seeding[1].cancelled)
 
 
 def test_fences_go_on_after_the_greatest_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:

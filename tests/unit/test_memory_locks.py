@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -112,6 +113,32 @@ async def test_each_in_line_has_a_lock_when_the_one_before_lets_it_run_out() -> 
             for number in range(1, 6):
                 group.create_task(take(number))
         assert sorted(taken) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.asyncio
+async def test_fences_go_on_growing_after_a_restart() -> None:
+    begun = time.time_ns() // 1000 - 1
+    fences = [begun]
+    for _ in range(3):  # each ends the hub of the one before
+        async with Cluster("shop", settings=Settings()) as cluster:
+            for _ in range(2):
+                async with cluster.locks.hold("a") as lease:
+                    fences.append(lease.fence)
+
+    assert fences == sorted(set(fences))
+
+
+def test_fences_go_on_growing_when_the_wall_clock_goes_back(clock: FakeClock) -> None:
+    fences: list[int] = []
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        held = LockTable("a", loop, clock).take(Place(claim("shop.a", "a")))
+        loop.close()
+        assert held is not None
+        fences.append(held.fence)
+        clock.shift_wall(-3600)
+
+    assert fences == sorted(set(fences))
 
 
 @pytest.mark.asyncio

@@ -153,7 +153,7 @@ class AmqpLocks:
             return None
         if not counts.consumers:  # we are one: whoever answered knows no leader of the queue
             raise LockUnavailable(claim.name, "the queue has no leader within reach")
-        await session.refresh()
+        session.refresh()
         return self._valid_for(session, claim.ttl, since)
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:

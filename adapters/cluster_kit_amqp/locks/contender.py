@@ -68,7 +68,7 @@ class AmqpContender:
             raise LockUnavailable(name, session.lost or "the token is gone")
         self._taken = True
         if not session.hold():
-            self._context.tasks.spawn(session.refresh(), name=f"amqp lock {name} grows")
+            session.refresh()
         valid_for = self._take(session, since)
         return Grant(fence=session.fence, valid_for=valid_for, gone=session.gone)
 

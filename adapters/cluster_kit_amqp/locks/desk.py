@@ -12,7 +12,7 @@ from cluster_kit_amqp.link import Channel, ChannelDown, Incoming, Link, LinkErro
 from cluster_kit_amqp.locks.names import EXCHANGE, SeenFences, lock_queue, lock_steps, make_token
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import AdapterContext
+    from cluster_kit.ports import AdapterContext, TaskSpawner
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ class Desk:
 
     Attributes:
         connections: of the locks.
+        tasks: starts what nobody waits for.
         clock: by which a connection is known to be alive.
         fences: that were seen.
         entrance: lets so many get in line at a time as can before their time is over.
@@ -77,6 +78,7 @@ class Desk:
             consume="locks consume",
             most_heartbeat=HEARTBEAT,
         )
+        self.tasks: TaskSpawner = context.tasks
         self.clock: BootClock = BootClock()
         self.fences: SeenFences = SeenFences()
         self.entrance: asyncio.Semaphore = asyncio.Semaphore(_MOST_ENTERING)

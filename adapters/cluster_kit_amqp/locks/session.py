@@ -51,6 +51,7 @@ class Session:
         self._token: Incoming | None = None
         self._since = 0.0
         self._given_back = False
+        self._refreshing: asyncio.Task[None] | None = None
         seat.on_lost = self._lost
 
     # --- in line -----------------------------------------------------------------------------
@@ -114,19 +115,31 @@ class Session:
                 log.warning(_WENT_BACK, name, worth, self.fence)
         return worth >= self.fence
 
-    async def refresh(self) -> None:
-        """Ask for a fresh token where ours is old, or worth less than what it is held by.
+    def refresh(self) -> None:
+        """See to a fresh token where ours is old, or worth less than what it is held by.
 
-        What fails is tried at the next renewal.
+        Nobody waits for it: a broker that is short of memory or disk takes no token until it is
+        better, and the lock is ours until it takes the old one back. What fails is tried at the
+        next renewal.
         """
         age = self._desk.clock.monotonic() - self._since
-        if age < TOKEN_SECONDS and self._worth >= self.fence:
-            return
+        if self._refreshing is None and (age >= TOKEN_SECONDS or self._worth < self.fence):
+            name = f"amqp lock {self.claim.name} has a fresh token"
+            self._refreshing = self._desk.tasks.spawn(self._refresh(), name=name)
+            self.gone.add_done_callback(self._refresh_no_more)
+
+    async def _refresh(self) -> None:
         try:
             base = max(self._worth, self.fence) + 1
             await self._desk.seed(self.claim.name, base=base)
         except LinkError as exc:
             log.warning("lock %r keeps its old token: %s", self.claim.name, exc.reason)
+        finally:
+            self._refreshing = None
+
+    def _refresh_no_more(self, _: object) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
 
     # --- the end -----------------------------------------------------------------------------
 
