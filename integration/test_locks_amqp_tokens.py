@@ -98,13 +98,13 @@ async def test_a_broker_that_takes_no_message_takes_no_lock_from_its_holder(
 
     async def takes_none() -> bool:
         try:
-            await cluster.locks.try_acquire(f"new-{next(numbers)}", ttl=3)
+            await one.locks.try_acquire(f"new-{next(numbers)}", ttl=3)
         except LockUnavailable:
             return True
         return False
 
-    async with place.instance() as cluster, place.instance() as other:
-        lease = await cluster.locks.acquire(KEY, ttl=3)
+    async with place.instance() as one, place.instance() as other:
+        lease = await one.locks.acquire(KEY, ttl=3)
         waiter = asyncio.ensure_future(other.locks.acquire(KEY, ttl=3, timeout=60))
         await asyncio.to_thread(own_rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.00001")
         try:
@@ -115,7 +115,7 @@ async def test_a_broker_that_takes_no_message_takes_no_lock_from_its_holder(
             await (await waiter).release()
         finally:
             await asyncio.to_thread(own_rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.4")
-        async with cluster.locks.hold("new", timeout=30):
+        async with one.locks.hold("new", timeout=30):
             pass
 
 

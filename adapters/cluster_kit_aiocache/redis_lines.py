@@ -29,7 +29,8 @@ class Lines:
     The driver looks at a connection before each command, to find out whether it is still there;
     here a command that finds it gone has one more try on another, and so has one that was refused
     for the server is no primary any more: behind its address there may be another. A connection
-    whose command did not end in order is closed.
+    whose command did not end in order is closed. One that the server refuses from the beginning,
+    as it takes no more or the password is another now, says nothing about those that work.
 
     Args:
         pool: of the driver's client.
@@ -46,10 +47,11 @@ class Lines:
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
+        worked = bool(self._idle)  # the connection that this command is about to get
         try:
             return await self._ask(words)
         except (ConnectionError, ResponseError) as exc:
-            if not _is_elsewhere(exc):
+            if not (_is_no_primary(exc) or (worked and isinstance(exc, ConnectionError))):
                 raise
             await self._drop_idle()  # what was gone with it has to go, too
             await self._pool.disconnect(inuse_connections=False)
@@ -89,16 +91,16 @@ class Lines:
         await self._pool.release(connection)
 
 
-def _is_elsewhere(error: Exception) -> bool:
-    """Whether a command was not carried out because nobody, or no primary, is at the other end."""
-    return isinstance(error, ConnectionError | ReadOnlyError | MasterDownError) or (
+def _is_no_primary(error: Exception) -> bool:
+    """Whether a command was not carried out because no primary is at the other end."""
+    return isinstance(error, ReadOnlyError | MasterDownError) or (
         "-READONLY" in str(error)  # as Redis before 7 tells it of a script
     )
 
 
 def is_refusal(error: Exception) -> bool:
     """Whether the server answered that it will not do this: it is full, or we have no right to."""
-    return isinstance(error, ResponseError) and not _is_elsewhere(error)
+    return isinstance(error, ResponseError) and not _is_no_primary(error)
 
 
 def _packed(words: Sequence[Word]) -> bytes:

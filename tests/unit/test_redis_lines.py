@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.exceptions import AuthenticationError, ReadOnlyError
+from redis.exceptions import ConnectionError as ConnectionLost
+
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_aiocache.redis_lines import Lines
+
+
+class Connection:
+    """Answers with what the test says; an error is raised."""
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = list(answers)
+        self.open = True
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def send_packed_command(self, command: bytes, *, check_health: bool) -> None:
+        assert command
+        assert not check_health
+
+    async def read_response(self) -> str:
+        await self.may_answer.wait()
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        assert nowait
+        self.open = False
+
+
+class Pool:
+    """Has these, one after another; an error is raised instead, when `may_refuse`."""
+
+    def __init__(self, *made: Connection | Exception) -> None:
+        self.made = list(made)
+        self.may_refuse = asyncio.Event()
+
+    async def get_connection(self) -> Connection:
+        made = self.made.pop(0)
+        if isinstance(made, Exception):
+            await self.may_refuse.wait()
+            raise made
+        return made
+
+    async def release(self, connection: Connection) -> None:
+        assert not connection.open
+
+    async def disconnect(self, *, inuse_connections: bool) -> None:
+        assert not inuse_connections
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "refused",
+    [
+        AuthenticationError("invalid username-password pair"),
+        Connection(ConnectionLost("max number of clients reached")),
+    ],
+)
+async def test_a_new_connection_that_is_refused_costs_none_that_works(
+    refused: Connection | Exception,
+) -> None:
+    good = [Connection("1"), Connection("2")]
+    pool = Pool(*good, refused)
+    lines = Lines(pool)
+    if isinstance(refused, Connection):
+        refused.may_answer = pool.may_refuse
+    for connection in good:
+        connection.may_answer.clear()
+    async with asyncio.TaskGroup() as group:
+        working = [group.create_task(lines.execute_command("A")) for _ in good]
+        late = asyncio.ensure_future(lines.execute_command("B"))
+        await eventually(lambda: not pool.made)
+        for connection in good:  # those are free again while the server thinks of the third
+            connection.may_answer.set()
+    pool.may_refuse.set()
+
+    with pytest.raises(ConnectionLost):
+        await late
+    assert sorted(task.result() for task in working) == ["1", "2"]
+    assert [connection.open for connection in good] == [True, True]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("gone", [ConnectionLost("closed"), ReadOnlyError("a replica")])
+async def test_a_command_that_finds_its_server_gone_is_tried_on_a_new_connection(
+    gone: Exception,
+) -> None:
+    old, idle, new = Connection("1", gone), Connection("1"), Connection("2")
+    lines = Lines(Pool(idle, old, new))
+    await asyncio.gather(lines.execute_command("A"), lines.execute_command("B"))
+
+    assert await lines.execute_command("C") == "2"
+    assert not old.open
+    assert not idle.open
+    assert new.open
