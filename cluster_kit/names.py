@@ -46,7 +46,8 @@ def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
     if " " in name or not name.isprintable():  # of all spaces only this one is printable
         raise InvalidNameError(kind, name, "spaces and control characters are not allowed")
     if "*" in name or "#" in name:
-        raise InvalidNameError(kind, name, "'*' and '#' are wildcards of pub/sub subscriptions")
+        wildcards = "wildcards of pub/sub subscriptions" if kind == "channel" else "not allowed"
+        raise InvalidNameError(kind, name, f"'*' and '#' are {wildcards}")
     return name
 
 

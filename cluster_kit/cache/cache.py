@@ -12,6 +12,7 @@ from cluster_kit.cache.recipe import Recipe
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
 from cluster_kit.checks import truth
+from cluster_kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -154,7 +155,8 @@ class Cache(Wrapping):
         """Invalidate keys and tags once `transaction` is committed; after a rollback never.
 
         Returns at once. What goes wrong after the commit is told to `Cluster.on_publish_failure`,
-        and is made up for as with `delete`.
+        and is made up for as with `delete`. Called after the commit it waits for the next one of
+        the session, and where none follows nothing is invalidated.
 
         Args:
             transaction: a session or connection of SQLAlchemy, or an object with
@@ -164,10 +166,12 @@ class Cache(Wrapping):
 
         Raises:
             UnknownTransactionError: nobody can tell when `transaction` is committed.
-            ConfigurationError: it cannot be committed, or a name is wrong.
+            ConfigurationError: it cannot be committed, a name is wrong, or there is none.
         """
         checked = tuple(dict.fromkeys(check_key(key) for key in keys))
         change = Change(keys=checked, tags=check_tags(tags, most=None))
+        if not (change.keys or change.tags):
+            raise ConfigurationError("invalidate_after_commit() needs a key or a tag")
         await (await self._open()).apply_after_commit(transaction, change)
 
     # --- functions -----------------------------------------------------------------------

@@ -45,7 +45,7 @@ def check_options(options: Mapping[str, object]) -> None:
 
 
 def check_key(key: object) -> str:
-    """Return a key if it is legal: as `check_name`, 1 to 200 bytes."""
+    """Return a key if it is legal, as `check_name` says."""
     return check_name("lock key", key)
 
 

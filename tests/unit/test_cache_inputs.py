@@ -80,6 +80,16 @@ async def test_what_has_no_json_form_names_its_key(cluster_factory: ClusterFacto
 
 
 @pytest.mark.asyncio
+async def test_an_invalidation_after_a_commit_is_of_something(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cache, _] = await caches(cluster_factory)
+
+    with pytest.raises(ConfigurationError, match="needs a key or a tag"):
+        await cache.invalidate_after_commit(object())
+
+
+@pytest.mark.asyncio
 async def test_what_the_store_was_told_is_told_to_all_although_the_call_failed(
     cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

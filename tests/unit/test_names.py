@@ -57,6 +57,13 @@ def test_a_bad_name_is_refused_with_the_reason(name: object, text: str) -> None:
     assert (caught.value.kind, caught.value.name) == ("channel", name)
 
 
+def test_names_that_are_no_channels_have_nothing_to_do_with_wildcards() -> None:
+    for kind in ("lock key", "cache key", "cache tag"):
+        with pytest.raises(InvalidNameError) as caught:
+            check_name(kind, "a*")
+        assert str(caught.value) == f"bad {kind} 'a*': '*' and '#' are not allowed"
+
+
 def test_an_app_name_is_shorter_so_that_every_queue_name_fits_amqp() -> None:
     app, channel = "a" * 40, "c" * 200
 
