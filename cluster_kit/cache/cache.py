@@ -189,8 +189,9 @@ class Cache(Wrapping):
 
         Args:
             key: a template such as ``"user:{user_id}"`` of the function's parameters. Different
-                values make different keys, which the documentation shows; those that are too long
-                end in a digest. Or a function of the same arguments that returns the key.
+                texts of values make different keys, which the documentation shows (1 and "1" have
+                one text); those that are too long end in a digest. Or a function of the same
+                arguments that returns the key.
             ttl: of the values.
             tags: that invalidate them; templates, too, filled as by `str.format`.
 

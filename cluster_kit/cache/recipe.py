@@ -184,7 +184,7 @@ class Recipe:
                 to become a class method only after this.
         """
         given: Any = function
-        made = isinstance(given, classmethod | staticmethod)
+        made = isinstance(function, classmethod | staticmethod)
         plain: Callable[..., Awaitable[Any]] = given.__func__ if made else given
         if not inspect.iscoroutinefunction(plain):
             raise ConfigurationError("cached() is for async functions; wrap() takes any")
@@ -195,7 +195,7 @@ class Recipe:
         for template in (*own, *self._tags):
             template.check(signature.parameters)
         parts = (self._wrap, self._delete, self._key, self._ttl, self._tags)
-        return CachedFunction(_Kept(plain, signature, *parts), function)
+        return CachedFunction(_Kept(plain, signature, *parts), given)
 
 
 def _in_a_class(function: Callable[..., object]) -> bool:

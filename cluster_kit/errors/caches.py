@@ -35,7 +35,8 @@ class CacheUnavailable(CacheError):  # noqa: N818 - the name is the contract's
 class CacheLoadTimeout(CacheError, TimeoutError):  # noqa: N818 - reads as what happened
     """A loader took longer than `timeout` seconds.
 
-    It goes on, and its value will be stored, unless it takes ten times the `hard_timeout`.
+    It goes on, and its value will be stored; but one that took ten times the `hard_timeout` was
+    given up, which `timeout` then says: nothing is stored.
     """
 
     key: str
