@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from cluster_kit.event_queue.outcome import (
     Outcome,
     in_one_line,
 )
-from cluster_kit.event_queue.run import Run, ShutDown
+from cluster_kit.event_queue.run import Run, ShutDown, crashes
 from cluster_kit.message import DeadReason, Delivery, HandlerAnswer
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ class Attempts:
     async def _store_early(self, run: Run) -> None:
         envelope = run.envelope
         outcome = self._verdict(envelope, HandlerTimeout(run.timeout))
+        if isinstance(outcome, Again):
+            outcome = outcome._replace(envelope=self._counted(run, outcome.envelope))
         if isinstance(outcome, Again | Dead):
             run.settled_early = await self._shared.settler.store(envelope, outcome)
         if run.settled_early:
@@ -166,6 +169,15 @@ class Attempts:
                 await asyncio.wait({run.renewal})
             await self._shared.settler.ack(run)
             run.spend(run.copy_id)
+
+    def _counted(self, run: Run, copy: Envelope) -> Envelope:
+        """Return a stuck run's copy with the crash that run may still become, which nobody sees.
+
+        Being stuck makes no suspect: up to half of the crash limit it only waits for its turn.
+        """
+        known, half = crashes(run.received), self._options.crash_limit // 2
+        counted = known + 1
+        return dataclasses.replace(copy, crashes=counted if known > half else min(counted, half))
 
     def _max_retries(self, envelope: Envelope) -> int:
         own = envelope.max_retries

@@ -35,7 +35,7 @@ OPEN_PAUSE, OPEN_PAUSE_TOPOLOGY = 1.0, 30.0
 """Seconds between tries to open a consumer: at first, and at most."""
 
 UNSETTLED_PAUSE = 1.0
-"""Seconds before a task is given back that could not be settled for a reason nobody foresaw."""
+"""Seconds before a task is given back that could not be settled, for a reason nobody foresaw."""
 
 
 class Subscription:
@@ -276,18 +276,18 @@ class Subscription:
 
     async def _balance(self) -> None:
         async with self._balancing:
-            consumer = self._consumer
-            if consumer is None:
+            if (consumer := self._consumer) is None:
                 return
             if self._taking and (self._refused or self._stopping):
                 self._taking = False
-                # First pause, then give back: otherwise they come straight back to us.
-                await consumer.pause()
+                await consumer.pause()  # before they are given back, or they come straight back
             await self._return_refused()
             self._met_suspect = self._met_suspect and self._shared.quarantine.opens_in > 0
             free = not self._kept and not self._met_suspect and self._may_take()
             prefetch = self._options.concurrency - sum(run.settled_early for run in self._runs)
             if free and (not self._taking or prefetch > self._prefetch):
+                if self._taking:  # one consumer anew, not a further one for each slot
+                    await consumer.pause()
                 self._taking, self._prefetch = True, prefetch
                 await consumer.resume(prefetch)
 

@@ -58,6 +58,18 @@ class StuckScenarios(Scenarios):
         assert (letter.id, letter.reason, letter.attempts) == (published, "failed", len(attempts))
         assert (await keeper.event_queue.dead_letters(CHANNEL).count(), never.runs) == (1, [])
 
+    async def test_a_retry_of_a_stuck_run_counts_as_one_after_a_crash(self, bench: Bench) -> None:
+        cluster, ends = await bench.cluster(cancel_grace=0.1), asyncio.Event()
+        recorder = Recorder(_ignoring_cancellation(ends))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=RetryPolicy(initial_delay=0))
+        published = await cluster.event_queue.publish(CHANNEL, "stuck", timeout=0.2)
+        await bench.reported("task.retried", id=published)
+        ends.set()
+
+        await recorder.finished(2)
+        seen = [(run.delivery.attempt, run.delivery.redelivered) for run in recorder.runs]
+        assert seen == [(1, False), (2, True)]  # the first may kill its process yet, unseen
+
     async def test_a_stuck_run_keeps_its_slot_and_the_others_are_used_as_before(
         self, bench: Bench
     ) -> None:
