@@ -246,10 +246,13 @@ class Load:
         self._flight.close()  # who asks from here on may ask after an invalidation not seen here
         record = remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
         try:
-            return await remote.fill(self._key, right.head, payload, record)
+            filled = await remote.fill(self._key, right.head, payload, record)
         except CacheUnavailable:
             self._withdraw()
             return self._alone and self._keep_alone(entry)
+        if not filled and self._alone:  # the promise may be on its way yet
+            self._withdraw()
+        return filled
 
     def _keep_alone(self, entry: Entry) -> bool:
         """Hold for a moment what the store knows nothing of; who joined loads it anew."""

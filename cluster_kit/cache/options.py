@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 from cluster_kit.checks import whole_number
@@ -76,6 +76,11 @@ class CacheOptions:
     jitter: float = 0.0
     negative_ttl: float | None = None
     copy: CopyMode = "deep"
+
+    def differing(self, other: CacheOptions) -> list[str]:
+        """Return the names of the options that `other` has another value of."""
+        names = (field.name for field in fields(self))
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def make_options(name: object, default_ttl: float | None, values: CacheValues) -> CacheOptions:

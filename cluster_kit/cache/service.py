@@ -128,7 +128,8 @@ class CacheManager:
             self._stores.check(made, (cache.options for cache in self._caches.values()))
             known = self._add(made.name, made)
         elif known.options != made:
-            raise ConfigurationError(f"there is a cache {name!r} with other options")
+            other = ", ".join(known.options.differing(made))
+            raise ConfigurationError(f"there is a cache {name!r} with another {other}")
         if self._around is not None:
             await self._connect(known.name, known)
         return known

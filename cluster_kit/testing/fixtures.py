@@ -127,11 +127,12 @@ async def cluster_factory(request: pytest.FixtureRequest) -> AsyncIterator[Clust
     """
     from cluster_kit.testing.factory import ClusterFactory
 
-    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
+    asked: Any = request  # not every pytest says of what type its node is
+    name, capture = asked.node.nodeid, asked.config.pluginmanager.getplugin("capturemanager")
 
     def tell(text: str) -> None:
         with nullcontext() if capture is None else capture.global_and_fixture_disabled():
-            sys.stderr.write(f"\n{request.node.nodeid}: {text}\n")
+            sys.stderr.write(f"\n{name}: {text}\n")
 
     factory = ClusterFactory(tell=tell)
     yield factory

@@ -185,3 +185,15 @@ async def test_a_time_limit_around_a_function_that_is_only_called_is_heard_of(
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await cache.wrap_with_condition("row", lambda: time.sleep(0.1), use_cache=False)
+
+
+@pytest.mark.asyncio
+async def test_a_cache_that_is_there_with_other_options_names_them(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory()
+    made = await cluster.caches.create_cache("users", ttl=60)
+
+    with pytest.raises(ConfigurationError, match="a cache 'users' with another ttl, copy"):
+        await cluster.caches.create_cache("users", ttl=61, copy="none")
+    assert cluster.caches.get_cache("users") is made

@@ -171,9 +171,10 @@ async def test_a_loader_that_will_not_end_is_promised_no_longer(
 ) -> None:
     clusters = await cluster_factory(2, cache={"promise_ttl": 0.5})
     here, there = [await c.caches.create_cache("rows", ttl=600) for c in clusters]
-    go, told = asyncio.Event(), asyncio.Event()
+    begun, go, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> str:
+        begun.set()
         while not go.is_set():
             try:
                 await go.wait()
@@ -182,7 +183,7 @@ async def test_a_loader_that_will_not_end_is_promised_no_longer(
         return "late"
 
     leaving = asyncio.get_running_loop().create_task(here.wrap("row", stubborn))
-    await asyncio.sleep(0.05)
+    await begun.wait()
     leaving.cancel()
     await told.wait()
 
@@ -229,7 +230,7 @@ async def _after(seconds: float, call: Any) -> None:
 
 @asynccontextmanager
 async def a_load(
-    factory: ClusterFactory, *, late: float | None = None
+    factory: ClusterFactory, *, late: float | None = None, ends: asyncio.Event | None = None
 ) -> AsyncGenerator[tuple[Cluster, Slow, asyncio.Task[object], Cache], None]:
     """Of one instance, with its store, and another instance."""
     stores: list[Slow] = []
@@ -248,7 +249,7 @@ async def a_load(
 
     async def load() -> Mapping[str, object]:
         begun.set()
-        await asyncio.Event().wait()
+        await (ends or asyncio.Event()).wait()
         return {}
 
     stores[0].late = late
@@ -264,6 +265,21 @@ async def test_a_promise_that_comes_late_is_taken_back(cluster_factory: ClusterF
         await asyncio.wait({loading})
         await asyncio.sleep(0.4)
         assert store.swaps > 2  # one of them before it came
+
+        await loads_at_once(there)
+
+
+@pytest.mark.asyncio
+async def test_a_promise_that_comes_after_its_load_is_taken_back(
+    cluster_factory: ClusterFactory,
+) -> None:
+    ends = asyncio.Event()
+    async with a_load(cluster_factory, late=0.3, ends=ends) as (_, store, loading, there):
+        ends.set()
+        assert await loading == {}
+        swaps = store.swaps
+        await asyncio.sleep(0.4)
+        assert store.swaps > swaps
 
         await loads_at_once(there)
 
