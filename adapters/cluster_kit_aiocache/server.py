@@ -108,10 +108,13 @@ class Server(ABC, Generic[Client]):
             raise self._unavailable(about, "not connected")
         self._loop.check()
         came = asyncio.get_running_loop().time()
-        try:
-            await _in_time(client.places.acquire(), timeout if patience is None else patience)
-        except TimeoutError as exc:
-            raise self._unavailable(about, "too many calls are under way") from exc
+        if client.places.locked():
+            try:
+                await _in_time(client.places.acquire(), timeout if patience is None else patience)
+            except TimeoutError as exc:
+                raise self._unavailable(about, "too many calls are under way") from exc
+        else:
+            await client.places.acquire()  # at once
         try:
             return await self._ask(client, call, timeout, came)
         except self.errors as exc:
