@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from cluster_kit.supervisor import Supervisor
     from cluster_kit.telemetry import Telemetry
 
+    _Adapter = EventQueueAdapter | PubSubAdapter | LockAdapter
+
 log = logging.getLogger(__name__)
 
 
@@ -134,26 +136,28 @@ class Capabilities:
         await self.sync_messages.open(adapter, self._ground.background)
 
     async def _connect_locks(self) -> None:
-        chosen = self._ground.settings.url_for("locks")
-        context = self.context()
-        implied = self._ground.settings.locks.url is None  # nobody has asked for it so far
+        settings, context = self._ground.settings, self.context()
+        url = settings.url_for("locks").reveal()
+        implied = settings.locks.url is None  # nobody has asked for it so far
         adapter: LockAdapter
         with self._naming_source("locks"):
-            spec = self._ground.registry.find(chosen.reveal())
-            if implied and spec.locks is None:
-                lacking = f"adapter {spec.name!r} has none"
+            if implied and (lacking := self._lacks_locks(url)):
                 self.locks.lacks(f"there are no locks: {lacking}; set CLUSTER_KIT_LOCKS__URL")
                 return
-            adapter = self._ground.registry.create("locks", chosen.reveal(), context)
+            adapter = self._ground.registry.create("locks", url, context)
         if implied:
-            source = self._ground.settings.source_of("locks") or "locks"
-            adapter = OnDemandLocks(adapter, context, source)
+            adapter = OnDemandLocks(adapter, context, settings.source_of("locks") or "locks")
         self._lock_adapter = adapter
         with self._naming_source("locks"):
             await adapter.connect()
-        self.locks.attach(
-            adapter, self._ground.background, self._ground.settings.warnings(("locks",))
-        )
+        self.locks.attach(adapter, self._ground.background, settings.warnings(("locks",)))
+
+    def _lacks_locks(self, url: str) -> str:
+        try:
+            spec = self._ground.registry.find(url)
+        except AdapterNotFoundError as exc:
+            return str(exc)
+        return "" if spec.locks is not None else f"adapter {spec.name!r} has none"
 
     @contextmanager
     def _naming_source(self, capability: Capability) -> Generator[None]:
@@ -244,9 +248,7 @@ class Capabilities:
             states["cache"] = caches
         return states
 
-    def _states(
-        self,
-    ) -> Iterable[tuple[str, EventQueueAdapter | PubSubAdapter | LockAdapter, Iterable[str]]]:
+    def _states(self) -> Iterable[tuple[str, _Adapter, Iterable[str]]]:
         if self._queue_adapter is not None:
             yield "event_queue", self._queue_adapter, self.event_queue.troubles()
         if self._pubsub_adapter is not None:
