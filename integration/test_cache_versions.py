@@ -146,3 +146,32 @@ async def test_a_server_that_is_full_is_given_new_versions(
     after = await store.read([*places, names.tag("unknown")], timeout=5)
     assert [len(mark or b"") for mark in after] == [STAMP_BYTES, STAMP_BYTES, 0]
     assert not {*before} & {*after}
+
+
+@pytest.mark.asyncio
+async def test_counters_begin_anew_once_however_many_were_told(
+    request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue("redis")
+    async with FaultProxy(url) as early, FaultProxy(url) as late:
+        clusters = [
+            (await cluster_factory(cache={"url": each, "timeout": 0.5}))[0]
+            for each in (early.url, late.url, url)
+        ]
+        first, second, third = [
+            await cluster.caches.create_cache("rows", ttl=60, backplane=True)
+            for cluster in clusters
+        ]
+        for cache in (first, second, third):
+            await cache.incr("logins")
+        early.refuse()
+        late.refuse()
+        await first.reset()
+        await eventually(lambda: bool(first.stats().unsent and second.stats().unsent))
+        early.resume()
+        await eventually(lambda: not first.stats().unsent)
+        assert await third.incr("logins", 5) == 5
+
+        late.resume()
+        await eventually(lambda: not second.stats().unsent)
+        assert [await cache.count("logins") for cache in (first, second, third)] == [5, 5, 5]

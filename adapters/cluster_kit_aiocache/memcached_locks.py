@@ -31,7 +31,7 @@ CAPABILITIES = LockCapabilities(
     wake_up="poll",
     fair=False,
 )
-_FIRST_POLL, _LONGEST_POLL = 0.005, 0.1
+_FIRST_POLL, _LONGEST_POLL = 0.005, 0.05
 _CLOCK_SECONDS = 3.0
 _MICROSECONDS = 1_000_000
 

@@ -43,6 +43,7 @@ class Invalidation:
         self._local = shelf.local
         self._remote = shelf.remote
         self._owed = shelf.owed
+        self._owes_reset = False  # one that was asked for here
         self._loading = loading
         self._counters = counters
         self._backplane = backplane
@@ -65,7 +66,7 @@ class Invalidation:
             return await self._apply(change)
         except asyncio.CancelledError:
             if self._remote is not None:
-                self._owed.add(change)
+                self._owe(change)
             self.doubt(change)
             raise
 
@@ -109,6 +110,8 @@ class Invalidation:
         self.forget(change)
         if not change.stored and self._remote is not None:
             self._owed.add(change)  # whoever reaches the store first tells it
+        elif change.counters and not self._owes_reset:
+            self._owed.counters = 0  # told once more, it would undo what was counted since
 
     def missed(self, reason: str) -> None:
         """Forget all that is held here: it may have been invalidated unheard."""
@@ -137,6 +140,7 @@ class Invalidation:
             if not await self._pay(change):
                 break
             self._owed.done(change, additions)
+            self._owes_reset = self._owes_reset and bool(self._owed.counters)
             self.forget(change)
             if backplane is not None:
                 backplane.unsent.add(change)  # others may have read the store meanwhile
@@ -161,8 +165,12 @@ class Invalidation:
         try:
             return await self._write(self._remote, change), None
         except CacheUnavailable as exc:
-            self._owed.add(change)
+            self._owe(change)
             return 0, exc
+
+    def _owe(self, change: Change) -> None:
+        self._owed.add(change)
+        self._owes_reset = self._owes_reset or change.counters
 
     async def _pay(self, change: Change) -> bool:
         if self._remote is None:

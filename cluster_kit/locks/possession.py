@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RENEWALS_IN_A_TTL = 3
+_SPREAD = (0.85, 1.0)  # of the pause between them: thousands taken together drift apart
 _FIRST_PAUSE = 0.05  # seconds between two attempts to renew
 _LEAST_TTL = 0.01  # seconds
 _LONGEST_GRACE = 1.0
@@ -197,8 +198,7 @@ class Possession:
         self._stop()
         seconds = self._around.clock.monotonic() - self._since
         try:
-            timeout = answer_timeout(self.claim.ttl)
-            await self._around.adapter.release(self.claim, timeout=timeout)
+            await self._around.adapter.release(self.claim, timeout=answer_timeout(self.claim.ttl))
         except LockUnavailable as exc:
             log.warning("lock %r is freed in the background: %s", self.key, exc.reason)
             self._around.free_later(self.claim, unsure=False)
@@ -235,7 +235,8 @@ class Possession:
     def _set_end(self, asked_at: float, valid_for: float) -> None:
         grace = min(self.claim.ttl / 10, self._leash / 10, _LONGEST_GRACE)
         self._ends = min(asked_at + valid_for - grace, self._most)
-        self._renew_at = asked_at + valid_for / _RENEWALS_IN_A_TTL if self._renews else math.inf
+        pause = valid_for / _RENEWALS_IN_A_TTL * self._around.random.uniform(*_SPREAD)
+        self._renew_at = asked_at + pause if self._renews else math.inf
 
     def _set_timer(self) -> None:
         if self._timer is not None:
