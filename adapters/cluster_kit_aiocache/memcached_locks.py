@@ -162,6 +162,8 @@ class MemcachedLocks:
 class MemcachedContender:
     """A claim that asks again and again, ever less often."""
 
+    unsure = False  # nothing is repeated below
+
     def __init__(self, locks: MemcachedLocks, claim: Claim, context: AdapterContext) -> None:
         self._locks = locks
         self._claim = claim

@@ -18,10 +18,10 @@ from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.wakeups import Wakeups
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cluster_kit.ports import AdapterContext, Claim, Quota
-    from cluster_kit_aiocache.redis_lines import Lines
+    from cluster_kit_aiocache.redis_lines import Lines, Word
 
 CAPABILITIES = LockCapabilities(
     backend="redis",
@@ -104,15 +104,19 @@ class RedisLocks:
         """Begin to wait for a lock."""
         return RedisContender(self, claim)
 
-    async def acquire(self, claim: Claim, *, timeout: float) -> tuple[bool, int]:
+    async def acquire(
+        self, claim: Claim, told: Callable[[], bytes], *, timeout: float
+    ) -> tuple[bool, int]:
         """Ask for a lock; return whether it is ours, and its fence, or its milliseconds left.
+
+        `told` gives what is stored, for each time that the server is asked.
 
         Raises:
             LockUnavailable: no answer in time, or an error.
         """
         key = _key(claim.name)
         keys = [key, f"{key}:fence"]
-        values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
+        values: list[Word] = [told, _milliseconds(claim), FENCE_KEEP_MS]
         call = partial(ACQUIRE.run, keys=keys, values=values)
         answer = await self._server.ask(claim.name, call, timeout)
         if isinstance(answer, list):
@@ -168,6 +172,16 @@ class RedisContender:
         self._woken = asyncio.Event()
         self._listens = False
         self._left = 0.0
+        self._told = 0
+
+    @property
+    def unsure(self) -> bool:
+        """Whether a request was repeated for want of a connection: the first may come yet."""
+        return self._told > 1
+
+    def _value(self) -> bytes:
+        self._told += 1
+        return _value(self._claim).encode()
 
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask the server once.
@@ -176,7 +190,8 @@ class RedisContender:
             LockUnavailable: no answer in time, or an error.
         """
         self._woken.clear()
-        granted, number = await self._locks.acquire(self._claim, timeout=timeout)
+        self._told = 0
+        granted, number = await self._locks.acquire(self._claim, self._value, timeout=timeout)
         if granted:
             return Grant(fence=number, valid_for=valid_for(self._claim))
         self._left = number / 1000 if number >= 0 else math.inf  # one without an end is not ours

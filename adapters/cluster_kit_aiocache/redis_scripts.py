@@ -1,4 +1,7 @@
-"""What runs in the server. Each script may be repeated: a lost answer changes nothing."""
+"""What runs in the server. Each script may be repeated: a lost answer changes nothing.
+
+But for a request that comes when its repetition has been answered and, in between, released.
+"""
 
 from __future__ import annotations
 

@@ -182,6 +182,8 @@ class MemoryLocks:
 class MemoryContender:
     """A claim in the line of its hub."""
 
+    unsure = False  # nothing is repeated below
+
     def __init__(self, locks: MemoryLocks, claim: Claim) -> None:
         self._locks = locks
         self._place = Place(claim)

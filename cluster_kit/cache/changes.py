@@ -115,6 +115,7 @@ class Unsent:
         everything: likewise; 0 where not everything is to be told of.
         counters: likewise.
         additions: so many there were.
+        told: how often some were done.
     """
 
     def __init__(self) -> None:
@@ -123,6 +124,7 @@ class Unsent:
         self.everything: int = 0
         self.counters: int = 0
         self.additions: int = 0
+        self.told: int = 0
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.tags) + bool(self.everything or self.counters)
@@ -156,6 +158,7 @@ class Unsent:
 
     def done(self, change: Change, additions: int) -> None:
         """Forget a part that was told, but for what was added after so many additions."""
+        self.told += 1
         for noted, told in ((self.keys, change.keys), (self.tags, change.tags)):
             for name in told:
                 if noted.get(name, additions + 1) <= additions:

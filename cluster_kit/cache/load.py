@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.found import fresh, usable
@@ -168,15 +169,22 @@ class Load:
 
     def _keep_promise(self) -> asyncio.Task[None] | None:
         """Let the promise count while this process lives and loads."""
-        load = asyncio.current_task()
-        if self._right is None or load is None:
+        load, stale = asyncio.current_task(), self._flight.stale
+        if self._right is not None and load is not None:
+            keeping = self._right.keep(load, self._lost)
+        elif self._alone and stale is not None and stale.usable < inf:
+            keeping = self._outlast(stale.usable)
+        else:
             return None
-        return self._tools.supervisor.spawn(
-            self._right.keep(load, self._lost), name=f"promise:{self._key}"
-        )
+        return self._tools.supervisor.spawn(keeping, name=f"promise:{self._key}")
+
+    async def _outlast(self, usable: float) -> None:
+        """Let no older value stand in for longer than it may without a word of the store."""
+        await self._tools.clock.sleep(max(0.0, usable - self._tools.clock.monotonic()))
+        self._lost()
 
     def _lost(self) -> None:
-        """It was invalidated: who asks from here on does not join, nor gets what there was."""
+        """It may be invalidated: who asks from here on does not join, nor gets what there was."""
         self._flight.close()
         self._flight.stale = None
 
@@ -200,11 +208,12 @@ class Load:
         tools.stats.loads += 1
         start = tools.clock.monotonic()
         name = f"cache:{tools.options.name}:{self._key}"
-        value, ttl, keep = await tools.runner.call(request.load, name), request.ttl, True
+        value, ttl, keep = await tools.runner.call(request.load, name), None, True
         if isinstance(value, Loaded):
-            ttl, keep, value = value.ttl or ttl, value.keep, value.value
-        if value is None and tools.options.negative_ttl is not None:
-            ttl = tools.options.negative_ttl
+            ttl, keep, value = value.ttl, value.keep, value.value
+        if ttl is None:
+            negative = tools.options.negative_ttl if value is None else None
+            ttl = request.ttl if negative is None else negative
         if keep and request.condition is not None:
             keep = bool(await tools.runner.call(request.condition, name, value))
         taken = tools.clock.monotonic() - start

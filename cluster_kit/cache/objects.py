@@ -99,7 +99,7 @@ class Objects:
         self, remote: Remote, key: str, field: str, value: object, *, create: bool
     ) -> bool:
         for _ in range(ATTEMPTS):
-            [found] = await remote.read([key])
+            found = await self._found(remote, key)
             fields, ttl = self._read(found, key)
             if fields is None and not create:
                 return False
@@ -136,7 +136,7 @@ class Objects:
             if entry is None:
                 raise KeyError(key)
             return None if entry.expires == inf else entry.expires - self._clock.monotonic()
-        [found] = await remote.read([key])
+        found = await self._found(remote, key)
         now, record = self._clock.wall(), found.record
         if record is None or not fresh(record, now) or not self._has_value(key, record):
             raise KeyError(key)
@@ -147,7 +147,22 @@ class Objects:
         remote = self._shelf.remote
         if remote is None:
             return sorted(self._shelf.local.fresh())
-        return await remote.keys(self._has_value)
+        while True:
+            told = self._shelf.owed.told
+            keys = await remote.keys(self._counts)
+            if self._shelf.owed.told == told:
+                return keys
+
+    async def _found(self, remote: Remote, key: str) -> Found:
+        told = self._shelf.owed.told
+        [found] = await remote.read([key])
+        if self._shelf.is_owed(key, found.record, told):
+            raise CacheUnavailable(self._name, f"the store is being told what changed of {key!r}")
+        return found
+
+    def _counts(self, key: str, record: Record) -> bool:
+        shelf = self._shelf
+        return not shelf.is_owed(key, record, shelf.owed.told) and self._has_value(key, record)
 
     def _has_value(self, key: str, record: Record) -> bool:
         return self._shelf.adopt(key, record, None) is not None

@@ -115,6 +115,8 @@ def make_options(name: object, default_ttl: float | None, values: CacheValues) -
     )
     if options.soft_timeout is not None and options.fail_safe is None:
         raise ConfigurationError("soft_timeout needs fail_safe: there is nothing else to return")
+    if options.soft_timeout is not None and options.soft_timeout > options.hard_timeout:
+        raise ConfigurationError("soft_timeout must not be above hard_timeout, which ends the wait")
     return options
 
 

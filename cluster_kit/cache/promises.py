@@ -69,16 +69,19 @@ class Right:
         """Prolong the promise, but not while `load` is told to end and does not.
 
         A timeout of the loader's own tells it so, too, and takes that back. When the promise is
-        not there any more, for its key was invalidated, `lost` is called.
+        not there any more, for its key was invalidated, or nobody can tell, `lost` is called.
         """
         while True:
             await self._clock.sleep(self._ttl / 3)
             if load.cancelling():
                 continue
-            with suppress(CacheUnavailable):
+            try:
                 await self.prolong(self._ttl)
-            if not self.intact:
+            except CacheUnavailable:
                 lost()
+            else:
+                if not self.intact:
+                    lost()
 
     async def prolong(self, seconds: float) -> None:
         """Let the promise count for so long from now on. Raises `CacheUnavailable`."""

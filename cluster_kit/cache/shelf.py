@@ -102,20 +102,30 @@ class Shelf:
         """Ask the store; None for what it must not be believed, or when it does not answer."""
         if self.remote is None:
             return [None] * len(keys)
+        told = self.owed.told
         try:
             answers = await self.remote.read(keys, tags)
         except CacheUnavailable:
             return [None] * len(keys)
         return [
-            None if self._is_owed(key, answer) else answer
+            None if self.is_owed(key, answer.record, told) else answer
             for key, answer in zip(keys, answers, strict=True)
         ]
 
-    def _is_owed(self, key: str, found: Found) -> bool:
+    def is_owed(self, key: str, record: Record | None, told: int) -> bool:
+        """Whether the store did not know yet that something is invalidated when it was asked.
+
+        Args:
+            key: that was asked for.
+            record: the answer.
+            told: `Unsent.told` of what is owed, before it was asked: it may have been told since.
+        """
         owed = self.owed
+        if owed.told != told:
+            return True
         if not owed:
             return False
-        tags = found.record.tags if found.record is not None else ()
+        tags = record.tags if record is not None else ()
         return owed.concerns(key) or any(tag in owed.tags for tag in tags)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, object]:

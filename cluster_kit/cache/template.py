@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from dataclasses import fields, is_dataclass
 from itertools import chain
 from string import Formatter
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _FORMATTER = Formatter()
 _PLACE = re.compile(r" at 0x[0-9A-Fa-f]+>")  # in memory, as in the text of an object without one
+_DIGESTED = re.compile(r"~[0-9a-f]{64}$")  # as `_shortened` makes them
 _READABLE_BYTES = 120  # of a key that is too long, before its digest
 
 
@@ -119,16 +121,31 @@ def _check(field: str, value: object, text: str | None = None) -> None:
         raise TypeError(f"{field} is a function, {value!r}, which has no text of its own")
     if isinstance(value, set | frozenset):
         raise TypeError(f"{field} is a set, whose order is another in each process; sort it")
+    for name, part in _parts(field, value, text):
+        _check(name, part)
+    if not isinstance(value, str | bytes | bytearray | dict | list | tuple):
+        _check_text(field, value, repr(value) if text is None else text)
+
+
+def _parts(field: str, value: object, text: str | None) -> Iterator[tuple[str, object]]:
+    """Return what a value's text is made of, as far as that is known."""
     if isinstance(value, dict):
-        value = tuple(chain.from_iterable(cast("dict[object, object]", value).items()))
-    if isinstance(value, list | tuple):
+        for item in chain.from_iterable(cast("dict[object, object]", value).items()):
+            yield field, item
+    elif isinstance(value, list | tuple):
         for item in cast("Iterable[object]", value):
-            _check(field, item)
-    elif not isinstance(value, str | bytes | bytearray):
-        shown = repr(value) if text is None else text
-        if _PLACE.search(shown) is not None:
-            what = f"{type(value).__name__} has no text by which two of them differ"
-            raise TypeError(f"{field} is {shown}: {what}")
+            yield field, item
+    elif is_dataclass(value) and text in {None, repr(value)}:
+        for part in fields(value):
+            yield f"{field}.{part.name}", getattr(value, part.name, None)
+
+
+def _check_text(field: str, value: object, text: str) -> None:
+    if "frozenset({" in text:
+        raise TypeError(f"{field} has a set, whose order is another in each process: {text}")
+    if _PLACE.search(text) is not None:
+        what = f"{type(value).__name__} has no text by which two of them differ"
+        raise TypeError(f"{field} is {text}: {what}")
 
 
 def _field(text: str, following: str | None) -> str:
@@ -156,7 +173,7 @@ def _percent(character: str) -> str:
 
 def _shortened(key: str) -> str:
     encoded = key.encode("utf-8", "surrogatepass")
-    if len(encoded) <= MAX_NAME_BYTES:
+    if len(encoded) <= MAX_NAME_BYTES and not _DIGESTED.search(key):
         return key
     begin = encoded[:_READABLE_BYTES].decode(errors="ignore")
     return f"{begin}~{hashlib.sha256(encoded).hexdigest()}"

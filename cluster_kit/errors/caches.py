@@ -44,7 +44,7 @@ class CacheLoadTimeout(CacheError, TimeoutError):  # noqa: N818 - reads as what 
 
     def __init__(self, key: str, timeout: float) -> None:
         self.key, self.timeout = key, timeout
-        super().__init__(f"the value of {key!r} was not loaded within {timeout:g} s")
+        super().__init__(f"the value of {key!r} was not loaded within {timeout:.3g} s")
 
 
 class CacheRecursion(CacheError, RecursionError):  # noqa: N818 - reads as what happened

@@ -23,7 +23,7 @@ class LockTimeout(LockError, TimeoutError):  # noqa: N818 - the name is the cont
 
     def __init__(self, key: str, waited: float, why: str = "held by somebody else") -> None:
         self.waited: float = waited
-        super().__init__(key, f"{why} all of the {waited:.3g} s waited")
+        super().__init__(key, f"{why} all of the {waited:.3g} s waited" if waited else why)
 
 
 class LockUnavailable(LockError):  # noqa: N818 - the name is the contract's

@@ -175,7 +175,8 @@ class Attempts:
 
         Being stuck makes no suspect: up to half of the crash limit it only waits for its turn.
         """
-        known, half = crashes(run.received), self._options.crash_limit // 2
+        known = crashes(run.received) if run.begun is None else run.begun  # losses are none
+        half = self._options.crash_limit // 2
         counted = known + 1
         return dataclasses.replace(copy, crashes=counted if known > half else min(counted, half))
 

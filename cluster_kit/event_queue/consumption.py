@@ -176,6 +176,9 @@ class Consumption:
     def _open_later(self, subscription: Subscription, after: Iterable[Subscription] = ()) -> None:
         async def open_in_turn() -> None:
             for former in after:
+                if left := len(former.runs()):
+                    text = "cannot consume %s again before its %d running tasks have ended"
+                    subscription.trouble = text % (subscription.queue, left)
                 await former.finished()
             await subscription.open_patiently()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -299,8 +299,17 @@ class Settler:
         self._report("task.given_back", channel=envelope.queue.channel, id=envelope.id, why=why)
         return True
 
-    async def postpone_or_give_back(self, received: Received, delay: float, why: str) -> None:
-        """As `postpone`, and as `give_back` where that cannot be done."""
-        if not await self.postpone(received, delay, why):
+    async def postpone_twin(
+        self, received: Received, delay: float, stopping: Callable[[], bool]
+    ) -> None:
+        """Have another copy of a task that runs here wait in the broker for `delay` seconds.
+
+        Where give-backs are counted it is kept until the broker takes the copy: a task that waits
+        through an alarm would end as one that crashes.
+        """
+        why = "an earlier attempt still runs in this instance"
+        while not await self.postpone(received, delay, why):
             await self._pause(FIRST_PAUSE)  # it may come straight back
-            await self.give_back(received, why)
+            if not received.give_back_counts or stopping():
+                await self.give_back(received, why)
+                return

@@ -206,8 +206,7 @@ class Subscription:
             # With the run, not before: its own delivery may be lost, and this the only copy.
             self._adopt(run, received)
         else:
-            why = "an earlier attempt still runs in this instance"
-            chore = self._shared.settler.postpone_or_give_back(received, TWIN_DELAY, why)
+            chore = self._shared.settler.postpone_twin(received, TWIN_DELAY, self._place.stopping)
             self._do(chore, received.envelope)
 
     def _adopt(self, run: Run, received: Received) -> None:
@@ -265,7 +264,8 @@ class Subscription:
     async def _keep(self) -> None:
         """Pause the consumer while nothing may be taken here, resume it when something may."""
         while True:
-            await set_within(self._turn, None if self._taking else IDLE_POLL)  # idle() is asked
+            content = self._taking and self._prefetch == self._options.concurrency
+            await set_within(self._turn, None if content else IDLE_POLL)  # idle() is asked
             self._turn.clear()
             try:
                 await self._balance()

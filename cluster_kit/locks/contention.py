@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
 from cluster_kit.locks.line import Lines
 from cluster_kit.locks.possession import Possession
-from cluster_kit.locks.states import LeaseState
 from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id
@@ -238,6 +237,7 @@ class Contention:
         except BaseException:
             attempt.unsure = True
             raise
+        attempt.unsure = attempt.unsure or contender.unsure
         if grant is None:
             attempt.held = True
             return None
@@ -250,8 +250,6 @@ class Contention:
             self._lines.leave(name, line)
             if self.held.get(attempt.key) is ended:
                 del self.held[attempt.key]
-            if attempt.unsure and ended.read() is LeaseState.RELEASED:
-                self.around.free_later(attempt.claim, unsure=True)
 
         possession = Possession(
             attempt.key,
@@ -260,6 +258,7 @@ class Contention:
             asked_at=asked_at,
             terms=attempt.terms,
             around=self.around,
+            unsure=attempt.unsure,
             on_end=on_end,
         )
         if possession.too_late:

@@ -135,6 +135,11 @@ class OnDemandContender:
         self._contender = contender
         self._claim = claim
 
+    @property
+    def unsure(self) -> bool:
+        """Whether a request may still reach the server."""
+        return self._contender.unsure
+
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Connect first, within the time a connection may take; then ask. Raises as the port."""
         await self._locks.ready(self._claim.name)

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RENEWALS_IN_A_TTL = 3
-_SPREAD = (0.85, 1.0)  # of the pause between them: thousands taken together drift apart
+_RENEWED_AFTER = (0.85 / 3, 1 / 3)  # of its time; thousands taken together drift apart
 _FIRST_PAUSE = 0.05  # seconds between two attempts to renew
 _LEAST_TTL = 0.01  # seconds
 _LONGEST_GRACE = 1.0
@@ -43,9 +42,8 @@ class Possession:
     Any thread may ask; only on its own event loop it changes. A forked process has nothing of it.
 
     Args:
-        key: without prefix.
-        claim: that was granted.
         asked_at: reading of the clock before the request.
+        unsure: another request of this claim may still reach the server.
         on_end: called once, when it is lost or given back: the next one here may try.
     """
 
@@ -58,6 +56,7 @@ class Possession:
         asked_at: float,
         terms: Terms,
         around: LockContext,
+        unsure: bool,
         on_end: Callable[[Possession], None],
     ) -> None:
         self.app = around.app
@@ -70,10 +69,10 @@ class Possession:
         self.acquirer = asyncio.current_task()
         self.home = OwnLoop(f"lock {key!r}")
         self._around = around
+        self._unsure = unsure
         self._on_end = on_end
         self._state = LeaseState.HELD
-        self._gone_at_server = False
-        self._given_back = False
+        self._gone_at_server = self._given_back = False
         self._told_elsewhere = False  # a thread was told that it is lost
         # Where a lock dies with a connection, one that ends with its ttl must be heard of too.
         self._leash = around.adapter.capabilities.leash
@@ -189,22 +188,23 @@ class Possession:
         """Free it for others. Never fails: what cannot be told now is told in the background."""
         if self._given_back:
             return
-        self._given_back = True
-        if self.read() is LeaseState.LOST:
-            if not self._gone_at_server:
-                self._around.free_later(self.claim, unsure=False)
-            return
+        self._given_back, freed = True, self._gone_at_server
+        try:
+            if self.read() is not LeaseState.LOST:
+                await self._release()
+                freed = True
+        except LockUnavailable as exc:
+            log.warning("lock %r is freed in the background: %s", self.key, exc.reason)
+        finally:
+            if self._unsure or not freed:
+                self._around.free_later(self.claim, unsure=self._unsure)
+
+    async def _release(self) -> None:
         self._state = LeaseState.RELEASED
         self._stop()
         seconds = self._around.clock.monotonic() - self._since
         try:
             await self._around.adapter.release(self.claim, timeout=answer_timeout(self.claim.ttl))
-        except LockUnavailable as exc:
-            log.warning("lock %r is freed in the background: %s", self.key, exc.reason)
-            self._around.free_later(self.claim, unsure=False)
-        except BaseException:
-            self._around.free_later(self.claim, unsure=False)
-            raise
         finally:
             self._around.report("lock.released", key=self.key, fence=self.fence, seconds=seconds)
             self._on_end(self)
@@ -235,7 +235,7 @@ class Possession:
     def _set_end(self, asked_at: float, valid_for: float) -> None:
         grace = min(self.claim.ttl / 10, self._leash / 10, _LONGEST_GRACE)
         self._ends = min(asked_at + valid_for - grace, self._most)
-        pause = valid_for / _RENEWALS_IN_A_TTL * self._around.random.uniform(*_SPREAD)
+        pause = valid_for * self._around.random.uniform(*_RENEWED_AFTER)
         self._renew_at = asked_at + pause if self._renews else math.inf
 
     def _set_timer(self) -> None:

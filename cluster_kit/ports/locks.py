@@ -141,6 +141,14 @@ class QuotaKeeper(Protocol):
 class Contender(Protocol):
     """One claim while it waits. Used by one task at a time."""
 
+    @property
+    def unsure(self) -> bool:
+        """Whether a request that was given up may still reach the server, after its repetition.
+
+        It would be granted to nobody. Errors and cancellations of `attempt` need not be told here.
+        """
+        ...
+
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask once; None when somebody else has it, or is before us where the backend is fair.
 

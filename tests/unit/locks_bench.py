@@ -78,6 +78,8 @@ class OrderedAdapter:
 
 
 class OrderedContender:
+    unsure = False  # nothing is repeated below
+
     def __init__(self, adapter: OrderedAdapter, claim: Claim) -> None:
         self._adapter = adapter
         self._claim = claim

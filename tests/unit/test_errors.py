@@ -157,6 +157,7 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             "the payload has 12 bytes, the limit is 10",
         ),
         (LockTimeout("a", 0.25), "lock 'a': held by somebody else all of the 0.25 s waited"),
+        (LockTimeout("a", 0.0), "lock 'a': held by somebody else"),
         (
             LockTimeout("a", 0.25, "all 3 permits were taken"),
             "lock 'a': all 3 permits were taken all of the 0.25 s waited",

@@ -36,6 +36,8 @@ class AmqpContender:
     not wait leaves it at once.
     """
 
+    unsure = False  # nothing is repeated below
+
     def __init__(self, claim: Claim, desk: Desk, context: AdapterContext, take: Take) -> None:
         self._claim = claim
         self._desk = desk
