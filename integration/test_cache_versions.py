@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 import pytest
 
 from cluster_kit import Cache
 from cluster_kit.cache.envelope import STAMP_BYTES, new_stamp
 from cluster_kit.cache.names import Names
+from cluster_kit.cache.options import CacheValues
 from cluster_kit.cache.remote import Remote
+from cluster_kit.errors import CacheUnavailable
 from cluster_kit.ports import CacheStore
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
@@ -175,3 +178,76 @@ async def test_counters_begin_anew_once_however_many_were_told(
         late.resume()
         await eventually(lambda: not second.stats().unsent)
         assert [await cache.count("logins") for cache in (first, second, third)] == [5, 5, 5]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("tags", [(), ("t",)], ids=["plain", "tagged"])
+async def test_what_is_invalidated_is_not_read_while_the_store_is_told(
+    tags: tuple[str, ...], request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue("redis")
+    async with FaultProxy(url) as proxy:
+        [cluster] = await cluster_factory(cache={"url": proxy.url, "timeout": 2})
+        cache = await cluster.caches.create_cache("rows", ttl=60, backplane=True)
+        seen: list[object] = []
+
+        async def read(key: str) -> None:
+            while cache.stats().unsent:
+                seen.append(await cache.get(key))
+                with suppress(KeyError, CacheUnavailable):
+                    seen.append(await cache.ttl(key))
+                with suppress(CacheUnavailable):
+                    assert not await cache.set_value_in_object(key, "a", 1)
+                    seen.extend(await cache.keys())
+
+        for number in range(3):
+            key = f"k{number}"
+            await cache.set(key, {"a": number}, tags=tags)
+            proxy.refuse()
+            proxy.cut()
+            await cache.delete(key)
+            assert cache.stats().unsent
+            proxy.resume()
+            proxy.delay(0.03)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(6):
+                    group.create_task(read(key))
+            proxy.resume()
+        assert {*seen} <= {None}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("before", [True, False], ids=["before the load", "during the load"])
+async def test_an_old_value_stands_in_no_longer_than_somebody_can_tell(
+    before: bool, request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue("redis")
+    async with FaultProxy(url) as proxy:
+        [far] = await cluster_factory(cache={"url": proxy.url, "promise_ttl": 3})
+        [near] = await cluster_factory(cache={"url": url, "promise_ttl": 3})
+        options: CacheValues = {"ttl": 0.2, "fail_safe": 600, "soft_timeout": 0.05, "l1_ttl": 2}
+        [cache, other] = [await c.caches.create_cache("rows", **options) for c in (far, near)]
+        hanging = asyncio.Event()
+
+        async def load() -> str:
+            await hanging.wait()
+            return "new"
+
+        async def ask() -> object:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    return await cache.wrap("row", load)
+            return None
+
+        await cache.set("row", "old")
+        await asyncio.sleep(0.3)  # now it is over
+        if before:
+            proxy.refuse()
+            proxy.cut()
+        assert await ask() == "old"
+        proxy.refuse()
+        proxy.cut()
+        await other.delete("row")
+
+        await eventually(ask, lambda value: value is None)
+        hanging.set()

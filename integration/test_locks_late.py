@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from cluster_kit import Cluster, Settings
-from cluster_kit.errors import LockUnavailable
+from cluster_kit.errors import LockLost, LockUnavailable
 from cluster_kit.testing.servers import (
     MEMCACHED,
     REDIS,
@@ -29,12 +29,17 @@ class Holding:
 
     It reaches the server at `let_go`, although its sender has gone since, as what is sent again
     by a network that was broken for one flow.
+
+    Attributes:
+        kept: set when there is something that was kept back.
     """
 
     def __init__(self, url: str) -> None:
         self._parts = urlsplit(url)
         self._gates: list[asyncio.Event] = []
         self._pumps: list[asyncio.Task[None]] = []
+        self._clients: list[asyncio.StreamWriter] = []
+        self.kept = asyncio.Event()
 
     async def start(self) -> str:
         """Return the URL by which it is the server."""
@@ -52,6 +57,11 @@ class Holding:
         for gate in self._gates:
             gate.clear()
 
+    def cut(self) -> None:
+        """Close the connections to clients that there are now."""
+        for client in self._clients:
+            client.close()
+
     def let_go(self) -> None:
         for gate in self._gates:
             gate.set()
@@ -64,6 +74,7 @@ class Holding:
         gate.set()
         open_gate.set()
         self._gates.append(gate)
+        self._clients.append(writer)
         self._pumps += (
             asyncio.ensure_future(self._pump(reader, to_server, gate)),
             asyncio.ensure_future(self._pump(from_server, writer, open_gate)),
@@ -75,7 +86,9 @@ class Holding:
         try:
             with suppress(OSError):
                 while data := await source.read(65536):
-                    await gate.wait()
+                    if not gate.is_set():
+                        self.kept.set()
+                        await gate.wait()
                     target.write(data)
                     await target.drain()
                 await gate.wait()
@@ -137,6 +150,48 @@ async def test_a_lock_that_is_granted_after_its_release_is_freed(
             pass  # by a second request: the first is on its way
         await asyncio.sleep(1)  # and is not the first thing that is looked for
         assert await other.locks.inspect(KEY) is None
+
+        holding.let_go()
+
+        await eventually(lambda: other.locks.inspect(KEY))
+        async with other.locks.hold(KEY, timeout=20):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_lock_that_is_granted_after_its_loss_is_freed(
+    server: PlainServer, holding: Holding
+) -> None:
+    async with running(await holding.start()) as cluster, running(server.url) as other:
+        async with cluster.locks.hold("another"):
+            pass  # there is a connection now
+        holding.hold()
+        with pytest.raises(LockLost):
+            async with cluster.locks.hold(KEY, ttl=60, timeout=20, max_hold=0.5):
+                await asyncio.Event().wait()
+        await eventually(lambda: other.locks.inspect(KEY), lambda holder: holder is None)
+
+        holding.let_go()
+
+        await eventually(lambda: other.locks.inspect(KEY))
+        async with other.locks.hold(KEY, timeout=20):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_outlives_its_connection_leaves_no_lock(
+    server: PlainServer, holding: Holding
+) -> None:
+    async with running(await holding.start()) as cluster, running(server.url) as other:
+        async with cluster.locks.hold("another"):
+            pass  # there is a connection now
+        holding.hold()
+        asking = asyncio.get_running_loop().create_task(cluster.locks.acquire(KEY, ttl=60))
+        await holding.kept.wait()
+        holding.cut()
+        lease = await asking  # by a second request, on another connection
+        await lease.release()
+        await asyncio.sleep(1)  # so that the first look finds nothing
 
         holding.let_go()
 

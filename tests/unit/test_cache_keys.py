@@ -8,6 +8,7 @@ import inspect
 import math
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -85,11 +86,24 @@ def test_a_long_key_is_shortened_and_still_its_own() -> None:
         assert check_key(key).startswith("user:ж")
 
 
+def test_a_key_that_looks_shortened_is_no_other_that_was() -> None:
+    template = Template("key", "u~{a}~{b}")
+    long = template.key({"a": "A" * 200, "b": "b"})
+    begin, digest = long.removeprefix("u~").rsplit("~", 1)
+
+    assert template.key({"a": begin, "b": digest}) != long
+
+
 class Odd:
     """Has no text of its own."""
 
     def method(self) -> int:
         return 1
+
+
+@dataclass
+class Filter:
+    colours: set[str]
 
 
 class Broken:
@@ -128,6 +142,9 @@ async def test_what_does_not_fit_a_template_is_named(
         ("o:{a}", {"red", "green"}, "a is a set"),
         ("o:{a!r}", [1, (frozenset({1}),)], "a is a set"),
         ("o:{a.b}", SimpleNamespace(b={"x": {1}}), "a.b is a set"),
+        ("o:{a}", Filter({"red", "green"}), "a.colours is a set"),
+        ("o:{a!r}", [Filter({"red"})], "a.colours is a set"),
+        ("o:{a}", ValueError(frozenset({1, 2})), "a has a set"),
         ("o:{a!r}", Odd(), "Odd has no text"),
         ("o:{a!s:>90}", Odd(), "Odd has no text"),
         ("o:{a.args}", functools.partial(int, Odd()), "a.args is .* Odd has no text"),

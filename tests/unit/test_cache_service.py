@@ -209,6 +209,7 @@ async def test_an_unreachable_store_names_the_setting_that_chose_it() -> None:
         {"backplane": 1},
         {"fail_safe": "1"},
         {"soft_timeout": 1},
+        {"soft_timeout": 2, "hard_timeout": 1, "fail_safe": 60},
         {"hard_timeout": 0},
         {"eager": 1},
         {"jitter": -0.1},

@@ -185,6 +185,8 @@ class LoadingScenarios(Scenarios):
         assert await cache.get("not", MISSING) is MISSING
         assert await cache.wrap("none", Loads(lambda: None), ttl=60) is None
         assert 0 < (await cache.ttl("none") or 0) <= 0.2
+        await cache.wrap("both", lambda: loaded(None, ttl=30), ttl=60)
+        assert 20 < (await cache.ttl("both") or 0) <= 30
 
     async def test_what_is_not_kept_belongs_to_each_caller_too(self, bench: Bench) -> None:
         cache = await bench.cache()

@@ -70,6 +70,70 @@ class StuckScenarios(Scenarios):
         seen = [(run.delivery.attempt, run.delivery.redelivered) for run in recorder.runs]
         assert seen == [(1, False), (2, True)]  # the first may kill its process yet, unseen
 
+    @pytest.mark.needs("link_faults", "several_instances")
+    async def test_losses_of_a_stuck_run_make_its_retry_no_suspect(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        keeper, beats = await bench.cluster(crash_limit=3), Recorder()
+        cluster, ends = await bench.cluster(cancel_grace=0.1, crash_limit=3), asyncio.Event()
+        cluster.event_queue.subscribe("beats", beats.handle)
+        recorder = Recorder(_ignoring_cancellation(ends))
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, retry=RetryPolicy(initial_delay=0))
+        published = await cluster.event_queue.publish(CHANNEL, "stuck", timeout=5)
+        try:
+            await recorder.started()
+            for beat in (1, 2):  # one less than gets it a fresh copy
+                await bench.cut(cluster)
+                await bench.healthy(cluster)
+                await bench.consuming(keeper, CHANNEL)
+                await bench.settled(CHANNEL, keeper)  # it is in the hands of `cluster` again
+                await cluster.event_queue.publish("beats", None)
+                await beats.finished(beat)
+            await bench.reported("task.retried", id=published)
+        finally:
+            ends.set()
+
+        await recorder.finished(2)
+        await bench.settled(CHANNEL, cluster)
+        assert recorder.ids == [published] * 2
+        assert "runs alone" not in caplog.text
+        assert await cluster.event_queue.dead_letters(CHANNEL).count() == 0
+
+    async def test_slots_of_stuck_runs_are_used_again_though_idle_says_no_as_they_end(
+        self, bench: Bench
+    ) -> None:
+        cluster, ends = await bench.cluster(cancel_grace=0.1), asyncio.Event()
+        gate, ignoring, answers = asyncio.Event(), _ignoring_cancellation(ends), list[bool]()
+        busy = asyncio.Event()
+
+        def idle() -> bool:
+            answers.append(not busy.is_set())
+            return answers[-1]
+
+        async def answer(payload: object, delivery: Delivery) -> None:
+            await (gate.wait() if payload == "long" else ignoring(payload, delivery))
+
+        recorder = Recorder(answer)
+        cluster.event_queue.subscribe(CHANNEL, recorder.handle, concurrency=3, idle=idle)
+        for _ in range(2):
+            published = await cluster.event_queue.publish(
+                CHANNEL, "stuck", timeout=0.2, max_retries=0
+            )
+            await bench.reported("task.dead", id=published)
+        await cluster.event_queue.publish_many(CHANNEL, range(3))
+        await recorder.finished(3)  # by now the broker knows of one slot
+        busy.set()
+        ends.set()
+        await recorder.finished(5)
+        await eventually(lambda: cluster.event_queue.stats()[CHANNEL].running == 0)
+        await eventually(lambda: answers[-1] is False)
+        busy.clear()
+
+        await cluster.event_queue.publish_many(CHANNEL, ["long"] * 3)
+        await recorder.started(8)
+        gate.set()
+        await recorder.finished(8)
+
     async def test_a_stuck_run_keeps_its_slot_and_the_others_are_used_as_before(
         self, bench: Bench
     ) -> None:
