@@ -54,7 +54,8 @@ class CacheOptions:
         l1_ttl: how long an entry is held here at most; None for the default.
         backplane: whether invalidations are told to other instances; None where it is of use.
         fail_safe: how long a value that is over may stand in for one that cannot be loaded.
-        soft_timeout: how long a caller waits for a load when there is such a value.
+        soft_timeout: how long a caller waits for a load when there is such a value; at most
+            `hard_timeout`.
         hard_timeout: how long a caller waits for a load at most.
         eager: share of its ttl after which a value that is asked for is loaded anew besides.
         jitter: share by which a ttl is shortened at random at most.
