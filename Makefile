@@ -79,5 +79,5 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 
 $(BENCH)/.installed: pyproject.toml benchmarks/requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --editable . --requirement benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[redis]" --requirement benchmarks/requirements.txt
 	@touch $@
