@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -138,17 +138,15 @@ async def test_an_extension_that_arrives_late_does_not_shorten_a_later_one(
         lease.check()
 
 
-@pytest.mark.asyncio
-async def test_a_lock_that_is_granted_after_its_release_is_freed(
-    server: PlainServer, holding: Holding
-) -> None:
+@asynccontextmanager
+async def late(server: PlainServer, holding: Holding) -> AsyncIterator[tuple[Cluster, Cluster]]:
+    """What the first cluster asks first in the body reaches the server after it, and is freed."""
     async with running(await holding.start()) as cluster, running(server.url) as other:
         async with cluster.locks.hold("another"):
             pass  # there is a connection now
         holding.hold()
-        async with cluster.locks.hold(KEY, ttl=60, timeout=20):
-            pass  # by a second request: the first is on its way
-        await asyncio.sleep(1)  # and is not the first thing that is looked for
+        yield cluster, other
+        await asyncio.sleep(1)  # it is not the first thing that is looked for
         assert await other.locks.inspect(KEY) is None
 
         holding.let_go()
@@ -159,42 +157,31 @@ async def test_a_lock_that_is_granted_after_its_release_is_freed(
 
 
 @pytest.mark.asyncio
+async def test_a_lock_that_is_granted_after_its_release_is_freed(
+    server: PlainServer, holding: Holding
+) -> None:
+    async with late(server, holding) as (cluster, _), cluster.locks.hold(KEY, ttl=60, timeout=20):
+        pass  # by a second request: the first is on its way
+
+
+@pytest.mark.asyncio
 async def test_a_lock_that_is_granted_after_its_loss_is_freed(
     server: PlainServer, holding: Holding
 ) -> None:
-    async with running(await holding.start()) as cluster, running(server.url) as other:
-        async with cluster.locks.hold("another"):
-            pass  # there is a connection now
-        holding.hold()
+    async with late(server, holding) as (cluster, other):
         with pytest.raises(LockLost):
             async with cluster.locks.hold(KEY, ttl=60, timeout=20, max_hold=0.5):
                 await asyncio.Event().wait()
         await eventually(lambda: other.locks.inspect(KEY), lambda holder: holder is None)
-
-        holding.let_go()
-
-        await eventually(lambda: other.locks.inspect(KEY))
-        async with other.locks.hold(KEY, timeout=20):
-            pass
 
 
 @pytest.mark.asyncio
 async def test_a_request_that_outlives_its_connection_leaves_no_lock(
     server: PlainServer, holding: Holding
 ) -> None:
-    async with running(await holding.start()) as cluster, running(server.url) as other:
-        async with cluster.locks.hold("another"):
-            pass  # there is a connection now
-        holding.hold()
+    async with late(server, holding) as (cluster, _):
         asking = asyncio.get_running_loop().create_task(cluster.locks.acquire(KEY, ttl=60))
         await holding.kept.wait()
         holding.cut()
         lease = await asking  # by a second request, on another connection
         await lease.release()
-        await asyncio.sleep(1)  # so that the first look finds nothing
-
-        holding.let_go()
-
-        await eventually(lambda: other.locks.inspect(KEY))
-        async with other.locks.hold(KEY, timeout=20):
-            pass
