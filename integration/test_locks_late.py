@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -139,7 +139,7 @@ async def test_an_extension_that_arrives_late_does_not_shorten_a_later_one(
 
 
 @asynccontextmanager
-async def late(server: PlainServer, holding: Holding) -> AsyncIterator[tuple[Cluster, Cluster]]:
+async def late(server: PlainServer, holding: Holding) -> AsyncGenerator[tuple[Cluster, Cluster]]:
     """What the first cluster asks first in the body reaches the server after it, and is freed."""
     async with running(await holding.start()) as cluster, running(server.url) as other:
         async with cluster.locks.hold("another"):
