@@ -22,6 +22,8 @@ Word = str | int | bytes | Callable[[], bytes]
 MOST_CALLS = 50
 """At a time by one adapter, each on a connection of its own."""
 
+_TURNS = 3  # of others before an answer is waited for; who sleeps sooner is woken after it came
+
 
 class Lines:
     """Runs single commands as the driver's client does, at half the cost.
@@ -47,40 +49,48 @@ class Lines:
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
-        worked = bool(self._idle)  # the connection that this command is about to get
+        return (await self.execute_commands(words))[0]
+
+    async def execute_commands(self, *commands: Sequence[Word]) -> list[Any]:
+        """Run commands one after the other, in one round trip, and return their answers.
+
+        They are no transaction: others may come in between, and where one is refused those after
+        it are still run. Then the first refusal is raised.
+        """
+        worked = bool(self._idle)  # the connection that these are about to get
         try:
-            return await self._ask(words)
+            return await self._ask(commands)
         except (ConnectionError, ResponseError) as exc:
             if not (_is_no_primary(exc) or (worked and isinstance(exc, ConnectionError))):
                 raise
             await self._drop_idle()  # what was gone with it has to go, too
             await self._pool.disconnect(inuse_connections=False)
-            return await self._ask(words)
+            return await self._ask(commands)
 
     async def close(self) -> None:
         """Close all connections; those in use follow when they are not."""
         self._closed = True
         await self._drop_idle()
 
-    async def _ask(self, words: Sequence[Word]) -> Any:  # noqa: ANN401 - see there
+    async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         connection = self._idle.pop() if self._idle else await self._pool.get_connection()
         try:
-            await connection.send_packed_command(_packed(words), check_health=False)
-            # Others' turn. Whoever goes to sleep at once is woken later than the answer comes.
-            await asyncio.sleep(0)
-            answer = await connection.read_response()
-        except BaseException as exc:
-            is_answer = isinstance(exc, Exception) and is_refusal(exc)
-            await (self._keep if is_answer else self._drop)(connection)
+            packed = b"".join(map(_packed, commands))
+            await connection.send_packed_command(packed, check_health=False)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            answers = [await _answer(connection) for _ in commands]
+        except BaseException:
+            await self._drop(connection)
             raise
-        await self._keep(connection)
-        return answer
-
-    async def _keep(self, connection: Any) -> None:  # noqa: ANN401 - see there
-        if self._closed:
+        refusal = next((answer for answer in answers if isinstance(answer, ResponseError)), None)
+        if self._closed or (refusal is not None and _is_no_primary(refusal)):
             await self._drop(connection)
         else:
             self._idle.append(connection)
+        if refusal is not None:
+            raise refusal
+        return answers
 
     async def _drop_idle(self) -> None:
         while self._idle:
@@ -89,6 +99,14 @@ class Lines:
     async def _drop(self, connection: Any) -> None:  # noqa: ANN401 - the driver's
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
+
+
+async def _answer(connection: Any) -> Any:  # noqa: ANN401 - the driver's
+    """Return an answer, also if it is an error."""
+    try:
+        return await connection.read_response()
+    except ResponseError as exc:
+        return exc
 
 
 def _is_no_primary(error: Exception) -> bool:

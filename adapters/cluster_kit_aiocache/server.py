@@ -64,7 +64,7 @@ class Server(ABC, Generic[Client]):
         self._unavailable = unavailable
         self._client: Client | None = None  # while connected
         self._loop: OwnLoop | None = None  # likewise
-        self._answered = 0.0  # when it last did, by the clock of the loop
+        self._answered = 0.0  # when it last did
         self._state = State(context, purpose, url, self._ping)
 
     @property
@@ -107,7 +107,8 @@ class Server(ABC, Generic[Client]):
         if client is None or self._loop is None:
             raise self._unavailable(about, "not connected")
         self._loop.check()
-        came = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        came = loop.time()
         if client.places.locked():
             try:
                 await _in_time(client.places.acquire(), timeout if patience is None else patience)
@@ -116,20 +117,14 @@ class Server(ABC, Generic[Client]):
         else:
             await client.places.acquire()  # at once
         try:
-            return await self._ask(client, call, timeout, came)
+            if loop.time() - max(came, self._answered) >= timeout:
+                raise TimeoutError  # nobody was answered for as long: who waited need not try it
+            answer = await _in_time(call(client), timeout)
         except self.errors as exc:
             self._state.ill(say(exc))
             raise self._unavailable(about, say(exc)) from exc
         finally:
             client.places.release()
-
-    async def _ask(
-        self, client: Client, call: Callable[[Client], Awaitable[T]], timeout: float, came: float
-    ) -> T:
-        loop = asyncio.get_running_loop()
-        if loop.time() - max(came, self._answered) >= timeout:
-            raise TimeoutError  # nobody was answered for as long: those who wait need not try it
-        answer = await _in_time(call(client), timeout)
         self._answered = loop.time()
         self._state.well()
         return answer

@@ -60,7 +60,7 @@ class Cache(Wrapping):
             MessageTooLargeError: it is larger than the settings or the store allow.
             CacheUnavailable: the store did not answer; it may be stored.
         """
-        await self.mset({check_key(key): value}, ttl, tags=tags)
+        await self._put({check_key(key): value}, ttl, tags)
 
     async def delete(self, key: str) -> bool:
         """Invalidate a key: no value from before this call is served any more, nor stored.
@@ -103,7 +103,11 @@ class Cache(Wrapping):
         tags: Iterable[str] = (),
     ) -> None:
         """Store several values, each as `set` does. Raises as it does."""
-        checked = check_values(values)
+        await self._put(check_values(values), ttl, tags)
+
+    async def _put(
+        self, checked: Mapping[str, object], ttl: Duration | None, tags: Iterable[str]
+    ) -> None:
         life, names = check_ttl("ttl", ttl), check_tags(tags)
         engine = await self._open()
         if not checked:

@@ -17,9 +17,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.cache.options import check_tag
 from cluster_kit.ports import HEAD_BYTES
@@ -34,6 +33,7 @@ _HEAD = struct.Struct(">2sBB8s8sQQQQHI")
 _CRC = struct.Struct(">I")
 _START = _HEAD.size + _CRC.size
 _MAGIC, _FORMAT = b"\xc7k", 1
+_BEGINNING = _MAGIC + bytes([_FORMAT])
 _MS = 1000
 _LATEST = 2**53  # milliseconds, more than 200,000 years, and what a float still counts exactly
 
@@ -52,8 +52,7 @@ class Kind(IntEnum):
     """No value yet: somebody is loading it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """An entry, taken apart. Times are seconds; `created` and `promised` since 1970.
 
     Attributes:
@@ -126,7 +125,7 @@ def unpack(data: bytes) -> Record:
         CorruptEntryError: they are none.
     """
     head, body = data[: _HEAD.size], data[_START:]
-    if len(data) < _START or head[:3] != _MAGIC + bytes([_FORMAT]):
+    if len(data) < _START or not head.startswith(_BEGINNING):
         raise CorruptEntryError("no entry of this format")
     if data[_HEAD.size : _START] != _CRC.pack(zlib.crc32(body, zlib.crc32(head))):
         raise CorruptEntryError("the checksum is wrong")
@@ -169,7 +168,7 @@ def head_of(data: bytes) -> bytes:
 
 def removed_value(data: bytes | None, epoch: bytes | None, now: float) -> bool:
     """Whether what was removed, of which the beginning is known, was a value that counted."""
-    if data is None or len(data) < _START or data[:3] != _MAGIC + bytes([_FORMAT]):
+    if data is None or len(data) < _START or not data.startswith(_BEGINNING):
         return False
     _, _, kind, _, own, created, ttl, *_ = _HEAD.unpack(data[: _HEAD.size])
     if kind != Kind.VALUE or epoch not in {None, own}:

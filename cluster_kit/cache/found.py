@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.cache.envelope import Kind, Record, head_of
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from cluster_kit.cache.versions import Versions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """What the store has for a key.
 
     Attributes:
@@ -30,8 +28,7 @@ class Found:
     versions: Versions
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(NamedTuple):
     """That a key is being loaded.
 
     Attributes:

@@ -77,7 +77,7 @@ class Guard:
     ) -> list[bytes | None]:
         """Store values, then read others."""
         found: list[bytes | None] = []
-        parts = list(batched(items, lambda key: len(items[key])))
+        parts = batched(items, lambda key: len(items[key]))
         for number, part in enumerate(parts, 1):
             some = {key: items[key] for key in part}
             marks = then_read if number == len(parts) else ()
@@ -174,8 +174,15 @@ class Guard:
         self._report(reason)
 
 
-def batched(keys: Iterable[str], size: Callable[[str], int] = len) -> Iterator[list[str]]:
+def batched(keys: Iterable[str], size: Callable[[str], int] = len) -> list[list[str]]:
     """Return keys in parts that a call can take."""
+    part = [*keys]
+    if len(part) <= MOST_KEYS and sum(map(size, part)) <= MOST_BYTES:
+        return [part] if part else []
+    return [*_parts(part, size)]
+
+
+def _parts(keys: Iterable[str], size: Callable[[str], int]) -> Iterator[list[str]]:
     part: list[str] = []
     taken = 0
     for key in keys:

@@ -80,6 +80,7 @@ class Local:
     is asked for or the hand comes by.
 
     Attributes:
+        keeps: whether it ever holds anything.
         entries: for the quickest look-up; whoever finds one there sees to its times.
         bytes: what is held takes about.
 
@@ -90,6 +91,7 @@ class Local:
     """
 
     def __init__(self, most: int, most_bytes: int, monotonic: Callable[[], float]) -> None:
+        self.keeps: bool = most > 0
         self._most = most
         self._most_bytes = most_bytes
         self._monotonic = monotonic
@@ -117,7 +119,7 @@ class Local:
         """Hold an entry, in the place of the one there was."""
         self._take(key)
         cost = _cost(key, entry)
-        if not self._most or cost > self._most_bytes:
+        if not self.keeps or cost > self._most_bytes:
             return
         self.entries[key] = entry
         self.bytes += cost

@@ -9,7 +9,6 @@ load. Whatever invalidates the key meanwhile takes the promise away, and with it
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.envelope import (
@@ -70,10 +69,11 @@ class Remote:
             self._unpack(key, body, versions) for key, body in zip(keys, bodies, strict=True)
         ]
         others = {tag for record in records if record for tag in record.tags} - {*tags}
-        current: dict[str, bytes | None] = dict(versions.tags)
+        current: Mapping[str, bytes | None] = versions.tags
         if others:
             order = sorted(others)
-            current.update(zip(order, await self._guard.read(map(names.tag, order)), strict=True))
+            marks = await self._guard.read(map(names.tag, order))
+            current = {**current, **dict(zip(order, marks, strict=True))}
         return [
             judged(record, body, versions, current)
             for record, body in zip(records, bodies, strict=True)
@@ -112,13 +112,12 @@ class Remote:
         """Make a promise; a value that is there stays in it for others to use meanwhile."""
         stale = found.record
         if stale is None:
-            made = replace(
-                self._value(found.versions, until - self._clock.wall(), 0.0), kind=Kind.PROMISE
-            )
+            made = self._value(found.versions, until - self._clock.wall(), 0.0)
+            made = made._replace(kind=Kind.PROMISE)
         else:
-            made = replace(stale, stamp=new_stamp())
+            made = stale._replace(stamp=new_stamp())
         life = made.life if stale is None else self._until(stale, until)
-        return Promise(pack(replace(made, promised=until)), life)
+        return Promise(pack(made._replace(promised=until)), life)
 
     async def promise(self, key: str, found: Found, promise: Promise) -> bool:
         """Promise to load a key; return whether nobody else does."""
@@ -133,11 +132,11 @@ class Remote:
         stamp = expected[4:]
         if found.record is None:
             ttl = until - self._clock.wall()
-            made = replace(self._value(found.versions, ttl, 0.0), kind=Kind.PROMISE, stamp=stamp)
+            made = self._value(found.versions, ttl, 0.0)._replace(kind=Kind.PROMISE, stamp=stamp)
             life = made.life
         else:
-            made, life = replace(found.record, stamp=stamp), self._until(found.record, until)
-        return await self._over(key, pack(replace(made, promised=until)), expected, life, found)
+            made, life = found.record._replace(stamp=stamp), self._until(found.record, until)
+        return await self._over(key, pack(made._replace(promised=until)), expected, life, found)
 
     async def fill(self, key: str, expected: bytes, payload: bytes, record: Record) -> bool:
         """Store what was loaded, unless the promise is not there any more.
@@ -145,7 +144,7 @@ class Remote:
         Returns:
             Whether it counts there: it was stored, and epoch and tags are still those it stands on.
         """
-        body, place = pack(replace(record, payload=payload)), self._names.entry(key)
+        body, place = pack(record._replace(payload=payload)), self._names.entry(key)
         marks = [self._names.epoch, *map(self._names.tag, record.tags)]
         done, now = await self._guard.swap(place, body, expected, record.life, marks)
         return done and now == [record.epoch, *record.tags.values()]
@@ -159,7 +158,7 @@ class Remote:
         body: bytes | None = None
         life = None
         if found.record is not None:
-            body, life = pack(replace(found.record, stamp=new_stamp())), self._left(found.record)
+            body, life = pack(found.record._replace(stamp=new_stamp())), self._left(found.record)
         return await self._over(key, body, expected, life, found)
 
     async def _over(
@@ -179,7 +178,7 @@ class Remote:
         tags: Mapping[str, bytes] = found.record.tags if found.record else {}
         grace = found.record.grace if found.record else grace
         base = self._value(Versions(found.versions.epoch, tags), ttl, grace)
-        body = pack(replace(base, payload=payload))
+        body = pack(base._replace(payload=payload))
         done, _ = await self._guard.swap(self._names.entry(key), body, found.expected, base.life)
         return done
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cluster_kit.cache.changes import Unsent
 from cluster_kit.cache.found import fresh
 from cluster_kit.cache.local import Entry, Local, Ticket, moment
+from cluster_kit.cache.values import MISSING
 from cluster_kit.errors import CacheUnavailable, DecodeError
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class Shelf:
         """Return the values that count, from here or from the store, which are then held here."""
         values: dict[str, object] = {}
         lacking: list[str] = []
-        for key in dict.fromkeys(keys):
+        wanted = dict.fromkeys(keys)
+        for key in wanted:
             if (entry := self.held(key)) is None:
                 lacking.append(key)
             else:
@@ -142,23 +144,36 @@ class Shelf:
             tickets = [self.local.open(key) for key in lacking]
             try:
                 for ticket, found in zip(tickets, await self.found(lacking), strict=True):
-                    entry = self._take(ticket, found)
-                    if entry is not None:
-                        held = self.local.entries.get(ticket.key) is entry
-                        values[ticket.key] = entry.copy() if held else entry.value
+                    value = self._take(ticket, found)
+                    if value is not MISSING:
+                        values[ticket.key] = value
                         self._stats.store_hits += 1
             finally:
                 for ticket in tickets:
                     self.local.close(ticket)
-        self._stats.misses += len(set(keys)) - len(values)
+        self._stats.misses += len(wanted) - len(values)
         return values
 
-    def _take(self, ticket: Ticket, found: Found | None) -> Entry | None:
+    def _take(self, ticket: Ticket, found: Found | None) -> object:
+        """Return the value that was found, which is then held here, or `MISSING`."""
+        key = ticket.key
         if found is not None and found.record is None:
-            self.local.discard(ticket.key)  # nor may it stand in
+            self.local.discard(key)  # nor may it stand in
         if found is None or found.record is None or not fresh(found.record, self._clock.wall()):
-            return None
-        return self.adopt(ticket.key, found.record, ticket)
+            return MISSING
+        if not self.local.keeps:
+            return self._decoded(key, found.record)
+        entry = self.adopt(key, found.record, ticket)
+        if entry is None:
+            return MISSING
+        return entry.copy() if self.local.entries.get(key) is entry else entry.value
+
+    def _decoded(self, key: str, record: Record) -> object:
+        try:
+            return self._values.decode(record.payload)
+        except (DecodeError, RecursionError):
+            self._corrupt(key)
+            return MISSING
 
     def adopt(self, key: str, record: Record, ticket: Ticket | None) -> Entry | None:
         """Return what a record says, and with a ticket hold it here; None for a bad one."""
@@ -200,8 +215,9 @@ class Shelf:
             MessageTooLargeError: the store refused one; others may be stored.
         """
         life = self.lifetime(ttl)
-        entries = {key: self.entry(values[key], payloads[key], life, tags) for key in values}
-        tickets = [self.local.open(key) for key in values]
+        kept: Mapping[str, object] = values if self.local.keeps else {}
+        entries = {key: self.entry(kept[key], payloads[key], life, tags) for key in kept}
+        tickets = [self.local.open(key) for key in kept]
         try:
             if self.remote is not None:
                 await self.remote.write(payloads, ttl=life, grace=self._grace, tags=tags)

@@ -6,8 +6,7 @@ is gone invalidates, too, for nothing stands on the one that is made in its plac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from cluster_kit.cache.envelope import STAMP_BYTES, new_stamp
 from cluster_kit.errors import CacheUnavailable
@@ -25,8 +24,7 @@ MAX_VERSIONS = 10_000
 """Tags whose version is remembered, to be confirmed with the next write."""
 
 
-@dataclass(frozen=True, slots=True)
-class Versions:
+class Versions(NamedTuple):
     """What an entry stands on."""
 
     epoch: bytes
@@ -74,16 +72,21 @@ class VersionBook:
 
         What is there and cannot be a version, which nobody here has written, counts as missing.
         """
-        current = dict(zip(self._places(tags), marks, strict=True))
+        versions = [mark for mark in marks if _is_version(mark)]
+        if len(versions) < len(marks):
+            versions = await self._whole(self._places(tags), marks)
+        self.epoch = versions[0]
+        found = dict(zip(tags, versions[1:], strict=True))
+        self.remember(found)
+        return Versions(self.epoch, found)
+
+    async def _whole(self, places: Sequence[str], marks: Sequence[bytes | None]) -> list[bytes]:
+        current = dict(zip(places, marks, strict=True))
         while lacking := {p: mark for p, mark in current.items() if not _is_version(mark)}:
             for present in (False, True):
                 some = [p for p, mark in lacking.items() if (mark is not None) == present]
                 current.update(await self._make(some, present=present))
-        versions = {place: mark for place, mark in current.items() if mark is not None}
-        self.epoch = versions[self.place]
-        found = {tag: versions[self._tag(tag)] for tag in tags}
-        self.remember(found)
-        return Versions(self.epoch, found)
+        return [mark for mark in current.values() if mark is not None]
 
     async def renew_epoch(self, *others: VersionBook) -> None:
         """Let nothing count any more, in other books of this store too, by one write.
@@ -129,5 +132,5 @@ class VersionBook:
         return [self.place, *map(self._tag, tags)]
 
 
-def _is_version(mark: bytes | None) -> bool:
+def _is_version(mark: bytes | None) -> TypeGuard[bytes]:
     return mark is not None and len(mark) == STAMP_BYTES

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,9 +83,9 @@ class OutageScenarios(Scenarios):
     async def test_a_payload_that_is_none_is_a_miss_and_replaced(self, bench: Bench) -> None:
         cache, row, epoch = await bench.cache(l1_size=0), Row(), b"theepoch"
         await bench.environment.put(bench.names.epoch, epoch)
-        whole = replace(_RECORD, epoch=epoch, tags={})
+        whole = _RECORD._replace(epoch=epoch, tags={})
         for payload in (b"", b"\xff{{", b"[" * 100_000, b"NaN", *_BOMBS):
-            body, place = pack(replace(whole, payload=payload)), bench.place(KEY)
+            body, place = pack(whole._replace(payload=payload)), bench.place(KEY)
             await bench.environment.put(place, body)
             assert await cache.get(KEY) is None
             with pytest.raises(KeyError):
@@ -107,8 +106,8 @@ class OutageScenarios(Scenarios):
         cache, row, epoch = await bench.cache(fail_safe=60), Row(), b"theepoch"
         await bench.environment.put(bench.names.epoch, epoch)
         now = SystemClock().wall()
-        record = replace(_RECORD, kind=kind, epoch=epoch, tags={}, promised=now + 3600)
-        over = replace(record, created=now - 1, ttl=0.001, grace=60.0)
+        record = _RECORD._replace(kind=kind, epoch=epoch, tags={}, promised=now + 3600)
+        over = record._replace(created=now - 1, ttl=0.001, grace=60.0)
         await bench.environment.put(bench.place(KEY), pack(over))
         async with asyncio.timeout(5):
             assert await cache.wrap(KEY, row.loads(), ttl=60) == {"row": 1}
