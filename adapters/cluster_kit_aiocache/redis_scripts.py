@@ -15,7 +15,7 @@ from cluster_kit_aiocache.fences import LEAST_OF_CLOCKS, MOST
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cluster_kit_aiocache.redis_lines import Word
+    from cluster_kit_aiocache.redis_lines import Lines, Word
 
 
 class Script:
@@ -25,13 +25,13 @@ class Script:
         self._text = text
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    async def load(self, client: Any) -> None:  # noqa: ANN401 - the driver's
+    async def load(self, lines: Lines) -> None:
         """Tell it to the server, so that the first run need not."""
-        await client.execute_command("SCRIPT", "LOAD", self._text)
+        await lines.execute_command("SCRIPT", "LOAD", self._text)
 
     async def run(
         self,
-        client: Any,  # noqa: ANN401 - the driver's
+        lines: Lines,
         *,
         keys: Sequence[str],
         values: Sequence[Word],
@@ -39,9 +39,10 @@ class Script:
         """Run it."""
         arguments = (len(keys), *keys, *values)
         try:
-            return await client.execute_command("EVALSHA", self._digest, *arguments)
+            [answer] = await lines.execute_commands(("EVALSHA", self._digest, *arguments))
         except NoScriptError:
-            return await client.execute_command("EVAL", self._text, *arguments)
+            [answer] = await lines.execute_commands(("EVAL", self._text, *arguments))
+        return answer
 
 
 FENCE_KEEP_MS = 7 * 24 * 3600 * 1000
