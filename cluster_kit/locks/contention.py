@@ -232,7 +232,7 @@ class Contention:
             grant = await contender.attempt(timeout=answer_timeout(attempt.claim.ttl))
         except LockUnavailable as exc:
             attempt.error = LockUnavailable(attempt.key, exc.reason, retryable=exc.retryable)
-            attempt.unsure = True
+            attempt.held, attempt.unsure = False, True
             return None
         except BaseException:
             attempt.unsure = True

@@ -283,11 +283,11 @@ class Possession:
             claim = replace(self.claim, ttl=self._ttl() if wanted is None else wanted)
             left = max(self._ends - asked_at, 0.01)
             timeout = min(answer_timeout(min(self.claim.ttl, claim.ttl)), left)
+            self._assume(claim, asked_at)
             try:
                 valid_for = await self._around.adapter.renew(claim, timeout=timeout)
             except BaseException as exc:
-                if wanted is not None:
-                    self._assume(claim, asked_at)
+                self._assume(claim, asked_at, unanswered=True)
                 if isinstance(exc, LockUnavailable):
                     raise LockUnavailable(self.key, exc.reason) from exc
                 raise
@@ -301,16 +301,16 @@ class Possession:
                 self._set_end(asked_at, valid_for)
                 self._set_timer()
 
-    def _assume(self, claim: Claim, asked_at: float) -> None:
+    def _assume(self, claim: Claim, asked_at: float, *, unanswered: bool = False) -> None:
         """Nobody knows whether the server has set a ttl that was wanted: the shorter one counts.
 
-        It does from now on, for the request may still be on its way. Where the holder's own
+        It does from when it is asked, and without an answer it goes on to. Where the holder's own
         instance keeps the ttl, there is nothing to doubt.
         """
         if self.live and claim.ttl < self.claim.ttl and math.isinf(self._leash):
-            self.claim = claim
             self._ends = min(self._ends, asked_at + claim.ttl * _SURE_SHARE)
-            self._renew_at = asked_at if self._renews else math.inf
+            if unanswered:
+                self.claim, self._renew_at = claim, asked_at if self._renews else math.inf
             self._set_timer()
 
     def _doubt(self, error: LockUnavailable) -> None:

@@ -72,6 +72,81 @@ async def test_a_lease_that_is_over_says_why() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("first", ["outer", "inner"])
+async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(
+    bench: Bench, first: str
+) -> None:
+    ends = {"outer": 30, "inner": 30, first: 20}
+    inside, cleaned = asyncio.Event(), False
+
+    async def body() -> None:
+        nonlocal cleaned
+        async with (
+            bench.locks.hold("outer", max_hold=ends["outer"]) as outer,
+            bench.locks.hold("inner", max_hold=ends["inner"]) as inner,
+        ):
+            inside.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                bench.clock._now += 10
+                assert {outer.state, inner.state} == {LeaseState.LOST}
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                cleaned = True
+
+    task = asyncio.ensure_future(body())
+    await inside.wait()
+    bench.clock._now += 20
+    with pytest.raises(LockLost, match=first):
+        await task
+
+    assert cleaned
+    assert task.cancelling() == 0
+
+
+@pytest.mark.asyncio
+async def test_who_goes_on_after_the_loss_of_an_inner_lock_is_cancelled_for_the_outer(
+    bench: Bench,
+) -> None:
+    async def body() -> str:
+        async with bench.locks.hold("outer", max_hold=20) as outer:
+            with pytest.raises(LockLost, match="inner"):
+                async with bench.locks.hold("inner", max_hold=10):
+                    try:
+                        await asyncio.sleep(60)
+                    finally:
+                        bench.clock._now += 10
+                        assert outer.state is LeaseState.LOST
+            await asyncio.sleep(60)
+        return "nobody cancelled it"
+
+    task = asyncio.ensure_future(body())
+    await eventually(lambda: bench.locks.stats().held == 2)
+    bench.clock._now += 10
+
+    async with asyncio.timeout(5):
+        with pytest.raises(LockLost, match="outer"):
+            await task
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_answers_no_more_is_not_somebody_who_holds_the_lock(
+    bench: Bench,
+) -> None:
+    bench.adapter.taken = True
+    waiter = asyncio.ensure_future(bench.locks.acquire("a", timeout=0.3))
+    await eventually(lambda: "attempt" in bench.adapter.log)
+
+    def refuse(_: str) -> None:
+        raise LockUnavailable("a", "gone")
+
+    bench.adapter.before_answer = refuse
+    with pytest.raises(LockUnavailable, match=r"gone|no answer"):
+        await waiter
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("turns", range(6))
 async def test_what_is_granted_while_it_stops_is_not_kept(bench: Bench, turns: int) -> None:
     granted = asyncio.Event()

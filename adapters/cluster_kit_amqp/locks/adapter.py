@@ -188,12 +188,16 @@ class AmqpLocks:
         """Ask several times: what is counted lags behind a release by some milliseconds."""
         seat = await self._desk.seat()
         held = True
-        for look in range(_LOOKS):
-            await self._context.clock.sleep(look * _PAUSE_SECONDS)
-            counts = await self._desk.counts(seat, lock_queue(name))
-            held = bool(counts.consumers) and not counts.ready
-            if not held:
-                break
+        try:
+            for look in range(_LOOKS):
+                await self._context.clock.sleep(look * _PAUSE_SECONDS)
+                counts = await self._desk.counts(seat, lock_queue(name))
+                held = bool(counts.consumers) and not counts.ready
+                if not held:
+                    break
+        except BaseException:
+            self._desk.drop(seat)
+            raise
         self._desk.put_back(seat)
         return held
 
