@@ -161,6 +161,43 @@ async def test_a_counter_counts_once_although_the_answer_is_lost(
 
 
 @pytest.mark.asyncio
+async def test_a_counter_that_may_be_cleared_unseen_is_no_zero(
+    request: pytest.FixtureRequest,
+) -> None:
+    url, factory = request.getfixturevalue("redis"), ClusterFactory()
+    async with FaultProxy(url) as proxy:
+        [far], [near] = [await factory(cache={"url": u, "timeout": 10}) for u in (proxy.url, url)]
+        assert await far.cache.incr("hits", 5) == 5
+        proxy.close_after(len(b"*1\r\n$8\r\nan epoch\r\n*"), "to_client")
+
+        with pytest.raises(CacheUnavailable):
+            await far.cache.clear_count("hits")
+        assert await near.cache.count("hits") == 0
+        await factory.close()
+
+
+@pytest.mark.asyncio
+async def test_calls_of_all_kinds_at_once_have_connections(
+    request: pytest.FixtureRequest,
+) -> None:
+    url, factory = request.getfixturevalue("redis"), ClusterFactory()
+    cluster, other = await factory(2, cache={"url": url}, locks={"url": url})
+    async with other.locks.hold("busy"):
+        waiter = asyncio.ensure_future(cluster.locks.acquire("busy", timeout=30))
+        word = ("PUBLISH", f"ck:unlocked:{factory.name}.busy", "hint")
+        await eventually(lambda: redis(url, *word), lambda heard: heard == b":1\r\n")
+        async with asyncio.TaskGroup() as group:  # which ends with the first that fails
+            for number in range(200):
+                group.create_task(cluster.locks.acquire(f"k{number}"))
+        async with asyncio.TaskGroup() as group:
+            for number in range(200):
+                group.create_task(cluster.cache.set(f"k{number}", number))
+    await (await waiter).release()
+    assert cluster.locks.stats().refused == 0
+    await factory.close()
+
+
+@pytest.mark.asyncio
 async def test_more_callers_than_connections_wait_their_turn(
     request: pytest.FixtureRequest,
 ) -> None:
@@ -266,7 +303,7 @@ async def test_a_counter_that_is_at_its_end_stays_there(request: pytest.FixtureR
         names = Names(cluster.name, "rows")
         await redis(url, "SET", names.counted, "theepoch")
         await redis(url, "SET", names.counter("n", b"theepoch"), str(most - 1))
-        await cache.incr("n")
+        assert await cache.incr("n") == most
         for _ in range(2):
             with pytest.raises(CacheUnavailable, match="overflow") as told:
                 await cache.incr("n")
@@ -278,6 +315,9 @@ async def test_a_counter_that_is_at_its_end_stays_there(request: pytest.FixtureR
 async def test_a_server_that_is_full_is_read_and_told_what_is_invalidated(
     request: pytest.FixtureRequest,
 ) -> None:
+    async def loaded() -> str:
+        return "loaded"
+
     url = request.getfixturevalue("redis")
     async with on(url) as (_, cache):
         await cache.mset({"a": 1, "b": 2, "c": 3}, 60)
@@ -290,6 +330,11 @@ async def test_a_server_that_is_full_is_read_and_told_what_is_invalidated(
                 assert told.value.refused
             assert await cache.mget("a", "b", "e") == [1, 2, 5]
             assert "refuses" in cache.troubles()[0]
+            for number in range(5):  # of which nothing is left to keep or to take back
+                assert await cache.wrap(f"n{number}", loaded) == "loaded"
+            assert cache.stats().loading == 0
+            assert not [task for task in asyncio.all_tasks() if "promise:" in task.get_name()]
+            assert not [task for task in asyncio.all_tasks() if "withdraw:" in task.get_name()]
             assert await cache.delete("a") is True
             await cache.invalidate_tags("t")
             assert await cache.mget("a", "b", "d") == [None, 2, None]

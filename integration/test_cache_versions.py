@@ -181,6 +181,34 @@ async def test_counters_begin_anew_once_however_many_were_told(
 
 
 @pytest.mark.asyncio
+async def test_a_reset_that_others_have_carried_out_is_not_carried_out_again(
+    request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue("redis")
+    async with FaultProxy(url) as proxy:
+        [away], [near] = [
+            await cluster_factory(cache={"url": each, "timeout": 0.5}) for each in (proxy.url, url)
+        ]
+        first, second = [
+            await cluster.caches.create_cache("rows", ttl=60, backplane=True)
+            for cluster in (away, near)
+        ]
+        for cache in (first, second):
+            await cache.incr("logins")
+        proxy.refuse()
+        await first.reset()
+        await eventually(lambda: second.count("logins"), lambda count: count == 0)
+        assert await second.incr("logins", 5) == 5
+        engine = first._engine
+        assert engine is not None
+        await eventually(lambda: not engine.shelf.owed.counters)  # it has heard of it
+
+        proxy.resume()
+        await eventually(lambda: not first.stats().unsent)
+        assert [await cache.count("logins") for cache in (first, second)] == [5, 5]
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("tags", [(), ("t",)], ids=["plain", "tagged"])
 async def test_what_is_invalidated_is_not_read_while_the_store_is_told(
     tags: tuple[str, ...], request: pytest.FixtureRequest, cluster_factory: ClusterFactory

@@ -161,7 +161,13 @@ class MemcachedStore:
 
         return await self._ask(call, timeout)
 
-    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+    async def remove(
+        self,
+        keys: Sequence[str],
+        *,
+        once: bool = False,  # noqa: ARG002 - nothing is repeated here
+        timeout: float,
+    ) -> list[bytes | None]:
         """Remove values."""
 
         async def call(client: MemcachedClient) -> list[bytes | None]:

@@ -23,6 +23,7 @@ DRIVER_ERRORS = (RedisError, OSError, TimeoutError)
 """What may come out of a call."""
 
 _CONNECT_SECONDS = 5.0
+_MOST_CONNECTIONS = 100_000  # those who ask have places of their own, see `Lines`
 
 
 def make_client(options: RedisOptions, *, name: str) -> Any:  # noqa: ANN401 - see there
@@ -43,6 +44,7 @@ def make_client(options: RedisOptions, *, name: str) -> Any:  # noqa: ANN401 - s
         "protocol": options.protocol,
         "client_name": "".join(c if "!" <= c <= "~" else "_" for c in name),
         "socket_timeout": None,
+        "max_connections": _MOST_CONNECTIONS,
         "socket_connect_timeout": _CONNECT_SECONDS,
         "retry": Retry(NoBackoff(), 1, (ConnectionError,)),  # the driver makes OSError one too
     }

@@ -56,13 +56,14 @@ class Lines:
         """Run a command. Raises what the driver's client does."""
         return (await self.execute_commands(words))[0]
 
-    async def execute_commands(self, *commands: Sequence[Word]) -> list[Any]:
+    async def execute_commands(self, *commands: Sequence[Word], repeat: bool = True) -> list[Any]:
         """Run commands one after the other, in one round trip, and return their answers.
 
         They are no transaction: others may come in between, and where one is refused those after
-        it are still run. Then the first refusal is raised.
+        it are still run. Then the first refusal is raised. Without `repeat` a lost connection is
+        an error.
         """
-        worked = bool(self._idle)  # the connection that these are about to get
+        worked = repeat and bool(self._idle)  # the connection that these are about to get
         try:
             return await self._ask(commands)
         except (ConnectionError, ResponseError) as exc:

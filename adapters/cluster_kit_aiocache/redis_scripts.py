@@ -6,6 +6,7 @@ But for a request that comes when its repetition has been answered and, in betwe
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
@@ -35,13 +36,14 @@ class Script:
         *,
         keys: Sequence[str],
         values: Sequence[Word],
+        repeat: bool = True,
     ) -> Any:  # noqa: ANN401 - what the script returns
-        """Run it."""
-        arguments = (len(keys), *keys, *values)
+        """Run it; again, with `repeat`, when the connection is lost."""
+        ask, arguments = partial(lines.execute_commands, repeat=repeat), (len(keys), *keys, *values)
         try:
-            [answer] = await lines.execute_commands(("EVALSHA", self._digest, *arguments))
+            [answer] = await ask(("EVALSHA", self._digest, *arguments))
         except NoScriptError:
-            [answer] = await lines.execute_commands(("EVAL", self._text, *arguments))
+            [answer] = await ask(("EVAL", self._text, *arguments))
         return answer
 
 

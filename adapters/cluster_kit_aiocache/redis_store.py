@@ -32,7 +32,8 @@ _LATE_SECONDS = 3.0  # after which a command whose connection was lost is not tr
 class RedisStore:
     """A `CacheStore` on one Redis server, or on the primary that sentinels name.
 
-    Its commands are repeated once after a lost connection, without another effect.
+    Its commands are repeated once after a lost connection, without another effect but that of a
+    value which is written again.
 
     Args:
         url: see `cluster_kit_aiocache.redis_options`.
@@ -131,9 +132,12 @@ class RedisStore:
         found: list[bytes | None] = await self._ask(call, timeout)
         return found
 
-    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+    async def remove(
+        self, keys: Sequence[str], *, once: bool = False, timeout: float
+    ) -> list[bytes | None]:
         """Remove values."""
-        heads = await self._ask(partial(REMOVE.run, keys=list(keys), values=[]), timeout)
+        call = partial(REMOVE.run, keys=list(keys), values=[], repeat=not once)
+        heads = await self._ask(call, timeout)
         return [head or None for head in heads]
 
     async def increment(

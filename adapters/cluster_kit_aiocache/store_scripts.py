@@ -106,20 +106,20 @@ return heads
 
 INCREMENT = Script(
     """
-local count = tonumber(redis.call('GET', KEYS[2]) or '')
+local count = redis.call('GET', KEYS[2])
 if not count then
-  count = redis.pcall('INCRBY', KEYS[1], ARGV[1])
-  if type(count) == 'table' then
-    if string.find(count.err, 'overflow') then
-      return count
+  local done = redis.pcall('INCRBY', KEYS[1], ARGV[1])
+  if type(done) == 'table' then
+    if not string.find(done.err, 'not an integer') and not string.find(done.err, 'WRONGTYPE') then
+      return done
     end
     redis.call('SET', KEYS[1], ARGV[1])
-    count = tonumber(ARGV[1])
   end
-  if count == tonumber(ARGV[1]) and ARGV[2] ~= '0' then
+  count = redis.call('GET', KEYS[1])
+  if count == ARGV[1] and ARGV[2] ~= '0' then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
   end
-  redis.call('SET', KEYS[2], string.format('%.0f', count), 'PX', ARGV[3])
+  redis.call('SET', KEYS[2], count, 'PX', ARGV[3])
 end
 local found = {}
 if #KEYS > 2 then
@@ -129,5 +129,6 @@ return {count, found}
 """
 )
 """Keys: the counter, where this call notes its count, then those to read. Arguments: amount,
-milliseconds or 0, milliseconds for which the call may be repeated. Returns the counter and what was
-read; a call that is repeated counts once."""
+milliseconds or 0, milliseconds for which the call may be repeated. Returns the counter, in digits,
+for a number of a script is exact up to 2^53, and what was read; a call that is repeated counts
+once."""

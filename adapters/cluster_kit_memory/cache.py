@@ -132,7 +132,13 @@ class MemoryCacheStore:
         table = self._ready()
         return [table.renew(key, make(), ttl, present=present) for key in keys]
 
-    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:  # noqa: ARG002 - the port's
+    async def remove(
+        self,
+        keys: Sequence[str],
+        *,
+        once: bool = False,  # noqa: ARG002 - nothing is repeated here
+        timeout: float,  # noqa: ARG002 - the port's
+    ) -> list[bytes | None]:
         """Remove values."""
         return list(map(self._ready().take, keys))
 

@@ -116,11 +116,11 @@ class Guard:
             found += await self._call(call, although_resting=present)
         return found
 
-    async def remove(self, keys: Sequence[str]) -> list[bytes | None]:
+    async def remove(self, keys: Sequence[str], *, once: bool = False) -> list[bytes | None]:
         """Remove values, also from a store that is left alone: what is wrong must go."""
         heads: list[bytes | None] = []
         for part in batched(keys):
-            remove = partial(self._store.remove, part, timeout=self._timeout)
+            remove = partial(self._store.remove, part, once=once, timeout=self._timeout)
             heads += await self._call(remove, although_resting=True)
         return heads
 

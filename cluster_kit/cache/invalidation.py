@@ -44,6 +44,7 @@ class Invalidation:
         self._remote = shelf.remote
         self._owed = shelf.owed
         self._owes_reset = False  # one that was asked for here
+        self._reset_told = False  # it was, to those who may carry it out first
         self._loading = loading
         self._counters = counters
         self._backplane = backplane
@@ -76,6 +77,7 @@ class Invalidation:
         held = max(held, self.forget(change))
         stored = error is None
         told = await self.broadcast(change._replace(stored=stored))
+        self._reset_told = self._reset_told or (told and change.counters)
         self._report(
             "cache.invalidated",
             cache=self._name,
@@ -110,13 +112,15 @@ class Invalidation:
         self.forget(change)
         if not change.stored and self._remote is not None:
             self._owed.add(change)  # whoever reaches the store first tells it
-        elif change.counters and not self._owes_reset:
-            self._owed.counters = 0  # told once more, it would undo what was counted since
+        elif change.counters and (self._reset_told or not self._owes_reset):
+            self._forget_reset()
 
     def missed(self, reason: str) -> None:
         """Forget all that is held here: it may have been invalidated unheard."""
         self._local.clear()
         self._loading.forget()
+        if not self._owes_reset:  # whoever asked for it sees to it; it may have been done
+            self._forget_reset()
         self._stats.gaps += 1
         self._report("cache.gap", cache=self._name, reason=reason)
 
@@ -140,7 +144,8 @@ class Invalidation:
             if not await self._pay(change):
                 break
             self._owed.done(change, additions)
-            self._owes_reset = self._owes_reset and bool(self._owed.counters)
+            if not self._owed.counters:
+                self._forget_reset()
             self.forget(change)
             if backplane is not None:
                 backplane.unsent.add(change)  # others may have read the store meanwhile
@@ -170,7 +175,13 @@ class Invalidation:
 
     def _owe(self, change: Change) -> None:
         self._owed.add(change)
-        self._owes_reset = self._owes_reset or change.counters
+        if change.counters:
+            self._owes_reset, self._reset_told = True, False
+
+    def _forget_reset(self) -> None:
+        """Somebody has told the store: told once more, it would undo what was counted since."""
+        self._owed.counters = 0
+        self._owes_reset = self._reset_told = False
 
     async def _pay(self, change: Change) -> bool:
         if self._remote is None:

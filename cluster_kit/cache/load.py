@@ -163,7 +163,7 @@ class Load:
         made = await right.make()
         if made is None:
             self._alone = True
-        if made is False:
+        if made is False or right.refused:
             self._right = None
         return made is not False
 

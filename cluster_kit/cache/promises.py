@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import CacheUnavailable
@@ -43,6 +42,7 @@ class Right:
         self.head: bytes = self._promise.head
         self._over = self._clock.monotonic() + self._ttl
         self.intact: bool = True
+        self.refused: bool = False
         self._spawn = tools.supervisor.spawn
         self._making: asyncio.Task[bool | None] | None = None
 
@@ -61,9 +61,11 @@ class Right:
         return await asyncio.shield(self._making)
 
     async def _make(self) -> bool | None:
-        with suppress(CacheUnavailable):
+        try:
             return await self.remote.promise(self.key, self.found, self._promise)
-        return None
+        except CacheUnavailable as exc:
+            self.refused = exc.refused
+            return None
 
     async def keep(self, load: asyncio.Task[object], lost: Callable[[], None]) -> None:
         """Prolong the promise, but not while `load` is told to end and does not.

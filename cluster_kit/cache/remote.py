@@ -221,7 +221,7 @@ class Remote:
     async def count(self, key: str, *, clear: bool = False) -> int:
         """Return a counter, 0 where there is none; with `clear` remove it."""
         name = self._names.counter(key, (await self._counted.current(())).epoch)
-        answer = self._guard.remove([name]) if clear else self._guard.read([name])
+        answer = self._guard.remove([name], once=True) if clear else self._guard.read([name])
         [digits] = await answer
         try:
             return int(digits or b"0")

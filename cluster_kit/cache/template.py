@@ -136,7 +136,7 @@ def _parts(field: str, value: object, text: str | None) -> Iterator[tuple[str, o
         for item in cast("Iterable[object]", value):
             yield field, item
     elif is_dataclass(value) and text in {None, repr(value)}:
-        for part in fields(value):
+        for part in (part for part in fields(value) if part.repr):
             yield f"{field}.{part.name}", getattr(value, part.name, None)
 
 

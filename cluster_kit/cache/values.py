@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from cluster_kit.codec import JsonCodec
-from cluster_kit.errors import EncodeError, MessageTooLargeError
+from cluster_kit.errors import DecodeError, EncodeError, MessageTooLargeError
 
 if TYPE_CHECKING:
     from cluster_kit.codec import Codec
@@ -102,8 +102,11 @@ class Values:
         """Return the value of these bytes.
 
         Raises:
-            DecodeError: they are no JSON.
+            DecodeError: they are no JSON, or nested more deeply than any that was encoded.
         """
+        if _is_deep(body):
+            text = f"it is nested more than {MAX_DEPTH} levels deep"
+            raise DecodeError(text)
         return self._codec.decode(body)
 
     def own(self, value: object, body: bytes) -> object:

@@ -142,8 +142,16 @@ class CacheStore(Protocol):
         """
         ...
 
-    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
-        """Remove values and return the first 64 bytes or more of each, None where was none."""
+    async def remove(
+        self, keys: Sequence[str], *, once: bool = False, timeout: float
+    ) -> list[bytes | None]:
+        """Remove values and return the first 64 bytes or more of each, None where was none.
+
+        Args:
+            keys: of the values.
+            once: fail rather than ask again: what a lost answer told of would be missed.
+            timeout: seconds.
+        """
         ...
 
     async def increment(

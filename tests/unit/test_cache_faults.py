@@ -44,8 +44,10 @@ class Losing(MemoryPubSub):
 class Choosy(MemoryCacheStore):
     """Fails on one key, as on a name that it cannot write."""
 
-    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
-        answers = await super().remove(keys, timeout=timeout)
+    async def remove(
+        self, keys: Sequence[str], *, once: bool = False, timeout: float
+    ) -> list[bytes | None]:
+        answers = await super().remove(keys, once=once, timeout=timeout)
         if any(key.endswith("bad") for key in keys):
             raise UnicodeEncodeError("utf-8", "", 0, 1, "surrogates not allowed")
         return answers

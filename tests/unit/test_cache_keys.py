@@ -8,7 +8,7 @@ import inspect
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,13 @@ from cluster_kit.cache.options import check_key
 from cluster_kit.cache.template import Template
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.testing.factory import ClusterFactory
+
+
+@dataclass
+class Page:
+    number: int
+    seen: set[str] = field(default_factory=set[str], repr=False)
+
 
 ID = uuid.UUID(int=5)
 VALUES = st.one_of(
@@ -46,6 +53,7 @@ TEMPLATES = ["p:{a}:{b}", "{a}{b}", "{a}1{b}", "{a}%{b}", "p{a}N{b}:", "{a}'{b}'
         ("u:{a}", {"a": "http://shop/x y"}, "u:http://shop/x%20y"),
         ("u:{a}", {"a": "a*#%\x00ü"}, "u:a%2A%23%25%00ü"),
         ("u:{a}", {"a": ""}, "u:"),
+        ("u:{a}", {"a": Page(2, {"x", "y"})}, "u:Page(number=2)"),
         ("u:{a}", {"a": None}, "u:None"),
         ("u:{a}", {"a": "None"}, "u:None"),
         ("u:{a}", {"a": True}, "u:True"),

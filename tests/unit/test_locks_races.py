@@ -18,7 +18,7 @@ from cluster_kit.errors import (
     LockUnavailable,
     NotStartedError,
 )
-from cluster_kit.locks import LeaseState
+from cluster_kit.locks import Lease, LeaseState
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache.fences import read_fence
 from tests.unit.locks_bench import Bench
@@ -109,15 +109,18 @@ async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(
 async def test_who_goes_on_after_the_loss_of_an_inner_lock_is_cancelled_for_the_outer(
     bench: Bench,
 ) -> None:
+    async def inside_of_another(outer: Lease) -> None:
+        async with bench.locks.hold("inner", max_hold=10):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                bench.clock._now += 10
+                assert outer.state is LeaseState.LOST
+
     async def body() -> str:
         async with bench.locks.hold("outer", max_hold=20) as outer:
             with pytest.raises(LockLost, match="inner"):
-                async with bench.locks.hold("inner", max_hold=10):
-                    try:
-                        await asyncio.sleep(60)
-                    finally:
-                        bench.clock._now += 10
-                        assert outer.state is LeaseState.LOST
+                await inside_of_another(outer)
             await asyncio.sleep(60)
         return "nobody cancelled it"
 

@@ -84,7 +84,7 @@ class OutageScenarios(Scenarios):
         cache, row, epoch = await bench.cache(l1_size=0), Row(), b"theepoch"
         await bench.environment.put(bench.names.epoch, epoch)
         whole = _RECORD._replace(epoch=epoch, tags={})
-        for payload in (b"", b"\xff{{", b"[" * 100_000, b"NaN", *_BOMBS):
+        for payload in (b"", b"\xff{{", b"[" * 100_000, b"[" * 900 + b"]" * 900, b"NaN", *_BOMBS):
             body, place = pack(whole._replace(payload=payload)), bench.place(KEY)
             await bench.environment.put(place, body)
             assert await cache.get(KEY) is None

@@ -133,9 +133,11 @@ class PausingStore:
         call = self._store.renew(keys, make, present=present, ttl=ttl, timeout=timeout)
         return await self._pauses.hold(call)
 
-    async def remove(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+    async def remove(
+        self, keys: Sequence[str], *, once: bool = False, timeout: float
+    ) -> list[bytes | None]:
         """Remove values."""
-        return await self._pauses.hold(self._store.remove(keys, timeout=timeout))
+        return await self._pauses.hold(self._store.remove(keys, once=once, timeout=timeout))
 
     async def increment(
         self,
