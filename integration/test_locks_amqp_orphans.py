@@ -13,6 +13,7 @@ import pytest_asyncio
 from cluster_kit import Cluster
 from cluster_kit.errors import LockTimeout, LockUnavailable
 from cluster_kit.testing.proxy import FaultProxy
+from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.locks.contender import AmqpContender
 from integration.test_locks_amqp import KEY, Place, counts, is_free
@@ -115,3 +116,21 @@ async def test_an_acquisition_that_ran_out_of_time_leaves_no_orphan(
         await lease.release()
 
         await stays_free(place)
+
+
+@pytest.mark.asyncio
+async def test_who_gives_up_looking_leaves_no_channel(rabbitmq_server: RabbitServer) -> None:
+    place = Place(rabbitmq_server.new_url(), "shop")
+    columns = ("--quiet", "list_connections", "vhost", "channels")
+
+    def channels() -> int:
+        rows = map(str.split, rabbitmq_server.ctl(*columns).splitlines())
+        return sum(int(row[1]) for row in rows if row[0] == place.url.rpartition("/")[2])
+
+    async with place.instance() as holder, place.instance() as other, holder.locks.hold(KEY):
+        assert await other.locks.inspect(KEY)
+        before = await asyncio.to_thread(channels)
+        for number in range(20):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(other.locks.inspect(KEY), 0.002 * number)
+        await eventually(lambda: asyncio.to_thread(channels), lambda now: now <= before + 2)
