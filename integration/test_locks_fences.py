@@ -34,6 +34,17 @@ async def test_redis_that_keeps_a_fence_that_is_none_grants_nothing_and_says_why
 
 
 @pytest.mark.asyncio
+async def test_fences_grow_also_when_an_older_one_comes_back(redis: str) -> None:
+    async with running(redis) as cluster:
+        async with cluster.locks.hold("snapshot") as lease:
+            before = lease.fence
+        # As after a restart from a snapshot, or a failover to a replica that was behind.
+        say(redis, f"SET ck:lock:{{shop.snapshot}}:fence {before - 10}".encode())
+        async with cluster.locks.hold("snapshot", timeout=10) as lease:
+            assert lease.fence > before
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("stored", ["9007199254740991", "1_000", "+5_0"])
 async def test_redis_that_keeps_a_fence_only_python_takes_for_one_grants_it_to_nobody(
     redis: str, stored: str

@@ -294,3 +294,17 @@ async def _until_its_end(cluster: Cluster, key: str) -> Lease:
 async def _extend(lease: Lease) -> None:
     with suppress(LockLost):  # the release may have been first
         await lease.extend(30)
+
+
+@pytest.mark.asyncio
+async def test_on_a_full_redis_a_lock_that_is_held_is_held(own_redis: PlainServer) -> None:
+    async with running(own_redis.url) as one, running(own_redis.url) as two:
+        async with one.locks.hold(KEY) as lease:
+            say(own_redis.url, b"CONFIG SET maxmemory 1")
+            assert await two.locks.try_acquire(KEY) is None
+            await lease.extend(20)
+        with pytest.raises(LockUnavailable, match="maxmemory"):
+            await two.locks.try_acquire(KEY)
+        say(own_redis.url, b"CONFIG SET maxmemory 0")
+        async with two.locks.hold(KEY, timeout=10):
+            pass

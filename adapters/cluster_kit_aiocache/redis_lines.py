@@ -81,6 +81,7 @@ class Lines:
     async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         loop = asyncio.get_running_loop()
         connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+        answers: list[Any] = []
         try:
             packed = b"".join(map(_packed, commands))
             await connection.send_packed_command(packed, check_health=False)
@@ -88,12 +89,15 @@ class Lines:
             if self._takes < _SOON:
                 for _ in range(_TURNS):
                     await asyncio.sleep(0)
-            answers = [await _answer(connection) for _ in commands]
+            for _ in commands:
+                answers.append(await _answer(connection))  # noqa: PERF401 - the rest may break off
             self._takes += (loop.time() - sent - self._takes) / _FORGETS
-        except BaseException:
+        except BaseException as exc:
             await self._drop(connection)
+            if isinstance(exc, ConnectionError) and (refusal := _refusal(answers)) is not None:
+                raise refusal from exc  # as of a value that is too large: then the server hangs up
             raise
-        refusal = next((answer for answer in answers if isinstance(answer, ResponseError)), None)
+        refusal = _refusal(answers)
         if self._closed or (refusal is not None and _is_no_primary(refusal)):
             await self._drop(connection)
         else:
@@ -109,6 +113,10 @@ class Lines:
     async def _drop(self, connection: Any) -> None:  # noqa: ANN401 - the driver's
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
+
+
+def _refusal(answers: Sequence[Any]) -> ResponseError | None:
+    return next((answer for answer in answers if isinstance(answer, ResponseError)), None)
 
 
 async def _answer(connection: Any) -> Any:  # noqa: ANN401 - the driver's

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
-from cluster_kit_aiocache.fences import LEAST_OF_CLOCKS, MOST
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,34 +48,30 @@ class Script:
 FENCE_KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a fence is kept after the last grant. Later the server's clock goes on with it."""
 
-# The first fence is the server's clock in microseconds, each further one the next number. No server
-# grants a million times a second, so a counter that was lost begins anew above where it had been,
-# unless the clock went back. Such numbers are exact until 2255. Where a stored one cannot grow
-# nothing is granted, and that is said: nobody is to conclude it.
+# The fence is the last plus one, or the server's clock in microseconds where that is more: it grows
+# as long as the counter survives or the clock does not go back. Such numbers are exact until 2255.
+# Where a stored one cannot grow nothing is granted, and that is said: nobody is to conclude it.
 ACQUIRE = Script(
-    f"""
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
-  if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {{redis.call('PTTL', KEYS[1])}} end
+    """
+local set = redis.pcall('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
+if not set or set.err then
+  local held = redis.call('GET', KEYS[1])
+  if not held then return set end
+  if held ~= ARGV[1] then return {redis.call('PTTL', KEYS[1])} end
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return redis.call('GET', KEYS[2]) or '0'
 end
-local fence = redis.pcall('INCR', KEYS[2])
-local grows = type(fence) == 'number'
-if grows and fence >= {LEAST_OF_CLOCKS} and fence < {MOST} then
-  redis.call('PEXPIRE', KEYS[2], ARGV[3])
-  return fence
+local last = redis.pcall('GET', KEYS[2]) or '0'
+local fence = type(last) == 'string' and tonumber(last)
+if not (fence and fence < 2^53 - 1) then
+  redis.call('DEL', KEYS[1])
+  if type(last) == 'table' then return last end
+  return {-1, last}
 end
-if grows and fence < {MOST} then
-  local time = redis.call('TIME')
-  fence = math.max(fence, time[1] * 1000000 + time[2])
-  redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', ARGV[3])
-  return fence
-end
-redis.call('DEL', KEYS[1])
-if grows then redis.call('DECR', KEYS[2]) end
-local stored = redis.pcall('GET', KEYS[2])
-if type(stored) == 'table' then return stored end
-return {{-1, stored}}
+local time = redis.call('TIME')
+fence = math.max(math.floor(fence) + 1, time[1] * 1000000 + time[2])
+redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', ARGV[3])
+return fence
 """
 )
 """Keys: lock, fence. Arguments: value, its milliseconds, those of the fence. Returns the fence,

@@ -13,6 +13,7 @@ from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
 from cluster_kit.checks import truth
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.names import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -144,7 +145,7 @@ class Cache(Wrapping):
 
         It takes one write, however much there is. Raises as `delete`.
         """
-        await (await self._open()).invalidation.apply(Change(everything=True, counters=True))
+        await (await self._open()).invalidation.apply(Change(everything=True, counters=new_id()))
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate all values with any of these tags, as `delete` does. Raises as it does."""

@@ -26,14 +26,15 @@ class Change(NamedTuple):
         keys: of entries.
         tags: of entries.
         everything: all entries of the cache.
-        counters: all its counters; that is left to who asks for it.
+        counters: the id of a reset of all its counters, by which it is known when it is told of
+            again; empty for none.
         stored: whether the store knows.
     """
 
     keys: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     everything: bool = False
-    counters: bool = False
+    counters: str = ""
     stored: bool = True
 
     @property
@@ -70,7 +71,8 @@ def from_message(message: object) -> Change:
         return Change(everything=True)
     message = cast("dict[str, object]", message)
     keys, tags, stored = message.get("k", ()), message.get("t", ()), message.get("stored") is True
-    counters = message.get("counters") is True
+    reset = message.get("counters")
+    counters = reset if isinstance(reset, str) else ""
     if message.get("all") is not False or not (_names(keys, check_key) and _names(tags, check_tag)):
         return Change(everything=True, counters=counters, stored=stored)
     return Change(
@@ -114,6 +116,7 @@ class Unsent:
         tags: likewise.
         everything: likewise; 0 where not everything is to be told of.
         counters: likewise.
+        reset: the id of the last reset of counters.
         additions: so many there were.
         told: how often some were done.
     """
@@ -123,6 +126,7 @@ class Unsent:
         self.tags: dict[str, int] = {}
         self.everything: int = 0
         self.counters: int = 0
+        self.reset: str = ""
         self.additions: int = 0
         self.told: int = 0
 
@@ -140,7 +144,7 @@ class Unsent:
             self.keys.clear()
             self.tags.clear()
         if change.counters:
-            self.counters = self.additions
+            self.counters, self.reset = self.additions, change.counters
 
     def concerns(self, key: str) -> bool:
         """Whether a key is among them."""
@@ -152,7 +156,7 @@ class Unsent:
             keys=tuple(self.keys),
             tags=tuple(self.tags),
             everything=bool(self.everything),
-            counters=bool(self.counters),
+            counters=self.reset if self.counters else "",
             stored=stored,
         ).parts()
 
@@ -166,6 +170,11 @@ class Unsent:
         if change.everything and self.everything <= additions:
             self.everything = 0
         if change.counters and self.counters <= additions:
+            self.counters = 0
+
+    def carried_out(self, reset: str) -> None:
+        """Forget a reset of counters that another instance has told the store."""
+        if reset == self.reset:
             self.counters = 0
 
 

@@ -43,8 +43,6 @@ class Invalidation:
         self._local = shelf.local
         self._remote = shelf.remote
         self._owed = shelf.owed
-        self._owes_reset = False  # one that was asked for here
-        self._reset_told = False  # it was, to those who may carry it out first
         self._loading = loading
         self._counters = counters
         self._backplane = backplane
@@ -67,7 +65,7 @@ class Invalidation:
             return await self._apply(change)
         except asyncio.CancelledError:
             if self._remote is not None:
-                self._owe(change)
+                self._owed.add(change)
             self.doubt(change)
             raise
 
@@ -77,7 +75,6 @@ class Invalidation:
         held = max(held, self.forget(change))
         stored = error is None
         told = await self.broadcast(change._replace(stored=stored))
-        self._reset_told = self._reset_told or (told and change.counters)
         self._report(
             "cache.invalidated",
             cache=self._name,
@@ -112,15 +109,13 @@ class Invalidation:
         self.forget(change)
         if not change.stored and self._remote is not None:
             self._owed.add(change)  # whoever reaches the store first tells it
-        elif change.counters and (self._reset_told or not self._owes_reset):
-            self._forget_reset()
+        elif change.counters:  # told once more, it would undo what was counted since
+            self._owed.carried_out(change.counters)
 
     def missed(self, reason: str) -> None:
         """Forget all that is held here: it may have been invalidated unheard."""
         self._local.clear()
         self._loading.forget()
-        if not self._owes_reset:  # whoever asked for it sees to it; it may have been done
-            self._forget_reset()
         self._stats.gaps += 1
         self._report("cache.gap", cache=self._name, reason=reason)
 
@@ -144,8 +139,6 @@ class Invalidation:
             if not await self._pay(change):
                 break
             self._owed.done(change, additions)
-            if not self._owed.counters:
-                self._forget_reset()
             self.forget(change)
             if backplane is not None:
                 backplane.unsent.add(change)  # others may have read the store meanwhile
@@ -170,18 +163,8 @@ class Invalidation:
         try:
             return await self._write(self._remote, change), None
         except CacheUnavailable as exc:
-            self._owe(change)
+            self._owed.add(change)
             return 0, exc
-
-    def _owe(self, change: Change) -> None:
-        self._owed.add(change)
-        if change.counters:
-            self._owes_reset, self._reset_told = True, False
-
-    def _forget_reset(self) -> None:
-        """Somebody has told the store: told once more, it would undo what was counted since."""
-        self._owed.counters = 0
-        self._owes_reset = self._reset_told = False
 
     async def _pay(self, change: Change) -> bool:
         if self._remote is None:
@@ -199,7 +182,7 @@ class Invalidation:
     @staticmethod
     async def _write(remote: Remote, change: Change) -> int:
         if change.everything:
-            await remote.reset(counters=change.counters)
+            await remote.reset(counters=bool(change.counters))
         if change.tags:
             await remote.bump(change.tags)
         return await remote.remove(change.keys) if change.keys else 0

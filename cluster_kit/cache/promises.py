@@ -97,7 +97,7 @@ class Right:
         One that the store has not confirmed may be still on its way.
         """
         made = await self._making if self._making is not None else False
-        if made is False:
+        if made is False or self.refused:
             return True
         try:
             found, self.intact = await self.remote.withdraw(self.key, self.head, self.found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 
 class Tie(Protocol):
@@ -38,11 +37,10 @@ class Anchor:
 
 
 class Bond:
-    """Ties the task that runs now to a lock.
+    """Ties the task that runs now to a lock, or to several: the first that is lost cancels it.
 
     Works like `asyncio.timeout`: its own cancellation is taken back at the end of the body, and
-    one that came from elsewhere always wins. A body inside of several locks is cancelled for one
-    of them at a time, so that its clean-up can end; for the next when the bond of the first has.
+    one that came from elsewhere always wins.
     """
 
     def __init__(self) -> None:
@@ -51,6 +49,8 @@ class Bond:
             raise RuntimeError("a lock is held by a task, and none is running")
         self.task = task
         self._before = task.cancelling()
+        self._cancelled = False
+        self._ours: bool | None = None  # when it was taken back
         self._soon: asyncio.Handle | None = None
 
     def cut(self) -> None:
@@ -62,23 +62,14 @@ class Bond:
             self._cancel()
 
     def _cancel(self) -> None:
-        cut = _CUT.setdefault(self.task, [])
-        cut.append(self)
-        if cut == [self]:
+        if not self._cancelled:
+            self._cancelled = True
             self.task.cancel()
 
     def undo(self) -> bool:
         """End it; True when the body was cancelled by this bond and by nobody else."""
         if self._soon is not None:
             self._soon.cancel()
-        cut = _CUT.get(self.task, [])
-        if self not in cut[:1]:
-            cut[:] = [bond for bond in cut if bond is not self]
-            return False
-        for bond in _CUT.pop(self.task)[1:]:
-            bond.cut()
-        return self.task.uncancel() <= self._before
-
-
-_CUT: WeakKeyDictionary[asyncio.Task[Any], list[Bond]] = WeakKeyDictionary()
-"""Bonds whose body must end, by its task, which is being cancelled for the first of them."""
+        if self._cancelled and self._ours is None:
+            self._ours = self.task.uncancel() <= self._before
+        return self._ours is True

@@ -52,6 +52,10 @@ class Try:
         self.error: LockUnavailable | None = None
         self.unsure = False
 
+    def behind(self, error: LockUnavailable | None) -> None:
+        """It never had its turn: what who was before it in line was answered last goes for it."""
+        self.held, self.error = error is None, error
+
     def in_vain(self, waited: float) -> LockTimeout | LockUnavailable:
         """Return why it ended without the lock."""
         if self.held:
@@ -187,14 +191,14 @@ class Contention:
     async def _in_turn(self, attempt: Try) -> Possession:
         line = self._lines.find(attempt.claim.name)
         if attempt.terms.timeout == 0 and line.full:
-            raise LockTimeout(attempt.key, 0.0)
-        attempt.held = True  # by somebody here, while it waits for its turn
+            attempt.behind(line.error)
+            raise attempt.in_vain(0.0)
         try:
             await line.enter()
         except BaseException:
+            attempt.behind(line.error)
             self._lines.tidy(attempt.claim.name, line)
             raise
-        attempt.held = False
         try:
             return await self._contend(attempt, line)
         except BaseException:
@@ -233,11 +237,13 @@ class Contention:
         except LockUnavailable as exc:
             attempt.error = LockUnavailable(attempt.key, exc.reason, retryable=exc.retryable)
             attempt.held, attempt.unsure = False, True
+            line.error = attempt.error
             return None
         except BaseException:
             attempt.unsure = True
             raise
         attempt.unsure = attempt.unsure or contender.unsure
+        line.error = None
         if grant is None:
             attempt.held = True
             return None

@@ -61,6 +61,12 @@ class Lease:
         self._capabilities = capabilities
         self._released: LeaseState | None = None  # what it was when it was given back
         self._bond: Bond | None = None
+        self._shared: Bond | None = None
+
+    def share(self, bond: Bond) -> Self:
+        """Be tied by `bond`, with other leases, when it is entered."""
+        self._shared = bond
+        return self
 
     def __repr__(self) -> str:
         return f"<Lease {self.key!r} {self.state.value}>"
@@ -157,7 +163,7 @@ class Lease:
             raise
         if self._bond is not None:
             raise RuntimeError(f"lease {self.key!r} protects another body already")
-        self._bond = Bond()
+        self._bond = self._shared or Bond()
         self._possession.bind(self._bond)
         return self
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster_kit.errors import LockUnavailable
 
 
 class Line:
@@ -13,11 +17,15 @@ class Line:
     A turn is kept while its owner waits for the lock and while he holds it, so that the server
     hears of so many contenders of each instance and no more.
 
+    Attributes:
+        error: what the server answered last, to any of them, instead of yes or no.
+
     Args:
         turns: at a time.
     """
 
     def __init__(self, turns: int = 1) -> None:
+        self.error: LockUnavailable | None = None
         self._turns = turns
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from cluster_kit.locks.bond import Bond
 from cluster_kit.locks.states import LeaseState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 
     from cluster_kit.clock import Clock
     from cluster_kit.locks.lease import Lease
@@ -52,23 +52,28 @@ class MultiLease:
             lease.check()
 
 
-class Hold(Protocol):
-    """Holds one lock; waits at most `timeout` seconds for it."""
+class Acquire(Protocol):
+    """Acquires one lock; waits at most `timeout` seconds for it."""
 
-    def __call__(self, key: str, /, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        """Return what is entered to hold it."""
+    def __call__(self, key: str, /, *, timeout: float) -> Awaitable[Lease]:
+        """Return its lease."""
         ...
 
 
 @asynccontextmanager
 async def hold_all(
-    keys: Sequence[str], timeout: float, clock: Clock, hold: Hold
+    keys: Sequence[str], timeout: float, clock: Clock, acquire: Acquire
 ) -> AsyncGenerator[MultiLease]:
-    """Hold all, taken in the given order; `timeout` seconds are for all together."""
+    """Hold all, taken in the given order; `timeout` seconds are for all together.
+
+    However many of them are lost, the body is cancelled once, so that its clean-up can end.
+    """
     end = clock.monotonic() + timeout
     leases: dict[str, Lease] = {}
+    bond = Bond()
     async with AsyncExitStack() as stack:
         for key in keys:
             left = max(end - clock.monotonic(), 0.0) if timeout else 0.0
-            leases[key] = await stack.enter_async_context(hold(key, timeout=left))
+            lease = await acquire(key, timeout=left)
+            leases[key] = await stack.enter_async_context(lease.share(bond))
         yield MultiLease(leases)

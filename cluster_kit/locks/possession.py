@@ -26,9 +26,8 @@ log = logging.getLogger(__name__)
 
 _RENEWED_AFTER = (0.85 / 3, 1 / 3)  # of its time; thousands taken together drift apart
 _FIRST_PAUSE = 0.05  # seconds between two attempts to renew
-_LEAST_TTL = 0.01  # seconds
-_LONGEST_GRACE = 1.0
-_SURE_SHARE = 0.3  # of a ttl the server may have set or not; less than what it would confirm
+_LEAST_TTL, _LONGEST_GRACE = 0.01, 1.0  # seconds
+_SURE_SHARE, _FINE_SHARE = 0.3, 0.85  # of a ttl the server may have set or not; see `_assume`
 _LONGEST_LOOK = 1.0  # seconds; timers of the loop do not count the time of a suspended machine
 
 
@@ -302,13 +301,14 @@ class Possession:
                 self._set_timer()
 
     def _assume(self, claim: Claim, asked_at: float, *, unanswered: bool = False) -> None:
-        """Nobody knows whether the server has set a ttl that was wanted: the shorter one counts.
+        """The server may have set a shorter ttl: it counts from when it is asked for.
 
-        It does from when it is asked, and without an answer it goes on to. Where the holder's own
-        instance keeps the ttl, there is nothing to doubt.
+        Where the holder's own instance keeps the ttl, there is nothing to doubt.
         """
         if self.live and claim.ttl < self.claim.ttl and math.isinf(self._leash):
-            self._ends = min(self._ends, asked_at + claim.ttl * _SURE_SHARE)
+            coarse = unanswered or self._around.adapter.capabilities.ttl_grain >= 1
+            sure = claim.ttl * (_SURE_SHARE if coarse else _FINE_SHARE)  # it would confirm more
+            self._ends = min(self._ends, asked_at + sure)
             if unanswered:
                 self.claim, self._renew_at = claim, asked_at if self._renews else math.inf
             self._set_timer()

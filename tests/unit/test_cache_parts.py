@@ -314,3 +314,13 @@ def test_what_is_no_name_is_taken_for_all(field: str, name: str) -> None:
     told = from_message({"k": [], "t": [], "all": False, "stored": True, field: ["a", name]})
 
     assert told == Change(everything=True)
+
+
+def test_a_reset_is_forgotten_only_when_it_was_carried_out_itself() -> None:
+    unsent = Unsent()
+    unsent.add(Change(everything=True, counters="mine"))
+
+    unsent.carried_out("of somebody else, long ago")
+    assert [change.counters for change in unsent.parts()] == ["mine"]
+    unsent.carried_out("mine")
+    assert [change.counters for change in unsent.parts()] == [""]

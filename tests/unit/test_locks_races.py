@@ -18,7 +18,7 @@ from cluster_kit.errors import (
     LockUnavailable,
     NotStartedError,
 )
-from cluster_kit.locks import Lease, LeaseState
+from cluster_kit.locks import LeaseState
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache.fences import read_fence
 from tests.unit.locks_bench import Bench
@@ -72,33 +72,25 @@ async def test_a_lease_that_is_over_says_why() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("first", ["outer", "inner"])
-async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(
-    bench: Bench, first: str
-) -> None:
-    ends = {"outer": 30, "inner": 30, first: 20}
+async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(bench: Bench) -> None:
     inside, cleaned = asyncio.Event(), False
 
     async def body() -> None:
         nonlocal cleaned
-        async with (
-            bench.locks.hold("outer", max_hold=ends["outer"]) as outer,
-            bench.locks.hold("inner", max_hold=ends["inner"]) as inner,
-        ):
+        async with bench.locks.multi(["a", "b", "c"], max_hold=20) as lease:
             inside.set()
             try:
                 await asyncio.sleep(60)
             finally:
-                bench.clock._now += 10
-                assert {outer.state, inner.state} == {LeaseState.LOST}
+                states = {one.state for one in lease.leases.values()}
                 for _ in range(3):
                     await asyncio.sleep(0)
-                cleaned = True
+                cleaned = states == {LeaseState.LOST}
 
     task = asyncio.ensure_future(body())
     await inside.wait()
     bench.clock._now += 20
-    with pytest.raises(LockLost, match=first):
+    with pytest.raises(LockLost, match="max_hold"):
         await task
 
     assert cleaned
@@ -106,31 +98,41 @@ async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(
 
 
 @pytest.mark.asyncio
-async def test_who_goes_on_after_the_loss_of_an_inner_lock_is_cancelled_for_the_outer(
+async def test_who_waits_for_one_of_several_locks_hears_of_the_loss_of_another(
     bench: Bench,
 ) -> None:
-    async def inside_of_another(outer: Lease) -> None:
-        async with bench.locks.hold("inner", max_hold=10):
-            try:
-                await asyncio.sleep(60)
-            finally:
-                bench.clock._now += 10
-                assert outer.state is LeaseState.LOST
+    async def body() -> None:
+        async with bench.locks.multi(["a", "b"], max_hold=20, timeout=60):
+            raise AssertionError("nobody may get here")
 
-    async def body() -> str:
-        async with bench.locks.hold("outer", max_hold=20) as outer:
-            with pytest.raises(LockLost, match="inner"):
-                await inside_of_another(outer)
-            await asyncio.sleep(60)
-        return "nobody cancelled it"
-
+    other = await bench.locks.acquire("b")
     task = asyncio.ensure_future(body())
     await eventually(lambda: bench.locks.stats().held == 2)
-    bench.clock._now += 10
+    bench.clock._now += 20
 
     async with asyncio.timeout(5):
-        with pytest.raises(LockLost, match="outer"):
+        with pytest.raises(LockLost, match="'a'"):
             await task
+    assert task.cancelling() == 0
+    await other.release()
+
+
+@pytest.mark.asyncio
+async def test_without_a_server_nobody_holds_the_lock_of_those_in_line_either(
+    bench: Bench,
+) -> None:
+    def refuse(_: str) -> None:
+        raise LockUnavailable("a", "gone")
+
+    bench.adapter.before_answer = refuse
+    first = asyncio.ensure_future(bench.locks.acquire("a", timeout=0.5))
+    await eventually(lambda: "attempt" in bench.adapter.log)
+
+    for timeout in (0, 0.1):
+        with pytest.raises(LockUnavailable, match="gone"):
+            await bench.locks.acquire("a", timeout=timeout)
+    with pytest.raises(LockUnavailable):
+        await first
 
 
 @pytest.mark.asyncio
