@@ -1,26 +1,33 @@
 """Measures a cache once, in a fresh process, and prints it as one line of JSON.
 
-``python -m benchmarks.cache CONTENDER WORKLOAD OPTIONS``; OPTIONS is a JSON object. `run` does it
-with all contenders, round by round; that is what ``benchmarks/run.py`` calls.
+``python -m benchmarks.cache WORKLOAD OPTIONS``; OPTIONS is a JSON object. `run` does it with all
+contenders, round by round; that is what ``benchmarks/run.py`` calls. In the process each has a
+process of its own. On Redis they share one and take turns, a hundred calls each: what else the
+machine does, and how fast it is just now, meets all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
+import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from benchmarks.cache_contenders import CONTENDERS, Calls, installed
 from benchmarks.figures import OWN
 from benchmarks.measure import memory
 
+Call = Callable[[], Awaitable[object]]
 Sample = dict[str, float]
 Samples = dict[str, dict[str, list[Sample]]]
 
@@ -40,6 +47,7 @@ VALUES: dict[str, object] = {
 HITS, SET, GET, SETS = "cache.hit", "cache.set", "cache.get", "cache.memory"
 
 _REPEATED = 5  # of which the least counts: what else the machine does only adds
+_TURN = 100  # calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +57,13 @@ class CachePlan:
     Attributes:
         redis: URL of a Redis; None measures in the process alone.
         hits: of values in the process, five times for each kind of value.
-        calls: of Redis, five times.
+        calls: of Redis by each, set and get.
         sets: values set one after the other, each under another key, before memory is looked at.
     """
 
     redis: str | None
     hits: int = 20_000
-    calls: int = 1_000
+    calls: int = 5_000
     sets: int = 10_000_000
 
 
@@ -63,16 +71,19 @@ def run(plan: CachePlan, rounds: int, say: Callable[[str], None]) -> Samples:
     """Measure all that is installed once a round, in turning order."""
     names, samples = installed(), Samples()
     for number in range(rounds):
-        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+        turned = [*names[number % len(names) :], *names[: number % len(names)]]
+        for name in turned:
             say(f"round {number + 1}: cache {name}")
-            found = _in_a_process(name, "hits", hits=plan.hits)
+            found = _in_a_process("hits", name=name, hits=plan.hits)
             samples.setdefault(HITS, {}).setdefault(name, []).append(found)
-            if plan.redis is not None and CONTENDERS[name].on_redis is not None:
-                found = _in_a_process(name, "redis", url=plan.redis, calls=plan.calls)
-                for workload in (SET, GET):
-                    samples.setdefault(workload, {}).setdefault(name, []).append(found)
+        if plan.redis is not None:
+            say(f"round {number + 1}: caches on Redis")
+            together = [name for name in turned if CONTENDERS[name].on_redis is not None]
+            all_found = _in_a_process("redis", names=together, url=plan.redis, calls=plan.calls)
+            for name, workload in itertools.product(together, (SET, GET)):
+                samples.setdefault(workload, {}).setdefault(name, []).append(all_found[name])
     say(f"{plan.sets:,} sets")
-    samples[SETS] = {OWN: [_in_a_process(OWN, "sets", count=plan.sets)]}
+    samples[SETS] = {OWN: [_in_a_process("sets", name=OWN, count=plan.sets)]}
     return {workload: _in_order(found) for workload, found in samples.items()}
 
 
@@ -80,11 +91,10 @@ def _in_order(samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
     return {name: samples[name] for name in CONTENDERS if name in samples}
 
 
-def _in_a_process(*words: str, **options: object) -> Sample:
-    command = [sys.executable, "-m", "benchmarks.cache", *words, json.dumps(options)]
+def _in_a_process(workload: str, **options: object) -> Any:  # noqa: ANN401 - what it prints
+    command = [sys.executable, "-m", "benchmarks.cache", workload, json.dumps(options)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: Sample = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 # --- in the process that measures -----------------------------------------------------------------
@@ -101,14 +111,32 @@ async def hits(name: str, *, hits: int) -> Sample:
     return sample
 
 
-async def redis(name: str, *, url: str, calls: int) -> Sample:
-    """Set and get an object on Redis."""
-    opens = CONTENDERS[name].on_redis
-    assert opens is not None
-    async with opens(url) as (get, put):
-        sample = await _times("set", lambda: put("key", VALUES["object"]), calls)
-        assert await get("key") == VALUES["object"]
-        return sample | await _times("get", lambda: get("key"), calls)
+async def redis(names: Sequence[str], *, url: str, calls: int) -> dict[str, Sample]:
+    """Set and get an object on Redis, each contender in its turn."""
+    async with AsyncExitStack() as stack:
+        sets, gets = dict[str, Call](), dict[str, Call]()
+        for name in names:
+            opens = CONTENDERS[name].on_redis
+            assert opens is not None
+            get, put = await stack.enter_async_context(opens(url))
+            sets[name], gets[name] = partial(put, name, VALUES["object"]), partial(get, name)
+        taken = await _in_turns("set", sets, calls)
+        for look in gets.values():
+            assert await look() == VALUES["object"]
+        got = await _in_turns("get", gets, calls)
+        return {name: taken[name] | got[name] for name in names}
+
+
+async def _in_turns(what: str, of: Mapping[str, Call], count: int) -> dict[str, Sample]:
+    """Return microseconds of a call, as `_times`, the median of all turns."""
+    turns: dict[str, list[Sample]] = {name: [] for name in of}
+    for number in range(max(1, count // _TURN)):
+        for name in sorted(of, reverse=bool(number % 2)):
+            turns[name].append(await _timed(what, of[name], min(count, _TURN)))
+    return {
+        name: {unit: statistics.median(turn[unit] for turn in found) for unit in found[0]}
+        for name, found in turns.items()
+    }
 
 
 async def sets(name: str, *, count: int) -> Sample:
@@ -131,19 +159,21 @@ def _resident() -> float:
     return memory().get("rss", 0.0)
 
 
-async def _times(what: str, call: Callable[[], Awaitable[object]], count: int) -> Sample:
+async def _times(what: str, call: Call, count: int) -> Sample:
     """Return microseconds of a call: of the processor and by the clock, the least of several."""
-    cpu, wall = [], []
-    for _ in range(_REPEATED):
-        worked, began = time.process_time(), time.perf_counter()
-        for _ in range(count):
-            await call()
-        cpu.append(time.process_time() - worked)
-        wall.append(time.perf_counter() - began)
-    return {f"{what}.cpu": min(cpu) / count * 1e6, f"{what}.wall": min(wall) / count * 1e6}
+    samples = [await _timed(what, call, count) for _ in range(_REPEATED)]
+    return {unit: min(sample[unit] for sample in samples) for unit in samples[0]}
 
 
-WORKLOADS: dict[str, Callable[..., Awaitable[Sample]]] = {
+async def _timed(what: str, call: Call, count: int) -> Sample:
+    worked, began = time.process_time(), time.perf_counter()
+    for _ in range(count):
+        await call()
+    worked, passed = time.process_time() - worked, time.perf_counter() - began
+    return {f"{what}.cpu": worked / count * 1e6, f"{what}.wall": passed / count * 1e6}
+
+
+WORKLOADS: dict[str, Callable[..., Awaitable[object]]] = {
     "hits": hits,
     "redis": redis,
     "sets": sets,
@@ -152,11 +182,11 @@ WORKLOADS: dict[str, Callable[..., Awaitable[Sample]]] = {
 
 def main(words: Sequence[str]) -> None:
     """Measure and print."""
-    name, workload, options = words
+    workload, options = words
     warnings.simplefilter("ignore")  # what drivers say of their own calls
 
-    async def measure() -> Sample:
-        return await WORKLOADS[workload](name, **json.loads(options))
+    async def measure() -> object:
+        return await WORKLOADS[workload](**json.loads(options))
 
     print(json.dumps(asyncio.run(measure())))
 

@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--paced", type=int, default=default.paced, help="messages at 200/s")
     parser.add_argument("--memory", type=int, default=default.memory, help="messages")
     parser.add_argument("--hits", type=int, default=cached.hits, help="of a cache, 15 times")
-    parser.add_argument("--calls", type=int, default=cached.calls, help="of Redis, 5 times")
+    parser.add_argument("--calls", type=int, default=cached.calls, help="of Redis by each cache")
     parser.add_argument("--sets", type=int, default=cached.sets, help="of a cache")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements here")
     parser.add_argument(

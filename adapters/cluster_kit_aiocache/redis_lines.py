@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
@@ -22,11 +23,45 @@ Word = str | int | bytes | Callable[[], bytes]
 MOST_CALLS = 50
 """At a time by one adapter, each on a connection of its own."""
 
-# A loop that goes to sleep is woken later than the answer of a server nearby came. So where answers
-# take less than so many seconds, others have so many turns first. Where much is to be done answers
-# take longer, and the loop does not sleep anyway.
-_SOON, _TURNS = 0.0002, 5
-_FORGETS = 8  # so many answers make what they take
+_SOON = 0.0002  # seconds in which a server nearby answers
+_FORGETS = 8  # so many answers lately say how long they take
+
+
+class _Awake:
+    """Keeps a loop from going to sleep for an answer that is about to come.
+
+    To be woken takes about as long as such an answer, and costs no less than to stay awake, in
+    which all else goes on. Where answers take longer than `_SOON` lately, as they do from afar and
+    where there is much to do, the loop may sleep.
+    """
+
+    def __init__(self) -> None:
+        self._takes = 0.0  # seconds, of an answer lately
+        self._awaited = 0  # answers
+        self._until = 0.0
+        self._turns = False  # whether it goes round
+
+    @contextmanager
+    def for_an_answer(self) -> Iterator[None]:
+        """While it is awaited. One that does not come tells nothing of how long others take."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._awaited += 1
+        if self._takes < _SOON:
+            self._until = began + _SOON
+            if not self._turns:
+                self._turns = True
+                loop.call_soon(self._turn, loop)
+        try:
+            yield
+            self._takes += (loop.time() - began - self._takes) / _FORGETS
+        finally:
+            self._awaited -= 1
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._turns = self._awaited > 0 and loop.time() < self._until
+        if self._turns:
+            loop.call_soon(self._turn, loop)
 
 
 class Lines:
@@ -50,7 +85,7 @@ class Lines:
         self._idle: list[Any] = []
         self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
-        self._takes = 0.0  # seconds, of an answer lately
+        self._awake = _Awake()
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
@@ -79,19 +114,14 @@ class Lines:
         await self._drop_idle()
 
     async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        loop = asyncio.get_running_loop()
         connection = self._idle.pop() if self._idle else await self._pool.get_connection()
         answers: list[Any] = []
         try:
             packed = b"".join(map(_packed, commands))
             await connection.send_packed_command(packed, check_health=False)
-            sent = loop.time()
-            if self._takes < _SOON:
-                for _ in range(_TURNS):
-                    await asyncio.sleep(0)
-            for _ in commands:
-                answers.append(await _answer(connection))  # noqa: PERF401 - the rest may break off
-            self._takes += (loop.time() - sent - self._takes) / _FORGETS
+            with self._awake.for_an_answer():
+                for _ in commands:
+                    answers.append(await _answer(connection))  # noqa: PERF401 - the rest may break off
         except BaseException as exc:
             await self._drop(connection)
             if isinstance(exc, ConnectionError) and (refusal := _refusal(answers)) is not None:

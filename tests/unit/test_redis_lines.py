@@ -94,8 +94,13 @@ async def test_a_command_that_finds_its_server_gone_is_tried_on_a_new_connection
     gone: Exception,
 ) -> None:
     old, idle, new = Connection("1", gone), Connection("1"), Connection("2")
-    lines = Lines(Pool(idle, old, new))
-    await asyncio.gather(lines.execute_command("A"), lines.execute_command("B"))
+    lines = Lines(Pool(old, idle, new))
+    old.may_answer.clear()
+    first = asyncio.ensure_future(lines.execute_command("A"))
+    await asyncio.sleep(0)
+    await lines.execute_command("B")  # on another one, as the first is in use
+    old.may_answer.set()
+    await first
 
     assert await lines.execute_command("C") == "2"
     assert not old.open
