@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_kit.settings import variables
+from cluster_kit.settings.places import is_setting
 
 ROOT = Path(__file__).resolve().parent
 
@@ -23,8 +23,7 @@ def pytest_collection_finish() -> None:
 def no_settings_of_whoever_runs_the_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither their variables count nor a .env file of theirs; those of the harness do."""
     for name in tuple(os.environ):
-        upper = name.upper()
-        if upper.startswith(variables.PREFIX) and not upper.startswith(variables.TEST_PREFIX):
+        if is_setting(name):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of programs that tests start by module

@@ -25,7 +25,6 @@ from cluster_kit.plugin import (
 )
 from cluster_kit.registry import AdapterRegistry
 from cluster_kit.settings import Settings, WorkerMode, check_settings
-from cluster_kit.settings.variables import origin
 from cluster_kit.signals import ending_signals
 from cluster_kit.supervisor import Supervisor, logged
 from cluster_kit.telemetry import Telemetry
@@ -268,8 +267,9 @@ class Cluster:
             await self._run_hook(plugin, "load")
             self._loaded.append(plugin)
         declared = {topic for plugin in order for topic in plugin.topics}
-        mode = origin(type(self.settings), ("worker_mode",), self.settings.worker_mode)
-        self._worker_mode.require_known(declared | self.event_queue.topics(), mode)
+        if self._worker_mode.topics:
+            known, mode = declared | self.event_queue.topics(), self.settings.origin("worker_mode")
+            self._worker_mode.require_known(known, mode)
         await self._capabilities.start()
         for plugin in order:
             await self._run_hook(plugin, "after_start")

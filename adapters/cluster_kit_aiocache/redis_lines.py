@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class _Awake:
         self._turns = False  # whether it goes round
 
     @contextmanager
-    def for_an_answer(self) -> Iterator[None]:
+    def for_an_answer(self) -> Generator[None]:
         """While it is awaited. One that does not come tells nothing of how long others take."""
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -13,7 +13,7 @@ QUEUES = (f"{{}}.{_CHANNEL}", f"{{}}.{_CHANNEL}.dead")
 
 
 def _cluster(url: str, queue: str) -> Cluster:
-    return Cluster(queue, settings=Settings(event_queue={"url": url}))
+    return Cluster(queue, settings=Settings(amqp_url=url))
 
 
 @asynccontextmanager

@@ -65,9 +65,7 @@ class CacheManager:
         self._after_commit = after_commit
         self._clock = clock or SystemClock()
         self._stores = Stores(settings, registry)
-        pubsub = settings.pubsub.model_copy(
-            update={"publish_timeout": settings.cache.publish_timeout}
-        )
+        pubsub = settings.pubsub.but(publish_timeout=settings.cache.publish_timeout)
         self._pubsub = PubSubManager(
             instance_id,
             pubsub,

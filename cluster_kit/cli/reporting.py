@@ -38,7 +38,7 @@ def reporting() -> Generator[None]:
 @contextmanager
 def naming_url(given: str | None) -> Generator[None]:
     """Have an error about the URL that was `given` on the command line name its option."""
-    from cluster_kit.settings.variables import argument, variable
+    from cluster_kit.settings.places import argument, variable
 
     try:
         yield

@@ -29,7 +29,7 @@ from cluster_kit.cli.reporting import (
 )
 from cluster_kit.errors import ClusterKitError, ConfigurationError, PluginFailedError
 from cluster_kit.settings import Settings
-from cluster_kit.settings.variables import variable
+from cluster_kit.settings.places import variable
 
 if TYPE_CHECKING:
     from cluster_kit.cluster import Cluster

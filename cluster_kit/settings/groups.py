@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NoReturn, Self, TypedDict, Unpack
-
-from pydantic import BaseModel, ConfigDict, model_validator
+from typing import TypedDict, Unpack
 
 from cluster_kit.broadcast import Transport
 from cluster_kit.clock import Duration
-from cluster_kit.errors import SettingsError
 from cluster_kit.retry import RetryPolicy
+from cluster_kit.settings.group import Group, group
+from cluster_kit.settings.places import SettingsGroupError
 from cluster_kit.settings.values import (
     BufferSize,
     Count,
@@ -29,7 +28,6 @@ from cluster_kit.settings.values import (
     TransportName,
     Wait,
 )
-from cluster_kit.settings.variables import SettingsGroupError, naming_origins
 
 _MEBIBYTE = 1024 * 1024
 
@@ -43,27 +41,8 @@ class RetryValues(TypedDict, total=False):
     jitter: float
 
 
-def refuse_change(name: str) -> NoReturn:
-    """Raise `SettingsError`. pydantic's own error would show the value, which may be a URL."""
-    raise SettingsError(f"{name}: settings are frozen; make new ones")
-
-
-class _Group(BaseModel):
-    """Base of all groups: frozen, and with errors that show no value."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True
-    )
-
-    def __init__(self, **values: object) -> None:
-        with naming_origins(type(self), values):
-            super().__init__(**values)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        refuse_change(name)
-
-
-class RetrySettings(_Group):
+@group
+class RetrySettings(Group):
     """Backoff of tasks whose subscription brings no policy of its own.
 
     Attributes:
@@ -82,13 +61,13 @@ class RetrySettings(_Group):
     def __init__(self, **values: Unpack[RetryValues]) -> None:
         super().__init__(**values)
 
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check the order; called by pydantic."""
         if self.initial_delay > self.max_delay:
-            name = "max_delay" if "max_delay" in self.model_fields_set else "initial_delay"
+            given = self.max_delay != type(self).max_delay
+            name = "max_delay" if given else "initial_delay"
             text = f"initial_delay, {self.initial_delay:g}, is above max_delay, {self.max_delay:g}"
             raise SettingsGroupError([((name,), text)], text)
-        return self
 
     def policy(self) -> RetryPolicy:
         """Return the policy these settings describe."""
@@ -121,7 +100,8 @@ class CacheSettingsValues(CapabilityValues, total=False):
     transport: Transport
 
 
-class CacheSettings(_Group):
+@group
+class CacheSettings(Group):
     """Settings of the caches. Durations are seconds.
 
     Attributes:
@@ -165,7 +145,8 @@ class LockValues(CapabilityValues, total=False):
     timeout: Duration
 
 
-class LockSettings(_Group):
+@group
+class LockSettings(Group):
     """Settings of the locks.
 
     Attributes:
@@ -193,7 +174,8 @@ class EventQueueValues(CapabilityValues, total=False):
     cancel_grace: Duration
 
 
-class EventQueueSettings(_Group):
+@group
+class EventQueueSettings(Group):
     """Settings of the event queue. Durations are seconds.
 
     Attributes:
@@ -242,7 +224,8 @@ class PubSubValues(CapabilityValues, total=False):
     stream_segment_bytes: int
 
 
-class PubSubSettings(_Group):
+@group
+class PubSubSettings(Group):
     """Settings of publish and subscribe. Durations are seconds.
 
     `transport` and `transports` must be the same in all instances of an application: a publisher
@@ -292,7 +275,8 @@ class SyncMessagesValues(TypedDict, total=False):
     debounce: Duration
 
 
-class SyncMessagesSettings(_Group):
+@group
+class SyncMessagesSettings(Group):
     """Settings of sync messages; server and limits are those of publish and subscribe.
 
     Attributes:

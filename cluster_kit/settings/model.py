@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, Literal, TypedDict, Unpack
-
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypedDict, Unpack
 
 from cluster_kit.clock import Duration
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.settings.group import Group, group
 from cluster_kit.settings.groups import (
     CacheSettings,
     CacheSettingsValues,
@@ -20,8 +21,8 @@ from cluster_kit.settings.groups import (
     PubSubValues,
     SyncMessagesSettings,
     SyncMessagesValues,
-    refuse_change,
 )
+from cluster_kit.settings.places import DOTENV, Path, argument, is_setting, path_of, variable
 from cluster_kit.settings.values import (
     AmqpUrl,
     AppName,
@@ -32,16 +33,7 @@ from cluster_kit.settings.values import (
     ServerUrl,
     Timeout,
     WorkerModeText,
-)
-from cluster_kit.settings.variables import (
-    NESTED,
-    PREFIX,
-    Path,
-    Variables,
-    argument,
-    naming_origins,
-    origin,
-    variable,
+    checked,
 )
 
 Capability = Literal["event_queue", "pubsub", "cache", "locks"]
@@ -69,7 +61,8 @@ class SettingsValues(TypedDict, total=False):
     instance_id: str | None
 
 
-class Settings(BaseSettings):
+@group
+class Settings(Group):
     """Settings of a cluster. Frozen; passwords are never shown.
 
     An argument wins over its variable, which wins over the ``.env`` file of the working
@@ -97,14 +90,6 @@ class Settings(BaseSettings):
         SettingsError: one line for each unknown or wrong variable and argument.
     """
 
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter=NESTED,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
-
     app: AppName = None
     amqp_url: AmqpUrl = None
     redis_url: RedisUrl = None
@@ -120,24 +105,8 @@ class Settings(BaseSettings):
     instance_id: InstanceId = None
 
     def __init__(self, **values: Unpack[SettingsValues]) -> None:
-        with naming_origins(type(self), values):
-            super().__init__(**values)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        refuse_change(name)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read arguments, then variables; part of the interface of pydantic-settings."""
-        del env_settings, dotenv_settings, file_secret_settings
-        return init_settings, Variables(settings_cls)
+        known = _at_once(values)
+        self._fill(_read(type(self), values) if known is None else known)
 
     def url_for(self, capability: Capability) -> ServerUrl:
         """Return the server of a capability.
@@ -181,13 +150,31 @@ class Settings(BaseSettings):
         shared = [(path, url) for path, url in self._urls() if url.scheme != MEMORY]
         if not (forgotten and shared):
             return []
-        names = " and ".join(origin(type(self), path, url.reveal()) for path, url in shared)
+        names = " and ".join(self.origin(*path) for path, _ in shared)
         return [
             f"{capability} is on memory:// although {names} {'is' if len(shared) == 1 else 'are'} "
             "set: every instance works on its own island; set "
             f"{variable((capability, 'url'))}, to memory:// if that is meant"
             for capability in forgotten
         ]
+
+    def origin(self, *path: str) -> str:
+        """Return by what a setting got its value: its variable, where that says the same, or code.
+
+        >>> Settings(worker_mode="*").origin("worker_mode")
+        'the argument worker_mode'
+        """
+        from cluster_kit.settings.reading import given  # noqa: PLC0415 - loads pydantic
+
+        value: object = self
+        for name in path:
+            value = getattr(value, name)
+        if isinstance(value, ServerUrl):
+            value = value.reveal()
+        variables = given(type(self))
+        if variables.values.get(path) == value:
+            return f"{variable(path)}{variables.origins[path]}"
+        return f"the argument {argument(path)}"
 
     def _own_url(self, capability: Capability) -> ServerUrl | None:
         own: CacheSettings | EventQueueSettings | PubSubSettings | LockSettings = getattr(
@@ -215,23 +202,40 @@ class Settings(BaseSettings):
 class ArgumentSettings(Settings):
     """Settings that neither variables nor a ``.env`` file have a say in."""
 
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(defer_build=True)  # few use it
-
     def __init__(self, **values: Unpack[SettingsValues]) -> None:
-        super().__init__(**values)
+        Group.__init__(self, **values)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the arguments alone; part of the interface of pydantic-settings."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
+
+_ADDRESSES: Mapping[str, object] = {
+    "app": AppName,
+    "amqp_url": AmqpUrl,
+    "redis_url": RedisUrl,
+    "memcached_url": MemcachedUrl,
+    "instance_id": InstanceId,
+}
+
+
+def _at_once(arguments: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Return what is given where that is an application and its servers: most give no more.
+
+    Else, or where anything is wrong, return None: to load pydantic takes longer than all the rest
+    of a start.
+    """
+    variables = {path_of(name): text for name, text in os.environ.items() if is_setting(name)}
+    given: dict[str, object] = {".".join(path): text for path, text in variables.items()}
+    given.update(arguments)
+    if pathlib.Path(DOTENV).exists() or not given.keys() <= _ADDRESSES.keys():
+        return None
+    try:
+        return {name: checked(_ADDRESSES[name], value) for name, value in given.items()}
+    except ConfigurationError:
+        return None
+
+
+def _read(kind: type[Settings], arguments: Mapping[str, object]) -> Mapping[str, object]:
+    from cluster_kit.settings.reading import read  # noqa: PLC0415 - loads pydantic
+
+    return read(kind, arguments)
 
 
 def check_settings(settings: object) -> Settings:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, cast
-
-from pydantic import BeforeValidator, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from cluster_kit.broadcast import TRANSPORTS, Transport
 from cluster_kit.checks import MAX_PREFETCH
@@ -19,10 +17,41 @@ from cluster_kit.patterns import check_pattern
 from cluster_kit.settings.worker_mode import WorkerMode
 from cluster_kit.urls import redact_url, server_url_fault, url_scheme
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
 _AMQP = ("amqp", "amqps")
 _REDIS = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 _MEMCACHED = ("memcached",)
 _TCP = frozenset({*_AMQP, *_REDIS, *_MEMCACHED})
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a setting must pass, also where pydantic, which takes 0.1 s to import, is not loaded.
+
+    Attributes:
+        call: returns the setting, or raises `ConfigurationError`.
+    """
+
+    call: Callable[[Any], object]
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Check a value before pydantic does."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - see above
+
+        return core_schema.no_info_before_validator_function(self.call, handler(source))
+
+
+def checked(kind: object, value: object) -> object:
+    """Return a value of one of the types below. Raises `ConfigurationError`."""
+    [check] = cast("tuple[Check]", cast("Any", kind).__metadata__)
+    return check.call(value)
 
 
 class ServerUrl:
@@ -77,6 +106,8 @@ class ServerUrl:
         cls, _source: object, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """Accept an address or its text; write the redacted form to JSON."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - see `Check`
+
         return core_schema.no_info_plain_validator_function(
             _to_url,
             serialization=core_schema.plain_serializer_function_ser_schema(str, when_used="json"),
@@ -104,7 +135,7 @@ def _to_url(value: object) -> ServerUrl:
     raise ConfigurationError(f"a URL is a string, not {type(value).__name__}")
 
 
-def _url_with_scheme(*schemes: str) -> BeforeValidator:
+def _url_with_scheme(*schemes: str) -> Check:
     def check(value: object) -> ServerUrl | None:
         if value is None:
             return None
@@ -114,7 +145,7 @@ def _url_with_scheme(*schemes: str) -> BeforeValidator:
             raise ConfigurationError(f"the URL starts with {url.scheme}://, expected {wanted}")
         return url
 
-    return BeforeValidator(check)
+    return Check(check)
 
 
 def _number(value: object) -> float:
@@ -129,7 +160,7 @@ def _number(value: object) -> float:
     return number
 
 
-def _number_within(least: float, most: float) -> BeforeValidator:
+def _number_within(least: float, most: float) -> Check:
     def check(value: object) -> float:
         number = _number(value)
         if not least <= number <= most:
@@ -137,10 +168,10 @@ def _number_within(least: float, most: float) -> BeforeValidator:
             raise ConfigurationError(f"expected a number {limits}, not {value!r}")
         return number
 
-    return BeforeValidator(check)
+    return Check(check)
 
 
-def _whole_within(least: int, most: int | None = None) -> BeforeValidator:
+def _whole_within(least: int, most: int | None = None) -> Check:
     def check(value: object) -> int:
         number = _number(value)
         whole = int(number)
@@ -149,15 +180,15 @@ def _whole_within(least: int, most: int | None = None) -> BeforeValidator:
             raise ConfigurationError(f"expected a whole number {limits}, not {value!r}")
         return whole
 
-    return BeforeValidator(check)
+    return Check(check)
 
 
-def _duration(*, zero: bool, limit: float) -> BeforeValidator:
+def _duration(*, zero: bool, limit: float) -> Check:
     def check(value: Duration | str) -> float:
         given = _number(value) if isinstance(value, str) else value
         return seconds("the duration", given, zero=zero, limit=limit)
 
-    return BeforeValidator(check)
+    return Check(check)
 
 
 def _optional_timeout(value: Duration | str | None) -> float | None:
@@ -227,13 +258,13 @@ _MAX_SEGMENT_BYTES = 3_000_000_000  # RabbitMQ's own bound
 AmqpUrl = Annotated[ServerUrl | None, _url_with_scheme(*_AMQP)]
 RedisUrl = Annotated[ServerUrl | None, _url_with_scheme(*_REDIS, "unix")]
 MemcachedUrl = Annotated[ServerUrl | None, _url_with_scheme(*_MEMCACHED)]
-AppName = Annotated[str | None, BeforeValidator(_app)]
-InstanceId = Annotated[str | None, BeforeValidator(_instance_id)]
-WorkerModeText = Annotated[str, BeforeValidator(_worker_mode)]
+AppName = Annotated[str | None, Check(_app)]
+InstanceId = Annotated[str | None, Check(_instance_id)]
+WorkerModeText = Annotated[str, Check(_worker_mode)]
 Wait = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Timeout = Annotated[float, _duration(zero=False, limit=MAX_WAIT)]
-OptionalTimeout = Annotated[float | None, BeforeValidator(_optional_timeout)]
-Expiry = Annotated[float, BeforeValidator(_expiry)]
+OptionalTimeout = Annotated[float | None, Check(_optional_timeout)]
+Expiry = Annotated[float, Check(_expiry)]
 Grace = Annotated[float, _duration(zero=True, limit=MAX_WAIT)]
 Factor = Annotated[float, _number_within(1, math.inf)]
 Share = Annotated[float, _number_within(0, 1)]
@@ -243,5 +274,5 @@ SizeBytes = Annotated[int, _whole_within(1)]
 SegmentBytes = Annotated[int, _whole_within(1, _MAX_SEGMENT_BYTES)]
 InFlight = Annotated[int, _whole_within(1, MAX_PREFETCH)]
 BufferSize = Annotated[int, _whole_within(1)]
-TransportName = Annotated[Transport, BeforeValidator(_transport)]
-TransportChoices = Annotated[tuple[tuple[str, Transport], ...], BeforeValidator(_transports)]
+TransportName = Annotated[Transport, Check(_transport)]
+TransportChoices = Annotated[tuple[tuple[str, Transport], ...], Check(_transports)]

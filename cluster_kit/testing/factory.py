@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Unpack
 
 from cluster_kit.cluster import Cluster
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cluster_kit.settings.model import SettingsValues
 
 _KEYWORDS = ("name", "plugins", "url", "start")
+_SETTINGS = frozenset(field.name for field in fields(ArgumentSettings))
 _STOP_SECONDS = 5.0
 _KNOWN_SECONDS = 1.0  # in which a subscription made just now has its queue
 _END_SECONDS = 2.0  # in which what stopping has set off ends
@@ -43,7 +45,7 @@ log = logging.getLogger(__name__)
 def _check_keywords(settings: Collection[str]) -> None:
     """Refuse what is no setting but nearly a keyword of the factory."""
     for name in settings:
-        if name not in ArgumentSettings.model_fields and (hint := suggestion(name, _KEYWORDS)):
+        if name not in _SETTINGS and (hint := suggestion(name, _KEYWORDS)):
             raise ConfigurationError(f"cluster_factory takes no {name!r}{hint}")
 
 
@@ -119,7 +121,7 @@ class ClusterFactory:
         if not isinstance(queue, EventQueueSettings):
             settings["event_queue"] = {"url": url, **queue}
         elif queue.url is None:
-            settings["event_queue"] = queue.model_copy(update={"url": ServerUrl(url)})
+            settings["event_queue"] = queue.but(url=ServerUrl(url))
         pubsub = settings.get("pubsub", PubSubValues())
         if not isinstance(pubsub, PubSubSettings):
             settings["pubsub"] = {"url": self._hub, **pubsub}

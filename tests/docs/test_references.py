@@ -15,7 +15,8 @@ from cluster_kit import EventQueue, errors
 from cluster_kit.errors import ClusterKitError
 from cluster_kit.ports import EventQueueAdapter
 from cluster_kit.settings import Settings
-from cluster_kit.settings.variables import paths, variable
+from cluster_kit.settings.model import ArgumentSettings
+from cluster_kit.settings.places import paths, variable
 from cluster_kit.telemetry import EVENTS
 from cluster_kit.testing.contracts.cache import Features as CacheFeatures
 from cluster_kit.testing.contracts.event_queue import Features
@@ -80,7 +81,7 @@ def settings_table(document: str) -> dict[str, str]:
 
 
 def shown_default(path: tuple[str, ...]) -> str:
-    value: object = Settings.model_construct()
+    value: object = ArgumentSettings()
     for name in path:
         value = getattr(value, name)
     if value is None:

@@ -115,8 +115,9 @@ def test_a_module_that_is_imported_is_a_dependency_by_its_own_name() -> None:
         for name in imports(ast.parse(path.read_text()))
     }
     ours = {"cluster_kit", *ADAPTERS}
-    # of the extras, a part of pydantic, and what python-dotenv is called
+    # of the extras, a part of pydantic, what python-dotenv is called, what only checkers see
     of_others = {"watchfiles", "uvloop", "redis", "sqlalchemy", "pydantic_core", "dotenv"}
+    of_others.add("_typeshed")
 
     assert imported - ours - of_others - set(sys.stdlib_module_names) - declared == set()
 

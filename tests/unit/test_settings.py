@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, TypeAdapter
 
 from cluster_kit.errors import ConfigurationError, SettingsError
 from cluster_kit.retry import RetryPolicy
@@ -317,9 +322,10 @@ def test_nothing_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
 
     again = pickle.loads(pickle.dumps(settings))
 
-    shown = [str(settings), repr(settings), repr(settings.model_dump()), f"{settings.amqp_url}"]
-    shown += [settings.model_dump_json(), repr(again), str(settings.url_for("event_queue"))]
-    shown += [repr(copy.deepcopy(settings)), *settings.warnings(("cache",))]
+    shown = [str(settings), repr(settings), repr(asdict(settings)), f"{settings.amqp_url}"]
+    shown += [TypeAdapter(Settings).dump_json(settings).decode(), repr(again)]
+    shown += [repr(copy.deepcopy(settings)), str(settings.url_for("event_queue"))]
+    shown += settings.warnings(("cache",))
     assert not [text for text in shown if SECRET in text]
     assert "amqp://shop:***@mq/" in repr(settings)
     assert again == settings
@@ -353,10 +359,10 @@ def test_settings_are_frozen_and_say_so_without_the_value() -> None:
     settings = Settings()
 
     with pytest.raises(SettingsError, match="amqp_url: settings are frozen") as caught:
-        settings.amqp_url = ServerUrl(URL)  # type: ignore[misc]
+        settings.amqp_url = ServerUrl(URL)
     assert SECRET not in repr(caught.value)
     with pytest.raises(SettingsError, match="frozen"):
-        settings.event_queue.timeout = 1.0  # type: ignore[misc]
+        settings.event_queue.timeout = 1.0
 
 
 def test_addresses_are_values() -> None:
@@ -589,3 +595,48 @@ def test_a_first_delay_above_the_longest_is_refused_where_it_was_set(
     monkeypatch.setenv("CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY", "0.1")
     name = "CLUSTER_KIT_EVENT_QUEUE__RETRY__MAX_DELAY"
     assert problems(Settings) == [f"{name}: initial_delay, 0.5, is above max_delay, 0.1"]
+
+
+# --- what needs no pydantic ------------------------------------------------------------------
+
+SIMPLE = {"app": "shop", "amqp_url": URL, "redis_url": "redis://r", "instance_id": "one"}
+
+
+@pytest.mark.parametrize("given", [(), ("app",), ("amqp_url", "redis_url"), tuple(SIMPLE)])
+@pytest.mark.parametrize("by", ["argument", "variable"])
+def test_what_is_read_without_pydantic_is_what_it_would_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: tuple[str, ...], by: str
+) -> None:
+    values: dict[str, Any] = {name: SIMPLE[name] for name in given}
+    if by == "variable":
+        for name, value in values.items():
+            monkeypatch.setenv(f"CLUSTER_KIT_{name.upper()}", value)
+        values = {}
+    quick = Settings(**values)
+    (tmp_path / ".env").touch()  # so it is not done without
+
+    assert quick == Settings(**values)
+    assert hash(quick) == hash(Settings(**values))
+
+
+def test_most_starts_do_without_pydantic() -> None:
+    program = (
+        "import sys; from cluster_kit import Cluster, Settings; "
+        "Cluster(settings=Settings(redis_url='redis://r')); "
+        "print([name for name in sys.modules if name.startswith('pydantic')])"
+    )
+    environment = {**os.environ, "CLUSTER_KIT_APP": "shop", "CLUSTER_KIT_AMQP_URL": "amqp://mq"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "[]\n"
+
+
+def test_settings_may_be_part_of_the_settings_of_an_application() -> None:
+    class Mine(BaseModel):
+        kit: Settings
+
+    assert Mine(kit=Settings(app="shop")).kit.app == "shop"
+    made = Mine.model_validate({"kit": {"app": "shop", "event_queue": {"timeout": "3"}}}).kit
+    assert (made.app, made.event_queue.timeout, made.locks) == ("shop", 3.0, Settings().locks)
