@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
@@ -14,6 +13,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from cluster_kit_aiocache.awake import Awake
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,46 +23,6 @@ Word = str | int | bytes | Callable[[], bytes]
 
 MOST_CALLS = 50
 """At a time by one adapter, each on a connection of its own."""
-
-_SOON = 0.0002  # seconds in which a server nearby answers
-_FORGETS = 8  # so many answers lately say how long they take
-
-
-class _Awake:
-    """Keeps a loop from going to sleep for an answer that is about to come.
-
-    To be woken takes about as long as such an answer, and costs no less than to stay awake, in
-    which all else goes on. Where answers take longer than `_SOON` lately, as they do from afar and
-    where there is much to do, the loop may sleep.
-    """
-
-    def __init__(self) -> None:
-        self._takes = 0.0  # seconds, of an answer lately
-        self._awaited = 0  # answers
-        self._until = 0.0
-        self._turns = False  # whether it goes round
-
-    @contextmanager
-    def for_an_answer(self) -> Generator[None]:
-        """While it is awaited. One that does not come tells nothing of how long others take."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        self._awaited += 1
-        if self._takes < _SOON:
-            self._until = began + _SOON
-            if not self._turns:
-                self._turns = True
-                loop.call_soon(self._turn, loop)
-        try:
-            yield
-            self._takes += (loop.time() - began - self._takes) / _FORGETS
-        finally:
-            self._awaited -= 1
-
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._turns = self._awaited > 0 and loop.time() < self._until
-        if self._turns:
-            loop.call_soon(self._turn, loop)
 
 
 class Lines:
@@ -85,7 +46,7 @@ class Lines:
         self._idle: list[Any] = []
         self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
-        self._awake = _Awake()
+        self._awake = Awake()
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
         """Run a command. Raises what the driver's client does."""
@@ -98,14 +59,17 @@ class Lines:
         it are still run. Then the first refusal is raised. Without `repeat` a lost connection is
         an error.
         """
-        worked = repeat and bool(self._idle)  # the connection that these are about to get
+        worked = bool(self._idle)  # the connection that these are about to get
         try:
             return await self._ask(commands)
         except (ConnectionError, ResponseError) as exc:
-            if not (_is_no_primary(exc) or (worked and isinstance(exc, ConnectionError))):
+            gone = worked and isinstance(exc, ConnectionError)
+            if not (gone or _is_no_primary(exc)):
                 raise
             await self._drop_idle()  # what was gone with it has to go, too
             await self._pool.disconnect(inuse_connections=False)
+            if gone and not repeat:
+                raise
             return await self._ask(commands)
 
     async def close(self) -> None:

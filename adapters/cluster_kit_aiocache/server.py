@@ -123,11 +123,17 @@ class Server(ABC, Generic[Client]):
         except self.errors as exc:
             self._state.ill(say(exc))
             raise self._unavailable(about, say(exc)) from exc
+        except ClusterKitError:  # it has answered, that it will not do this
+            self._heard()
+            raise
         finally:
             client.places.release()
-        self._answered = loop.time()
-        self._state.well()
+        self._heard()
         return answer
+
+    def _heard(self) -> None:
+        self._answered = asyncio.get_running_loop().time()
+        self._state.well()
 
     def _joined(self, client: Client) -> None:
         """Ask `client` from now on: its server has answered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import ClusterKitError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from cluster_kit.ports import AdapterContext, HealthStatus
+
+log = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 1.0
 _ADAPTER = "aiocache"
@@ -47,6 +50,7 @@ class State:
         if self._trouble:
             self._trouble = ""
             self._since = self._context.clock.wall()
+            log.info("%s: %s is up", self._purpose, self._url)
             self._context.emit(
                 "connection.up", adapter=_ADAPTER, purpose=self._purpose, url=self._url
             )
@@ -55,6 +59,7 @@ class State:
         """A call failed."""
         if not self._trouble:
             self._since = self._context.clock.wall()
+            log.warning("%s: %s is lost: %s", self._purpose, self._url, reason)
             self._context.emit(
                 "connection.lost", adapter=_ADAPTER, purpose=self._purpose, reason=reason
             )

@@ -48,6 +48,7 @@ class Backplane:
 
     Args:
         pubsub: of the caches.
+        cache: its name, for the log.
         channel: of this cache.
         linked: whether the link to the broker works now, as far as known.
         monotonic: the time.
@@ -62,12 +63,14 @@ class Backplane:
     def __init__(
         self,
         pubsub: PubSubManager,
+        cache: str,
         channel: str,
         linked: Callable[[], bool],
         monotonic: Callable[[], float],
         beat: float,
     ) -> None:
         self._pubsub = pubsub
+        self._cache = cache
         self._channel = channel
         self._linked = linked
         self._monotonic = monotonic
@@ -101,7 +104,8 @@ class Backplane:
         try:
             await self._pubsub.subscribe(self._channel, self._receive, on_gap=self._gap)
         except ConnectError as exc:
-            log.warning("invalidations on %s are not heard yet: %s", self._channel, exc)
+            if not self._doubted:  # said once, for it is tried again soon
+                log.warning("cache %s: invalidations are not heard yet: %s", self._cache, exc)
             self._doubted = True
             return
         self._attached, self._attached_at = True, self._monotonic()
@@ -136,7 +140,7 @@ class Backplane:
                 await self._pubsub.publish(self._channel, after(quiet, part))
                 self._told_at, self._beats = self._monotonic(), 0
         except ClusterKitError as exc:
-            log.warning("invalidations on %s are put off: %s", self._channel, exc)
+            log.warning("cache %s: invalidations are put off: %s", self._cache, exc)
             self.error = exc
             return False
         return True
@@ -162,18 +166,19 @@ class Backplane:
         try:
             await self._pubsub.publish(self._channel, after(quiet))
         except ClusterKitError as exc:
-            log.info("a beat on %s was not sent: %s", self._channel, exc)
+            log.info("cache %s: a beat was not sent: %s", self._cache, exc)
 
-    async def flush(self, *, stored: bool) -> None:
+    async def flush(self, owed: Unsent) -> None:
         """Tell what was kept, as far as it goes.
 
         Args:
-            stored: whether the store knows all of it.
+            owed: what the store does not know.
         """
         additions = self.unsent.additions
-        for change in tuple(self.unsent.parts(stored=stored)):
-            if not await self._send(change):
-                return
+        for change in tuple(self.unsent.parts()):
+            for told in owed.as_told(change):
+                if not await self._send(told):
+                    return
             self.unsent.done(change, additions)
 
     def look(self) -> bool:

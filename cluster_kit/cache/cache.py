@@ -59,7 +59,8 @@ class Cache(Wrapping):
         Raises:
             EncodeError: it has no JSON form, or is nested more than 200 levels deep.
             MessageTooLargeError: it is larger than the settings or the store allow.
-            CacheUnavailable: the store did not answer; it may be stored.
+            CacheUnavailable: the store did not answer, it may be stored; or there is none, and
+                other instances could not be told to forget theirs: they will be.
         """
         await self._put({check_key(key): value}, ttl, tags)
 
@@ -118,10 +119,10 @@ class Cache(Wrapping):
             hold = await engine.shelf.put(checked, payloads, life, names)
             engine.invalidation.forget(change)
             hold()
-            await engine.invalidation.broadcast(change)
         except BaseException:
             engine.invalidation.doubt(change)
             raise
+        await engine.invalidation.announce(change)
 
     async def mdel(self, *keys: str) -> int:
         """Invalidate several keys, each as `delete` does, and return how many had a value."""

@@ -150,15 +150,25 @@ class Unsent:
         """Whether a key is among them."""
         return bool(self.everything) or key in self.keys
 
-    def parts(self, *, stored: bool = True) -> Iterator[Change]:
-        """Return all of it, in changes of a handy size; `stored` is what they say of the store."""
+    def parts(self) -> Iterator[Change]:
+        """Return all of it, in changes of a handy size."""
         yield from Change(
             keys=tuple(self.keys),
             tags=tuple(self.tags),
             everything=bool(self.everything),
             counters=self.reset if self.counters else "",
-            stored=stored,
         ).parts()
+
+    def as_told(self, change: Change) -> list[Change]:
+        """Return a change as others are to hear of it while these are owed to the store."""
+        owed = bool(
+            self.everything or self.keys.keys() & change.keys or self.tags.keys() & change.tags
+        )
+        told = change._replace(stored=not owed)
+        if owed and change.counters and not self.counters:
+            # A reset of counters is in the store: done again it would undo what was counted since.
+            return [told._replace(counters=""), Change(counters=change.counters)]
+        return [told]
 
     def done(self, change: Change, additions: int) -> None:
         """Forget a part that was told, but for what was added after so many additions."""

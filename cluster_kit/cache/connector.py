@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from copy import copy
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from cluster_kit.ports import CacheStore
     from cluster_kit.supervisor import Supervisor
 
+
+log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=ClusterKitError)
 
@@ -73,14 +76,19 @@ class Connector:
             await self.store.connect()
         except ClusterKitError as exc:
             self._error = blaming(exc, self._source)
-            self.refused = str(self._error)
+            self._refuse(str(self._error))
         except Exception as exc:  # noqa: BLE001 - foreign code; raised where it was asked for
             self._error = exc
-            self.refused = f"{self._source}: {type(exc).__name__}: {exc}"
+            self._refuse(f"{self._source}: {type(exc).__name__}: {exc}")
         else:
             self.connected, self.refused = True, ""
         finally:
             self._connecting = None
+
+    def _refuse(self, reason: str) -> None:
+        if not self.refused:  # said once, for it is tried again with each call
+            log.warning("caches have no store: %s", reason)
+        self.refused = reason
 
 
 def blaming(error: E, source: str) -> E:

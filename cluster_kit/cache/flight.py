@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache.loaders import Turn
 from cluster_kit.errors import CacheLoadTimeout
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Flight:
         stale: what may stand in for it; None for nothing.
         tags: of what it may return; None while that is not known.
         refused: whether what was loaded was not kept, for it was invalidated meanwhile.
+        turn: of its loader, where that needs a thread.
         close: lets nobody join it any more.
         cancel: called when the last of them has gone.
     """
@@ -35,6 +37,7 @@ class Flight:
         self.stale: Entry | None = stale
         self.tags: frozenset[str] | None = None
         self.refused: bool = False
+        self.turn: Turn = Turn()
         self.cancel: Callable[[], object] = self.outcome.cancel
         self.close: Callable[[], object] = lambda: None
         self._waiting = 0

@@ -57,6 +57,7 @@ class Guard:
         self._failed_at = 0.0  # when the last one that counts had begun
         self._resting_until = 0.0
         self._refusal = ""  # until something is stored
+        self._last = ("", True)  # why it failed the last time, and whether to wait helps
 
     @property
     def trouble(self) -> str:
@@ -142,20 +143,27 @@ class Guard:
         now = self._clock.monotonic()
         if self._failures >= FAILURES and not although_resting:
             if now < self._resting_until:
-                raise CacheUnavailable(self._cache, "the store did not answer lately")
+                raise self._rested()
             self._resting_until = now + self._timeout  # this call tries it, others wait for that
         try:
             if not self._connector.connected:
                 await self._connect()
             answer = await call()
         except CacheUnavailable as exc:
-            self._note(exc.reason, now, refused=exc.refused)
-            raise CacheUnavailable(self._cache, exc.reason, refused=exc.refused) from exc
+            self._note(exc.reason, now, refused=exc.refused, retryable=exc.retryable)
+            raise CacheUnavailable(
+                self._cache, exc.reason, refused=exc.refused, retryable=exc.retryable
+            ) from exc
         except ConnectError as exc:
-            self._note(exc.reason, now)
-            raise CacheUnavailable(self._cache, str(exc)) from exc
+            self._note(str(exc), now, retryable=exc.retryable)
+            raise CacheUnavailable(self._cache, str(exc), retryable=exc.retryable) from exc
         self._failures = 0
         return answer
+
+    def _rested(self) -> CacheUnavailable:
+        reason, retryable = self._last
+        text = f"the store did not answer lately: {reason}"
+        return CacheUnavailable(self._cache, text, retryable=retryable)
 
     async def _connect(self) -> None:
         try:
@@ -164,7 +172,10 @@ class Guard:
         except TimeoutError:
             raise CacheUnavailable(self._cache, "the store is not connected yet") from None
 
-    def _note(self, reason: str, began: float, *, refused: bool = False) -> None:
+    def _note(
+        self, reason: str, began: float, *, refused: bool = False, retryable: bool = True
+    ) -> None:
+        self._last = reason, retryable
         if refused:  # it answered: others may have more luck
             self._failures, self._refusal = 0, reason
         elif not self._failures or began >= self._failed_at + self._timeout:

@@ -64,8 +64,6 @@ class Invalidation:
         try:
             return await self._apply(change)
         except asyncio.CancelledError:
-            if self._remote is not None:
-                self._owed.add(change)
             self.doubt(change)
             raise
 
@@ -97,6 +95,15 @@ class Invalidation:
         if self._backplane is None:
             return True
         return await self._backplane.tell(change)
+
+    async def announce(self, change: Change) -> None:
+        """Tell other instances of new values.
+
+        Raises:
+            CacheUnavailable: they could not be told, and no store will tell them. They will be.
+        """
+        if not await self.broadcast(change) and self._remote is None:
+            raise self._untold()
 
     def doubt(self, change: Change) -> None:
         """Have everybody forget what a call that failed may have changed in the store."""
@@ -143,7 +150,7 @@ class Invalidation:
             if backplane is not None:
                 backplane.unsent.add(change)  # others may have read the store meanwhile
         if backplane is not None:
-            await backplane.flush(stored=not self._owed)
+            await backplane.flush(self._owed)
 
     @property
     def behind(self) -> int:
@@ -165,6 +172,9 @@ class Invalidation:
         except CacheUnavailable as exc:
             self._owed.add(change)
             return 0, exc
+        except asyncio.CancelledError:
+            self._owed.add(change)
+            raise
 
     async def _pay(self, change: Change) -> bool:
         if self._remote is None:
@@ -181,7 +191,7 @@ class Invalidation:
 
     @staticmethod
     async def _write(remote: Remote, change: Change) -> int:
-        if change.everything:
+        if change.everything or change.counters:
             await remote.reset(counters=bool(change.counters))
         if change.tags:
             await remote.bump(change.tags)

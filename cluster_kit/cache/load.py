@@ -204,18 +204,18 @@ class Load:
             raise CacheLoadTimeout(self._key, limit) from None
 
     async def _load(self) -> Entry:
-        tools, request = self._tools, self._request
+        tools, request, turn = self._tools, self._request, self._flight.turn
         tools.stats.loads += 1
         start = tools.clock.monotonic()
         name = f"cache:{tools.options.name}:{self._key}"
-        value, ttl, keep = await tools.runner.call(request.load, name), None, True
+        value, ttl, keep = await tools.runner.call(request.load, name, turn), None, True
         if isinstance(value, Loaded):
             ttl, keep, value = value.ttl, value.keep, value.value
         if ttl is None:
             negative = tools.options.negative_ttl if value is None else None
             ttl = request.ttl if negative is None else negative
         if keep and request.condition is not None:
-            keep = bool(await tools.runner.call(request.condition, name, value))
+            keep = bool(await tools.runner.call(request.condition, name, turn, value))
         taken = tools.clock.monotonic() - start
         tools.report("cache.loaded", cache=tools.options.name, key=self._key, seconds=taken)
         if keep:

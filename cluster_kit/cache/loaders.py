@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_THREADS = 100
-"""Threads in which sync loaders of an instance run at once."""
+"""Threads in which sync loaders of an instance run at once that anybody waits for, but for those
+that one of them waits for."""
 
 _in_thread: ContextVar[bool] = ContextVar("cluster_kit_cache_in_thread", default=False)
 
@@ -87,6 +87,37 @@ async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: 
     return await result if inspect.isawaitable(result) else result
 
 
+class Turn:
+    """Whether a load has to wait for a place to run in a thread."""
+
+    def __init__(self) -> None:
+        self._urgent = in_thread()  # one that a thread of ours may wait for
+        self._limit: asyncio.Timeout | None = None
+
+    def hurry(self) -> None:
+        """Let it wait no more: one who has a place himself now waits for it."""
+        hurried, self._urgent = self._urgent, True
+        if self._limit is not None and not hurried:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def take(self, places: asyncio.Semaphore) -> bool:
+        """Wait for a place; return whether there is one to be given back."""
+        if self._urgent:
+            return False
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                return await places.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self._limit = None
+
+
+def in_thread() -> bool:
+    """Whether this runs in the thread of a loader, or on its behalf."""
+    return _in_thread.get()
+
+
 class Runner:
     """Calls the functions of users that loads need: async ones here, any other in a thread.
 
@@ -98,19 +129,22 @@ class Runner:
         self._supervisor = supervisor
         self._places = asyncio.Semaphore(MOST_THREADS)
 
-    async def call(self, fn: Callable[..., object], name: str, *args: object) -> object:
-        """Call a function; in a thread as soon as there is a place.
+    async def call(self, fn: Callable[..., object], name: str, turn: Turn, *args: object) -> object:
+        """Call a function; in a thread when it is its turn.
 
         Nothing can stop a thread: a load that is given up leaves it to itself, and what it returns
         is lost. Its place is free then.
         """
         if is_async(fn):
             return await cast("Awaitable[object]", fn(*args))
-        # One that a thread of ours may wait for must not wait for the place of that thread.
-        async with nullcontext() if _in_thread.get() else self._places:
+        has_place = await turn.take(self._places)
+        try:
             thread = self._supervisor.start_thread(partial(_call_inside, fn, *args), name=name)
             thread.add_done_callback(_retrieve)
             await asyncio.wait({thread})
+        finally:
+            if has_place:
+                self._places.release()
         result = thread.result()
         return await result if inspect.isawaitable(result) else result
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.cache.flight import Flight
 from cluster_kit.cache.load import THROTTLE, Load
+from cluster_kit.cache.loaders import in_thread
 from cluster_kit.cache.promises import Withdrawals
 from cluster_kit.errors import CacheError, CacheLoadTimeout, CacheRecursion, NotStartedError
 from cluster_kit.signature import is_async
@@ -101,6 +102,8 @@ class Loading:
         flight = self._under_way(key)
         if flight is not None:
             tools.stats.joined += 1
+            if in_thread():
+                flight.turn.hurry()
             left = end - tools.clock.monotonic()
             entry = await flight.join(options.soft_timeout, left, self._used_stale)
             if not flight.refused:

@@ -60,7 +60,8 @@ class Objects:
 
         Raises:
             ConfigurationError: the value of `key` is no object.
-            CacheUnavailable: the store did not answer, or others changed it all the time.
+            CacheUnavailable: the store did not answer, or others changed it all the time; or there
+                is none, and other instances could not be told.
         """
         check_field(field)
         remote, change = self._shelf.remote, Change(keys=(key,))
@@ -74,7 +75,7 @@ class Objects:
                 raise
             self._invalidation.forget(change)
         if changed:
-            await self._invalidation.broadcast(change)
+            await self._invalidation.announce(change)
         return changed
 
     def _change_here(self, key: str, field: str, value: object, *, create: bool) -> bool:

@@ -280,7 +280,8 @@ class CacheManager:
         linked, beat = self._linked, self._settings.cache.beat
         if not self._stores.tells(options, linked=linked is not None) or linked is None:
             return None
-        return Backplane(self._pubsub, options.prefix, linked, self._clock.monotonic, beat)
+        clock, shown = self._clock.monotonic, options.name
+        return Backplane(self._pubsub, shown, options.prefix, linked, clock, beat)
 
     @staticmethod
     async def _leave(engine: Engine) -> None:

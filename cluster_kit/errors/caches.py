@@ -15,7 +15,8 @@ class CacheError(ClusterKitError):
 class CacheUnavailable(CacheError):  # noqa: N818 - the name is the contract's
     """The store of a cache, or what tells other instances, gave no usable answer in time.
 
-    What was asked may have happened there.
+    What was asked may have happened there. `retryable` is False where waiting does not help: the
+    server refuses who we are.
 
     Attributes:
         cache: its name.
@@ -27,8 +28,11 @@ class CacheUnavailable(CacheError):  # noqa: N818 - the name is the contract's
     reason: str
     refused: bool
 
-    def __init__(self, cache: str, reason: str, *, refused: bool = False) -> None:
+    def __init__(
+        self, cache: str, reason: str, *, refused: bool = False, retryable: bool = True
+    ) -> None:
         self.cache, self.reason, self.refused = cache, redact_url(reason), refused
+        self.retryable = retryable
         super().__init__(f"cache {cache!r}: {self.reason}")
 
 

@@ -93,6 +93,28 @@ async def test_what_a_sync_loader_waits_for_does_not_wait_for_its_place(
 
 
 @pytest.mark.asyncio
+async def test_a_load_that_waits_for_a_place_has_one_when_a_sync_loader_joins_it(
+    cluster_factory: ClusterFactory, slow: Slow
+) -> None:
+    [cluster] = await cluster_factory()
+    loop, queued = asyncio.get_running_loop(), threading.Event()
+
+    def outer() -> int:
+        queued.wait(10)
+        rate = cluster.cache.wrap("rate", lambda: 1)
+        return asyncio.run_coroutine_threadsafe(rate, loop).result(10)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        loads = [group.create_task(cluster.cache.wrap(f"k{n}", outer)) for n in range(PLACES)]
+        await eventually(lambda: cluster.cache.stats().loading == PLACES)
+        loads.append(group.create_task(cluster.cache.wrap("rate", lambda: 1)))
+        await eventually(lambda: cluster.cache.stats().loading == PLACES + 1)
+        queued.set()
+
+    assert [load.result() for load in loads] == [1] * (PLACES + 1)
+
+
+@pytest.mark.asyncio
 async def test_loads_that_begin_one_another_are_not_remembered(
     cluster_factory: ClusterFactory,
 ) -> None:
