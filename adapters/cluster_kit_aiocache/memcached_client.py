@@ -118,6 +118,10 @@ class MemcachedClient:
     async def close(self) -> None:
         """Close the connections; those in use end with their command."""
         self._closed = True
+        await self.retire()
+
+    async def retire(self) -> None:
+        """Use none of the connections again that are idle: one was silent, others may be dead."""
         while self._free:
             self._free.pop().writer.close()
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's name
+    InvalidResponse,
     MasterDownError,
+    NoPermissionError,
     ReadOnlyError,
     ResponseError,
 )
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 Word = str | int | bytes | Callable[[], bytes]
 """Of a command; one that is called is another one each time it is tried."""
 
+_PING = b"*2\r\n$4\r\nPING\r\n$10\r\n"  # with a mark of ten bytes
+
 MOST_CALLS = 50
 """At a time by one adapter, each on a connection of its own."""
 
@@ -31,8 +35,10 @@ class Lines:
     The driver looks at a connection before each command, to find out whether it is still there;
     here a command that finds it gone has one more try on another, and so has one that was refused
     for the server is no primary any more: behind its address there may be another. A connection
-    whose command did not end in order is closed. One that the server refuses from the beginning,
-    as it takes no more or the password is another now, says nothing about those that work.
+    whose command did not end in order is closed. So is one whose answers are out of step: what is
+    asked ends with a PING of its own, and another answer to that is no answer to the rest. A
+    connection that the server refuses from the beginning, as it takes no more or the password is
+    another now, says nothing about those that work.
 
     Args:
         pool: of the driver's client.
@@ -46,6 +52,7 @@ class Lines:
         self._idle: list[Any] = []
         self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
+        self._asked = 0
         self._awake = Awake()
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
@@ -72,6 +79,10 @@ class Lines:
                 raise
             return await self._ask(commands)
 
+    async def retire(self) -> None:
+        """Use none of the connections again that are there: one was silent, others may be dead."""
+        await self._drop_idle()
+
     async def close(self) -> None:
         """Close all connections; those in use follow when they are not."""
         self._closed = True
@@ -80,12 +91,15 @@ class Lines:
     async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         connection = self._idle.pop() if self._idle else await self._pool.get_connection()
         answers: list[Any] = []
+        self._asked += 1
+        mark = b"%010d" % self._asked
         try:
-            packed = b"".join(map(_packed, commands))
+            packed = b"".join((*map(_packed, commands), _PING, mark, b"\r\n"))
             await connection.send_packed_command(packed, check_health=False)
             with self._awake.for_an_answer():
                 for _ in commands:
                     answers.append(await _answer(connection))  # noqa: PERF401 - the rest may break off
+                _check(await _answer(connection), mark, answers)
         except BaseException as exc:
             await self._drop(connection)
             if isinstance(exc, ConnectionError) and (refusal := _refusal(answers)) is not None:
@@ -119,6 +133,14 @@ async def _answer(connection: Any) -> Any:  # noqa: ANN401 - the driver's
         return await connection.read_response()
     except ResponseError as exc:
         return exc
+
+
+def _check(last: object, mark: bytes, answers: Sequence[Any]) -> None:
+    """Refuse answers before one that is not to the PING, but that of a server that refuses it."""
+    if last == mark or isinstance(last, NoPermissionError):
+        return
+    if not (isinstance(last, ResponseError) and _refusal(answers)):
+        raise InvalidResponse("its answers are out of step")
 
 
 def _is_no_primary(error: Exception) -> bool:

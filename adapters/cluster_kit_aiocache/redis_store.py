@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from redis.exceptions import ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
 
 from cluster_kit.errors import CacheUnavailable
 from cluster_kit.names import new_id
@@ -17,11 +17,12 @@ from cluster_kit_aiocache.server import PATIENCE, say
 from cluster_kit_aiocache.store_scripts import INCREMENT, REMOVE, RENEW, SWAP, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from cluster_kit.ports import AdapterContext
     from cluster_kit_aiocache.redis_lines import Lines, Word
-    from cluster_kit_aiocache.redis_server import Call
+
+T = TypeVar("T")
 
 CAPABILITIES = StoreCapabilities(backend="redis", scope="server")
 
@@ -76,10 +77,7 @@ class RedisStore:
         """Return values."""
         if not keys:
             return []
-        found: list[bytes | None] = await self._ask(
-            lambda lines: lines.execute_command("MGET", *keys), timeout
-        )
-        return found
+        return await self._ask(partial(_mget, keys), timeout)
 
     async def write(
         self,
@@ -92,12 +90,14 @@ class RedisStore:
         """Store values, then read."""
         if len(items) == 1:
             [(key, body)] = items.items()
-            call: Call = partial(_set, key, body, _milliseconds(ttl), then_read)
-        else:
-            values: list[Word] = [_milliseconds(ttl), len(items), *items.values()]
-            call = partial(WRITE.run, keys=[*items, *then_read], values=values)
-        found: list[bytes | None] = await self._ask(call, timeout)
-        return found
+            return await self._ask(partial(_set, key, body, _milliseconds(ttl), then_read), timeout)
+        values: list[Word] = [_milliseconds(ttl), len(items), *items.values()]
+
+        async def call(lines: Lines) -> list[bytes | None]:
+            found = await WRITE.run(lines, keys=[*items, *then_read], values=values)
+            return _values(found, then_read)
+
+        return await self._ask(call, timeout)
 
     async def swap(
         self,
@@ -113,9 +113,13 @@ class RedisStore:
         is_expected = int(expected is not None)
         millis, old, new = _milliseconds(ttl), expected or b"", body or b""
         values: list[Word] = [is_expected, old, new, millis, HEAD_BYTES]
-        call = partial(SWAP.run, keys=[key, *then_read], values=values)
-        done, found = await self._ask(call, timeout)
-        return bool(done), found
+
+        async def call(lines: Lines) -> tuple[bool, list[bytes | None]]:
+            run = partial(SWAP.run, lines, repeat=expected is not None)
+            done, found = await run(keys=[key, *then_read], values=values)
+            return bool(int(done)), _values(found, then_read)
+
+        return await self._ask(call, timeout)
 
     async def renew(
         self,
@@ -128,17 +132,22 @@ class RedisStore:
     ) -> list[bytes | None]:
         """Give keys values there never were."""
         values: list[Word] = [_milliseconds(ttl), int(present), *[make] * len(keys)]
-        call = partial(RENEW.run, keys=keys, values=values)
-        found: list[bytes | None] = await self._ask(call, timeout)
-        return found
+
+        async def call(lines: Lines) -> list[bytes | None]:
+            return _values(await RENEW.run(lines, keys=keys, values=values), keys)
+
+        return await self._ask(call, timeout)
 
     async def remove(
         self, keys: Sequence[str], *, once: bool = False, timeout: float
     ) -> list[bytes | None]:
         """Remove values."""
-        call = partial(REMOVE.run, keys=list(keys), values=[], repeat=not once)
-        heads = await self._ask(call, timeout)
-        return [head or None for head in heads]
+
+        async def call(lines: Lines) -> list[bytes | None]:
+            heads = await REMOVE.run(lines, keys=list(keys), values=[], repeat=not once)
+            return [head or None for head in _values(heads, keys)]
+
+        return await self._ask(call, timeout)
 
     async def increment(
         self,
@@ -152,17 +161,19 @@ class RedisStore:
         """Add to a counter, then read."""
         note = f"{key} {new_id()}"  # no key of a caller has a space
         values = [amount, _milliseconds(ttl), _milliseconds(timeout + _LATE_SECONDS)]
-        call = partial(INCREMENT.run, keys=[key, note, *then_read], values=values)
-        count, found = await self._ask(call, timeout)
-        return int(count), found
+
+        async def call(lines: Lines) -> tuple[int, list[bytes | None]]:
+            count, found = await INCREMENT.run(lines, keys=[key, note, *then_read], values=values)
+            return int(count), _values(found, then_read)
+
+        return await self._ask(call, timeout)
 
     async def keys(self, prefix: str, *, timeout: float) -> list[str]:
         """Return keys, some thousand at a time."""
-        keys: list[str] = await self._ask(partial(_scan, prefix), timeout)
-        return keys
+        return await self._ask(partial(_scan, prefix), timeout)
 
-    async def _ask(self, call: Call, timeout: float) -> Any:  # noqa: ANN401 - the server's
-        async def told(lines: Lines) -> Any:  # noqa: ANN401 - see there
+    async def _ask(self, call: Callable[[Lines], Awaitable[T]], timeout: float) -> T:
+        async def told(lines: Lines) -> T:
             try:
                 return await call(lines)
             except ResponseError as exc:
@@ -178,6 +189,19 @@ async def _greet(lines: Lines) -> None:
         await script.load(lines)
 
 
+def _values(answer: Any, keys: Sequence[str]) -> list[bytes | None]:  # noqa: ANN401 - anything
+    """Return an answer that has a value for each of these keys. Raises `InvalidResponse`."""
+    if isinstance(answer, list):
+        found = cast("list[object]", answer)
+        if len(found) == len(keys) and all(v is None or isinstance(v, bytes) for v in found):
+            return cast("list[bytes | None]", found)
+    raise InvalidResponse("an answer has another shape than the question")
+
+
+async def _mget(keys: Sequence[str], lines: Lines) -> list[bytes | None]:
+    return _values(await lines.execute_command("MGET", *keys), keys)
+
+
 async def _set(
     key: str, body: bytes, millis: int, then_read: Sequence[str], lines: Lines
 ) -> list[bytes | None]:
@@ -187,7 +211,7 @@ async def _set(
     if then_read:
         commands.append(("MGET", *then_read))
     _, *found = await lines.execute_commands(*commands)
-    return found[0] if found else []
+    return _values(found[0], then_read) if found else []
 
 
 async def _scan(prefix: str, lines: Lines) -> list[str]:

@@ -24,6 +24,10 @@ class Places(Protocol):
 
     places: asyncio.Semaphore
 
+    async def retire(self) -> None:
+        """Use none of the connections again that are idle."""
+        ...
+
 
 Client = TypeVar("Client", bound=Places)
 T = TypeVar("T")
@@ -52,7 +56,7 @@ class Server(ABC, Generic[Client]):
         unavailable: see there.
 
     Attributes:
-        errors: what may come out of a call.
+        errors: what may come out of a call, besides what an answer without sense leads to.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]]
@@ -109,27 +113,40 @@ class Server(ABC, Generic[Client]):
         self._loop.check()
         loop = asyncio.get_running_loop()
         came = loop.time()
-        if client.places.locked():
-            try:
-                await _in_time(client.places.acquire(), timeout if patience is None else patience)
-            except TimeoutError as exc:
-                raise self._unavailable(about, "too many calls are under way") from exc
-        else:
-            await client.places.acquire()  # at once
+        await self._place(client, about, timeout if patience is None else patience)
         try:
-            if loop.time() - max(came, self._answered) >= timeout:
-                raise TimeoutError  # nobody was answered for as long: who waited need not try it
+            self._check_answers(came, timeout)
             answer = await _in_time(call(client), timeout)
-        except self.errors as exc:
-            self._state.ill(say(exc))
-            raise self._unavailable(about, say(exc)) from exc
         except ClusterKitError:  # it has answered, that it will not do this
             self._heard()
             raise
+        except Exception as exc:
+            raise await self._failure(client, about, exc) from exc
         finally:
             client.places.release()
         self._heard()
         return answer
+
+    async def _place(self, client: Client, about: str, patience: float) -> None:
+        if not client.places.locked():
+            await client.places.acquire()  # at once
+            return
+        try:
+            await _in_time(client.places.acquire(), patience)
+        except TimeoutError as exc:
+            raise self._unavailable(about, "too many calls are under way") from exc
+
+    def _check_answers(self, since: float, timeout: float) -> None:
+        """Give up if nobody was answered for as long: who has waited need not try it."""
+        if asyncio.get_running_loop().time() - max(since, self._answered) >= timeout:
+            raise TimeoutError
+
+    async def _failure(self, client: Client, about: str, error: Exception) -> ClusterKitError:
+        if isinstance(error, TimeoutError):  # what swallowed this may swallow all the others
+            await client.retire()
+        reason = say(error) if isinstance(error, self.errors) else _nonsense(error)
+        self._state.ill(reason)
+        return self._unavailable(about, reason)
 
     def _heard(self) -> None:
         self._answered = asyncio.get_running_loop().time()
@@ -173,6 +190,11 @@ async def _in_time(call: Awaitable[T], seconds: float) -> T:
             return await call
         finally:
             timer.cancel()
+
+
+def _nonsense(error: Exception) -> str:
+    """Return what is wrong with an answer that no code here could take."""
+    return f"the answer makes no sense: {type(error).__name__}: {error}"
 
 
 def say(error: BaseException) -> str:

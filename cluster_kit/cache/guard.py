@@ -96,12 +96,9 @@ class Guard:
         then_read: Sequence[str] = (),
     ) -> tuple[bool, list[bytes | None]]:
         """Store a value over what is expected, then read others."""
-        timeout = self._timeout
-        done, found = await self._call(
-            lambda: self._store.swap(
-                key, body, expected=expected, ttl=ttl, then_read=then_read, timeout=timeout
-            )
-        )
+        swap = partial(self._store.swap, key, body, expected=expected, ttl=ttl)
+        call = partial(swap, then_read=then_read, timeout=self._timeout)
+        done, found = await self._call(call)
         if done:
             self._refusal = ""
         return done, found

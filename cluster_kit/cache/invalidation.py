@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -48,6 +47,7 @@ class Invalidation:
         self._backplane = backplane
         self._stats = tools.stats
         self._report = tools.report
+        self._stuck = False  # not even everything can be told, which was said
 
     async def apply(self, change: Change) -> int:
         """Carry out a change; return how many values were there, as far as known.
@@ -63,7 +63,7 @@ class Invalidation:
         self._stats.invalidations += 1
         try:
             return await self._apply(change)
-        except asyncio.CancelledError:
+        except BaseException:
             self.doubt(change)
             raise
 
@@ -172,7 +172,7 @@ class Invalidation:
         except CacheUnavailable as exc:
             self._owed.add(change)
             return 0, exc
-        except asyncio.CancelledError:
+        except BaseException:
             self._owed.add(change)
             raise
 
@@ -184,9 +184,13 @@ class Invalidation:
         except CacheUnavailable:
             return False
         except Exception:
-            log.exception("cache %s: an invalidation cannot be told: %s", self._name, change)
+            if not self._stuck:
+                log.exception("cache %s: an invalidation cannot be told: %s", self._name, change)
+            self._stuck = change.everything
             if not change.everything:
                 self._owed.add(Change(everything=True))  # so that nothing counts that must not
+            return not self._stuck
+        self._stuck = False
         return True
 
     @staticmethod

@@ -251,16 +251,18 @@ class Load:
         return entry
 
     async def _store(self, right: Right, payload: bytes, entry: Entry, ttl: float | None) -> bool:
-        remote = right.remote
+        remote, shelf = right.remote, self._shelf
         self._flight.close()  # who asks from here on may ask after an invalidation not seen here
-        record = remote.value(right.found, ttl, self._shelf.grace, self._request.tags)
+        # A promise that was not confirmed may have come after an invalidation, and stand there yet.
+        if self._alone or not shelf.local.stands(self._ticket, entry.tags):
+            self._withdraw()
+            return self._alone and self._keep_alone(entry)
+        record = remote.value(right.found, ttl, shelf.grace, self._request.tags)
         try:
             filled = await remote.fill(self._key, right.head, payload, record)
         except CacheUnavailable:
             self._withdraw()
-            return self._alone and self._keep_alone(entry)
-        if not filled and self._alone:  # the promise may be on its way yet
-            self._withdraw()
+            return False
         return filled
 
     def _keep_alone(self, entry: Entry) -> bool:

@@ -20,6 +20,8 @@ TAG_LIFE = 30 * 24 * 3600.0
 """Seconds the store keeps the version of a tag that nobody invalidates, as long as the longest ttl.
 An entry that stands on one that is gone is a miss."""
 
+_MAKES = 10  # of versions, before it is plain that the store does not keep them
+
 MAX_VERSIONS = 10_000
 """Tags whose version is remembered, to be confirmed with the next write."""
 
@@ -82,11 +84,14 @@ class VersionBook:
 
     async def _whole(self, places: Sequence[str], marks: Sequence[bytes | None]) -> list[bytes]:
         current = dict(zip(places, marks, strict=True))
-        while lacking := {p: mark for p, mark in current.items() if not _is_version(mark)}:
+        for _ in range(_MAKES):
+            lacking = {p: mark for p, mark in current.items() if not _is_version(mark)}
+            if not lacking:
+                return [mark for mark in current.values() if mark is not None]
             for present in (False, True):
                 some = [p for p, mark in lacking.items() if (mark is not None) == present]
                 current.update(await self._make(some, present=present))
-        return [mark for mark in current.values() if mark is not None]
+        raise CacheUnavailable(self.place, "the versions that are made do not stay there")
 
     async def renew_epoch(self, *others: VersionBook) -> None:
         """Let nothing count any more, in other books of this store too, by one write.

@@ -99,6 +99,9 @@ class CacheStore(Protocol):
     ) -> tuple[bool, list[bytes | None]]:
         """Store `body` only over what is expected, as one atomic step, then read.
 
+        One over nothing is not repeated when its answer is lost: the copy that comes late would
+        be stored once more, after the first was removed.
+
         Args:
             key: of the value.
             body: new value; None removes it.

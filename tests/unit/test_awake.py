@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster_kit_aiocache.redis_lines import Lines
+from cluster_kit_aiocache.awake import Awake
 
 
 class Naps(selectors.DefaultSelector):
@@ -38,56 +38,57 @@ class Loop(asyncio.SelectorEventLoop):
         return self.naps.now
 
 
-class Server:
-    """A pool of connections, each answered after so many looks."""
-
-    def __init__(self, loop: Loop, looks: int) -> None:
-        self.loop = loop
-        self.looks = looks
-
-    async def get_connection(self) -> Server:
-        return self
-
-    async def send_packed_command(self, command: bytes, *, check_health: bool) -> None:
-        assert command
-        assert not check_health
-
-    async def read_response(self) -> str:
-        answer: asyncio.Future[str] = self.loop.create_future()
-        due = self.loop.naps.looks + self.looks
-
-        def look() -> None:
-            if self.loop.naps.looks >= due and not answer.done():
-                answer.set_result("answer")
-
-        self.loop.naps.then = look
-        return await answer
-
-
 @pytest.fixture
-def loop() -> Loop:
-    return Loop()
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
 
 
-def asked(loop: Loop, looks: int, times: int) -> int:
-    """Ask so often, and return how often the loop slept."""
+async def answer(loop: Loop, looks: int) -> None:
+    """Come after the loop has looked so often."""
+    came, due = loop.create_future(), loop.naps.looks + looks
 
-    async def ask() -> None:
-        lines = Lines(Server(loop, looks))
-        for _ in range(times):
-            assert await lines.execute_command("GET", "key") == "answer"
+    def look() -> None:
+        if loop.naps.looks >= due and not came.done():
+            came.set_result(None)
 
-    try:
-        loop.run_until_complete(ask())
-    finally:
-        loop.close()
-    return loop.naps.slept
+    loop.naps.then = look
+    await came
+
+
+async def asked(loop: Loop, awake: Awake, looks: int, times: int) -> None:
+    for _ in range(times):
+        with awake.for_an_answer():
+            await answer(loop, looks)
 
 
 def test_for_a_server_nearby_the_loop_does_not_sleep(loop: Loop) -> None:
-    assert asked(loop, looks=5, times=100) == 0
+    loop.run_until_complete(asked(loop, Awake(), looks=5, times=100))
+
+    assert loop.naps.slept == 0
     assert loop.naps.looks < 100 * 8
 
 
 def test_it_does_not_stay_awake_for_one_afar(loop: Loop) -> None:
-    assert asked(loop, looks=100, times=100) > 80 * 90
+    loop.run_until_complete(asked(loop, Awake(), looks=100, times=100))
+
+    assert loop.naps.slept > 98 * 100
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_it_sleeps_as_soon_as_the_answer_is_there_or_nobody_waits_for_it(
+    loop: Loop, *, given_up: bool
+) -> None:
+    async def ask_and_rest() -> int:
+        asking = loop.create_task(asked(loop, Awake(), looks=3, times=1))
+        if given_up:
+            await asyncio.sleep(0)
+            asking.cancel()
+        await asyncio.wait({asking})
+        assert not loop.naps.slept
+        before = loop.naps.looks
+        await answer(loop, 5)
+        return loop.naps.looks - before - loop.naps.slept
+
+    assert loop.run_until_complete(ask_and_rest()) <= 1  # looks that were no sleep

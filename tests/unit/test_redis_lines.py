@@ -3,11 +3,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from redis.exceptions import AuthenticationError, ReadOnlyError
+from redis.exceptions import AuthenticationError, InvalidResponse, ReadOnlyError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache.redis_lines import Lines
+
+
+def mark_of(command: bytes) -> bytes:
+    """What the PING at its end is to be answered with."""
+    return command.split(b"\r\n")[-2]
 
 
 class Connection:
@@ -16,16 +21,22 @@ class Connection:
     def __init__(self, *answers: str | Exception) -> None:
         self.answers = list(answers)
         self.open = True
+        self.pings: list[bytes] = []
+        self.asked = False  # so that what comes next is the answer to the ping
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
     async def send_packed_command(self, command: bytes, *, check_health: bool) -> None:
-        assert command
         assert not check_health
+        self.pings = [*self.pings, mark_of(command)]
 
-    async def read_response(self) -> str:
+    async def read_response(self) -> str | bytes:
         await self.may_answer.wait()
+        if self.asked:
+            self.asked = False
+            return self.pings.pop(0)
         answer = self.answers.pop(0)
+        self.asked = True
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -106,3 +117,34 @@ async def test_a_command_that_finds_its_server_gone_is_tried_on_a_new_connection
     assert not old.open
     assert not idle.open
     assert new.open
+
+
+@pytest.mark.asyncio
+async def test_an_answer_nobody_asked_for_is_taken_for_none_and_ends_its_connection() -> None:
+    shifted, new = Connection("1", "stray", "of a former call"), Connection("2")
+    lines = Lines(Pool(shifted, new))
+    assert await lines.execute_command("A") == "1"
+    shifted.pings.append(b"another")  # the answer that comes where that to the ping should
+
+    with pytest.raises(InvalidResponse):
+        await lines.execute_command("B")
+    assert not shifted.open
+    assert await lines.execute_command("C") == "2"
+
+
+@pytest.mark.asyncio
+async def test_what_is_not_repeated_fails_once_when_the_server_was_restarted() -> None:
+    dead = [Connection("1", ConnectionLost("closed")) for _ in range(3)]
+    lines = Lines(Pool(*dead, Connection("2")))
+    for connection in dead:
+        connection.may_answer.clear()
+    async with asyncio.TaskGroup() as group:
+        for _ in dead:
+            group.create_task(lines.execute_command("A"))
+        await asyncio.sleep(0)
+        for connection in dead:
+            connection.may_answer.set()
+
+    with pytest.raises(ConnectionLost):
+        await lines.execute_commands(["B"], repeat=False)
+    assert await lines.execute_commands(["C"], repeat=False) == ["2"]
