@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MOST_COUNTERS = 10_000
 """Of one cache in this process, where it may not hold more values than that."""
+
+_MOST_RESETS = 100  # that are known to be carried out
 
 
 class Counters(Protocol):
@@ -38,6 +40,7 @@ class LocalCounters:
         self._most = most
         self._clock = clock
         self._counts: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._resets: deque[str] = deque(maxlen=_MOST_RESETS)
 
     async def increment(self, key: str, amount: int, ttl: float | None) -> int:
         """Add to a counter; see `Counters`."""
@@ -58,6 +61,8 @@ class LocalCounters:
             self._counts.pop(key, None)
         return count if end > self._clock.monotonic() else 0
 
-    def reset(self) -> None:
-        """End all of them."""
-        self._counts.clear()
+    def reset(self, name: str) -> None:
+        """End all of them, once: `name` is that of the reset, which may be heard of again."""
+        if name not in self._resets:
+            self._resets.append(name)
+            self._counts.clear()

@@ -157,6 +157,7 @@ class Engine:
             runner=around.runner,
             clock=around.clock,
             random=around.random,
+            heard=self.backplane is not None,
             promise_ttl=around.settings.promise_ttl,
             stats=self._stats,
             report=around.report,

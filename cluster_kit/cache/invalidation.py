@@ -135,7 +135,7 @@ class Invalidation:
             self._local.drop_tags(change.tags)
             self._loading.forget_tags(change.tags)
         if change.counters:
-            self._counters.reset()
+            self._counters.reset(change.counters)
         self._loading.forget(change.keys)
         return self._local.drop(change.keys)
 

@@ -79,6 +79,8 @@ class Load:
             self._withdraw()  # it may be there although nobody has seen the answer
             raise
         if found is not None:
+            # Who joined after it was read may have asked after an invalidation nobody told here.
+            self._flight.refused = not self._tools.heard
             return found
         stale = self._flight.stale
         self._flight.tags = frozenset(self._request.tags) | (stale.tags if stale else frozenset())

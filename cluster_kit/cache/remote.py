@@ -220,7 +220,10 @@ class Remote:
 
     async def count(self, key: str, *, clear: bool = False) -> int:
         """Return a counter, 0 where there is none; with `clear` remove it."""
-        name = self._names.counter(key, (await self._counted.current(())).epoch)
+        epoch = await self._counted.there()
+        if epoch is None:
+            return 0
+        name = self._names.counter(key, epoch)
         answer = self._guard.remove([name], once=True) if clear else self._guard.read([name])
         [digits] = await answer
         try:

@@ -28,6 +28,7 @@ class Tools:
         runner: calls loaders.
         clock: tells the time.
         random: for pauses.
+        heard: whether other instances tell what they invalidate.
         promise_ttl: seconds after which another instance may load what a dead one promised.
         stats: counts.
         report: tells telemetry.
@@ -39,6 +40,7 @@ class Tools:
     runner: Runner
     clock: Clock
     random: random.Random
+    heard: bool
     promise_ttl: float
     stats: CacheStats
     report: Emit

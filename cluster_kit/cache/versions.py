@@ -65,6 +65,11 @@ class VersionBook:
             return None
         return Versions(self.epoch, {tag: self._known[tag] for tag in tags})
 
+    async def there(self) -> bytes | None:
+        """Read the epoch; None where there is none, so that nothing stands on it."""
+        [mark] = await self._guard.read([self.place])
+        return mark if _is_version(mark) else None
+
     async def current(self, tags: Sequence[str]) -> Versions:
         """Read the versions."""
         return await self.complete(tags, await self._guard.read(self._places(tags)))

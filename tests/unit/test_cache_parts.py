@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_kit.cache.changes import MOST_UNSENT, Change, Unsent, from_message
+from cluster_kit.cache.counters import LocalCounters
 from cluster_kit.cache.envelope import (
     STAMP_BYTES,
     CorruptEntryError,
@@ -28,6 +29,7 @@ from cluster_kit.cache.local import (
 )
 from cluster_kit.cache.names import Names
 from cluster_kit.cache.values import Values
+from cluster_kit.clock import SystemClock
 
 FOREIGN_NAMES = ["", "a b", "x v\r\nms stolen 3 T0\r\nyes\r\nmg y", "a\x7f", "*", "n" * 201]
 STAMPS = st.binary(min_size=STAMP_BYTES, max_size=STAMP_BYTES)
@@ -324,3 +326,43 @@ def test_a_reset_is_forgotten_only_when_it_was_carried_out_itself() -> None:
     assert [change.counters for change in unsent.parts()] == ["mine"]
     unsent.carried_out("mine")
     assert [change.counters for change in unsent.parts()] == [""]
+
+
+@pytest.mark.parametrize(
+    ("owed", "told"),
+    [
+        (Change(), [Change(everything=True, counters="mine")]),
+        (Change(keys=("k",)), [Change(everything=True, counters="mine")]),
+        (
+            Change(everything=True),
+            [Change(everything=True, stored=False), Change(counters="mine")],
+        ),
+        (
+            Change(everything=True, counters="mine"),
+            [Change(everything=True, counters="mine", stored=False)],
+        ),
+    ],
+)
+def test_a_reset_that_the_store_knows_is_never_told_as_unknown(
+    owed: Change, told: list[Change]
+) -> None:
+    unsent = Unsent()
+    if not owed.empty:
+        unsent.add(owed)
+
+    assert unsent.as_told(Change(everything=True, counters="mine")) == told
+    keys = Change(keys=("k", "other"))
+    assert unsent.as_told(keys) == [keys._replace(stored=owed.empty)]
+
+
+@pytest.mark.asyncio
+async def test_a_reset_of_counters_heard_of_again_ends_nothing() -> None:
+    counters = LocalCounters(10, SystemClock())
+    await counters.increment("k", 1, None)
+    counters.reset("one")
+    assert await counters.count("k", clear=False) == 0
+    await counters.increment("k", 2, None)
+    counters.reset("one")
+    assert await counters.count("k", clear=False) == 2
+    counters.reset("another")
+    assert await counters.count("k", clear=False) == 0

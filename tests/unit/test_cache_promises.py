@@ -230,7 +230,11 @@ async def _after(seconds: float, call: Any) -> None:
 
 @asynccontextmanager
 async def a_load(
-    factory: ClusterFactory, *, late: float | None = None, ends: asyncio.Event | None = None
+    factory: ClusterFactory,
+    *,
+    late: float | None = None,
+    ends: asyncio.Event | None = None,
+    backplane: bool = True,
 ) -> AsyncGenerator[tuple[Cluster, Slow, asyncio.Task[object], Cache], None]:
     """Of one instance, with its store, and another instance."""
     stores: list[Slow] = []
@@ -243,7 +247,9 @@ async def a_load(
     for cluster in clusters:
         cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
         await cluster.start()
-    here, there = [await c.caches.create_cache("rows", ttl=600) for c in clusters]
+    here, there = [
+        await c.caches.create_cache("rows", ttl=600, backplane=backplane) for c in clusters
+    ]
     await here.set("other", 1)  # what the cache needs of its store is there
     begun = asyncio.Event()
 
@@ -282,6 +288,24 @@ async def test_a_promise_that_comes_after_its_load_is_taken_back(
         assert store.swaps > swaps
 
         await loads_at_once(there)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_promise_that_comes_after_an_invalidation_gives_no_right_to_store(
+    cluster_factory: ClusterFactory, *, heard: bool
+) -> None:
+    ends = asyncio.Event()
+    async with a_load(cluster_factory, late=0.2, ends=ends, backplane=heard) as load:
+        _, store, loading, there = load
+        assert not await there.delete("row")
+        await asyncio.sleep(0.3)  # it has come
+        ends.set()
+        assert await loading == {}
+
+        assert await there.get("row") is None
+        await loads_at_once(there)
+        assert store.swaps > 1
 
 
 @pytest.mark.asyncio
