@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from cluster_kit_aiocache.sharing import Shared
@@ -72,6 +73,7 @@ class _Connection(asyncio.StreamReaderProtocol):
         self.reader = asyncio.StreamReader()
         super().__init__(self.reader)
         self._unread = 0
+        self.answered = 0.0  # when it was last done with a command
 
     @property
     def usable(self) -> bool:
@@ -118,12 +120,14 @@ class MemcachedClient:
     async def close(self) -> None:
         """Close the connections; those in use end with their command."""
         self._closed = True
-        await self.retire()
+        await self.retire(inf)
 
-    async def retire(self) -> None:
-        """Use none of the connections again that are idle: one was silent, others may be dead."""
-        while self._free:
-            self._free.pop().writer.close()
+    async def retire(self, since: float) -> None:
+        """Use no connection again that was idle all the time since: one was silent all the time."""
+        silent = [one for one in self._free if one.answered <= since]
+        self._free = [one for one in self._free if one.answered > since]
+        for connection in silent:
+            connection.writer.close()
 
     async def version(self) -> str:
         """Return the version of the server."""
@@ -208,6 +212,7 @@ class MemcachedClient:
         if self._closed:
             connection.writer.close()
         else:
+            connection.answered = asyncio.get_running_loop().time()
             self._free.append(connection)
 
     async def _take(self) -> _Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
@@ -20,10 +21,14 @@ from cluster_kit_aiocache.awake import Awake
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cluster_kit.ports import TaskSpawner
+
 Word = str | int | bytes | Callable[[], bytes]
 """Of a command; one that is called is another one each time it is tried."""
 
 _PING = b"*2\r\n$4\r\nPING\r\n$10\r\n"  # with a mark of ten bytes
+
+_CONNECT_SECONDS = 5.0
 
 MOST_CALLS = 50
 """At a time by one adapter, each on a connection of its own."""
@@ -38,18 +43,22 @@ class Lines:
     whose command did not end in order is closed. So is one whose answers are out of step: what is
     asked ends with a PING of its own, and another answer to that is no answer to the rest. A
     connection that the server refuses from the beginning, as it takes no more or the password is
-    another now, says nothing about those that work.
+    another now, says nothing about those that work. One that takes longer to be made than its
+    caller has time is there for the next.
 
     Args:
         pool: of the driver's client.
+        tasks: starts the making of connections.
 
     Attributes:
         places: see `MOST_CALLS`; who asks takes one.
     """
 
-    def __init__(self, pool: Any) -> None:  # noqa: ANN401 - the driver's
+    def __init__(self, pool: Any, tasks: TaskSpawner) -> None:  # noqa: ANN401 - the driver's
         self._pool = pool
-        self._idle: list[Any] = []
+        self._tasks = tasks
+        self._idle: dict[Any, float] = {}  # with the time of its last answer, the last one last
+        self._coming: set[asyncio.Future[Any]] = set()  # connections nobody waits for
         self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
         self._asked = 0
@@ -79,17 +88,56 @@ class Lines:
                 raise
             return await self._ask(commands)
 
-    async def retire(self) -> None:
-        """Use none of the connections again that are there: one was silent, others may be dead."""
-        await self._drop_idle()
+    async def retire(self, since: float) -> None:
+        """Use no connection again that was idle all the time since: one was silent all the time."""
+        await self._drop_idle(since)
 
     async def close(self) -> None:
         """Close all connections; those in use follow when they are not."""
         self._closed = True
+        for coming in tuple(self._coming):
+            coming.cancel()
         await self._drop_idle()
 
+    async def _connection(self) -> Any:  # noqa: ANN401 - the driver's
+        if self._idle:
+            return self._idle.popitem()[0]
+        if self._coming:
+            coming = self._coming.pop()
+            coming.remove_done_callback(self._has_come)
+        else:
+            coming = asyncio.get_running_loop().create_future()
+            self._tasks.spawn(self._connect(coming), name="connect to Redis")
+        try:
+            return await asyncio.shield(coming)
+        except asyncio.CancelledError:
+            self._coming.add(coming)
+            coming.add_done_callback(self._has_come)
+            raise
+
+    async def _connect(self, coming: asyncio.Future[Any]) -> None:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                connection = await self._pool.get_connection()
+        except BaseException as exc:
+            ended = exc if isinstance(exc, Exception) else ConnectionError("ended by a stop")
+            if not coming.done():
+                coming.set_exception(ended)
+            if isinstance(exc, Exception):
+                return
+            raise
+        if self._closed or coming.done():
+            await self._drop(connection)
+        else:
+            coming.set_result(connection)
+
+    def _has_come(self, coming: asyncio.Future[Any]) -> None:
+        self._coming.discard(coming)
+        if not coming.cancelled() and coming.exception() is None:
+            self._keep(coming.result())
+
     async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+        connection = await self._connection()
         answers: list[Any] = []
         self._asked += 1
         mark = b"%010d" % self._asked
@@ -109,14 +157,18 @@ class Lines:
         if self._closed or (refusal is not None and _is_no_primary(refusal)):
             await self._drop(connection)
         else:
-            self._idle.append(connection)
+            self._keep(connection)
         if refusal is not None:
             raise refusal
         return answers
 
-    async def _drop_idle(self) -> None:
-        while self._idle:
-            await self._drop(self._idle.pop())
+    def _keep(self, connection: Any) -> None:  # noqa: ANN401 - the driver's
+        self._idle[connection] = asyncio.get_running_loop().time()
+
+    async def _drop_idle(self, since: float = inf) -> None:
+        for connection, answered in tuple(self._idle.items()):
+            if answered <= since and self._idle.pop(connection, None) is not None:
+                await self._drop(connection)
 
     async def _drop(self, connection: Any) -> None:  # noqa: ANN401 - the driver's
         await connection.disconnect(nowait=True)

@@ -45,7 +45,7 @@ class RedisServer(Server[Lines]):
             ConnectError: unreachable or refused.
         """
         client = REDIS.borrow(self.options, self._context).client
-        lines = Lines(client.connection_pool)
+        lines = Lines(client.connection_pool, self._context.tasks)
         try:
             async with asyncio.timeout(self._context.connect_timeout):
                 await greet(lines)

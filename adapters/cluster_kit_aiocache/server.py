@@ -24,8 +24,8 @@ class Places(Protocol):
 
     places: asyncio.Semaphore
 
-    async def retire(self) -> None:
-        """Use none of the connections again that are idle."""
+    async def retire(self, since: float) -> None:
+        """Use no connection again that was idle all the time since then, by the loop's clock."""
         ...
 
 
@@ -114,6 +114,7 @@ class Server(ABC, Generic[Client]):
         loop = asyncio.get_running_loop()
         came = loop.time()
         await self._place(client, about, timeout if patience is None else patience)
+        began = loop.time()
         try:
             self._check_answers(came, timeout)
             answer = await _in_time(call(client), timeout)
@@ -121,7 +122,9 @@ class Server(ABC, Generic[Client]):
             self._heard()
             raise
         except Exception as exc:
-            raise await self._failure(client, about, exc) from exc
+            if isinstance(exc, TimeoutError):  # what swallowed this may swallow all the others
+                await client.retire(began)
+            raise self._failure(about, exc) from exc
         finally:
             client.places.release()
         self._heard()
@@ -141,9 +144,7 @@ class Server(ABC, Generic[Client]):
         if asyncio.get_running_loop().time() - max(since, self._answered) >= timeout:
             raise TimeoutError
 
-    async def _failure(self, client: Client, about: str, error: Exception) -> ClusterKitError:
-        if isinstance(error, TimeoutError):  # what swallowed this may swallow all the others
-            await client.retire()
+    def _failure(self, about: str, error: Exception) -> ClusterKitError:
         reason = say(error) if isinstance(error, self.errors) else _nonsense(error)
         self._state.ill(reason)
         return self._unavailable(about, reason)

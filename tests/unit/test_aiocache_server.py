@@ -23,7 +23,8 @@ class Client:
         self.places = asyncio.Semaphore(2)
         self.retired = 0
 
-    async def retire(self) -> None:
+    async def retire(self, since: float) -> None:
+        assert since > 0
         self.retired += 1
 
 

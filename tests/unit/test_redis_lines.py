@@ -6,6 +6,7 @@ import pytest
 from redis.exceptions import AuthenticationError, InvalidResponse, ReadOnlyError
 from redis.exceptions import ConnectionError as ConnectionLost
 
+from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache.redis_lines import Lines
 
@@ -80,7 +81,7 @@ async def test_a_new_connection_that_is_refused_costs_none_that_works(
 ) -> None:
     good = [Connection("1"), Connection("2")]
     pool = Pool(*good, refused)
-    lines = Lines(pool)
+    lines = Lines(pool, Supervisor())
     if isinstance(refused, Connection):
         refused.may_answer = pool.may_refuse
     for connection in good:
@@ -105,7 +106,7 @@ async def test_a_command_that_finds_its_server_gone_is_tried_on_a_new_connection
     gone: Exception,
 ) -> None:
     old, idle, new = Connection("1", gone), Connection("1"), Connection("2")
-    lines = Lines(Pool(old, idle, new))
+    lines = Lines(Pool(old, idle, new), Supervisor())
     old.may_answer.clear()
     first = asyncio.ensure_future(lines.execute_command("A"))
     await asyncio.sleep(0)
@@ -122,7 +123,7 @@ async def test_a_command_that_finds_its_server_gone_is_tried_on_a_new_connection
 @pytest.mark.asyncio
 async def test_an_answer_nobody_asked_for_is_taken_for_none_and_ends_its_connection() -> None:
     shifted, new = Connection("1", "stray", "of a former call"), Connection("2")
-    lines = Lines(Pool(shifted, new))
+    lines = Lines(Pool(shifted, new), Supervisor())
     assert await lines.execute_command("A") == "1"
     shifted.pings.append(b"another")  # the answer that comes where that to the ping should
 
@@ -135,7 +136,7 @@ async def test_an_answer_nobody_asked_for_is_taken_for_none_and_ends_its_connect
 @pytest.mark.asyncio
 async def test_what_is_not_repeated_fails_once_when_the_server_was_restarted() -> None:
     dead = [Connection("1", ConnectionLost("closed")) for _ in range(3)]
-    lines = Lines(Pool(*dead, Connection("2")))
+    lines = Lines(Pool(*dead, Connection("2")), Supervisor())
     for connection in dead:
         connection.may_answer.clear()
     async with asyncio.TaskGroup() as group:
@@ -148,3 +149,32 @@ async def test_what_is_not_repeated_fails_once_when_the_server_was_restarted() -
     with pytest.raises(ConnectionLost):
         await lines.execute_commands(["B"], repeat=False)
     assert await lines.execute_commands(["C"], repeat=False) == ["2"]
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_takes_longer_than_a_call_is_there_for_the_next() -> None:
+    connection, pool = Connection("1"), SlowPool()
+    lines = Lines(pool, Supervisor())
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await lines.execute_command("A")
+    assert pool.asked == 1
+    pool.made.append(connection)
+    pool.may_refuse.set()
+
+    assert await lines.execute_command("A") == "1"
+    assert pool.asked == 1
+
+
+class SlowPool(Pool):
+    """As `Pool`, after a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def get_connection(self) -> Connection:
+        self.asked += 1
+        await self.may_refuse.wait()
+        return await super().get_connection()
