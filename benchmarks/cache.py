@@ -1,9 +1,10 @@
 """Measures a cache once, in a fresh process, and prints it as one line of JSON.
 
 ``python -m benchmarks.cache WORKLOAD OPTIONS``; OPTIONS is a JSON object. `run` does it with all
-contenders, round by round; that is what ``benchmarks/run.py`` calls. In the process each has a
-process of its own. On Redis they share one and take turns, a hundred calls each: what else the
-machine does, and how fast it is just now, meets all of them.
+contenders, round by round; that is what ``benchmarks/run.py`` calls. What is in the process is
+measured in a fresh process for each of them. On Redis all share one and take turns of a hundred
+calls: what else the machine does, and how fast it is just now, meets all of them. The processor
+time of a turn is that of the process, with what the others do in the background.
 """
 
 from __future__ import annotations
@@ -130,8 +131,9 @@ async def redis(names: Sequence[str], *, url: str, calls: int) -> dict[str, Samp
 async def _in_turns(what: str, of: Mapping[str, Call], count: int) -> dict[str, Sample]:
     """Return microseconds of a call, as `_times`, the median of all turns."""
     turns: dict[str, list[Sample]] = {name: [] for name in of}
+    order = list(of)
     for number in range(max(1, count // _TURN)):
-        for name in sorted(of, reverse=bool(number % 2)):
+        for name in (*order[number % len(order) :], *order[: number % len(order)]):
             turns[name].append(await _timed(what, of[name], min(count, _TURN)))
     return {
         name: {unit: statistics.median(turn[unit] for turn in found) for unit in found[0]}

@@ -66,7 +66,7 @@ class Load:
         self._renew = renew
         self._withdrawals = withdrawals
         self._right: Right | None = None
-        self._alone = False  # the store did not answer
+        self._alone = False  # the store did not answer, or cannot hold a promise
 
     async def run(self) -> Entry:
         """Return the value. Raises what the loader does, unless an older value stands in.

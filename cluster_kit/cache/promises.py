@@ -30,6 +30,7 @@ class Right:
         remote, key, found: see there.
         head: by which the store knows the promise.
         intact: whether it stood, not invalidated, when it was last prolonged or withdrawn.
+        refused: whether the store would not have the promise, which then is not there.
     """
 
     def __init__(self, tools: Tools, remote: Remote, key: str, found: Found) -> None:
@@ -54,7 +55,7 @@ class Right:
     async def make(self) -> bool | None:
         """Leave the promise; False when somebody else did, or the key changed.
 
-        None when the store did not answer: it may be there all the same, or come there yet. Who is
+        None when the store refused it, or did not answer: then it may be there or come yet. Who is
         cancelled meanwhile leaves the call to its end: one that is cut short costs a connection.
         """
         self._making = self._spawn(self._make(), name=f"promise:{self.key}")
