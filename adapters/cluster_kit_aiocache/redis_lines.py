@@ -7,11 +7,10 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio.connection import Connection
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's name
-    InvalidResponse,
     MasterDownError,
-    NoPermissionError,
     ReadOnlyError,
     ResponseError,
 )
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
 Word = str | int | bytes | Callable[[], bytes]
 """Of a command; one that is called is another one each time it is tried."""
 
-_PING = b"*2\r\n$4\r\nPING\r\n$10\r\n"  # with a mark of ten bytes
-
 _CONNECT_SECONDS = 5.0
+
+_LOOK = "can_read" if hasattr(Connection, "can_read") else "can_read_destructive"  # before 8.0
 
 MOST_CALLS = 50
 """At a time by one adapter, each on a connection of its own."""
@@ -40,8 +39,8 @@ class Lines:
     The driver looks at a connection before each command, to find out whether it is still there;
     here a command that finds it gone has one more try on another, and so has one that was refused
     for the server is no primary any more: behind its address there may be another. A connection
-    whose command did not end in order is closed. So is one whose answers are out of step: what is
-    asked ends with a PING of its own, and another answer to that is no answer to the rest. A
+    whose command did not end in order is closed. So is one in which something stands that nobody
+    has asked for: it would be taken for the answer to the next command, and that for the next. A
     connection that the server refuses from the beginning, as it takes no more or the password is
     another now, says nothing about those that work. One that takes longer to be made than its
     caller has time is there for the next.
@@ -61,7 +60,6 @@ class Lines:
         self._coming: set[asyncio.Future[Any]] = set()  # connections nobody waits for
         self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
-        self._asked = 0
         self._awake = Awake()
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the server's answer
@@ -100,8 +98,11 @@ class Lines:
         await self._drop_idle()
 
     async def _connection(self) -> Any:  # noqa: ANN401 - the driver's
-        if self._idle:
-            return self._idle.popitem()[0]
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if not await _has_more(connection):
+                return connection
+            await self._drop(connection)
         if self._coming:
             coming = self._coming.pop()
             coming.remove_done_callback(self._has_come)
@@ -139,15 +140,13 @@ class Lines:
     async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         connection = await self._connection()
         answers: list[Any] = []
-        self._asked += 1
-        mark = b"%010d" % self._asked
         try:
-            packed = b"".join((*map(_packed, commands), _PING, mark, b"\r\n"))
+            packed = b"".join(map(_packed, commands))
             await connection.send_packed_command(packed, check_health=False)
             with self._awake.for_an_answer():
                 for _ in commands:
                     answers.append(await _answer(connection))  # noqa: PERF401 - the rest may break off
-                _check(await _answer(connection), mark, answers)
+            await _check_step(connection)
         except BaseException as exc:
             await self._drop(connection)
             if isinstance(exc, ConnectionError) and (refusal := _refusal(answers)) is not None:
@@ -187,12 +186,17 @@ async def _answer(connection: Any) -> Any:  # noqa: ANN401 - the driver's
         return exc
 
 
-def _check(last: object, mark: bytes, answers: Sequence[Any]) -> None:
-    """Refuse answers before one that is not to the PING, but that of a server that refuses it."""
-    if last == mark or isinstance(last, NoPermissionError):
-        return
-    if not (isinstance(last, ResponseError) and _refusal(answers)):
-        raise InvalidResponse("its answers are out of step")
+async def _has_more(connection: Any) -> bool:  # noqa: ANN401 - the driver's
+    """Whether something stands there unread, or the server has closed it."""
+    try:
+        return bool(await getattr(connection, _LOOK)())
+    except ConnectionError:
+        return True
+
+
+async def _check_step(connection: Any) -> None:  # noqa: ANN401 - the driver's
+    if await _has_more(connection):
+        raise ConnectionError("its answers are out of step, or the server has closed it")
 
 
 def _is_no_primary(error: Exception) -> bool:

@@ -39,9 +39,9 @@ class CacheStore(Protocol):
 
     Keys are up to 400 bytes of UTF-8 without spaces and control characters. A `ttl` is in seconds,
     above 0, or None for no expiry; a value goes no earlier than its ttl, and at most
-    `StoreCapabilities.ttl_grain` later. A call has `timeout` seconds for its answer, from when it is
-    its turn, for which it may wait as long as others are answered. One whose
-    caller gave up, by cancellation or timeout, may have taken effect, and harms no other call.
+    `StoreCapabilities.ttl_grain` later. A call has `timeout` seconds for its answer, from when it
+    is its turn, for which it may wait as long as others are answered. One whose caller gave up, by
+    cancellation or timeout, may have taken effect, and harms no other call.
 
     Every method that touches the server raises `cluster_kit.errors.CacheUnavailable` when there
     was no usable answer in time, and no error of a driver.
