@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from copy import copy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from cluster_kit.errors import CacheUnavailable, ClusterKitError
+from cluster_kit.errors.base import blaming
 
 if TYPE_CHECKING:
     from cluster_kit.ports import CacheStore
     from cluster_kit.supervisor import Supervisor
-
-
-E = TypeVar("E", bound=ClusterKitError)
 
 
 class Connector:
@@ -81,11 +78,3 @@ class Connector:
             self.connected, self.refused = True, ""
         finally:
             self._connecting = None
-
-
-def blaming(error: E, source: str) -> E:
-    """Return an error that says besides where the URL comes from that it is about."""
-    named = copy(error)  # what raised it may keep it, to raise it again
-    named.args = (f"{source}: {error}",)
-    named.__cause__ = error
-    return named
