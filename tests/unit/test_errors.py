@@ -175,8 +175,10 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
         ),
         (
             CacheLoadTimeout("a", 2.5, "users", given_up=True),
-            "cache 'users': the value of 'a' was not loaded within 2.5 s "
-            "(ten times its hard_timeout: given up)",
+            (
+                "cache 'users': the value of 'a' was not loaded within 2.5 s "
+                "(ten times its hard_timeout: given up)"
+            ),
         ),
         (CacheRecursion("a"), "the loader of 'a' asks for the same key"),
         (
