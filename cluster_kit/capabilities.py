@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +15,7 @@ from cluster_kit.errors import (
     ConfigurationError,
     ConnectError,
 )
+from cluster_kit.errors.base import blaming
 from cluster_kit.event_queue import EventQueue
 from cluster_kit.locks import LockManager
 from cluster_kit.locks.on_demand import OnDemandLocks
@@ -106,14 +106,14 @@ class Capabilities:
             ConnectError: no connection to a broker.
             ConfigurationError: of settings or topology.
         """
-        url = self._ground.settings.url_for("event_queue").reveal()
+        create, context = self._ground.registry.create, self.context()
         with self._naming_source("event_queue"):
-            self._queue_adapter = self._ground.registry.create("event_queue", url, self.context())
-        await self._queue_adapter.connect()
+            self._queue_adapter = create("event_queue", self._revealed("event_queue"), context)
+            await self._queue_adapter.connect()
         self.event_queue.attach(self._queue_adapter, self._ground.background)
         await self._connect_pubsub()
         await self._connect_locks()
-        await self.caches.connect(self._ground.background, self.context())
+        await self.caches.connect(self._ground.background, context)
         await self.caches.open(self._pubsub_adapter, self._ground.background)
         self.after_commit.open(self._ground.background)
 
@@ -123,28 +123,27 @@ class Capabilities:
         self.sync_messages.lacks(lacking)
         if lacking:
             return
-        url = self._ground.settings.url_for("pubsub").reveal()
-        context = self.context()
+        settings, context = self._ground.settings, self.context()
         adapter: PubSubAdapter
         with self._naming_source("pubsub"):
-            adapter = self._ground.registry.create("pubsub", url, context)
-        if self._ground.settings.pubsub.url is None:  # nobody has asked for it so far
-            adapter = OnDemandPubSub(adapter, context.clock)
+            adapter = self._ground.registry.create("pubsub", self._revealed("pubsub"), context)
+        if settings.pubsub.url is None:  # nobody has asked for it so far
+            adapter = OnDemandPubSub(adapter, context.clock, settings.source_of("pubsub"))
         self._pubsub_adapter = adapter
-        await adapter.connect()
+        with self._naming_source("pubsub"):
+            await adapter.connect()
         await self.pubsub.open(adapter, self._ground.background)
         await self.sync_messages.open(adapter, self._ground.background)
 
     async def _connect_locks(self) -> None:
         settings, context = self._ground.settings, self.context()
-        url = settings.url_for("locks").reveal()
         implied = settings.locks.url is None  # nobody has asked for it so far
         adapter: LockAdapter
         with self._naming_source("locks"):
-            if implied and (lacking := self._lacks_locks(url)):
+            if implied and (lacking := self._lacks_locks()):
                 self.locks.lacks(f"there are no locks: {lacking}; set CLUSTER_KIT_LOCKS__URL")
                 return
-            adapter = self._ground.registry.create("locks", url, context)
+            adapter = self._ground.registry.create("locks", self._revealed("locks"), context)
         if implied:
             adapter = OnDemandLocks(adapter, context, settings.source_of("locks") or "locks")
         self._lock_adapter = adapter
@@ -152,9 +151,13 @@ class Capabilities:
             await adapter.connect()
         self.locks.attach(adapter, self._ground.background, settings.warnings(("locks",)))
 
-    def _lacks_locks(self, url: str) -> str:
+    def _revealed(self, capability: Capability) -> str:
+        """Return a URL as it is, to be passed on: in a variable it would stay in tracebacks."""
+        return self._ground.settings.url_for(capability).reveal()
+
+    def _lacks_locks(self) -> str:
         try:
-            spec = self._ground.registry.find(url)
+            spec = self._ground.registry.find(self._revealed("locks"))
         except AdapterNotFoundError as exc:
             return str(exc)
         return "" if spec.locks is not None else f"adapter {spec.name!r} has none"
@@ -168,9 +171,7 @@ class Capabilities:
             source = self._ground.settings.source_of(capability)
             if not source or str(exc).startswith(source):
                 raise
-            named = copy(exc)  # the registry may keep it, to raise it again
-            named.args = (f"{source}: {exc}",)
-            raise named from exc.__cause__
+            raise blaming(exc, source) from exc.__cause__
 
     def _pubsub_lacks(self) -> str:
         """Return why there is no publish and subscribe; empty when there is.
@@ -181,7 +182,7 @@ class Capabilities:
         if self._ground.settings.pubsub.url is not None:
             return ""
         try:
-            spec = self._ground.registry.find(self._ground.settings.url_for("pubsub").reveal())
+            spec = self._ground.registry.find(self._revealed("pubsub"))
         except (AdapterNotFoundError, AdapterUnavailableError) as exc:
             return str(exc)
         if spec.pubsub is not None:

@@ -99,6 +99,9 @@ class Cluster:
         for plugin in check_plugins(plugins):
             self.add_plugin(plugin)
 
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, instance_id={self.instance_id!r})"
+
     # --- plugins -------------------------------------------------------------------------
 
     @property

@@ -37,9 +37,17 @@ class JsonCodec:
     """UTF-8 JSON without NaN and infinities, which RFC 8259 does not know.
 
     Encodes what JSON has, dataclasses by their fields, and pydantic models by their JSON form.
+
+    Args:
+        what: is encoded, for errors.
+        use: what is done with it, likewise.
     """
 
     content_type = "application/json"
+
+    def __init__(self, what: str = "payload", use: str = "publish") -> None:
+        self._what = what
+        self._use = use
 
     def encode(self, payload: object) -> bytes:
         """Return compact JSON.
@@ -53,7 +61,8 @@ class JsonCodec:
                 _check_keys(payload)
             return text.encode()
         except (TypeError, ValueError, RecursionError) as exc:
-            raise EncodeError(f"the payload is not JSON: {_explained(exc, payload)}") from exc
+            reason = _explained(exc, payload, self._what, self._use)
+            raise EncodeError(f"the {self._what} is not JSON: {reason}") from exc
 
     def decode(self, body: bytes) -> object:
         """Return the value of a JSON text.
@@ -86,7 +95,7 @@ def _plain(value: object) -> object:
     raise TypeError(text)
 
 
-def _explained(error: Exception, payload: object) -> str:
+def _explained(error: Exception, payload: object, what: str, use: str) -> str:
     """Return what is wrong with `payload`, and where in it."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply, or inside itself"
@@ -98,8 +107,8 @@ def _explained(error: Exception, payload: object) -> str:
             break
         step, payload = found
         path += step
-    place = f" (at payload{path})" if path else ""
-    remedy = "; publish its isoformat()" if hasattr(payload, "isoformat") else ""
+    place = f" (at {what}{path})" if path else ""
+    remedy = f"; {use} its isoformat()" if hasattr(payload, "isoformat") else ""
     return f"{error}{place}{remedy}"
 
 

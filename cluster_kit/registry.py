@@ -160,7 +160,8 @@ class AdapterRegistry:
         try:
             made = factory(url, context)
         except ImportError as exc:
-            raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from exc
+            cause = exc.with_traceback(None)  # its frames have the URL as it is, and say no more
+            raise AdapterUnavailableError(spec.name, _missing(exc), spec.install) from cause
         except ClusterKitError:
             raise
         except Exception as exc:

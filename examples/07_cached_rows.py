@@ -38,8 +38,8 @@ async def main(engine: AsyncEngine) -> None:
     async with engine.begin() as setup:
         await setup.execute(text("CREATE TABLE tea AS SELECT 3 AS price"))
     both = one, two = Cluster("shop", settings=SETTINGS), Cluster("shop", settings=SETTINGS)
-    async with one, two:
-        pages = [await asyncio.start_server(partial(page, c, engine), "127.0.0.1") for c in both]
+    pages = [await asyncio.start_server(partial(page, c, engine), "127.0.0.1") for c in both]
+    async with one, two, pages[0], pages[1]:
         for n, path in enumerate(("/price", "/price", "/price/0", "/price", "/price/4", "/price")):
             reader, writer = await asyncio.open_connection(*pages[n % 2].sockets[0].getsockname())
             writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())

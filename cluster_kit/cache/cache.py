@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.cache.changes import Change
 from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl, check_values
-from cluster_kit.cache.recipe import Recipe
+from cluster_kit.cache.recipe import Recipe, by_name
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
 from cluster_kit.checks import truth
@@ -182,6 +182,7 @@ class Cache(Wrapping):
 
     # --- functions -----------------------------------------------------------------------
 
+    @by_name
     def cached(
         self,
         *,
@@ -202,8 +203,8 @@ class Cache(Wrapping):
             tags: that invalidate them; templates, too, filled as by `str.format`.
 
         Raises:
-            ConfigurationError: a template is none, or, once it decorates, names what the function
-                does not take.
+            ConfigurationError: there are no parentheses, a template is none, or, once it
+                decorates, names what the function does not take.
         """
         return Recipe(self.wrap, self.delete, key, check_ttl("ttl", ttl), tags)
 

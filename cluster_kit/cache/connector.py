@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from copy import copy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from cluster_kit.errors import CacheUnavailable, ClusterKitError
+from cluster_kit.errors.base import blaming
 
 if TYPE_CHECKING:
     from cluster_kit.ports import CacheStore
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-E = TypeVar("E", bound=ClusterKitError)
 
 
 class Connector:
@@ -89,11 +87,3 @@ class Connector:
         if not self.refused:  # said once, for it is tried again with each call
             log.warning("caches have no store: %s", reason)
         self.refused = reason
-
-
-def blaming(error: E, source: str) -> E:
-    """Return an error that says besides where the URL comes from that it is about."""
-    named = copy(error)  # what raised it may keep it, to raise it again
-    named.args = (f"{source}: {error}",)
-    named.__cause__ = error
-    return named

@@ -22,6 +22,7 @@ class Flight:
 
     Attributes:
         key: that is loaded.
+        cache: whose it is.
         outcome: gets what was loaded, or the error.
         stale: what may stand in for it; None for nothing.
         tags: of what it may return; None while that is not known.
@@ -31,8 +32,9 @@ class Flight:
         cancel: called when the last of them has gone.
     """
 
-    def __init__(self, key: str, stale: Entry | None) -> None:
+    def __init__(self, key: str, stale: Entry | None, cache: str) -> None:
         self.key: str = key
+        self.cache: str = cache
         self.outcome: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         self.stale: Entry | None = stale
         self.tags: frozenset[str] | None = None
@@ -74,7 +76,7 @@ class Flight:
             if self.stale is not None:
                 return self._in_place(self.stale, used_stale)
             self._wanted = True
-            raise CacheLoadTimeout(self.key, max(0.0, hard))
+            raise CacheLoadTimeout(self.key, max(0.0, hard), self.cache)
         finally:
             self._waiting -= 1
             if not self._waiting and not self._wanted and not self.outcome.done():

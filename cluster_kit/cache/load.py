@@ -117,7 +117,8 @@ class Load:
             if not promised and await self._promise(shelf.remote, found):
                 return None
             if tools.clock.monotonic() >= end and not self._flight.heard:
-                raise CacheLoadTimeout(self._key, tools.options.hard_timeout)
+                options = tools.options
+                raise CacheLoadTimeout(self._key, options.hard_timeout, options.name)
             await tools.clock.sleep(pause * tools.random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_POLL)
         return None
@@ -203,7 +204,7 @@ class Load:
                 raise
             text = "cache %s: the load of %s was given up: it took longer than %g s"
             log.warning(text, name, self._key, limit)
-            raise CacheLoadTimeout(self._key, limit) from None
+            raise CacheLoadTimeout(self._key, limit, name, given_up=True) from None
 
     async def _load(self) -> Entry:
         tools, request, turn = self._tools, self._request, self._flight.turn

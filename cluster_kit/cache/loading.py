@@ -129,12 +129,12 @@ class Loading:
             self._begin(key, request._replace(renew=True), self._renewals).background()
 
     def _begin(self, key: str, request: Request, flights: dict[str, Flight]) -> Flight:
-        shelf = self._tools.shelf
+        shelf, cache = self._tools.shelf, self._tools.options.name
         # At once, not when the task runs: what is invalidated in between must not stand in.
-        flight, ticket = Flight(key, shelf.stale(key)), shelf.local.open(key)
+        flight, ticket = Flight(key, shelf.stale(key), cache), shelf.local.open(key)
         flight.outcome.add_done_callback(_retrieve)
         flights[key] = flight
-        name = f"cache:{self._tools.options.name}:{key}"
+        name = f"cache:{cache}:{key}"
         task = self._tools.supervisor.spawn(self._run(flight, ticket, request), name=name)
         self._tasks.add(task)
         task.add_done_callback(partial(self._over, flight, ticket))

@@ -148,6 +148,19 @@ if TYPE_CHECKING:
         ) -> CachedFunction[Q, T]: ...  # not what a plain function is, which is bound to objects
 
 
+def by_name(method: Callable[P, T]) -> Callable[P, T]:
+    """Have `Cache.cached` say how it is written to who forgot its parentheses, or ``key=``."""
+
+    @functools.wraps(method)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        if len(args) > 1:
+            key = repr(args[1]) if isinstance(args[1], str) else "…"
+            raise ConfigurationError(f"write @cache.cached(key={key}): the key is given by name")
+        return method(*args, **kwargs)
+
+    return checked
+
+
 class Recipe:
     """A decorator, made by `Cache.cached`.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from cluster_kit.cache.connector import Connector, blaming
+from cluster_kit.cache.connector import Connector
 from cluster_kit.cache.loaders import check_callable
 from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors.base import blaming
 from cluster_kit.names import check_name
 from cluster_kit.ports import Health, StoreCapabilities
+from cluster_kit.settings.values import ServerUrl
 from cluster_kit.supervisor import logged
-from cluster_kit.urls import url_scheme
 from cluster_kit.wording import suggestion
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Stores:
         self._settings = settings
         self._registry = registry
         self._factories: dict[str, Callable[[str], CacheStore]] = {}
-        self._connectors: dict[str, Connector] = {}
+        self._connectors: dict[str | ServerUrl, Connector] = {}  # by name, or server
         self._context: AdapterContext | None = None
         self._supervisor: Supervisor | None = None
         self._troubled_since: float | None = None
@@ -53,7 +54,7 @@ class Stores:
         checked = check_name("cache store", name)
         if checked in _BUILT_IN:
             raise ConfigurationError(f"there is a store {name!r}; choose another name")
-        if f"{checked}:" in self._connectors:
+        if checked in self._connectors:
             raise ConfigurationError(f"store {name!r} is in use")
         check_callable("factory", factory)
         self._factories[checked] = factory
@@ -85,7 +86,7 @@ class Stores:
 
     def is_private(self, name: str | None) -> bool:
         """Whether values are kept by the cache itself, in this process."""
-        return name not in self._factories and self._url(name) in _PRIVATE
+        return name not in self._factories and self._url(name).reveal() in _PRIVATE
 
     def tells(self, options: CacheOptions, *, linked: bool) -> bool:
         """Whether a cache tells other instances what it invalidates.
@@ -106,7 +107,7 @@ class Stores:
         if self._settings.url_for("pubsub").scheme != MEMORY:
             return True
         shared = not self.is_private(name) and name not in self._factories
-        return shared and url_scheme(self._url(name)) == MEMORY
+        return shared and self._url(name).scheme == MEMORY
 
     def connector(self, name: str | None) -> Connector | None:
         """Return the store of a name; None where the cache itself keeps the values.
@@ -144,15 +145,15 @@ class Stores:
         """
         given = {_REDIS: self._settings.redis_url, _MEMCACHED: self._settings.memcached_url}
         for name, url in given.items():
-            if url is not None and self._makes_stores(name, url.reveal()):
+            if url is not None and self._makes_stores(name, url):
                 self.connector(name)
 
-    def _makes_stores(self, name: str, url: str) -> bool:
+    def _makes_stores(self, name: str, url: ServerUrl) -> bool:
         """Whether the adapter of a server has stores; applications may do without them."""
         try:
-            return self._registry.find(url).cache is not None
+            return self._registry.find(url.reveal()).cache is not None
         except ConfigurationError as exc:
-            raise blaming(exc, self._source(name)) from exc
+            raise blaming(exc, self._source(name)) from exc.__cause__
 
     async def close(self) -> None:
         """Close every store."""
@@ -195,9 +196,9 @@ class Stores:
             return _checked(name, made)
         assert self._context is not None  # noqa: S101 - checked by the caller
         try:
-            return self._registry.create("cache", self._url(name), self._context)
+            return self._registry.create("cache", self._url(name).reveal(), self._context)
         except ConfigurationError as exc:
-            raise blaming(exc, self._source(name)) from exc
+            raise blaming(exc, self._source(name)) from exc.__cause__
 
     def _source(self, name: str | None) -> str:
         """Return where the URL of a store comes from, as people know it."""
@@ -208,15 +209,15 @@ class Stores:
             return f"{name}_url (CLUSTER_KIT_{name.upper()}_URL)"
         return self._settings.source_of("cache") or f"store {name or MEMORY!r}"
 
-    def _key(self, name: str | None) -> str:
-        return f"{name}:" if name in self._factories else f":{self._url(name)}"
+    def _key(self, name: str | None) -> str | ServerUrl:
+        return name if name is not None and name in self._factories else self._url(name)
 
-    def _url(self, name: str | None) -> str:
+    def _url(self, name: str | None) -> ServerUrl:
         default = self._settings.url_for("cache")
         if name is None:
-            return default.reveal()
+            return default
         if name == MEMORY:
-            return default.reveal() if default.scheme == MEMORY else "memory://"
+            return default if default.scheme == MEMORY else ServerUrl("memory://")
         if name == _REDIS:
             own = self._settings.redis_url
             fits = default.scheme.startswith(("redis", "unix"))
@@ -227,9 +228,9 @@ class Stores:
             text = f"there is no store {name!r}{suggestion(name, known)}; there are: "
             raise ConfigurationError(text + ", ".join(known))
         if own is not None:
-            return own.reveal()
+            return own
         if fits:
-            return default.reveal()
+            return default
         raise ConfigurationError(f"store {name!r}: set CLUSTER_KIT_{name.upper()}_URL")
 
 

@@ -62,7 +62,7 @@ class Values:
         self._shared = mode == "none"
         self._encoded = encoded or not self._shared
         self._limit = limit
-        self._codec: Codec = JsonCodec()
+        self._codec: Codec = JsonCodec("value", "keep")
 
     def encode(self, key: str, value: object) -> bytes:
         """Return the bytes of the value of a key; none where no store needs them.
@@ -92,7 +92,8 @@ class Values:
         try:
             body = self._codec.encode(value)
         except EncodeError as exc:
-            raise EncodeError(f"the value of {key!r}: {exc}") from exc
+            text = str(exc).removeprefix("the value")
+            raise EncodeError(f"the value of {key!r}{text}") from exc.__cause__
         if _is_deep(body):
             text = f"the value of {key!r} is nested more than {MAX_DEPTH} levels deep"
             raise EncodeError(text)

@@ -43,6 +43,9 @@ class Wrapping:
         self._stats = stats
         _caches.add(self)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     @property
     def name(self) -> str:
         """Its name."""

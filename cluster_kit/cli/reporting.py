@@ -42,7 +42,7 @@ def naming_url(given: str | None) -> Generator[None]:
 
     try:
         yield
-    except ConfigurationError as exc:
+    except (ConfigurationError, ConnectError) as exc:
         setting = f"{argument(URL_SETTING)} ({variable(URL_SETTING)}): "
         if given is None or not str(exc).startswith(setting):
             raise

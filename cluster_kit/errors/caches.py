@@ -41,14 +41,26 @@ class CacheLoadTimeout(CacheError, TimeoutError):  # noqa: N818 - reads as what 
 
     It goes on, and its value will be stored; but one that took ten times the `hard_timeout` was
     given up, which `timeout` then says: nothing is stored.
+
+    Attributes:
+        key: of the value.
+        timeout: seconds that were waited.
+        cache: its name.
+        given_up: whether the load is over.
     """
 
     key: str
     timeout: float
+    cache: str
+    given_up: bool
 
-    def __init__(self, key: str, timeout: float) -> None:
-        self.key, self.timeout = key, timeout
-        super().__init__(f"the value of {key!r} was not loaded within {timeout:.3g} s")
+    def __init__(
+        self, key: str, timeout: float, cache: str = "", *, given_up: bool = False
+    ) -> None:
+        self.key, self.timeout, self.cache, self.given_up = key, timeout, cache, given_up
+        limit = "ten times its hard_timeout: given up" if given_up else "its hard_timeout"
+        text = f"the value of {key!r} was not loaded within {timeout:.3g} s ({limit})"
+        super().__init__(f"cache {cache!r}: {text}")
 
 
 class CacheRecursion(CacheError, RecursionError):  # noqa: N818 - reads as what happened

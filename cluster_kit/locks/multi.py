@@ -23,6 +23,9 @@ class MultiLease:
     def __init__(self, leases: Mapping[str, Lease]) -> None:
         self.leases: dict[str, Lease] = dict(leases)
 
+    def __repr__(self) -> str:
+        return f"<MultiLease {', '.join(map(repr, self.leases))} {self.state.value}>"
+
     @property
     def fences(self) -> dict[str, int]:
         """The fence of each, by key.

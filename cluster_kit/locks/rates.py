@@ -41,6 +41,9 @@ class RateLimit:
         self._full = False  # as who waits was told, until nobody does
         self._unanswered: LockUnavailable | None = None
 
+    def __repr__(self) -> str:
+        return f"RateLimit({self.key!r}, {self.limit}, {self.period:g})"
+
     async def acquire(self, *, timeout: Duration | None = None) -> None:
         """Wait until one more is within the limit, and count it.
 

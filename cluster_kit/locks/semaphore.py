@@ -40,6 +40,9 @@ class Semaphore:
         self._active = active
         self._terms = terms
 
+    def __repr__(self) -> str:
+        return f"Semaphore({self.key!r}, {self.permits})"
+
     @asynccontextmanager
     async def hold(
         self, *, ttl: Duration = DEFAULT_TTL, timeout: Duration | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import NeverSent
 from cluster_kit.errors import ConnectError, ConnectionLost
+from cluster_kit.errors.base import blaming
 from cluster_kit.ports import Health
 
 if TYPE_CHECKING:
@@ -21,11 +22,13 @@ class OnDemandPubSub:
     Args:
         adapter: not connected.
         clock: tells the time.
+        source: what its URL comes from, for errors.
     """
 
-    def __init__(self, adapter: PubSubAdapter, clock: Clock) -> None:
+    def __init__(self, adapter: PubSubAdapter, clock: Clock, source: str) -> None:
         self._adapter = adapter
         self._clock = clock
+        self._source = source or "pubsub"
         self._since = clock.wall()
         self._connected = False
         self._turn = asyncio.Lock()
@@ -99,6 +102,6 @@ class OnDemandPubSub:
         except ConnectError as exc:
             if self._error is None:
                 self._since = self._clock.wall()
-            self._error = exc
-            raise
+            self._error = blaming(exc, self._source)
+            raise self._error from exc.__cause__
         self._connected, self._error = True, None

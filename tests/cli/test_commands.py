@@ -85,7 +85,9 @@ def test_an_unreachable_broker_is_one_line_without_its_password() -> None:
 
     assert outcome.code == 1
     assert outcome.out == ""
-    assert outcome.err.startswith("cluster-kit: cannot connect to amqp://shop:***@127.0.0.1:1/: ")
+    assert outcome.err.startswith(
+        "cluster-kit: --url: cannot connect to amqp://shop:***@127.0.0.1:1/: "
+    )
     assert len(outcome.err.splitlines()) == 1
 
 
@@ -251,4 +253,7 @@ def test_settings_come_from_the_file_of_the_working_directory(tmp_path: Path) ->
 
     outcome = run_command("queues", "--app", "shop")
 
-    assert outcome.err.startswith("cluster-kit: cannot connect to amqp://u:***@127.0.0.1:1/")
+    line = (
+        "cluster-kit: amqp_url (CLUSTER_KIT_AMQP_URL): cannot connect to amqp://u:***@127.0.0.1:1/"
+    )
+    assert outcome.err.startswith(line)

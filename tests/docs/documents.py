@@ -152,6 +152,7 @@ def run(block: Block, folder: Path, **environment: str) -> None:
         status, output, errors = _execute(command, folder, _environment(folder, environment))
         shown = f"{block}: {shlex.join(command)}\n{output}{errors}"
         assert status == 0, f"exit status {status} of {shown}"
+        assert "ResourceWarning" not in errors, f"something was left open by {shown}"
         assert expected is None or _same(expected, output), f"wanted:\n{expected}\ngot from {shown}"
 
 
@@ -198,6 +199,7 @@ def _environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
         "PYTHONPATH": str(folder),
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUTF8": "1",
+        "PYTHONWARNINGS": "default::ResourceWarning",  # sockets and files that were left open
         "NO_COLOR": "1",
         "COLUMNS": "100",
         "PYTEST_ADDOPTS": "-p no:hypothesispytest",  # takes most of a second, and no block needs it

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -71,12 +73,35 @@ def test_what_is_wide_is_not_deep(value: object) -> None:
 async def test_what_has_no_json_form_names_its_key(cluster_factory: ClusterFactory) -> None:
     [cache, _] = await caches(cluster_factory)
 
-    with pytest.raises(EncodeError, match=r"the value of 'b'.*object has no JSON form"):
+    with pytest.raises(EncodeError, match=r"^the value of 'b' is not JSON: object has no JSON "):
         await cache.mset({"a": 1, "b": object()})
     with pytest.raises(EncodeError, match="the value of 'c'"):
         await cache.set_value_in_object("c", "field", object(), create=True)
 
     assert await cache.get("a") is None
+
+
+def test_the_error_of_a_value_speaks_of_caches() -> None:
+    values = Values("deep", encoded=True, limit=10**6)
+
+    text = re.escape(
+        "the value of 'row' is not JSON: date has no JSON form (at value['at'][0]); "
+        "keep its isoformat()"
+    )
+    with pytest.raises(EncodeError, match=f"^{text}$") as caught:
+        values.encode("row", {"at": [date(2030, 1, 1)]})
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+@pytest.mark.asyncio
+async def test_cached_is_given_its_key_by_name(cluster_factory: ClusterFactory) -> None:
+    [cache, _] = await caches(cluster_factory)
+    cached: Any = cache.cached
+
+    for given, written in ((asyncio.sleep, "…"), ("rate:{currency}", "'rate:{currency}'")):
+        text = re.escape(f"write @cache.cached(key={written}): the key is given by name")
+        with pytest.raises(ConfigurationError, match=f"^{text}$"):
+            cached(given)
 
 
 @pytest.mark.asyncio

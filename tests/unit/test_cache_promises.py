@@ -81,6 +81,8 @@ async def test_a_thread_that_hangs_is_given_up_at_its_deadline(
             with pytest.raises(CacheLoadTimeout) as error:
                 await here.wrap("row", stuck)
             told.append(error.value.timeout)
+            assert (error.value.cache, error.value.key) == ("rows", "row")
+            assert "hard_timeout" in str(error.value)
     await loads_at_once(there)
     await stuck.end()
 

@@ -253,8 +253,10 @@ async def test_a_failed_connection_shows_no_password_and_leaves_nothing_behind()
     with pytest.raises(ConnectError) as caught:
         await made.start()
 
+    source = "event_queue.url (CLUSTER_KIT_EVENT_QUEUE__URL): "
     shown = "cannot connect to faulty://shop:***@mq: nobody answers at faulty://shop:***@mq"
-    assert str(caught.value) == shown
+    assert str(caught.value) == source + shown
+    assert (caught.value.url, caught.value.retryable) == ("faulty://shop:***@mq", True)
     assert "s3cr" not in "".join(traceback.format_exception(caught.value))
     assert faults.log == ["connect", "close"]
     assert made.health() == DOWN

@@ -169,7 +169,17 @@ def test_each_class_is_documented_and_says_whether_to_retry(name: str) -> None:
             "lock 'a': this task holds it; ask with reentrant=True to share it",
         ),
         (CacheUnavailable("users", "refused"), "cache 'users': refused"),
-        (CacheLoadTimeout("a", 0.25), "the value of 'a' was not loaded within 0.25 s"),
+        (
+            CacheLoadTimeout("a", 0.25, "users"),
+            "cache 'users': the value of 'a' was not loaded within 0.25 s (its hard_timeout)",
+        ),
+        (
+            CacheLoadTimeout("a", 2.5, "users", given_up=True),
+            (
+                "cache 'users': the value of 'a' was not loaded within 2.5 s "
+                "(ten times its hard_timeout: given up)"
+            ),
+        ),
         (CacheRecursion("a"), "the loader of 'a' asks for the same key"),
         (
             UnknownTransactionError("Engine", ["a session", "a connection"]),
@@ -203,7 +213,7 @@ def sample(kind: type[ClusterKitError]) -> ClusterKitError:
         PublishManyError: (["a"], {"b": ConnectionLost("gone")}),
         MessageTooLargeError: ("the payload", 12, 10),
         CacheUnavailable: ("users", "why"),
-        CacheLoadTimeout: ("a", 0.25),
+        CacheLoadTimeout: ("a", 0.25, "users"),
         CacheRecursion: ("a",),
         LockError: ("a", "why"),
         LockTimeout: ("a", 0.25),

@@ -67,6 +67,9 @@ async def test_the_first_use_connects_and_says_when_it_cannot() -> None:
     assert "another event loop" in outcome[0]
 
 
+DOWN = "amqp_url: cannot connect to memory://: closed"
+
+
 class SlowToConnect:
     """Connects when the test lets it, or fails to."""
 
@@ -90,7 +93,7 @@ class SlowToConnect:
 
 
 def on_demand(adapter: SlowToConnect) -> OnDemandPubSub:
-    return OnDemandPubSub(cast("PubSubAdapter", adapter), SystemClock())
+    return OnDemandPubSub(cast("PubSubAdapter", adapter), SystemClock(), "amqp_url")
 
 
 def publish(adapter: OnDemandPubSub, number: int) -> asyncio.Task[None]:
@@ -101,7 +104,7 @@ def publish(adapter: OnDemandPubSub, number: int) -> asyncio.Task[None]:
 @pytest.mark.asyncio
 async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
     slow = SlowToConnect()
-    adapter = OnDemandPubSub(cast("PubSubAdapter", slow), SystemClock())
+    adapter = OnDemandPubSub(cast("PubSubAdapter", slow), SystemClock(), "amqp_url")
     waiting = [publish(adapter, number) for number in range(5)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()
@@ -117,7 +120,7 @@ async def test_nobody_overtakes_those_who_wait_for_the_connection() -> None:
 @pytest.mark.asyncio
 async def test_those_who_waited_together_fail_together() -> None:
     slow = SlowToConnect(fails=True)
-    adapter = OnDemandPubSub(cast("PubSubAdapter", slow), SystemClock())
+    adapter = OnDemandPubSub(cast("PubSubAdapter", slow), SystemClock(), "amqp_url")
     waiting = [publish(adapter, number) for number in range(50)]
     await eventually(lambda: slow.attempts == 1)
     slow.gate.set()
@@ -138,7 +141,7 @@ async def test_one_whose_first_use_failed_is_down_until_one_succeeds() -> None:
     await asyncio.wait([publish(adapter, 1)])
 
     first = adapter.health()
-    assert (first.status, first.detail) == ("down", "cannot connect to memory://: closed")
+    assert (first.status, first.detail) == ("down", DOWN)
     await asyncio.wait([publish(adapter, 2)])
     assert adapter.health() == first  # since the first failure
     slow.fails = False
