@@ -98,6 +98,25 @@ async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(bench: Be
 
 
 @pytest.mark.asyncio
+async def test_several_that_are_lost_while_asked_leave_no_cancellation_behind(
+    bench: Bench,
+) -> None:
+    async def body() -> None:
+        async with bench.locks.multi(["a", "b", "c"], max_hold=20) as lease:
+            bench.clock._now += 20
+            assert lease.state is LeaseState.LOST  # all of them are found lost by who asks
+            raise RuntimeError("the body gives up")
+
+    with pytest.raises(RuntimeError, match="gives up"):
+        await body()
+    for _ in range(3):
+        await asyncio.sleep(0)  # and is not cancelled here
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.asyncio
 async def test_who_waits_for_one_of_several_locks_hears_of_the_loss_of_another(
     bench: Bench,
 ) -> None:
