@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,7 @@ from cluster_kit.errors import LockLost, LockUnavailable
 from cluster_kit.locks import LeaseState
 from cluster_kit.ports import Claim, Grant
 from cluster_kit.testing.waiting import eventually
-from tests.unit.locks_bench import Bench, OrderedContender
+from tests.unit.locks_bench import Bench, OrderedAdapter, OrderedContender
 
 
 @pytest_asyncio.fixture
@@ -124,6 +125,21 @@ async def test_a_shorter_ttl_that_may_be_set_is_reckoned_with(bench: Bench, rene
 
     with pytest.raises(LockLost):
         lease.check()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("grain", "sure"), [(0.0, 8.5), (0.001, 8.5), (1.0, 3.0)])
+async def test_an_extension_without_an_answer_is_worth_what_the_server_s_clock_allows(
+    bench: Bench, grain: float, sure: float
+) -> None:
+    bench.adapter.capabilities = replace(OrderedAdapter.capabilities, ttl_grain=grain)
+    lease = await bench.locks.acquire("a", ttl=60)
+    bench.adapter.before_answer = refuse
+
+    with pytest.raises(LockUnavailable):
+        await lease.extend(10)
+
+    assert lease.valid_for() == pytest.approx(sure)
 
 
 @pytest.mark.asyncio
