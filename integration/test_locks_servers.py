@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -176,6 +177,22 @@ async def test_redis_that_forgot_the_scripts_is_taught_again(own_redis: PlainSer
         say(own_redis.url, b"SCRIPT FLUSH")
         async with cluster.locks.hold(KEY, timeout=0):
             pass
+
+
+@pytest.mark.asyncio
+async def test_a_script_that_redis_forgot_leaves_no_doubt_about_a_grant(
+    own_redis: PlainServer,
+) -> None:
+    async with running(own_redis.url) as cluster:
+        say(own_redis.url, b"SCRIPT FLUSH")
+        lease = await cluster.locks.acquire(KEY)
+        say(own_redis.url, b"CONFIG RESETSTAT")
+        await lease.release()
+        await asyncio.sleep(1)  # one in doubt is looked for meanwhile
+
+        told = say(own_redis.url, b"INFO commandstats")
+        runs = re.findall(rb"cmdstat_eval(?:sha)?:calls=(\d+)", told)
+        assert sum(map(int, runs)) == 2  # of which the first was refused
 
 
 @pytest.mark.asyncio

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cluster_kit.ports import AdapterContext, Claim, Quota
-    from cluster_kit_aiocache.redis_lines import Lines, Word
+    from cluster_kit_aiocache.redis_lines import Lines
 
 CAPABILITIES = LockCapabilities(
     backend="redis",
@@ -105,19 +105,19 @@ class RedisLocks:
         return RedisContender(self, claim)
 
     async def acquire(
-        self, claim: Claim, told: Callable[[], bytes], *, timeout: float
+        self, claim: Claim, on_repeat: Callable[[], object], *, timeout: float
     ) -> tuple[bool, int]:
         """Ask for a lock; return whether it is ours, and its fence, or its milliseconds left.
 
-        `told` gives what is stored, for each time that the server is asked.
+        `on_repeat` is called where a connection is lost and it is asked for again.
 
         Raises:
             LockUnavailable: no answer in time, or an error.
         """
         key = _key(claim.name)
         keys = [key, f"{key}:fence"]
-        values: list[Word] = [told, _milliseconds(claim), FENCE_KEEP_MS]
-        call = partial(ACQUIRE.run, keys=keys, values=values)
+        values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
+        call = partial(ACQUIRE.run, keys=keys, values=values, on_repeat=on_repeat)
         answer = await self._server.ask(claim.name, call, timeout)
         if isinstance(answer, list):
             left, *stored = cast("list[int | bytes]", answer)
@@ -163,7 +163,12 @@ class RedisLocks:
 
 
 class RedisContender:
-    """A claim that waits to hear of a release."""
+    """A claim that waits to hear of a release.
+
+    Attributes:
+        unsure: whether the last request was repeated for want of a connection: the first may come
+            yet.
+    """
 
     def __init__(self, locks: RedisLocks, claim: Claim) -> None:
         self._locks = locks
@@ -172,16 +177,7 @@ class RedisContender:
         self._woken = asyncio.Event()
         self._listens = False
         self._left = 0.0
-        self._told = 0
-
-    @property
-    def unsure(self) -> bool:
-        """Whether a request was repeated for want of a connection: the first may come yet."""
-        return self._told > 1
-
-    def _value(self) -> bytes:
-        self._told += 1
-        return _value(self._claim).encode()
+        self.unsure = False
 
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask the server once.
@@ -190,12 +186,15 @@ class RedisContender:
             LockUnavailable: no answer in time, or an error.
         """
         self._woken.clear()
-        self._told = 0
-        granted, number = await self._locks.acquire(self._claim, self._value, timeout=timeout)
+        self.unsure = False
+        granted, number = await self._locks.acquire(self._claim, self._repeated, timeout=timeout)
         if granted:
             return Grant(fence=number, valid_for=valid_for(self._claim))
         self._left = number / 1000 if number >= 0 else math.inf  # one without an end is not ours
         return None
+
+    def _repeated(self) -> None:
+        self.unsure = True
 
     async def changed(self) -> None:
         """Return at a release, when the holder's ttl is over, or when it is time to ask anyway.

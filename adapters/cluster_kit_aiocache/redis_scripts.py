@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cluster_kit_aiocache.redis_lines import Lines, Word
 
@@ -35,9 +35,11 @@ class Script:
         keys: Sequence[str],
         values: Sequence[Word],
         repeat: bool = True,
+        on_repeat: Callable[[], object] | None = None,
     ) -> Any:  # noqa: ANN401 - what the script returns
-        """Run it; again, with `repeat`, when the connection is lost."""
-        ask, arguments = partial(lines.execute_commands, repeat=repeat), (len(keys), *keys, *values)
+        """Run it; again, with `repeat`, when the connection is lost. See `Lines`."""
+        ask = partial(lines.execute_commands, repeat=repeat, on_repeat=on_repeat)
+        arguments = (len(keys), *keys, *values)
         try:
             [answer] = await ask(("EVALSHA", self._digest, *arguments))
         except NoScriptError:

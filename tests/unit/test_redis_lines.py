@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from redis.exceptions import AuthenticationError, ReadOnlyError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from cluster_kit.testing.waiting import eventually
@@ -106,3 +106,31 @@ async def test_a_command_that_finds_its_server_gone_is_tried_on_a_new_connection
     assert not old.open
     assert not idle.open
     assert new.open
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("gone", "in_doubt"), [(ConnectionLost("closed"), 1), (ReadOnlyError("a replica"), 0)]
+)
+async def test_a_repetition_is_told_where_the_first_request_may_come_yet(
+    gone: Exception, in_doubt: int
+) -> None:
+    told: list[str] = []
+    lines = Lines(Pool(Connection("1", gone), Connection("2")))
+    await lines.execute_commands("A", on_repeat=lambda: told.append("A"))
+
+    assert await lines.execute_commands("B", on_repeat=lambda: told.append("B")) == ["2"]
+
+    assert told == ["B"] * in_doubt
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_is_no_repetition() -> None:
+    told: list[str] = []
+    lines = Lines(Pool(Connection(NoScriptError("unknown"), "1")))
+
+    with pytest.raises(NoScriptError):
+        await lines.execute_commands("EVALSHA", on_repeat=lambda: told.append("EVALSHA"))
+    assert await lines.execute_commands("EVAL", on_repeat=lambda: told.append("EVAL")) == ["1"]
+
+    assert told == []
