@@ -96,7 +96,7 @@ class LockManager(Acquiring):
         if not names:
             raise ConfigurationError("multi() needs at least one key")
         limit = seconds("timeout", self._settings.timeout if timeout is None else timeout)
-        one = partial(self.acquire, ttl=ttl, renew=renew, max_hold=max_hold, reentrant=reentrant)
+        one = partial(self._lease, ttl=ttl, renew=renew, max_hold=max_hold, reentrant=reentrant)
         async with hold_all(names, limit, self._clock, one) as lease:
             yield lease
 
