@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
 from cluster_kit_aiocache.fences import read_fence, refused_fence
-from cluster_kit_aiocache.redis_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
+from cluster_kit_aiocache.lock_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
 from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.wakeups import Wakeups
 
