@@ -112,8 +112,8 @@ class Acquiring:
 
         Args:
             key: 1 to 200 bytes without spaces; the name of the application is put before it.
-            ttl: seconds after which it is free when its holder is gone; rounded up as
-                `capabilities` says.
+            ttl: seconds after which it is free when its holder is gone; a shorter one than the
+                backend's least (0.1, on memcached 3) is raised to it, see `capabilities`.
             timeout: seconds to wait; 0 tries once; None is the setting ``locks.timeout``.
             renew: keep it alive while it is held.
             max_hold: seconds after which it counts as lost although it is renewed.

@@ -122,6 +122,8 @@ class Lease:
     async def extend(self, ttl: Duration) -> None:
         """Let it live for `ttl` seconds from now; a renewed one is renewed by that from now on.
 
+        A ttl that is too short for the backend is raised, as that of `LockManager.acquire`.
+
         Raises:
             ConfigurationError: `ttl` is no duration above 0.
             LockLost: the lock is not ours any more.
