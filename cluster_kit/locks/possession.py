@@ -172,14 +172,14 @@ class Possession:
         if not gone.cancelled():
             self.lose(gone.result(), gone=True)
 
-    def lose(self, reason: str, *, gone: bool = False) -> None:
+    def lose(self, reason: str, *, gone: bool = False, level: int = logging.WARNING) -> None:
         """It is lost, and `gone` when the server said so: end what it protects."""
         if not self.live:
             return
         self._state, self.reason, self._gone_at_server = LeaseState.LOST, reason, gone
         self._stop()
         self.lost.set()
-        log.warning("lock %r (fence %d) is lost: %s", self.key, self.fence, reason)
+        log.log(level, "lock %r (fence %d) is lost: %s", self.key, self.fence, reason)
         self._around.report("lock.lost", key=self.key, fence=self.fence, reason=reason)
         for bond in tuple(self._bonds):
             bond.cut()

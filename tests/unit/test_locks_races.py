@@ -350,6 +350,30 @@ async def test_a_stop_gives_no_lock_back_whose_body_is_still_inside(
 
 
 @pytest.mark.asyncio
+async def test_a_stop_warns_of_no_lock_that_it_gives_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "cluster_kit.locks")
+    inside = asyncio.Event()
+
+    async def body() -> None:
+        async with cluster.locks.hold("used"):
+            inside.set()
+            await asyncio.sleep(60)
+
+    async with Cluster("shop") as cluster:
+        lease = await cluster.locks.acquire("kept")
+        working = asyncio.ensure_future(body())
+        await inside.wait()
+
+    with pytest.raises(LockLost, match="'used'"):
+        await working
+    with pytest.raises(LockLost, match="the cluster stops"):
+        lease.check()
+    assert lease.lost.is_set()
+    told = {record.getMessage().split("'")[1]: record.levelname for record in caplog.records}
+    assert told == {"kept": "INFO", "used": "WARNING"}
+
+
+@pytest.mark.asyncio
 async def test_a_stop_awaits_a_body_that_cleans_up_and_gives_its_lock_back(bench: Bench) -> None:
     inside = asyncio.Event()
     cleaned_up = False
