@@ -145,12 +145,13 @@ class Capabilities:
                 self.locks.lacks(f"there are no locks: {lacking}; set CLUSTER_KIT_LOCKS__URL")
                 return
             adapter = self._ground.registry.create("locks", url, context)
+        source, hints = settings.source_of("locks"), settings.warnings(("locks",))
         if implied:
-            adapter = OnDemandLocks(adapter, context, settings.source_of("locks") or "locks")
+            adapter = OnDemandLocks(adapter, context, source or "locks")
         self._lock_adapter = adapter
         with self._naming_source("locks"):
             await adapter.connect()
-        self.locks.attach(adapter, self._ground.background, settings.warnings(("locks",)))
+        self.locks.attach(adapter, self._ground.background, hints, source=source)
 
     def _lacks_locks(self, url: str) -> str:
         try:

@@ -180,6 +180,26 @@ async def test_redis_that_forgot_the_scripts_is_taught_again(own_redis: PlainSer
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("rights", [b"~* -script", b"~other:*"])
+@pytest.mark.parametrize("setting", ["CLUSTER_KIT_LOCKS__URL", "CLUSTER_KIT_REDIS_URL"])
+async def test_a_user_without_the_rights_waits_for_no_lock(
+    own_redis: PlainServer, rights: bytes, setting: str
+) -> None:
+    say(own_redis.url, b"ACL SETUSER ann on >pw &* +@all " + rights)
+    url = own_redis.url.replace("//", "//ann:pw@")
+    settings = Settings(event_queue={"url": "memory://"}, redis_url=url)
+    if setting == "CLUSTER_KIT_LOCKS__URL":
+        settings = Settings(event_queue={"url": "memory://"}, locks={"url": url})
+
+    with pytest.raises((LockUnavailable, ConnectError), match=setting) as found:
+        async with asyncio.timeout(10), Cluster("shop", settings=settings) as cluster:
+            await cluster.locks.acquire(KEY, timeout=60)
+
+    assert not found.value.retryable
+    assert "NOPERM" in str(found.value) or "no permissions" in str(found.value)
+
+
+@pytest.mark.asyncio
 async def test_a_script_that_redis_forgot_leaves_no_doubt_about_a_grant(
     own_redis: PlainServer,
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import NoPermissionError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cluster_kit.ports import AdapterContext, Claim, Quota
     from cluster_kit_aiocache.redis_lines import Lines
+    from cluster_kit_aiocache.redis_server import Call
 
 CAPABILITIES = LockCapabilities(
     backend="redis",
@@ -118,7 +119,7 @@ class RedisLocks:
         keys = [key, f"{key}:fence"]
         values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
         call = partial(ACQUIRE.run, keys=keys, values=values, on_repeat=on_repeat)
-        answer = await self._server.ask(claim.name, call, timeout)
+        answer = await self._ask(claim.name, call, timeout)
         if isinstance(answer, list):
             left, *stored = cast("list[int | bytes]", answer)
             if stored:
@@ -130,19 +131,19 @@ class RedisLocks:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
         values: list[str | int] = [_value(claim), claim.token, claim.turn, _milliseconds(claim)]
         call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
-        return valid_for(claim) if await self._server.ask(claim.name, call, timeout) else None
+        return valid_for(claim) if await self._ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
         values = [claim.token, channel(claim.name)]
         call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
-        return bool(await self._server.ask(claim.name, call, timeout))
+        return bool(await self._ask(claim.name, call, timeout))
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
         key = _key(name)
         call = partial(LOOK.run, keys=[key, f"{key}:fence"], values=[])
-        value, left, fence = await self._server.ask(name, call, timeout)
+        value, left, fence = await self._ask(name, call, timeout)
         if value is None:
             return None
         owner = value.decode(errors="replace").partition(" ")[2]
@@ -159,7 +160,15 @@ class RedisLocks:
         """Count a token if it is within the quota; see the port. Raises as `acquire`."""
         values: list[str | int] = [token, quota.limit, round(quota.period * _MICROSECONDS)]
         call = partial(ADMIT.run, keys=[f"ck:rate:{{{quota.name}}}"], values=values)
-        return int(await self._server.ask(quota.name, call, timeout)) / _MICROSECONDS
+        return int(await self._ask(quota.name, call, timeout)) / _MICROSECONDS
+
+    async def _ask(self, name: str, call: Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
+        try:
+            return await self._server.ask(name, call, timeout)
+        except LockUnavailable as exc:
+            if not isinstance(exc.__cause__, NoPermissionError):
+                raise
+            raise LockUnavailable(name, exc.reason, retryable=False) from exc.__cause__
 
 
 class RedisContender:

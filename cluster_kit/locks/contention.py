@@ -236,7 +236,7 @@ class Contention:
         try:
             grant = await contender.attempt(timeout=answer_timeout(attempt.claim.ttl))
         except LockUnavailable as exc:
-            attempt.error = LockUnavailable(attempt.key, exc.reason, retryable=exc.retryable)
+            attempt.error = self.around.told(attempt.key, exc)
             attempt.held, attempt.unsure = False, True
             line.error = attempt.error
             return None

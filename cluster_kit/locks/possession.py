@@ -285,7 +285,7 @@ class Possession:
             except BaseException as exc:
                 self._assume(claim, asked_at, unanswered=True)
                 if isinstance(exc, LockUnavailable):
-                    raise LockUnavailable(self.key, exc.reason) from exc
+                    raise self._around.told(self.key, exc) from exc
                 raise
             self.read()
             if valid_for is None:
