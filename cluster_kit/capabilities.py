@@ -123,10 +123,10 @@ class Capabilities:
         self.sync_messages.lacks(lacking)
         if lacking:
             return
-        settings, context = self._ground.settings, self.context()
-        adapter: PubSubAdapter
+        settings, create = self._ground.settings, self._ground.registry.create
+        context = self.context()
         with self._naming_source("pubsub"):
-            adapter = self._ground.registry.create("pubsub", self._revealed("pubsub"), context)
+            adapter: PubSubAdapter = create("pubsub", self._revealed("pubsub"), context)
         if settings.pubsub.url is None:  # nobody has asked for it so far
             adapter = OnDemandPubSub(adapter, context.clock, settings.source_of("pubsub"))
         self._pubsub_adapter = adapter
@@ -136,20 +136,20 @@ class Capabilities:
         await self.sync_messages.open(adapter, self._ground.background)
 
     async def _connect_locks(self) -> None:
-        settings, context = self._ground.settings, self.context()
-        implied = settings.locks.url is None  # nobody has asked for it so far
-        adapter: LockAdapter
+        settings, create = self._ground.settings, self._ground.registry.create
+        implied, context = settings.locks.url is None, self.context()
         with self._naming_source("locks"):
             if implied and (lacking := self._lacks_locks()):
                 self.locks.lacks(f"there are no locks: {lacking}; set CLUSTER_KIT_LOCKS__URL")
                 return
-            adapter = self._ground.registry.create("locks", self._revealed("locks"), context)
+            adapter: LockAdapter = create("locks", self._revealed("locks"), context)
+        source, hints = settings.source_of("locks"), settings.warnings(("locks",))
         if implied:
-            adapter = OnDemandLocks(adapter, context, settings.source_of("locks") or "locks")
+            adapter = OnDemandLocks(adapter, context, source or "locks")
         self._lock_adapter = adapter
         with self._naming_source("locks"):
             await adapter.connect()
-        self.locks.attach(adapter, self._ground.background, settings.warnings(("locks",)))
+        self.locks.attach(adapter, self._ground.background, hints, source=source)
 
     def _revealed(self, capability: Capability) -> str:
         """Return a URL as it is, to be passed on: in a variable it would stay in tracebacks."""

@@ -26,6 +26,7 @@ from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import RabbitServer
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache.memcached_client import MemcachedClient, key_of
+from cluster_kit_aiocache.memcached_connections import Connections
 from integration.load.cache import run
 from integration.test_pubsub_topology import user
 
@@ -468,7 +469,8 @@ async def test_what_is_in_the_names_of_a_foreign_entry_is_not_run(
 ) -> None:
     url = request.getfixturevalue("memcached")
     parts = urlsplit(url)
-    client = MemcachedClient(str(parts.hostname), parts.port or 11211)
+    connections = Connections(str(parts.hostname), parts.port or 11211)
+    client = MemcachedClient(connections)
     async with on(url) as (cluster, cache):
         names = Names(cluster.name, "rows")
         await cache.mset({"one": 1, "two": 2})
@@ -482,7 +484,7 @@ async def test_what_is_in_the_names_of_a_foreign_entry_is_not_run(
         assert await cache.mget("one", "two", "none") == [1, 2, None]
         assert await client.get(b"stolen") is None
         assert cache.stats().corrupt == 1
-    await client.close()
+    await connections.close()
 
 
 def foreign(epoch: bytes, tag: str) -> Record:

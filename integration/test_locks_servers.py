@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -176,6 +177,42 @@ async def test_redis_that_forgot_the_scripts_is_taught_again(own_redis: PlainSer
         say(own_redis.url, b"SCRIPT FLUSH")
         async with cluster.locks.hold(KEY, timeout=0):
             pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("rights", [b"~* -script", b"~other:*"])
+@pytest.mark.parametrize("setting", ["CLUSTER_KIT_LOCKS__URL", "CLUSTER_KIT_REDIS_URL"])
+async def test_a_user_without_the_rights_waits_for_no_lock(
+    own_redis: PlainServer, rights: bytes, setting: str
+) -> None:
+    say(own_redis.url, b"ACL SETUSER ann on >pw &* +@all " + rights)
+    url = own_redis.url.replace("//", "//ann:pw@")
+    settings = Settings(event_queue={"url": "memory://"}, redis_url=url)
+    if setting == "CLUSTER_KIT_LOCKS__URL":
+        settings = Settings(event_queue={"url": "memory://"}, locks={"url": url})
+
+    with pytest.raises((LockUnavailable, ConnectError), match=setting) as found:
+        async with asyncio.timeout(10), Cluster("shop", settings=settings) as cluster:
+            await cluster.locks.acquire(KEY, timeout=60)
+
+    assert not found.value.retryable
+    assert "NOPERM" in str(found.value) or "no permissions" in str(found.value)
+
+
+@pytest.mark.asyncio
+async def test_a_script_that_redis_forgot_leaves_no_doubt_about_a_grant(
+    own_redis: PlainServer,
+) -> None:
+    async with running(own_redis.url) as cluster:
+        say(own_redis.url, b"SCRIPT FLUSH")
+        lease = await cluster.locks.acquire(KEY)
+        say(own_redis.url, b"CONFIG RESETSTAT")
+        await lease.release()
+        await asyncio.sleep(1)  # one in doubt is looked for meanwhile
+
+        told = say(own_redis.url, b"INFO commandstats")
+        runs = re.findall(rb"cmdstat_eval(?:sha)?:calls=(\d+)", told)
+        assert sum(map(int, runs)) == 2  # of which the first was refused
 
 
 @pytest.mark.asyncio

@@ -1,38 +1,23 @@
-"""The few commands of memcached that are needed, in its meta protocol (memcached 1.6 and later).
-
-A connection whose command did not end in order, by an error or because its
-caller was cancelled, is closed and never used again. An answer that stays in such a connection
-would be taken for that of the next command: two would hold one lock, or get another's value. So is
-one in which something stands that nobody has asked for.
-"""
+"""The few commands of memcached that are needed, in its meta protocol (memcached 1.6 and later)."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
-from cluster_kit_aiocache.sharing import Shared
+from cluster_kit_aiocache.memcached_connections import ProtocolError
 
 if TYPE_CHECKING:
-    from cluster_kit_aiocache.memcached_options import MemcachedOptions
+    from cluster_kit_aiocache.memcached_connections import Answer, Connections
 
-MOST_CONNECTIONS = 20
+MOST_CALLS = 20
+"""At a time by one adapter, each on a connection of its own."""
+
 MOST_KEY_BYTES = 250
 _NO_KEY = re.compile(rb"[\x00-\x20\x7f]")  # would end it, and begin another command
-
-
-class ProtocolError(Exception):
-    """The server answered what the command cannot have for an answer."""
-
-
-class NoNumberError(ProtocolError):
-    """What was to be counted up is no number."""
 
 
 class RefusalError(ProtocolError):
@@ -41,10 +26,6 @@ class RefusalError(ProtocolError):
 
 DRIVER_ERRORS = (ProtocolError, OSError, EOFError, TimeoutError)
 """What may come out of a call."""
-
-
-Answer = tuple[list[bytes], bytes]
-"""Words of the first line, and the value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,70 +45,28 @@ def key_of(name: str) -> bytes:
     return b"ck.long." + hashlib.sha256(encoded).hexdigest().encode()
 
 
-class _Connection(asyncio.StreamReaderProtocol):
-    """Counts what has arrived and was not read."""
-
-    writer: asyncio.StreamWriter
-
-    def __init__(self) -> None:
-        self.reader = asyncio.StreamReader()
-        super().__init__(self.reader)
-        self._unread = 0
-        self.answered = 0.0  # when it was last done with a command
-
-    @property
-    def usable(self) -> bool:
-        """Whether the answer to the next request is the next that will arrive."""
-        return not (self._unread or self.reader.at_eof() or self.writer.is_closing())
-
-    def data_received(self, data: bytes) -> None:
-        self._unread += len(data)
-        super().data_received(data)
-
-    async def answer(self) -> Answer:
-        """Return the next answer."""
-        line = await self.reader.readuntil(b"\r\n")
-        self._unread -= len(line)
-        words = line.split()
-        if not words:
-            raise ProtocolError("the server sent an empty line")
-        if words[0] in {b"ERROR", b"CLIENT_ERROR"}:  # who knows what it made of the rest
-            kind = NoNumberError if b"non-numeric" in words else ProtocolError
-            raise kind(b" ".join(words).decode(errors="replace"))
-        if words[0] != b"VA":
-            return words, b""
-        value = await self.reader.readexactly(int(words[1]) + 2)
-        self._unread -= len(value)
-        return words, value[:-2]
-
-
 class MemcachedClient:
-    """Talks to one server, over several connections made when needed.
+    """Talks to one server for one adapter.
+
+    Those of an instance share connections and no places: a burst of one holds up no call of
+    another, as a cache would the renewal of a lock.
 
     Keys are 1 to 250 bytes without spaces and control characters; that is the caller's to see to.
 
+    Args:
+        connections: to the server.
+
     Attributes:
-        places: one for each connection; who asks takes one.
+        places: see `MOST_CALLS`; who asks takes one.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
-        self._free: list[_Connection] = []
-        self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CONNECTIONS)
-        self._closed = False
-
-    async def close(self) -> None:
-        """Close the connections; those in use end with their command."""
-        self._closed = True
-        await self.retire(inf)
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.places: asyncio.Semaphore = asyncio.Semaphore(MOST_CALLS)
 
     async def retire(self, since: float) -> None:
         """Use no connection again that was idle all the time since: one was silent all the time."""
-        silent = [one for one in self._free if one.answered <= since]
-        self._free = [one for one in self._free if one.answered > since]
-        for connection in silent:
-            connection.writer.close()
+        self._connections.retire(since)
 
     async def version(self) -> str:
         """Return the version of the server."""
@@ -152,16 +91,9 @@ class MemcachedClient:
         seen, done = await self.ask(b"mg %b t\r\n" % other, store)
         return _left(seen), stored(done)
 
-    async def seconds_left(self, key: bytes) -> int:
-        """Return for how long a value is to live on, by the server's clock.
-
-        Raises:
-            ProtocolError: there is none.
-        """
-        left = _left(await self._command(b"mg %b t\r\n" % key))
-        if left is None:
-            raise ProtocolError("a value is gone before its time")
-        return left
+    async def seconds_left(self, key: bytes) -> int | None:
+        """Return for how long a value lives on, by the server's clock; None when it is gone."""
+        return _left(await self._command(b"mg %b t\r\n" % key))
 
     async def delete(self, key: bytes, cas: int) -> bool:
         """Delete the value of `cas`; False when it is another one or gone."""
@@ -192,7 +124,7 @@ class MemcachedClient:
         """
         if not requests:
             return []
-        async with self._connection() as connection:
+        async with self._connections.one() as connection:
             connection.writer.write(b"".join(requests))
             await connection.writer.drain()
             return [await connection.answer() for _ in requests]
@@ -200,35 +132,6 @@ class MemcachedClient:
     async def _command(self, request: bytes) -> Answer:
         [answer] = await self.ask(request)
         return answer
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[_Connection]:
-        connection = await self._take()
-        try:
-            yield connection
-        except BaseException:
-            connection.writer.transport.abort()
-            raise
-        if self._closed:
-            connection.writer.close()
-        else:
-            connection.answered = asyncio.get_running_loop().time()
-            self._free.append(connection)
-
-    async def _take(self) -> _Connection:
-        while self._free:
-            connection = self._free.pop()
-            if connection.usable:
-                return connection
-            connection.writer.close()
-        return await _connected(self._host, self._port)
-
-
-async def _connected(host: str, port: int) -> _Connection:
-    loop = asyncio.get_running_loop()
-    transport, connection = await loop.create_connection(_Connection, host, port)
-    connection.writer = asyncio.StreamWriter(transport, connection, connection.reader, loop)
-    return connection
 
 
 def _left(answer: Answer) -> int | None:
@@ -260,9 +163,3 @@ def stored(answer: Answer) -> bool:
         return False
     expect(answer, b"HD")
     return True
-
-
-MEMCACHED: Shared[MemcachedOptions, MemcachedClient] = Shared(
-    lambda options, _: MemcachedClient(options.host, options.port), MemcachedClient.close
-)
-"""Of this process: a client for each server and instance."""

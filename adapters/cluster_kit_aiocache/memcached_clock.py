@@ -11,15 +11,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.clock import BootClock
+from cluster_kit.errors import LockUnavailable
 from cluster_kit.names import new_id
-from cluster_kit_aiocache.memcached_client import DRIVER_ERRORS
+from cluster_kit_aiocache.memcached_client import RefusalError
+from cluster_kit_aiocache.server import PROBE_SECONDS, say
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
     from cluster_kit_aiocache.memcached_client import MemcachedClient
+    from cluster_kit_aiocache.memcached_server import MemcachedServer
 
 _DRIFT = 0.999  # clocks of two machines may run that differently
 _LOOK_SECONDS = 0.02
@@ -60,12 +64,12 @@ class ServerClock:
     """Reads the clock of one server, again and again until it is closed.
 
     Args:
-        client: asks the server.
+        server: that of the locks.
         context: of the instance.
     """
 
-    def __init__(self, client: MemcachedClient, context: AdapterContext) -> None:
-        self._client = client
+    def __init__(self, server: MemcachedServer, context: AdapterContext) -> None:
+        self._server = server
         self._clock = BootClock()
         self._reading: Reading | None = None
         self._known = asyncio.Event()
@@ -98,7 +102,9 @@ class ServerClock:
         """Read the clock now and then: no two clocks run alike for long."""
         while True:
             self._doubted.clear()
-            with suppress(*DRIVER_ERRORS):  # whoever stores a lock hears of them, too
+            with suppress(
+                LockUnavailable, TimeoutError
+            ):  # whoever stores a lock hears of them, too
                 async with asyncio.timeout(_LONGEST_READING):
                     self._reading = await self._read()
                     self._known.set()
@@ -109,7 +115,7 @@ class ServerClock:
     async def _read(self) -> Reading:
         """Look for changes of a fresh value until one was seen sharply; return the sharpest."""
         key = f"ck.c.{new_id()}".encode()
-        await self._client.add(key, b"", _LIVES_SECONDS)
+        await self._server.ask("", partial(_begin, key), PROBE_SECONDS)
         seen: list[tuple[float, Reading]] = []
         while len(seen) < _MOST_CHANGES:
             seen.append(await self._change(key))
@@ -119,10 +125,27 @@ class ServerClock:
 
     async def _change(self, key: bytes) -> tuple[float, Reading]:
         """Wait for a change; return within how many seconds it was, and what it tells."""
-        asked_at, left = self.now(), await self._client.seconds_left(key)
+        asked_at, left = self.now(), await self._left(key)
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             since, before = asked_at, left
-            asked_at, left = self.now(), await self._client.seconds_left(key)
+            asked_at, left = self.now(), await self._left(key)
             if left < before:
                 return self.now() - since, Reading(key, since, left)
+
+    async def _left(self, key: bytes) -> int:
+        left = await self._server.ask("", partial(_seconds_left, key), PROBE_SECONDS)
+        if left is None:
+            raise LockUnavailable("", "what tells its clock is gone before its time")
+        return left
+
+
+async def _begin(key: bytes, client: MemcachedClient) -> None:
+    try:
+        await client.add(key, b"", _LIVES_SECONDS)
+    except RefusalError as exc:  # a full server is there all the same
+        raise LockUnavailable("", say(exc)) from exc
+
+
+async def _seconds_left(key: bytes, client: MemcachedClient) -> int | None:
+    return await client.seconds_left(key)

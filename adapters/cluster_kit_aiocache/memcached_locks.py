@@ -70,7 +70,8 @@ class MemcachedLocks:
         if self._clock is not None:
             return
         end = asyncio.get_running_loop().time() + self._context.connect_timeout
-        self._clock = ServerClock(await self._server.connect(), self._context)
+        await self._server.connect()
+        self._clock = ServerClock(self._server, self._context)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._clock.reading()

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 from cluster_kit.errors import ConnectError
-from cluster_kit_aiocache.memcached_client import DRIVER_ERRORS, MEMCACHED, MemcachedClient
+from cluster_kit_aiocache.memcached_client import DRIVER_ERRORS, MemcachedClient
+from cluster_kit_aiocache.memcached_connections import CONNECTIONS
 from cluster_kit_aiocache.memcached_options import parse_url
 from cluster_kit_aiocache.server import PROBE_SECONDS, Server, say
 
@@ -32,13 +33,13 @@ class MemcachedServer(Server[MemcachedClient]):
         self._context = context
         super().__init__(self._options.url, context, purpose, unavailable)
 
-    async def connect(self) -> MemcachedClient:
-        """Return the client, its server asked for its version within `connect_timeout`.
+    async def connect(self) -> None:
+        """Ask the server for its version, within the context's `connect_timeout`.
 
         Raises:
             ConnectError: unreachable, or no memcached.
         """
-        client = MEMCACHED.borrow(self._options, self._context)
+        client = MemcachedClient(CONNECTIONS.borrow(self._options, self._context))
         try:
             async with asyncio.timeout(self._context.connect_timeout):
                 await client.version()
@@ -48,11 +49,10 @@ class MemcachedServer(Server[MemcachedClient]):
                 raise
             raise ConnectError(self._options.url, say(exc)) from exc
         self._joined(client)
-        return client
 
     async def _leave(self, client: MemcachedClient) -> None:
-        del client  # it may have other users
-        await MEMCACHED.give_back(self._options, self._context)
+        del client  # its connections may have other users
+        await CONNECTIONS.give_back(self._options, self._context)
 
     async def _ping(self) -> None:
         await self.ask("", MemcachedClient.version, PROBE_SECONDS)

@@ -11,14 +11,8 @@ from cluster_kit.errors import (
     MessageTooLargeError,
 )
 from cluster_kit.ports import Health, StoreCapabilities
-from cluster_kit_aiocache.memcached_client import (
-    NoNumberError,
-    ProtocolError,
-    RefusalError,
-    expect,
-    key_of,
-    stored,
-)
+from cluster_kit_aiocache.memcached_client import RefusalError, expect, key_of, stored
+from cluster_kit_aiocache.memcached_connections import NoNumberError, ProtocolError
 from cluster_kit_aiocache.memcached_server import MemcachedServer
 from cluster_kit_aiocache.server import PATIENCE, say
 
@@ -26,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from cluster_kit.ports import AdapterContext
-    from cluster_kit_aiocache.memcached_client import Answer, MemcachedClient
+    from cluster_kit_aiocache.memcached_client import MemcachedClient
+    from cluster_kit_aiocache.memcached_connections import Answer
 
 T = TypeVar("T")
 

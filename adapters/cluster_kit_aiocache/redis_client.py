@@ -13,6 +13,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ConnectionError,  # noqa: A004 - the driver's name
+    NoPermissionError,
     RedisError,
 )
 
@@ -89,6 +90,6 @@ def _sentinel_tls(options: RedisOptions, tls: dict[str, Any]) -> dict[str, Any]:
 
 def lasting(error: Exception) -> bool:
     """Whether waiting does not help: the server refused who we are or what we want."""
-    return isinstance(error, AuthenticationError | AuthorizationError) or (
+    return isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or (
         isinstance(error, RedisError) and "DB index" in str(error)
     )

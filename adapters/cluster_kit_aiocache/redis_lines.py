@@ -66,12 +66,17 @@ class Lines:
         """Run a command. Raises what the driver's client does."""
         return (await self.execute_commands(words))[0]
 
-    async def execute_commands(self, *commands: Sequence[Word], repeat: bool = True) -> list[Any]:
+    async def execute_commands(
+        self,
+        *commands: Sequence[Word],
+        repeat: bool = True,
+        on_repeat: Callable[[], object] | None = None,
+    ) -> list[Any]:
         """Run commands one after the other, in one round trip, and return their answers.
 
         They are no transaction: others may come in between, and where one is refused those after
         it are still run. Then the first refusal is raised. Without `repeat` a lost connection is
-        an error.
+        an error; else `on_repeat` is called where one was lost, as what it carried may come yet.
         """
         worked = bool(self._idle)  # the connection that these are about to get
         try:
@@ -84,6 +89,8 @@ class Lines:
             await self._pool.disconnect(inuse_connections=False)
             if gone and not repeat:
                 raise
+            if on_repeat is not None and isinstance(exc, ConnectionError):
+                on_repeat()
             return await self._ask(commands)
 
     async def retire(self, since: float) -> None:

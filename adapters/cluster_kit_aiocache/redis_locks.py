@@ -6,14 +6,14 @@ import asyncio
 import math
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import NoPermissionError
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
 from cluster_kit_aiocache.fences import read_fence, refused_fence
-from cluster_kit_aiocache.redis_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
+from cluster_kit_aiocache.lock_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
 from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.wakeups import Wakeups
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cluster_kit.ports import AdapterContext, Claim, Quota
-    from cluster_kit_aiocache.redis_lines import Lines, Word
+    from cluster_kit_aiocache.redis_lines import Lines
+    from cluster_kit_aiocache.redis_server import Call
 
 CAPABILITIES = LockCapabilities(
     backend="redis",
@@ -105,20 +106,20 @@ class RedisLocks:
         return RedisContender(self, claim)
 
     async def acquire(
-        self, claim: Claim, told: Callable[[], bytes], *, timeout: float
+        self, claim: Claim, on_repeat: Callable[[], object], *, timeout: float
     ) -> tuple[bool, int]:
         """Ask for a lock; return whether it is ours, and its fence, or its milliseconds left.
 
-        `told` gives what is stored, for each time that the server is asked.
+        `on_repeat` is called where a connection is lost and it is asked for again.
 
         Raises:
             LockUnavailable: no answer in time, or an error.
         """
         key = _key(claim.name)
         keys = [key, f"{key}:fence"]
-        values: list[Word] = [told, _milliseconds(claim), FENCE_KEEP_MS]
-        call = partial(ACQUIRE.run, keys=keys, values=values)
-        answer = await self._server.ask(claim.name, call, timeout)
+        values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
+        call = partial(ACQUIRE.run, keys=keys, values=values, on_repeat=on_repeat)
+        answer = await self._ask(claim.name, call, timeout)
         if isinstance(answer, list):
             left, *stored = cast("list[int | bytes]", answer)
             if stored:
@@ -130,19 +131,19 @@ class RedisLocks:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
         values: list[str | int] = [_value(claim), claim.token, claim.turn, _milliseconds(claim)]
         call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
-        return valid_for(claim) if await self._server.ask(claim.name, call, timeout) else None
+        return valid_for(claim) if await self._ask(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
         values = [claim.token, channel(claim.name)]
         call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
-        return bool(await self._server.ask(claim.name, call, timeout))
+        return bool(await self._ask(claim.name, call, timeout))
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
         key = _key(name)
         call = partial(LOOK.run, keys=[key, f"{key}:fence"], values=[])
-        value, left, fence = await self._server.ask(name, call, timeout)
+        value, left, fence = await self._ask(name, call, timeout)
         if value is None:
             return None
         owner = value.decode(errors="replace").partition(" ")[2]
@@ -159,11 +160,24 @@ class RedisLocks:
         """Count a token if it is within the quota; see the port. Raises as `acquire`."""
         values: list[str | int] = [token, quota.limit, round(quota.period * _MICROSECONDS)]
         call = partial(ADMIT.run, keys=[f"ck:rate:{{{quota.name}}}"], values=values)
-        return int(await self._server.ask(quota.name, call, timeout)) / _MICROSECONDS
+        return int(await self._ask(quota.name, call, timeout)) / _MICROSECONDS
+
+    async def _ask(self, name: str, call: Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
+        try:
+            return await self._server.ask(name, call, timeout)
+        except LockUnavailable as exc:
+            if not isinstance(exc.__cause__, NoPermissionError):
+                raise
+            raise LockUnavailable(name, exc.reason, retryable=False) from exc.__cause__
 
 
 class RedisContender:
-    """A claim that waits to hear of a release."""
+    """A claim that waits to hear of a release.
+
+    Attributes:
+        unsure: whether the last request was repeated for want of a connection: the first may come
+            yet.
+    """
 
     def __init__(self, locks: RedisLocks, claim: Claim) -> None:
         self._locks = locks
@@ -172,16 +186,7 @@ class RedisContender:
         self._woken = asyncio.Event()
         self._listens = False
         self._left = 0.0
-        self._told = 0
-
-    @property
-    def unsure(self) -> bool:
-        """Whether a request was repeated for want of a connection: the first may come yet."""
-        return self._told > 1
-
-    def _value(self) -> bytes:
-        self._told += 1
-        return _value(self._claim).encode()
+        self.unsure = False
 
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask the server once.
@@ -190,12 +195,15 @@ class RedisContender:
             LockUnavailable: no answer in time, or an error.
         """
         self._woken.clear()
-        self._told = 0
-        granted, number = await self._locks.acquire(self._claim, self._value, timeout=timeout)
+        self.unsure = False
+        granted, number = await self._locks.acquire(self._claim, self._repeated, timeout=timeout)
         if granted:
             return Grant(fence=number, valid_for=valid_for(self._claim))
         self._left = number / 1000 if number >= 0 else math.inf  # one without an end is not ours
         return None
+
+    def _repeated(self) -> None:
+        self.unsure = True
 
     async def changed(self) -> None:
         """Return at a release, when the holder's ttl is over, or when it is time to ask anyway.

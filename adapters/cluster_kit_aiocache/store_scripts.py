@@ -5,7 +5,7 @@ A key that holds something else than text, which nobody here has written, counts
 
 from __future__ import annotations
 
-from cluster_kit_aiocache.redis_scripts import Script
+from cluster_kit_aiocache.script import Script
 
 WRITE = Script(
     """

@@ -26,6 +26,7 @@ from cluster_kit.locks.terms import (
 )
 
 if TYPE_CHECKING:
+    from cluster_kit.locks.bond import Bond
     from cluster_kit.locks.contention import Contention
     from cluster_kit.locks.possession import Possession
     from cluster_kit.settings import LockSettings
@@ -111,8 +112,8 @@ class Acquiring:
 
         Args:
             key: 1 to 200 bytes without spaces; the name of the application is put before it.
-            ttl: seconds after which it is free when its holder is gone; rounded up as
-                `capabilities` says.
+            ttl: seconds after which it is free when its holder is gone; a shorter one than the
+                backend's least (0.1, on memcached 3) is raised to it, see `capabilities`.
             timeout: seconds to wait; 0 tries once; None is the setting ``locks.timeout``.
             renew: keep it alive while it is held.
             max_hold: seconds after which it counts as lost although it is renewed.
@@ -125,11 +126,9 @@ class Acquiring:
             NotStartedError: the cluster is not running, or stopped meanwhile.
             ConfigurationError: the key or an option is wrong.
         """
-        capabilities = self._active().around.adapter.capabilities
-        possession = await self._possess(
+        return await self._lease(
             key, ttl=ttl, timeout=timeout, renew=renew, max_hold=max_hold, reentrant=reentrant
         )
-        return Lease(possession, capabilities)
 
     async def try_acquire(
         self,
@@ -155,6 +154,12 @@ class Acquiring:
             return None
 
     # --- inside --------------------------------------------------------------------------
+
+    async def _lease(
+        self, key: str, *, bond: Bond | None = None, **options: Unpack[LockOptions]
+    ) -> Lease:
+        capabilities = self._active().around.adapter.capabilities
+        return Lease(await self._possess(key, **options), capabilities, bond)
 
     async def _possess(self, key: str, **options: Unpack[LockOptions]) -> Possession:
         contention = self._active()

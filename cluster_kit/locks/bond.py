@@ -55,11 +55,11 @@ class Bond:
 
     def cut(self) -> None:
         """Cancel the body: the lock is lost."""
-        if self.task is asyncio.current_task():
+        if self.task is not asyncio.current_task():
+            self._cancel()
+        elif self._soon is None:  # of several locks the first is enough, and `undo` knows of one
             # It has just asked, and learns it by an exception or from the answer.
             self._soon = asyncio.get_running_loop().call_soon(self._cancel)
-        else:
-            self._cancel()
 
     def _cancel(self) -> None:
         if not self._cancelled:

@@ -172,8 +172,9 @@ class Contention:
     async def _lose_all(self) -> list[Possession]:
         """End all that is held now; give back what protects no body, and return the rest."""
         held = list(self.held.values())
-        for possession in held:
-            possession.lose("the cluster stops")
+        for possession in held:  # that one nobody is inside of is given back is no trouble
+            level = logging.WARNING if possession.bound else logging.INFO
+            possession.lose("the cluster stops", level=level)
         for possession in held:
             if not possession.bound:
                 await possession.give_back()
@@ -235,7 +236,7 @@ class Contention:
         try:
             grant = await contender.attempt(timeout=answer_timeout(attempt.claim.ttl))
         except LockUnavailable as exc:
-            attempt.error = LockUnavailable(attempt.key, exc.reason, retryable=exc.retryable)
+            attempt.error = self.around.told(attempt.key, exc)
             attempt.held, attempt.unsure = False, True
             line.error = attempt.error
             return None

@@ -36,6 +36,7 @@ class LockContext(NamedTuple):
         random: for jitter.
         report: counts and tells telemetry.
         releasing: releases under way that nobody waits for.
+        source: what the URL of the server comes from, for errors; may be empty.
     """
 
     app: str
@@ -45,10 +46,21 @@ class LockContext(NamedTuple):
     random: random.Random
     report: Emit
     releasing: set[asyncio.Task[Any]]
+    source: str
 
     def name_of(self, key: str) -> str:
         """Return what the server knows a key as."""
         return f"{self.app}.{key}"
+
+    def told(self, key: str, error: LockUnavailable) -> LockUnavailable:
+        """Return what the adapter raised as the caller gets it.
+
+        Where waiting does not help it says which setting is to be looked at.
+        """
+        reason = error.reason
+        if not error.retryable and self.source and not reason.startswith(self.source):
+            reason = f"{self.source}: {reason}"
+        return LockUnavailable(key, reason, retryable=error.retryable)
 
     def free_later(self, claim: Claim, *, unsure: bool) -> None:
         """Release a token in the background; `unsure`: its grant may still be on the way."""
@@ -62,7 +74,9 @@ class LockContext(NamedTuple):
         while self.clock.monotonic() < end:
             try:
                 await self.adapter.release(claim, timeout=answer_timeout(claim.ttl))
-            except LockUnavailable:
+            except LockUnavailable as exc:
+                if not exc.retryable:
+                    return
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue

@@ -54,19 +54,21 @@ class Lease:
 
     Everything is read from the clock, so it is true also right after the event loop was blocked.
     Any thread may read it; a forked process reads that it is lost.
+
+    Args:
+        possession: begun.
+        capabilities: of the backend.
+        bond: ties its body, to other leases, too; by default one of its own does.
     """
 
-    def __init__(self, possession: Possession, capabilities: LockCapabilities) -> None:
+    def __init__(
+        self, possession: Possession, capabilities: LockCapabilities, bond: Bond | None = None
+    ) -> None:
         self._possession = possession
         self._capabilities = capabilities
+        self._common = bond
+        self._bond: Bond | None = None  # while a body is inside
         self._released: LeaseState | None = None  # what it was when it was given back
-        self._bond: Bond | None = None
-        self._shared: Bond | None = None
-
-    def share(self, bond: Bond) -> Self:
-        """Be tied by `bond`, with other leases, when it is entered."""
-        self._shared = bond
-        return self
 
     def __repr__(self) -> str:
         return f"<Lease {self.key!r} {self.state.value}>"
@@ -120,6 +122,8 @@ class Lease:
     async def extend(self, ttl: Duration) -> None:
         """Let it live for `ttl` seconds from now; a renewed one is renewed by that from now on.
 
+        A ttl that is too short for the backend is raised, as that of `LockManager.acquire`.
+
         Raises:
             ConfigurationError: `ttl` is no duration above 0.
             LockLost: the lock is not ours any more.
@@ -163,7 +167,7 @@ class Lease:
             raise
         if self._bond is not None:
             raise RuntimeError(f"lease {self.key!r} protects another body already")
-        self._bond = self._shared or Bond()
+        self._bond = self._common or Bond()
         self._possession.bind(self._bond)
         return self
 

@@ -58,8 +58,8 @@ class MultiLease:
 class Acquire(Protocol):
     """Acquires one lock; waits at most `timeout` seconds for it."""
 
-    def __call__(self, key: str, /, *, timeout: float) -> Awaitable[Lease]:
-        """Return its lease."""
+    def __call__(self, key: str, /, *, bond: Bond, timeout: float) -> Awaitable[Lease]:
+        """Return its lease, whose body is tied by `bond`."""
         ...
 
 
@@ -77,6 +77,6 @@ async def hold_all(
     async with AsyncExitStack() as stack:
         for key in keys:
             left = max(end - clock.monotonic(), 0.0) if timeout else 0.0
-            lease = await acquire(key, timeout=left)
-            leases[key] = await stack.enter_async_context(lease.share(bond))
+            lease = await acquire(key, bond=bond, timeout=left)
+            leases[key] = await stack.enter_async_context(lease)
         yield MultiLease(leases)

@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 _RENEWED_AFTER = (0.85 / 3, 1 / 3)  # of its time; thousands taken together drift apart
 _FIRST_PAUSE = 0.05  # seconds between two attempts to renew
 _LEAST_TTL, _LONGEST_GRACE = 0.01, 1.0  # seconds
-_SURE_SHARE, _FINE_SHARE = 0.3, 0.85  # of a ttl the server may have set or not; see `_assume`
 _LONGEST_LOOK = 1.0  # seconds; timers of the loop do not count the time of a suspended machine
+_FINE_CLOCK, _COARSE_CLOCK = 0.85, 0.3
+"""What is sure of a ttl from when it was asked for, by the server's clock: a little less than what
+a confirmed one is worth. One of whole seconds may be two late, and lets 3 seconds go after one."""
 
 
 class Possession:
@@ -170,14 +172,14 @@ class Possession:
         if not gone.cancelled():
             self.lose(gone.result(), gone=True)
 
-    def lose(self, reason: str, *, gone: bool = False) -> None:
+    def lose(self, reason: str, *, gone: bool = False, level: int = logging.WARNING) -> None:
         """It is lost, and `gone` when the server said so: end what it protects."""
         if not self.live:
             return
         self._state, self.reason, self._gone_at_server = LeaseState.LOST, reason, gone
         self._stop()
         self.lost.set()
-        log.warning("lock %r (fence %d) is lost: %s", self.key, self.fence, reason)
+        log.log(level, "lock %r (fence %d) is lost: %s", self.key, self.fence, reason)
         self._around.report("lock.lost", key=self.key, fence=self.fence, reason=reason)
         for bond in tuple(self._bonds):
             bond.cut()
@@ -221,12 +223,7 @@ class Possession:
     # --- its life ------------------------------------------------------------------------
 
     async def extend(self, ttl: float) -> None:
-        """Let it live for `ttl` seconds from now, and renew it by that from now on.
-
-        Raises:
-            LockLost: it is not ours any more.
-            LockUnavailable: the server did not answer; it is ours no longer than before.
-        """
+        """As `Lease.extend`, with a ttl that the backend can keep."""
         self.check()
         await self._renew(ttl)
         self.check()
@@ -288,7 +285,7 @@ class Possession:
             except BaseException as exc:
                 self._assume(claim, asked_at, unanswered=True)
                 if isinstance(exc, LockUnavailable):
-                    raise LockUnavailable(self.key, exc.reason) from exc
+                    raise self._around.told(self.key, exc) from exc
                 raise
             self.read()
             if valid_for is None:
@@ -306,8 +303,8 @@ class Possession:
         Where the holder's own instance keeps the ttl, there is nothing to doubt.
         """
         if self.live and claim.ttl < self.claim.ttl and math.isinf(self._leash):
-            coarse = unanswered or self._around.adapter.capabilities.ttl_grain >= 1
-            sure = claim.ttl * (_SURE_SHARE if coarse else _FINE_SHARE)  # it would confirm more
+            coarse = self._around.adapter.capabilities.ttl_grain >= 1
+            sure = claim.ttl * (_COARSE_CLOCK if coarse else _FINE_CLOCK)
             self._ends = min(self._ends, asked_at + sure)
             if unanswered:
                 self.claim, self._renew_at = claim, asked_at if self._renews else math.inf

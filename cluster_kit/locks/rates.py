@@ -97,7 +97,7 @@ class RateLimit:
         """Ask once. Who waits was here before, so nobody is let in while somebody has to."""
         left = 1.0
         if not self._full:
-            left = await self._ask(keeper, self._quota(contention), new_id())
+            left = await self._ask(contention, keeper, new_id())
         if left:
             raise self._in_vain(0.0)
 
@@ -109,11 +109,11 @@ class RateLimit:
             self._line.leave()
 
     async def _wait_for(self, contention: Contention, keeper: QuotaKeeper) -> None:
-        quota, token, pause = self._quota(contention), new_id(), _FIRST_PAUSE
+        token, pause = new_id(), _FIRST_PAUSE
         self._unanswered = LockUnavailable(self.key, "no answer in time")
         while True:
             try:
-                left = await self._ask(keeper, quota, token)
+                left = await self._ask(contention, keeper, token)
             except LockUnavailable as exc:
                 if not exc.retryable:
                     raise
@@ -125,8 +125,9 @@ class RateLimit:
                 return
             await asyncio.sleep(left + contention.around.random.uniform(0.0, _SPREAD))
 
-    async def _ask(self, keeper: QuotaKeeper, quota: Quota, token: str) -> float:
+    async def _ask(self, contention: Contention, keeper: QuotaKeeper, token: str) -> float:
+        quota = self._quota(contention)
         try:
             return await keeper.admit(quota, token, timeout=answer_timeout(self.period))
         except LockUnavailable as exc:
-            raise LockUnavailable(self.key, exc.reason, retryable=exc.retryable) from exc
+            raise contention.around.told(self.key, exc) from exc

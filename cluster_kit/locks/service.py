@@ -96,7 +96,7 @@ class LockManager(Acquiring):
         if not names:
             raise ConfigurationError("multi() needs at least one key")
         limit = seconds("timeout", self._settings.timeout if timeout is None else timeout)
-        one = partial(self.acquire, ttl=ttl, renew=renew, max_hold=max_hold, reentrant=reentrant)
+        one = partial(self._lease, ttl=ttl, renew=renew, max_hold=max_hold, reentrant=reentrant)
         async with hold_all(names, limit, self._clock, one) as lease:
             yield lease
 
@@ -152,7 +152,7 @@ class LockManager(Acquiring):
         try:
             return await around.adapter.inspect(name, timeout=answer_timeout(DEFAULT_TTL))
         except LockUnavailable as exc:
-            raise LockUnavailable(key, exc.reason, retryable=exc.retryable) from exc
+            raise around.told(key, exc) from exc
 
     def capabilities(self) -> LockCapabilities:
         """Return what locks promise on the backend in use."""
@@ -177,9 +177,21 @@ class LockManager(Acquiring):
     # --- life, led by Cluster ------------------------------------------------------------
 
     def attach(
-        self, adapter: LockAdapter, supervisor: Supervisor, hints: Sequence[str] = ()
+        self,
+        adapter: LockAdapter,
+        supervisor: Supervisor,
+        hints: Sequence[str] = (),
+        *,
+        source: str = "",
     ) -> None:
-        """Use a connected adapter. `hints` are logged when the first lock is asked for."""
+        """Use a connected adapter.
+
+        Args:
+            adapter: of the backend.
+            supervisor: starts what outlives a call.
+            hints: logged when the first lock is asked for.
+            source: what the URL comes from, for errors.
+        """
         for warning in adapter.warnings():
             log.warning("locks: %s", warning)
         self._hints = hints
@@ -191,6 +203,7 @@ class LockManager(Acquiring):
             random=random.Random(),
             report=self._report,
             releasing=set(),
+            source=source,
         )
         self._contention = Contention(around, owner=self._instance_id)
 

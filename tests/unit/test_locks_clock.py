@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -11,9 +12,13 @@ import pytest_asyncio
 from cluster_kit.clock import BootClock, SystemClock
 from cluster_kit.errors import LockLost, LockUnavailable
 from cluster_kit.locks import LeaseState
-from cluster_kit.ports import Claim, Grant
+from cluster_kit.ports import Claim, Grant, LockCapabilities
 from cluster_kit.testing.waiting import eventually
-from tests.unit.locks_bench import Bench, OrderedContender
+from cluster_kit_aiocache.memcached_locks import CAPABILITIES as MEMCACHED
+from cluster_kit_aiocache.redis_locks import CAPABILITIES as REDIS
+from cluster_kit_amqp.locks.adapter import CAPABILITIES as AMQP
+from cluster_kit_memory.locks import CAPABILITIES as MEMORY
+from tests.unit.locks_bench import Bench, OrderedAdapter, OrderedContender
 
 
 @pytest_asyncio.fixture
@@ -35,6 +40,22 @@ async def test_validity_ends_before_the_server_frees_the_lock(bench: Bench) -> N
         states.append(lease.state)
 
     assert states == [LeaseState.HELD, LeaseState.LOST]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("kept", "least"), [(MEMORY, 0.1), (REDIS, 0.1), (AMQP, 0.1), (MEMCACHED, 3.0)]
+)
+async def test_a_ttl_below_the_least_is_raised_to_it_on_every_backend(
+    bench: Bench, kept: LockCapabilities, least: float
+) -> None:
+    bench.adapter.capabilities = kept
+
+    lease = await bench.locks.acquire("a", ttl=1e-6, timeout=0)
+    assert lease.valid_for() == pytest.approx(0.9 * least)
+    await lease.extend(60)
+    await lease.extend(1e-6)
+    assert lease.valid_for() == pytest.approx(0.9 * least)
 
 
 @pytest.mark.asyncio
@@ -124,6 +145,21 @@ async def test_a_shorter_ttl_that_may_be_set_is_reckoned_with(bench: Bench, rene
 
     with pytest.raises(LockLost):
         lease.check()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("grain", "sure"), [(0.0, 8.5), (0.001, 8.5), (1.0, 3.0)])
+async def test_an_extension_without_an_answer_is_worth_what_the_server_s_clock_allows(
+    bench: Bench, grain: float, sure: float
+) -> None:
+    bench.adapter.capabilities = replace(OrderedAdapter.capabilities, ttl_grain=grain)
+    lease = await bench.locks.acquire("a", ttl=60)
+    bench.adapter.before_answer = refuse
+
+    with pytest.raises(LockUnavailable):
+        await lease.extend(10)
+
+    assert lease.valid_for() == pytest.approx(sure)
 
 
 @pytest.mark.asyncio

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from cluster_kit.locks import LockManager
 from cluster_kit.ports import AdapterSpec
 from cluster_kit.settings import EventQueueSettings
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory.lock_table import LockTable
 from cluster_kit_memory.locks import MemoryLocks
 
 QUEUE = EventQueueSettings(url="memory://")
@@ -116,6 +118,37 @@ async def test_who_is_refused_for_good_does_not_wait(caplog: pytest.LogCaptureFi
     assert [(error.reason, error.retryable) for error in errors] == [(reason, False)] * 5
     warnings = [r.getMessage() for r in caplog.records if "wrong password" in r.getMessage()]
     assert warnings == [f"locks: {reason}"]
+
+
+class ForbiddenLocks(MemoryLocks):
+    """Their server lets this user connect, and do nothing."""
+
+    async def connect(self) -> None: ...
+
+    def table(self, name: str) -> LockTable:
+        raise LockUnavailable(name, "no right to use it", retryable=False)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("settings", "source"),
+    [
+        (Settings(redis_url="redis://localhost"), "redis_url (CLUSTER_KIT_REDIS_URL)"),
+        (Settings(locks={"url": "redis://localhost"}), "locks.url (CLUSTER_KIT_LOCKS__URL)"),
+    ],
+)
+async def test_who_has_no_right_to_use_it_is_told_which_setting_gives_it(
+    settings: Settings, source: str
+) -> None:
+    cluster = Cluster("shop", settings=replace(settings, event_queue=QUEUE))
+    cluster.registry.register(
+        AdapterSpec(name="aiocache", schemes=("redis",), locks=ForbiddenLocks)
+    )
+    async with cluster:
+        errors = await use_in_every_way(cluster.locks)
+
+    reason = f"{source}: no right to use it"
+    assert [(error.reason, error.retryable) for error in errors] == [(reason, False)] * 5
 
 
 @pytest.mark.asyncio

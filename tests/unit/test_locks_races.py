@@ -98,6 +98,25 @@ async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(bench: Be
 
 
 @pytest.mark.asyncio
+async def test_several_that_are_lost_while_asked_leave_no_cancellation_behind(
+    bench: Bench,
+) -> None:
+    async def body() -> None:
+        async with bench.locks.multi(["a", "b", "c"], max_hold=20) as lease:
+            bench.clock._now += 20
+            assert lease.state is LeaseState.LOST  # all of them are found lost by who asks
+            raise RuntimeError("the body gives up")
+
+    with pytest.raises(RuntimeError, match="gives up"):
+        await body()
+    for _ in range(3):
+        await asyncio.sleep(0)  # and is not cancelled here
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.asyncio
 async def test_who_waits_for_one_of_several_locks_hears_of_the_loss_of_another(
     bench: Bench,
 ) -> None:
@@ -328,6 +347,30 @@ async def test_a_stop_gives_no_lock_back_whose_body_is_still_inside(
     assert released_at_stop == bench.adapter.log.count("release") == 1  # of what nobody is inside
     assert "'deaf'" in caplog.text
     assert "'free'" not in caplog.records[-1].message
+
+
+@pytest.mark.asyncio
+async def test_a_stop_warns_of_no_lock_that_it_gives_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "cluster_kit.locks")
+    inside = asyncio.Event()
+
+    async def body() -> None:
+        async with cluster.locks.hold("used"):
+            inside.set()
+            await asyncio.sleep(60)
+
+    async with Cluster("shop") as cluster:
+        lease = await cluster.locks.acquire("kept")
+        working = asyncio.ensure_future(body())
+        await inside.wait()
+
+    with pytest.raises(LockLost, match="'used'"):
+        await working
+    with pytest.raises(LockLost, match="the cluster stops"):
+        lease.check()
+    assert lease.lost.is_set()
+    told = {record.getMessage().split("'")[1]: record.levelname for record in caplog.records}
+    assert told == {"kept": "INFO", "used": "WARNING"}
 
 
 @pytest.mark.asyncio

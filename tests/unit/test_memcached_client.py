@@ -10,6 +10,7 @@ import pytest
 
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache.memcached_client import MOST_KEY_BYTES, MemcachedClient, key_of
+from cluster_kit_aiocache.memcached_connections import Connections
 
 
 @pytest.mark.parametrize("name", ["app.c4.rows.user-1", "ж" * 125, "a" * MOST_KEY_BYTES])
@@ -45,9 +46,9 @@ async def server(surplus: bytes) -> AsyncIterator[tuple[MemcachedClient, list[in
         ended.append(number)
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    client = MemcachedClient(*listening.sockets[0].getsockname()[:2])
-    yield client, connections
-    await client.close()
+    made = Connections(*listening.sockets[0].getsockname()[:2])
+    yield MemcachedClient(made), connections
+    await made.close()
     await eventually(lambda: len(ended) == len(connections))
     listening.close()
 

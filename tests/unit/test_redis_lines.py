@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from redis.exceptions import AuthenticationError, ReadOnlyError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from cluster_kit.supervisor import Supervisor
@@ -177,3 +177,31 @@ class SlowPool(Pool):
         self.asked += 1
         await self.may_refuse.wait()
         return await super().get_connection()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("gone", "in_doubt"), [(ConnectionLost("closed"), 1), (ReadOnlyError("a replica"), 0)]
+)
+async def test_a_repetition_is_told_where_the_first_request_may_come_yet(
+    gone: Exception, in_doubt: int
+) -> None:
+    told: list[str] = []
+    lines = Lines(Pool(Connection("1", gone), Connection("2")), Supervisor())
+    await lines.execute_commands("A", on_repeat=lambda: told.append("A"))
+
+    assert await lines.execute_commands("B", on_repeat=lambda: told.append("B")) == ["2"]
+
+    assert told == ["B"] * in_doubt
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_is_no_repetition() -> None:
+    told: list[str] = []
+    lines = Lines(Pool(Connection(NoScriptError("unknown"), "1")), Supervisor())
+
+    with pytest.raises(NoScriptError):
+        await lines.execute_commands("EVALSHA", on_repeat=lambda: told.append("EVALSHA"))
+    assert await lines.execute_commands("EVAL", on_repeat=lambda: told.append("EVAL")) == ["1"]
+
+    assert told == []

@@ -1,49 +1,11 @@
-"""What runs in the server. Each script may be repeated: a lost answer changes nothing.
+"""What runs in Redis for locks. Each script may be repeated: a lost answer changes nothing.
 
 But for a request that comes when its repetition has been answered and, in between, released.
 """
 
 from __future__ import annotations
 
-import hashlib
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from redis.exceptions import NoScriptError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cluster_kit_aiocache.redis_lines import Lines, Word
-
-
-class Script:
-    """Runs by its digest; a server that does not know it, as after a restart, is told it again."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-    async def load(self, lines: Lines) -> None:
-        """Tell it to the server, so that the first run need not."""
-        await lines.execute_command("SCRIPT", "LOAD", self._text)
-
-    async def run(
-        self,
-        lines: Lines,
-        *,
-        keys: Sequence[str],
-        values: Sequence[Word],
-        repeat: bool = True,
-    ) -> Any:  # noqa: ANN401 - what the script returns
-        """Run it; again, with `repeat`, when the connection is lost."""
-        ask, arguments = partial(lines.execute_commands, repeat=repeat), (len(keys), *keys, *values)
-        try:
-            [answer] = await ask(("EVALSHA", self._digest, *arguments))
-        except NoScriptError:
-            [answer] = await ask(("EVAL", self._text, *arguments))
-        return answer
-
+from cluster_kit_aiocache.script import Script
 
 FENCE_KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a fence is kept after the last grant. Later the server's clock goes on with it."""
