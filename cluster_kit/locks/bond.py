@@ -50,7 +50,7 @@ class Bond:
         self.task = task
         self._before = task.cancelling()
         self._cancelled = False
-        self._ours: bool | None = None  # when it was taken back
+        self._taken_back = False
         self._soon: asyncio.Handle | None = None
 
     def cut(self) -> None:
@@ -70,6 +70,8 @@ class Bond:
         """End it; True when the body was cancelled by this bond and by nobody else."""
         if self._soon is not None:
             self._soon.cancel()
-        if self._cancelled and self._ours is None:
-            self._ours = self.task.uncancel() <= self._before
-        return self._ours is True
+        if self._cancelled and not self._taken_back:
+            self._taken_back = True
+            self.task.uncancel()
+        # Of several locks each asks: since the one before, somebody else may have cancelled it.
+        return self._cancelled and self.task.cancelling() <= self._before

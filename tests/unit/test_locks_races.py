@@ -117,6 +117,29 @@ async def test_several_that_are_lost_while_asked_leave_no_cancellation_behind(
 
 
 @pytest.mark.asyncio
+async def test_who_is_cancelled_while_the_others_are_given_back_is_cancelled(bench: Bench) -> None:
+    inside, gone = asyncio.Event(), asyncio.get_running_loop().create_future()
+    bench.adapter.gone = gone
+
+    async def only_the_first_goes() -> None:
+        bench.adapter.gone = None if bench.adapter.fence else gone
+
+    async def body() -> None:
+        async with bench.locks.multi(["a", "b"], ttl=10):
+            inside.set()
+            await asyncio.sleep(60)
+
+    bench.adapter.while_asked = only_the_first_goes
+    task = asyncio.ensure_future(body())
+    await inside.wait()
+    bench.adapter.before_answer = lambda what: task.cancel() if what == "release" else None
+    gone.set_result("evicted")
+    await asyncio.wait({task})
+
+    assert task.cancelled()
+
+
+@pytest.mark.asyncio
 async def test_who_waits_for_one_of_several_locks_hears_of_the_loss_of_another(
     bench: Bench,
 ) -> None:
