@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError, LockTimeout, LockUnavailable
+from cluster_kit.locks.asking import again
 from cluster_kit.locks.line import Line
 from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.names import new_id
@@ -39,7 +40,8 @@ class RateLimit:
         self._wait = wait
         self._line = Line()
         self._full = False  # as who waits was told, until nobody does
-        self._unanswered: LockUnavailable | None = None
+        self._unanswered: LockUnavailable | None = self._silence()
+        self._request: asyncio.Task[float | LockUnavailable] | None = None  # for who is first
 
     async def acquire(self, *, timeout: Duration | None = None) -> None:
         """Wait until one more is within the limit, and count it.
@@ -69,10 +71,12 @@ class RateLimit:
             async with contention.within(limit):
                 await self._in_turn(contention, keeper)
         except TimeoutError:
-            raise self._unanswered or self._in_vain(limit) from None
+            unanswered = self._unanswered
+            error = self._in_vain(limit) if unanswered is None else again(self.key, unanswered)
+            raise error from None
         finally:
             if self._line.idle:  # else the next one finds out, before those who come later
-                self._full = False
+                self._forget()
 
     async def try_acquire(self, *, timeout: Duration = 0) -> bool:
         """As `acquire`, but False when the limit is reached. By default it tries once."""
@@ -81,6 +85,12 @@ class RateLimit:
         except LockTimeout:
             return False
         return True
+
+    def _silence(self) -> LockUnavailable:
+        return LockUnavailable(self.key, "no answer in time")
+
+    def _forget(self) -> None:
+        self._full, self._unanswered, self._request = False, self._silence(), None
 
     def _in_vain(self, waited: float) -> LockTimeout:
         why = f"the limit of {self.limit} in {self.period:g} s was reached"
@@ -107,10 +117,9 @@ class RateLimit:
 
     async def _wait_for(self, contention: Contention, keeper: QuotaKeeper) -> None:
         quota, token, pause = self._quota(contention), new_id(), _FIRST_PAUSE
-        self._unanswered = LockUnavailable(self.key, "no answer in time")
         while True:
             try:
-                left = await self._ask(keeper, quota, token)
+                left = await self._first(contention, keeper, quota, token)
             except LockUnavailable as exc:
                 if not exc.retryable:
                     raise
@@ -122,8 +131,35 @@ class RateLimit:
                 return
             await asyncio.sleep(left + contention.around.random.uniform(0.0, _SPREAD))
 
+    async def _first(
+        self, contention: Contention, keeper: QuotaKeeper, quota: Quota, token: str
+    ) -> float:
+        """Ask for whoever is first in line: who leaves has asked for the next one.
+
+        None of these requests is broken off, which would cost its connection.
+        """
+        if self._request is None:
+            name = f"ask for {quota.name}"
+            asking = self._answer(keeper, quota, token)
+            self._request = contention.around.supervisor.spawn(asking, name=name)
+        request = self._request
+        await asyncio.wait({request})
+        self._request = None
+        answer = self._silence() if request.cancelled() else request.result()
+        if isinstance(answer, LockUnavailable):
+            raise answer
+        return answer
+
+    async def _answer(
+        self, keeper: QuotaKeeper, quota: Quota, token: str
+    ) -> float | LockUnavailable:
+        try:
+            return await self._ask(keeper, quota, token)
+        except LockUnavailable as exc:
+            return exc
+
     async def _ask(self, keeper: QuotaKeeper, quota: Quota, token: str) -> float:
         try:
             return await keeper.admit(quota, token, timeout=answer_timeout(self.period))
         except LockUnavailable as exc:
-            raise LockUnavailable(self.key, exc.reason, retryable=exc.retryable) from exc
+            raise again(self.key, exc) from exc
