@@ -179,6 +179,11 @@ class RedisContender:
         """Whether a request was repeated for want of a connection: the first may come yet."""
         return self._told > 1
 
+    @property
+    def asked(self) -> bool:
+        """Whether a request was made, which is when there is a connection for it."""
+        return self._told > 0
+
     def _value(self) -> bytes:
         self._told += 1
         return _value(self._claim).encode()

@@ -74,11 +74,11 @@ class Asking:
         except Exception as exc:  # noqa: BLE001 - raised to who waits
             self._said = exc
         finally:
-            failed = isinstance(self._said, Exception)
-            self.unsure = self.unsure or failed or self.contender.unsure
             heard, self._heard = self._heard, None
             if heard is not None and not heard.done():
                 heard.set_result(None)
+            failed = isinstance(self._said, Exception) and self.contender.asked
+            self.unsure = self.unsure or failed or self.contender.unsure
 
     def end(self, *, kept: bool = False) -> None:
         """Ask no more. Unless it is `kept`, what was granted or may be is freed."""

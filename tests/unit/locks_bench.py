@@ -27,6 +27,7 @@ class OrderedAdapter:
         while_waiting: awaited where a lock is taken, before the next attempt.
         gone: of each grant.
         ours: whether a lock can still be renewed.
+        asked: whether what failed may have been sent.
     """
 
     capabilities = LockCapabilities(
@@ -47,7 +48,7 @@ class OrderedAdapter:
         self.while_asked: Callable[[], Awaitable[object]] = nothing
         self.while_waiting: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
         self.gone: asyncio.Future[str] | None = None
-        self.ours = True
+        self.ours = self.asked = True
         self.taken = False
         self.fence = 0
 
@@ -86,6 +87,10 @@ class OrderedContender:
     def __init__(self, adapter: OrderedAdapter, claim: Claim) -> None:
         self._adapter = adapter
         self._claim = claim
+
+    @property
+    def asked(self) -> bool:
+        return self._adapter.asked
 
     async def attempt(self, *, timeout: float) -> Grant | None:
         self._adapter.answer("attempt")

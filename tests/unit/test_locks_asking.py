@@ -199,3 +199,20 @@ async def test_who_hears_nothing_at_his_turn_says_that_the_limit_was_reached(
     assert await second is False
     with pytest.raises(LockUnavailable, match="no answer in time"):  # he was told nothing
         await limit.acquire(timeout=0.05)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("asked", [True, False])
+async def test_nothing_is_freed_where_nothing_was_asked(bench: Bench, asked: bool) -> None:
+    def refuse(what: str) -> None:
+        if what == "attempt":
+            raise LockUnavailable("a", "connection refused")
+
+    bench.adapter.asked, bench.adapter.before_answer = asked, refuse
+
+    with pytest.raises(LockUnavailable, match="connection refused"):
+        await bench.locks.acquire("a", timeout=0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert bench.adapter.log == ["attempt", "leave", "release"][: 3 if asked else 2]
