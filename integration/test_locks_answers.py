@@ -106,3 +106,43 @@ async def test_what_a_server_never_heard_is_not_freed(server: PlainServer) -> No
                 await cluster.locks.acquire(f"{KEY}{number}", timeout=0)
 
         assert len(asyncio.all_tasks()) < before + 10
+
+
+NONSENSE = [
+    b"*0\r\n",
+    b"$-1\r\n",
+    b"*1\r\n$3\r\nabc\r\n",
+    b"*1\r\n$-1\r\n",
+    b"*1\r\n*1\r\n:1\r\n",
+    b"$3\r\nabc\r\n",
+    b"$3\r\n1.5\r\n",
+    b"+OK\r\n",
+    b":7\r\n",
+    b":-5\r\n",
+    b":99999999999999999\r\n",
+    b",1.5\r\n",
+    b"#t\r\n",
+    b"%1\r\n+a\r\n+b\r\n",
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
+async def test_nonsense_is_no_answer(answering: Answering, nonsense: bytes) -> None:
+    async with running(await answering.start()) as cluster:
+        lease = await cluster.locks.acquire(KEY, renew=False)
+        answering.answers[b"EVALSHA"] = nonsense
+
+        with pytest.raises(LockUnavailable):
+            await cluster.locks.try_acquire(f"{KEY}.2")
+        with pytest.raises(LockUnavailable):
+            await cluster.locks.inspect(KEY)
+        with pytest.raises(LockUnavailable):
+            await lease.extend(60)
+        if nonsense != b":7\r\n":  # so many microseconds may be left
+            with pytest.raises(LockUnavailable):
+                await cluster.locks.rate_limit(KEY, 5, 60).acquire(timeout=0)
+        lease.check()
+
+        answering.answers.clear()
+        await lease.release()

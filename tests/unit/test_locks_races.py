@@ -369,8 +369,24 @@ async def test_what_was_mistaken_is_named(bench: Bench) -> None:
         await bench.locks.rate_limit("a", 1, 60).acquire()
 
 
-@pytest.mark.parametrize("stored", [b"hello", b"nan", b"", b"-5", b"0", str(2**53).encode()])
-def test_a_stored_fence_that_is_none_is_said(stored: bytes) -> None:
-    assert read_fence("shop.a", b"17") == 17
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"hello",
+        b"nan",
+        b"",
+        b"-5",
+        b"0",
+        str(2**53).encode(),
+        b"9" * 5000,
+        b"1_7",
+        True,
+        17.0,
+        None,
+        "17",
+    ],
+)
+def test_a_stored_fence_that_is_none_is_said(stored: object) -> None:
+    assert read_fence("shop.a", b"17") == read_fence("shop.a", 17) == 17
     with pytest.raises(LockUnavailable, match="its stored fence is no"):
         read_fence("shop.a", stored)
