@@ -108,6 +108,18 @@ async def test_what_a_server_never_heard_is_not_freed(server: PlainServer) -> No
         assert len(asyncio.all_tasks()) < before + 10
 
 
+@pytest.mark.asyncio
+async def test_a_server_that_may_not_be_asked_what_it_evicts_is_warned_about(
+    answering: Answering, caplog: pytest.LogCaptureFixture
+) -> None:
+    answering.answers[b"\nINFO\r"] = (
+        b"-ERR unknown command 'INFO', with args beginning with: 'memory'\r\n"
+    )
+
+    async with running(await answering.start()) as cluster, cluster.locks.hold(KEY):
+        assert "does not let this user ask (INFO)" in caplog.text
+
+
 NONSENSE = [
     b"*0\r\n",
     b"$-1\r\n",

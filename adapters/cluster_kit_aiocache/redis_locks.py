@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import ResponseError
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
@@ -247,7 +247,7 @@ async def _risk(lines: Lines) -> str:
     """Return why the server may lose locks that are held; empty when it keeps them."""
     try:
         told: bytes = await lines.execute_command("INFO", "memory")
-    except NoPermissionError:
+    except ResponseError:  # forbidden to this user, or unknown, as where it was renamed
         return (
             "does not let this user ask (INFO) whether it evicts keys when its memory is full: "
             "if it does, a lock may vanish while it is held"
