@@ -72,6 +72,17 @@ async def test_a_lease_that_is_over_says_why() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_lock_that_is_over_by_the_clock_alone_is_held_by_nobody(bench: Bench) -> None:
+    over = await bench.locks.acquire("a", ttl=10, renew=False)
+    bench.clock._now += 10
+
+    lease = await bench.locks.acquire("a")
+
+    lease.check()
+    assert over.state is LeaseState.LOST
+
+
+@pytest.mark.asyncio
 async def test_a_clean_up_is_not_cut_short_by_the_loss_of_another_lock(bench: Bench) -> None:
     inside, cleaned = asyncio.Event(), False
 
