@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockUnavailable
@@ -79,6 +80,16 @@ class Asking:
                 heard.set_result(None)
             failed = isinstance(self._said, Exception) and self.contender.asked
             self.unsure = self.unsure or failed or self.contender.unsure
+
+    async def give_back(self) -> None:
+        """Free what was granted too late: others may have it before it is asked for again."""
+        unsure, self.unsure = self.unsure, True
+        with suppress(LockUnavailable):
+            timeout = answer_timeout(self.claim.ttl)
+            await self._around.adapter.release(self.claim, timeout=timeout)
+            self.unsure = unsure
+        self.contender.leave()
+        self.contender = self._around.adapter.contend(self.claim)
 
     def end(self, *, kept: bool = False) -> None:
         """Ask no more. Unless it is `kept`, what was granted or may be is freed."""

@@ -258,7 +258,10 @@ class Contention:
         line.heard(attempt.error)
         if answer is None or isinstance(answer, LockUnavailable):
             return None
-        return self._take(attempt, asking, answer, line)
+        possession = self._take(attempt, asking, answer, line)
+        if possession is None:
+            await asking.give_back()
+        return possession
 
     def _take(self, attempt: Try, asking: Asking, grant: Grant, line: Line) -> Possession | None:
         name = attempt.claim.name
@@ -279,8 +282,12 @@ class Contention:
             on_end=on_end,
         )
         if possession.too_late:
-            attempt.error = LockUnavailable(attempt.key, "the answer came when its ttl was over")
-            asking.unsure = True
+            held = attempt.terms.max_hold
+            over = "ttl" if held is None or held > asking.claim.ttl else "max_hold"
+            attempt.error = LockUnavailable(
+                attempt.key, f"the answer came when its {over} was over"
+            )
+            asking.unsure = True  # until it is given back
             return None
         self.held[attempt.key] = possession
         possession.begin()
