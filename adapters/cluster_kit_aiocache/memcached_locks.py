@@ -164,6 +164,7 @@ class MemcachedContender:
     """A claim that asks again and again, ever less often."""
 
     unsure = False  # nothing is repeated below
+    asked = True  # or it may have
 
     def __init__(self, locks: MemcachedLocks, claim: Claim, context: AdapterContext) -> None:
         self._locks = locks

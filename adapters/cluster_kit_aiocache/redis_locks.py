@@ -8,11 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.ports import Grant, Health, LockCapabilities, LockHolder
-from cluster_kit_aiocache.fences import read_fence, refused_fence
+from cluster_kit_aiocache.fences import LEAST_OF_CLOCKS, read_fence, refused_fence
 from cluster_kit_aiocache.lock_scripts import ACQUIRE, ADMIT, FENCE_KEEP_MS, LOOK, RELEASE, RENEW
 from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.wakeups import Wakeups
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cluster_kit.ports import AdapterContext, Claim, Quota
-    from cluster_kit_aiocache.redis_lines import Lines
+    from cluster_kit_aiocache.redis_lines import Lines, Word
     from cluster_kit_aiocache.redis_server import Call
 
 CAPABILITIES = LockCapabilities(
@@ -106,50 +106,69 @@ class RedisLocks:
         return RedisContender(self, claim)
 
     async def acquire(
-        self, claim: Claim, on_repeat: Callable[[], object], *, timeout: float
+        self,
+        claim: Claim,
+        told: Callable[[], bytes],
+        on_repeat: Callable[[], object],
+        *,
+        timeout: float,
     ) -> tuple[bool, int]:
         """Ask for a lock; return whether it is ours, and its fence, or its milliseconds left.
 
-        `on_repeat` is called where a connection is lost and it is asked for again.
+        `told` gives what is stored, for each time that the server is asked. `on_repeat` is called
+        where a connection is lost and it is asked again.
 
         Raises:
             LockUnavailable: no answer in time, or an error.
         """
         key = _key(claim.name)
         keys = [key, f"{key}:fence"]
-        values: list[str | int] = [_value(claim), _milliseconds(claim), FENCE_KEEP_MS]
+        values: list[Word] = [told, _milliseconds(claim), FENCE_KEEP_MS]
         call = partial(ACQUIRE.run, keys=keys, values=values, on_repeat=on_repeat)
-        answer = await self._ask(claim.name, call, timeout)
-        if isinstance(answer, list):
-            left, *stored = cast("list[int | bytes]", answer)
-            if stored:
-                raise refused_fence(claim.name, stored[0])
-            return False, int(left)
-        return True, read_fence(claim.name, answer)
+        answer: object = await self._ask(claim.name, call, timeout)
+        if not isinstance(answer, list):
+            return True, read_fence(claim.name, answer, least=LEAST_OF_CLOCKS)
+        words = cast("list[object]", answer)
+        match words:
+            case [int(left)] if type(left) is int:
+                return False, left
+            case [_, stored]:
+                raise refused_fence(claim.name, stored)
+            case _:
+                raise _nonsense(claim.name, words)
 
     async def renew(self, claim: Claim, *, timeout: float) -> float | None:
         """Let a held lock live for its ttl from now. Raises as `acquire`."""
         values: list[str | int] = [_value(claim), claim.token, claim.turn, _milliseconds(claim)]
         call = partial(RENEW.run, keys=[_key(claim.name)], values=values)
-        return valid_for(claim) if await self._ask(claim.name, call, timeout) else None
+        return valid_for(claim) if await self._whether(claim.name, call, timeout) else None
 
     async def release(self, claim: Claim, *, timeout: float) -> bool:
         """Free the lock if it is this token's, and tell who waits. Raises as `acquire`."""
         values = [claim.token, channel(claim.name)]
         call = partial(RELEASE.run, keys=[_key(claim.name)], values=values)
-        return bool(await self._ask(claim.name, call, timeout))
+        return await self._whether(claim.name, call, timeout)
+
+    async def _whether(self, name: str, call: Call, timeout: float) -> bool:
+        answer: object = await self._ask(name, call, timeout)
+        if type(answer) is not int or answer not in {0, 1}:
+            raise _nonsense(name, answer)
+        return answer == 1
 
     async def inspect(self, name: str, *, timeout: float) -> LockHolder | None:
         """Return who holds a lock. Raises as `acquire`."""
         key = _key(name)
         call = partial(LOOK.run, keys=[key, f"{key}:fence"], values=[])
-        value, left, fence = await self._ask(name, call, timeout)
-        if value is None:
-            return None
-        owner = value.decode(errors="replace").partition(" ")[2]
-        seconds_left = left / 1000 if left >= 0 else None
-        number = None if fence is None else read_fence(name, fence)
-        return LockHolder(owner=owner, fence=number, seconds_left=seconds_left)
+        match await self._ask(name, call, timeout):
+            case [None, _, _]:
+                return None
+            case [bytes(value), int(left), fence] if type(left) is int:
+                owner = value.decode(errors="replace").partition(" ")[2]
+                seconds_left = left / 1000 if left >= 0 else None
+                number = None if fence is None else read_fence(name, fence)
+                return LockHolder(owner=owner, fence=number, seconds_left=seconds_left)
+            case answer:
+                raise _nonsense(name, answer)
 
     @property
     def quotas(self) -> RedisLocks:
@@ -158,9 +177,13 @@ class RedisLocks:
 
     async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:
         """Count a token if it is within the quota; see the port. Raises as `acquire`."""
-        values: list[str | int] = [token, quota.limit, round(quota.period * _MICROSECONDS)]
+        period = round(quota.period * _MICROSECONDS)
+        values: list[str | int] = [token, quota.limit, period]
         call = partial(ADMIT.run, keys=[f"ck:rate:{{{quota.name}}}"], values=values)
-        return int(await self._ask(quota.name, call, timeout)) / _MICROSECONDS
+        answer: object = await self._ask(quota.name, call, timeout)
+        if type(answer) is not int or not 0 <= answer <= period:
+            raise _nonsense(quota.name, answer)
+        return answer / _MICROSECONDS
 
     async def _ask(self, name: str, call: Call, timeout: float) -> Any:  # noqa: ANN401 - the driver's
         try:
@@ -177,6 +200,7 @@ class RedisContender:
     Attributes:
         unsure: whether the last request was repeated for want of a connection: the first may come
             yet.
+        asked: whether it was made, which is when there is a connection for it.
     """
 
     def __init__(self, locks: RedisLocks, claim: Claim) -> None:
@@ -187,6 +211,11 @@ class RedisContender:
         self._listens = False
         self._left = 0.0
         self.unsure = False
+        self.asked = False
+
+    def _value(self) -> bytes:
+        self.asked = True
+        return _value(self._claim).encode()
 
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask the server once.
@@ -195,8 +224,9 @@ class RedisContender:
             LockUnavailable: no answer in time, or an error.
         """
         self._woken.clear()
-        self.unsure = False
-        granted, number = await self._locks.acquire(self._claim, self._repeated, timeout=timeout)
+        self.unsure = self.asked = False
+        acquire = partial(self._locks.acquire, self._claim, self._value, self._repeated)
+        granted, number = await acquire(timeout=timeout)
         if granted:
             return Grant(fence=number, valid_for=valid_for(self._claim))
         self._left = number / 1000 if number >= 0 else math.inf  # one without an end is not ours
@@ -232,7 +262,7 @@ async def _risk(lines: Lines) -> str:
     """Return why the server may lose locks that are held; empty when it keeps them."""
     try:
         told: bytes = await lines.execute_command("INFO", "memory")
-    except NoPermissionError:
+    except ResponseError:  # forbidden to this user, or unknown, as where it was renamed
         return (
             "does not let this user ask (INFO) whether it evicts keys when its memory is full: "
             "if it does, a lock may vanish while it is held"
@@ -246,6 +276,10 @@ async def _risk(lines: Lines) -> str:
         f"evicts keys when its memory is full (maxmemory-policy {policy}): a lock may vanish "
         "while it is held; set it to noeviction, or give the locks a server of their own"
     )
+
+
+def _nonsense(name: str, answer: object) -> LockUnavailable:
+    return LockUnavailable(name, f"the server answers none of what was asked: {answer!r:.60}")
 
 
 def valid_for(claim: Claim) -> float:

@@ -183,6 +183,7 @@ class MemoryContender:
     """A claim in the line of its hub."""
 
     unsure = False  # nothing is repeated below
+    asked = True  # or it may have
 
     def __init__(self, locks: MemoryLocks, claim: Claim) -> None:
         self._locks = locks

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
+from cluster_kit.locks.asking import Asking, again
 from cluster_kit.locks.line import Lines
 from cluster_kit.locks.possession import Possession
-from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id
 from cluster_kit.ports import Claim
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cluster_kit.locks.context import LockContext
     from cluster_kit.locks.line import Line
     from cluster_kit.locks.terms import Terms
-    from cluster_kit.ports import Contender, Grant
+    from cluster_kit.ports import Grant
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ class Try:
     Attributes:
         held: somebody else was seen to have the lock.
         error: what the server answered last instead of yes or no.
-        unsure: the server may have granted what nobody here knows of.
     """
 
     def __init__(self, key: str, claim: Claim, terms: Terms) -> None:
@@ -50,17 +49,22 @@ class Try:
         self.terms = terms
         self.held = False
         self.error: LockUnavailable | None = None
-        self.unsure = False
 
-    def behind(self, error: LockUnavailable | None) -> None:
+    def behind(self, line: Line) -> None:
         """It never had its turn: what who was before it in line was answered last goes for it."""
-        self.held, self.error = error is None, error
+        self.held, self.error = line.error is None, line.error
+
+    def first(self, line: Line) -> None:
+        """It has its turn: what was answered before goes for it until it hears something else."""
+        self.held, self.error = line.answered and line.error is None, line.error
 
     def in_vain(self, waited: float) -> LockTimeout | LockUnavailable:
         """Return why it ended without the lock."""
         if self.held:
             return LockTimeout(self.key, waited)
-        return self.error or LockUnavailable(self.key, f"no answer within {waited:.3g} s")
+        if self.error is not None:
+            return again(self.key, self.error)
+        return LockUnavailable(self.key, f"no answer within {waited:.3g} s")
 
 
 class Contention:
@@ -81,7 +85,8 @@ class Contention:
         self.home = OwnLoop("locks")
         self._owner = f"{owner} pid {os.getpid()}"
         # Where the backend itself keeps the order, some stand in its line, the others behind them.
-        self._lines = Lines(_MOST_PLACES if around.adapter.capabilities.fair else 1)
+        self._fair = around.adapter.capabilities.fair
+        self._lines = Lines(_MOST_PLACES if self._fair else 1)
         self._waiting: set[asyncio.Timeout] = set()
         self._closing = False
 
@@ -192,12 +197,12 @@ class Contention:
     async def _in_turn(self, attempt: Try) -> Possession:
         line = self._lines.find(attempt.claim.name)
         if attempt.terms.timeout == 0 and line.full:
-            attempt.behind(line.error)
+            attempt.behind(line)
             raise attempt.in_vain(0.0)
         try:
             await line.enter()
         except BaseException:
-            attempt.behind(line.error)
+            attempt.behind(line)
             self._lines.tidy(attempt.claim.name, line)
             raise
         try:
@@ -207,50 +212,61 @@ class Contention:
             raise
 
     async def _contend(self, attempt: Try, line: Line) -> Possession:
-        contender = self.around.adapter.contend(attempt.claim)
-        pause, granted = _FIRST_PAUSE, False
+        attempt.first(line)
+        asking, pause = self._asking(attempt, line), _FIRST_PAUSE
+        kept = False
         try:
-            while True:
-                possession = await self._ask(attempt, contender, line)
-                if possession is not None:
-                    granted = True
-                    return possession
+            while (possession := await self._ask(attempt, asking, line)) is None:
                 if attempt.terms.timeout == 0:
                     raise attempt.in_vain(0.0)
                 if attempt.error is None:
-                    await contender.changed()
+                    asking = self._own(attempt, asking)
+                    await asking.contender.changed()
                 elif not attempt.error.retryable:
-                    raise attempt.error
+                    raise again(attempt.key, attempt.error)
                 else:
                     await asyncio.sleep(pause * self.around.random.uniform(0.8, 1.2))
                     pause = min(2 * pause, _LONGEST_PAUSE)
+            kept = True
+            return possession
         finally:
-            contender.leave()
-            if attempt.unsure and not granted:
-                self.around.free_later(attempt.claim, unsure=True)
+            if asking.under_way and not self._fair:
+                line.left = asking
+            else:  # a place in the line of a server is nobody's to inherit
+                asking.end(kept=kept)
 
-    async def _ask(self, attempt: Try, contender: Contender, line: Line) -> Possession | None:
+    def _asking(self, attempt: Try, line: Line) -> Asking:
+        """Return what who was first before has asked for and not heard, or something new."""
+        left, line.left = line.left, None
+        if left is not None:
+            if left.claim.ttl == attempt.claim.ttl:
+                return left
+            left.end()
+        return Asking(self.around, attempt.claim)
+
+    def _own(self, attempt: Try, asking: Asking) -> Asking:
+        """Ask in his own name from now on."""
+        if asking.claim is attempt.claim:
+            return asking
+        asking.end()
+        return Asking(self.around, attempt.claim)
+
+    async def _ask(self, attempt: Try, asking: Asking, line: Line) -> Possession | None:
         """Ask the server once. None when it is not ours; `attempt` knows why."""
-        asked_at = self.around.clock.monotonic()
+        answer = await asking.answer()
         attempt.error = None
-        try:
-            grant = await contender.attempt(timeout=answer_timeout(attempt.claim.ttl))
-        except LockUnavailable as exc:
-            attempt.error = self.around.told(attempt.key, exc)
-            attempt.held, attempt.unsure = False, True
-            line.error = attempt.error
+        if isinstance(answer, LockUnavailable):
+            attempt.error = self.around.told(attempt.key, answer)
+        attempt.held = answer is None
+        line.heard(attempt.error)
+        if answer is None or isinstance(answer, LockUnavailable):
             return None
-        except BaseException:
-            attempt.unsure = True
-            raise
-        attempt.unsure = attempt.unsure or contender.unsure
-        line.error = None
-        if grant is None:
-            attempt.held = True
-            return None
-        return self._take(attempt, grant, asked_at, line)
+        possession = self._take(attempt, asking, answer, line)
+        if possession is None:
+            await asking.give_back()
+        return possession
 
-    def _take(self, attempt: Try, grant: Grant, asked_at: float, line: Line) -> Possession | None:
+    def _take(self, attempt: Try, asking: Asking, grant: Grant, line: Line) -> Possession | None:
         name = attempt.claim.name
 
         def on_end(ended: Possession) -> None:
@@ -260,17 +276,21 @@ class Contention:
 
         possession = Possession(
             attempt.key,
-            attempt.claim,
+            asking.claim,
             grant,
-            asked_at=asked_at,
+            asked_at=asking.asked_at,
             terms=attempt.terms,
             around=self.around,
-            unsure=attempt.unsure,
+            unsure=asking.unsure,
             on_end=on_end,
         )
         if possession.too_late:
-            attempt.error = LockUnavailable(attempt.key, "the answer came when its ttl was over")
-            attempt.unsure = True
+            held = attempt.terms.max_hold
+            over = "ttl" if held is None or held > asking.claim.ttl else "max_hold"
+            attempt.error = LockUnavailable(
+                attempt.key, f"the answer came when its {over} was over"
+            )
+            asking.unsure = True  # until it is given back
             return None
         self.held[attempt.key] = possession
         possession.begin()

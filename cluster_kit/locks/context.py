@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,11 +65,16 @@ class LockContext(NamedTuple):
 
     def free_later(self, claim: Claim, *, unsure: bool) -> None:
         """Release a token in the background; `unsure`: its grant may still be on the way."""
-        task = self.supervisor.spawn(self._free(claim, unsure), name=f"release {claim.name}")
+        self.later(self.free(claim, unsure=unsure), claim)
+
+    def later(self, work: Coroutine[Any, Any, None], claim: Claim) -> None:
+        """Do in the background what ends with the release of a token."""
+        task = self.supervisor.spawn(work, name=f"release {claim.name}")
         self.releasing.add(task)
         task.add_done_callback(self.releasing.discard)
 
-    async def _free(self, claim: Claim, unsure: bool) -> None:  # noqa: FBT001 - one caller
+    async def free(self, claim: Claim, *, unsure: bool) -> None:
+        """Release a token, again and again for its ttl; `unsure` as in `free_later`."""
         end = self.clock.monotonic() + claim.ttl
         pause = _FIRST_PAUSE
         while self.clock.monotonic() < end:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster_kit.errors import LockUnavailable
+    from cluster_kit.locks.asking import Asking
 
 
 class Line:
@@ -19,6 +20,8 @@ class Line:
 
     Attributes:
         error: what the server answered last, to any of them, instead of yes or no.
+        answered: whether it has answered any of them.
+        left: what one asked for who went before he heard; the next one takes it over.
 
     Args:
         turns: at a time.
@@ -26,6 +29,8 @@ class Line:
 
     def __init__(self, turns: int = 1) -> None:
         self.error: LockUnavailable | None = None
+        self.answered = False
+        self.left: Asking | None = None
         self._turns = turns
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -39,6 +44,10 @@ class Line:
     def full(self) -> bool:
         """Whether whoever comes now has to wait."""
         return self._taken == self._turns
+
+    def heard(self, error: LockUnavailable | None) -> None:
+        """Note what the server answered."""
+        self.error, self.answered = error, True
 
     async def enter(self) -> None:
         """Wait for a turn and take it."""
@@ -88,6 +97,11 @@ class Lines:
         self.tidy(name, line)
 
     def tidy(self, name: str, line: Line) -> None:
-        """Forget a line nobody stands in."""
-        if line.idle and self._lines.get(name) is line:
+        """Forget a line nobody stands in, and undo what was left to the next."""
+        if not line.idle:
+            return
+        if self._lines.get(name) is line:
             del self._lines[name]
+        left, line.left = line.left, None
+        if left is not None:
+            left.end()

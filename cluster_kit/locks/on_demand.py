@@ -134,15 +134,23 @@ class OnDemandContender:
         self._locks = locks
         self._contender = contender
         self._claim = claim
+        self._connected = False
 
     @property
     def unsure(self) -> bool:
         """Whether a request may still reach the server."""
         return self._contender.unsure
 
+    @property
+    def asked(self) -> bool:
+        """Whether it was connected, and may have been told anything."""
+        return self._connected and self._contender.asked
+
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Connect first, within the time a connection may take; then ask. Raises as the port."""
+        self._connected = False
         await self._locks.ready(self._claim.name)
+        self._connected = True
         return await self._contender.attempt(timeout=timeout)
 
     async def changed(self) -> None:

@@ -144,7 +144,7 @@ class Possession:
 
     def belongs_to(self, task: asyncio.Task[object] | None) -> bool:
         """Whether `task` would wait for itself if it waited for this lock."""
-        if not self.live or task is None:
+        if task is None or not self.seconds_left():
             return False
         if self._bonds:
             return any(bond.task is task for bond in self._bonds)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError, LockTimeout, LockUnavailable
+from cluster_kit.locks.asking import again
 from cluster_kit.locks.line import Line
 from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.names import new_id
@@ -39,7 +40,8 @@ class RateLimit:
         self._wait = wait
         self._line = Line()
         self._full = False  # as who waits was told, until nobody does
-        self._unanswered: LockUnavailable | None = None
+        self._unanswered: LockUnavailable | None = self._silence()
+        self._request: asyncio.Task[float | LockUnavailable] | None = None  # for who is first
 
     def __repr__(self) -> str:
         return f"RateLimit({self.key!r}, {self.limit}, {self.period:g})"
@@ -72,10 +74,12 @@ class RateLimit:
             async with contention.within(limit):
                 await self._in_turn(contention, keeper)
         except TimeoutError:
-            raise self._unanswered or self._in_vain(limit) from None
+            unanswered = self._unanswered
+            error = self._in_vain(limit) if unanswered is None else again(self.key, unanswered)
+            raise error from None
         finally:
             if self._line.idle:  # else the next one finds out, before those who come later
-                self._full = False
+                self._forget()
 
     async def try_acquire(self, *, timeout: Duration = 0) -> bool:
         """As `acquire`, but False when the limit is reached. By default it tries once."""
@@ -84,6 +88,12 @@ class RateLimit:
         except LockTimeout:
             return False
         return True
+
+    def _silence(self) -> LockUnavailable:
+        return LockUnavailable(self.key, "no answer in time")
+
+    def _forget(self) -> None:
+        self._full, self._unanswered, self._request = False, self._silence(), None
 
     def _in_vain(self, waited: float) -> LockTimeout:
         why = f"the limit of {self.limit} in {self.period:g} s was reached"
@@ -110,10 +120,9 @@ class RateLimit:
 
     async def _wait_for(self, contention: Contention, keeper: QuotaKeeper) -> None:
         token, pause = new_id(), _FIRST_PAUSE
-        self._unanswered = LockUnavailable(self.key, "no answer in time")
         while True:
             try:
-                left = await self._ask(contention, keeper, token)
+                left = await self._first(contention, keeper, token)
             except LockUnavailable as exc:
                 if not exc.retryable:
                     raise
@@ -124,6 +133,31 @@ class RateLimit:
             if not left:
                 return
             await asyncio.sleep(left + contention.around.random.uniform(0.0, _SPREAD))
+
+    async def _first(self, contention: Contention, keeper: QuotaKeeper, token: str) -> float:
+        """Ask for whoever is first in line: who leaves has asked for the next one.
+
+        None of these requests is broken off, which would cost its connection.
+        """
+        if self._request is None:
+            name = f"ask for {self.key}"
+            asking = self._answer(contention, keeper, token)
+            self._request = contention.around.supervisor.spawn(asking, name=name)
+        request = self._request
+        await asyncio.wait({request})
+        self._request = None
+        answer = self._silence() if request.cancelled() else request.result()
+        if isinstance(answer, LockUnavailable):
+            raise answer
+        return answer
+
+    async def _answer(
+        self, contention: Contention, keeper: QuotaKeeper, token: str
+    ) -> float | LockUnavailable:
+        try:
+            return await self._ask(contention, keeper, token)
+        except LockUnavailable as exc:
+            return exc
 
     async def _ask(self, contention: Contention, keeper: QuotaKeeper, token: str) -> float:
         quota = self._quota(contention)

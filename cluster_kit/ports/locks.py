@@ -149,11 +149,17 @@ class Contender(Protocol):
         """
         ...
 
+    @property
+    def asked(self) -> bool:
+        """Whether the last `attempt` may have told the server anything: else it granted nothing."""
+        ...
+
     async def attempt(self, *, timeout: float) -> Grant | None:
         """Ask once; None when somebody else has it, or is before us where the backend is fair.
 
         Idempotent: when the lock is ours already, because an answer was lost, that is a grant.
-        Whoever is cancelled here, or gets an error, may have the lock: he releases the token.
+        Whoever is cancelled here, or gets an error, may have the lock: he releases the token if it
+        was `asked`.
 
         Raises:
             LockUnavailable: no answer within `timeout` seconds, or an error; it may be ours.

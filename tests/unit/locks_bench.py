@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from cluster_kit.locks import LockManager
-from cluster_kit.ports import Claim, Grant, Health, LockCapabilities, LockHolder
+from cluster_kit.ports import Claim, Grant, Health, LockCapabilities, LockHolder, Quota
 from cluster_kit.settings import LockSettings
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
@@ -21,14 +22,17 @@ class OrderedAdapter:
 
     Attributes:
         log: what was asked.
+        quotas: None as long as it has no rate limits.
         while_asked: awaited by each attempt.
+        while_waiting: awaited where a lock is taken, before the next attempt.
         gone: of each grant.
         ours: whether a lock can still be renewed.
+        asked: whether what failed may have been sent.
     """
 
     capabilities = LockCapabilities(
         backend="test",
-        scope="process",
+        scope="server",
         exclusion="never",
         ttl_grain=0.0,
         least_ttl=0.0,
@@ -37,14 +41,14 @@ class OrderedAdapter:
         fair=False,
     )
 
-    quotas = None
-
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.quotas: OrderedQuotas | None = None
         self.before_answer: Callable[[str], object] = lambda what: None
         self.while_asked: Callable[[], Awaitable[object]] = nothing
+        self.while_waiting: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
         self.gone: asyncio.Future[str] | None = None
-        self.ours = True
+        self.ours = self.asked = True
         self.taken = False
         self.fence = 0
 
@@ -84,6 +88,10 @@ class OrderedContender:
         self._adapter = adapter
         self._claim = claim
 
+    @property
+    def asked(self) -> bool:
+        return self._adapter.asked
+
     async def attempt(self, *, timeout: float) -> Grant | None:
         self._adapter.answer("attempt")
         await self._adapter.while_asked()
@@ -93,10 +101,22 @@ class OrderedContender:
         return Grant(fence=self._adapter.fence, valid_for=self._claim.ttl, gone=self._adapter.gone)
 
     async def changed(self) -> None:
-        await asyncio.sleep(0)
+        await self._adapter.while_waiting()
 
     def leave(self) -> None:
         self._adapter.log.append("leave")
+
+
+class OrderedQuotas:
+    """Admits everything, as the adapter grants it."""
+
+    def __init__(self, adapter: OrderedAdapter) -> None:
+        self._adapter = adapter
+
+    async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:
+        self._adapter.answer("admit")
+        await self._adapter.while_asked()
+        return quota.period if self._adapter.taken else 0.0
 
 
 class Bench:

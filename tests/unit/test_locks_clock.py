@@ -107,6 +107,22 @@ async def test_a_grant_that_comes_too_late_is_given_back(bench: Bench) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_max_hold_shorter_than_an_answer_is_said_and_keeps_the_lock_from_nobody(
+    bench: Bench,
+) -> None:
+    async def slow() -> None:
+        bench.clock._now += 1
+
+    bench.adapter.while_asked = slow
+    with pytest.raises(LockUnavailable, match="when its max_hold was over"):
+        await bench.locks.acquire("a", max_hold=0.5, timeout=0.3)
+
+    asked = [what for what in bench.adapter.log if what != "leave"]
+    assert len(asked) >= 4
+    assert asked == ["attempt", "release"] * (len(asked) // 2)
+
+
+@pytest.mark.asyncio
 async def test_max_hold_is_not_moved_by_an_extension(bench: Bench) -> None:
     lease = await bench.locks.acquire("a", ttl=10, max_hold=20)
 

@@ -43,7 +43,7 @@ async def test_a_stop_while_a_wait_is_running_out_of_time(bench: Bench) -> None:
             out_of_time.set()
             await goes_on.wait()
 
-    bench.adapter.while_asked = hard_to_leave
+    bench.adapter.taken, bench.adapter.while_waiting = True, hard_to_leave
     waiter = asyncio.ensure_future(bench.locks.acquire("a", timeout=0.01))
     await out_of_time.wait()
     closing = asyncio.ensure_future(bench.locks.close())
@@ -51,7 +51,7 @@ async def test_a_stop_while_a_wait_is_running_out_of_time(bench: Bench) -> None:
     goes_on.set()
 
     await closing
-    with pytest.raises((LockUnavailable, NotStartedError)):
+    with pytest.raises((LockTimeout, NotStartedError)):
         await waiter
 
 
@@ -69,6 +69,17 @@ async def test_a_lease_that_is_over_says_why() -> None:
                 lease.check()
             with pytest.raises(LockLost, match=why):
                 await lease.extend(1)
+
+
+@pytest.mark.asyncio
+async def test_a_lock_that_is_over_by_the_clock_alone_is_held_by_nobody(bench: Bench) -> None:
+    over = await bench.locks.acquire("a", ttl=10, renew=False)
+    bench.clock._now += 10
+
+    lease = await bench.locks.acquire("a")
+
+    lease.check()
+    assert over.state is LeaseState.LOST
 
 
 @pytest.mark.asyncio
@@ -435,8 +446,24 @@ async def test_what_was_mistaken_is_named(bench: Bench) -> None:
         await bench.locks.rate_limit("a", 1, 60).acquire()
 
 
-@pytest.mark.parametrize("stored", [b"hello", b"nan", b"", b"-5", b"0", str(2**53).encode()])
-def test_a_stored_fence_that_is_none_is_said(stored: bytes) -> None:
-    assert read_fence("shop.a", b"17") == 17
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"hello",
+        b"nan",
+        b"",
+        b"-5",
+        b"0",
+        str(2**53).encode(),
+        b"9" * 5000,
+        b"1_7",
+        True,
+        17.0,
+        None,
+        "17",
+    ],
+)
+def test_a_stored_fence_that_is_none_is_said(stored: object) -> None:
+    assert read_fence("shop.a", b"17") == read_fence("shop.a", 17) == 17
     with pytest.raises(LockUnavailable, match="its stored fence is no"):
         read_fence("shop.a", stored)

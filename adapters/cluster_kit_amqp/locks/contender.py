@@ -37,6 +37,7 @@ class AmqpContender:
     """
 
     unsure = False  # nothing is repeated below
+    asked = True  # or it may have
 
     def __init__(self, claim: Claim, desk: Desk, context: AdapterContext, take: Take) -> None:
         self._claim = claim

@@ -15,7 +15,7 @@ from cluster_kit.errors import (
     LockTimeout,
     NotStartedError,
 )
-from cluster_kit.locks import LeaseState
+from cluster_kit.locks import Lease, LeaseState
 from cluster_kit.testing.contracts.locks.base import KEY, Scenarios
 from cluster_kit.testing.contracts.locks.bench import Bench
 
@@ -82,6 +82,20 @@ class AcquiringScenarios(Scenarios):
             assert 0.1 < loop.time() - begun < 5
 
         assert [waiter.result() for waiter in waiters] == [None] * 5
+
+    async def test_however_many_wait_in_vain_each_is_told_that_it_is_held(
+        self, bench: Bench
+    ) -> None:
+        first, second = await bench.clusters(2)
+
+        async def come(number: int) -> Lease | None:  # when one gives up, the next is about to
+            await asyncio.sleep(number * 0.002)
+            return await second.locks.try_acquire(KEY, timeout=0.3)
+
+        async with first.locks.hold(KEY), asyncio.TaskGroup() as group:
+            tries = [group.create_task(come(number)) for number in range(400)]
+
+        assert {attempt.result() for attempt in tries} == {None}
 
     async def test_the_default_timeout_is_the_settings(self, bench: Bench) -> None:
         first, second = await bench.clusters(2, timeout=0.1)

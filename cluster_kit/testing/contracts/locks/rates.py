@@ -82,6 +82,22 @@ class RateScenarios(Scenarios):
             await bench.waiting(cluster)
             await cluster.stop()
 
+    @pytest.mark.needs("rate_limits")
+    async def test_however_many_wait_in_vain_each_is_told_that_it_is_reached(
+        self, bench: Bench
+    ) -> None:
+        limit = (await bench.cluster()).locks.rate_limit(KEY, 1, _LONG)
+        await limit.acquire(timeout=0)
+
+        async def come(number: int) -> bool:  # when one gives up, the next is about to
+            await asyncio.sleep(number * 0.002)
+            return await limit.try_acquire(timeout=0.3)
+
+        async with asyncio.TaskGroup() as group:
+            tries = [group.create_task(come(number)) for number in range(400)]
+
+        assert {attempt.result() for attempt in tries} == {False}
+
     @pytest.mark.needs("rate_limits", "link_faults")
     async def test_without_a_link_nobody_is_admitted(self, bench: Bench) -> None:
         cluster = await bench.cluster()
