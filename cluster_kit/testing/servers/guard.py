@@ -4,8 +4,9 @@ A test run may end in any way, also by SIGKILL, and only another process can cle
 parent holds the other end of standard input. ``stop`` or ``kill`` on it ends the programs;
 ``close``, or its end because the parent is gone, also removes the folder.
 
-Started by `cluster_kit.testing.servers.local` with one argument, a JSON object: ``commands`` (each
-a list, the last one is what it is all about), ``environment``, ``folder``.
+Started by `cluster_kit.testing.servers.local` in the environment of the programs, with one
+argument, a JSON object: ``commands`` (each a list, the last one is what it is all about) and
+``folder``. An environment may hold secrets, which arguments would show to everybody.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 30.0
 
 
-def _run(commands: list[list[str]], environment: dict[str, str], folder: Path) -> str:
+def _run(commands: list[list[str]], folder: Path) -> str:
     """Run all; return what the parent said, or ``ended`` when the last program ended by itself."""
     running: list[subprocess.Popen[bytes]] = []
     order = "stop"
@@ -33,7 +34,6 @@ def _run(commands: list[list[str]], environment: dict[str, str], folder: Path) -
             for command in commands:
                 program = subprocess.Popen(  # noqa: S603 - the parent's choice
                     command,
-                    env=environment,
                     cwd=folder,
                     stdin=subprocess.DEVNULL,
                     stdout=console,
@@ -79,7 +79,7 @@ def main() -> None:
         signal.signal(number, _stay)
     order = json.loads(sys.argv[1])
     folder = Path(order["folder"])
-    if _run(order["commands"], order["environment"], folder) == "close":
+    if _run(order["commands"], folder) == "close":
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -118,11 +118,11 @@ class LocalNode:
             return
         order = {
             "commands": [*self._mapper_command(), [self.origin]],
-            "environment": self._environment,
             "folder": str(self._folder),
         }
         self._guard = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", str(GUARD), json.dumps(order)],
+            env=self._environment,
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,

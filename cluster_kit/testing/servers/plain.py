@@ -249,7 +249,6 @@ class LocalServer:
             self._data.mkdir()
         order = {
             "commands": [[self.origin, *self._kind.arguments(self._port, self._data)]],
-            "environment": dict(os.environ),
             "folder": str(self._folder),
         }
         guard = self._guard = subprocess.Popen(  # noqa: S603 - our own program
