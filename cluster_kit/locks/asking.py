@@ -40,14 +40,16 @@ class Asking:
         self._said: Grant | Exception | None = None
         self._heard: asyncio.Future[None] | None = None  # for who waits; None once it was said
 
-    async def answer(self) -> Grant | LockUnavailable | None:
+    async def answer(self, *, patient: bool = False) -> Grant | LockUnavailable | None:
         """Return what the server says to the request under way, or to a new one.
 
-        Whoever is cancelled here leaves it under way.
+        Whoever is cancelled here leaves it under way. One who is `patient`, as he has the time
+        and nobody stands behind him, asks without a task of its own for that, which is quicker:
+        a cancellation breaks such a request off.
         """
         if not self.under_way:
             self.asked_at = self._around.clock.monotonic()
-            if self._at_once:
+            if patient or self._at_once:
                 await self._ask()
                 return self._read()
         loop = asyncio.get_running_loop()
@@ -69,11 +71,13 @@ class Asking:
         return said
 
     async def _ask(self) -> None:
-        self._said = LockUnavailable(self.claim.name, "the cluster stops")
         try:
             self._said = await self.contender.attempt(timeout=answer_timeout(self.claim.ttl))
         except Exception as exc:  # noqa: BLE001 - raised to who waits
             self._said = exc
+        except BaseException:
+            self._said = LockUnavailable(self.claim.name, "the cluster stops")
+            raise
         finally:
             heard, self._heard = self._heard, None
             if heard is not None and not heard.done():

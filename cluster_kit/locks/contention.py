@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
 from cluster_kit.locks.asking import Asking, again
 from cluster_kit.locks.line import Lines
 from cluster_kit.locks.possession import Possession
+from cluster_kit.locks.terms import answer_timeout
 from cluster_kit.loops import OwnLoop
 from cluster_kit.names import new_id
 from cluster_kit.ports import Claim
@@ -39,14 +41,16 @@ class Try:
     """One acquisition, from the call to a possession or an error.
 
     Attributes:
+        until: reading of the clock when its time is over.
         held: somebody else was seen to have the lock.
         error: what the server answered last instead of yes or no.
     """
 
-    def __init__(self, key: str, claim: Claim, terms: Terms) -> None:
+    def __init__(self, key: str, claim: Claim, terms: Terms, *, begun: float) -> None:
         self.key = key
         self.claim = claim
         self.terms = terms
+        self.until = begun + (terms.timeout or math.inf)
         self.held = False
         self.error: LockUnavailable | None = None
 
@@ -105,7 +109,7 @@ class Contention:
         """
         clock = self.around.clock
         begun = clock.monotonic()
-        attempt = Try(key, self._claim(key, terms.ttl), terms)
+        attempt = Try(key, self._claim(key, terms.ttl), terms, begun=begun)
         try:
             async with self.within(terms.timeout):
                 possession = await self._in_turn(attempt)
@@ -253,7 +257,9 @@ class Contention:
 
     async def _ask(self, attempt: Try, asking: Asking, line: Line) -> Possession | None:
         """Ask the server once. None when it is not ours; `attempt` knows why."""
-        answer = await asking.answer()
+        time_left = attempt.until - self.around.clock.monotonic()
+        patient = line.last and time_left > answer_timeout(asking.claim.ttl)
+        answer = await asking.answer(patient=patient)
         attempt.error = None
         if isinstance(answer, LockUnavailable):
             attempt.error = self.around.told(attempt.key, answer)

@@ -45,6 +45,11 @@ class Line:
         """Whether whoever comes now has to wait."""
         return self._taken == self._turns
 
+    @property
+    def last(self) -> bool:
+        """Whether nobody waits for a turn behind those who have one."""
+        return not self._waiting
+
     def heard(self, error: LockUnavailable | None) -> None:
         """Note what the server answered."""
         self.error, self.answered = error, True

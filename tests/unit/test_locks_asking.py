@@ -49,7 +49,7 @@ async def test_who_hears_nothing_at_his_turn_says_what_was_last_heard(bench: Ben
 async def test_the_next_in_line_takes_over_a_request_under_way(bench: Bench) -> None:
     answer = asyncio.Event()
     bench.adapter.while_asked = answer.wait
-    leaving = asyncio.ensure_future(bench.locks.acquire("a"))
+    leaving = asyncio.ensure_future(bench.locks.acquire("a", timeout=1))
     await eventually(lambda: "attempt" in bench.adapter.log)
     staying = asyncio.ensure_future(bench.locks.acquire("a"))
     await eventually(lambda: bench.locks.stats().waiting == 2)
@@ -70,7 +70,7 @@ async def test_a_request_taken_over_says_no_and_the_next_in_line_asks_for_himsel
 ) -> None:
     answer = asyncio.Event()
     bench.adapter.taken, bench.adapter.while_asked = True, answer.wait
-    leaving = asyncio.ensure_future(bench.locks.acquire("a"))
+    leaving = asyncio.ensure_future(bench.locks.acquire("a", timeout=1))
     await eventually(lambda: "attempt" in bench.adapter.log)
     staying = asyncio.ensure_future(bench.locks.acquire("a"))
     await eventually(lambda: bench.locks.stats().waiting == 2)
@@ -90,7 +90,7 @@ async def test_a_request_taken_over_says_no_and_the_next_in_line_asks_for_himsel
 async def test_a_request_for_another_ttl_is_not_taken_over(bench: Bench) -> None:
     answer = asyncio.Event()
     bench.adapter.while_asked = answer.wait
-    leaving = asyncio.ensure_future(bench.locks.acquire("a", ttl=30))
+    leaving = asyncio.ensure_future(bench.locks.acquire("a", ttl=30, timeout=1))
     await eventually(lambda: "attempt" in bench.adapter.log)
     staying = asyncio.ensure_future(bench.locks.acquire("a", ttl=10))
     await eventually(lambda: bench.locks.stats().waiting == 2)
@@ -109,7 +109,7 @@ async def test_a_request_for_another_ttl_is_not_taken_over(bench: Bench) -> None
 async def test_what_is_granted_to_nobody_is_freed_at_once(bench: Bench, taken: bool) -> None:
     answer = asyncio.Event()
     bench.adapter.taken, bench.adapter.while_asked = taken, answer.wait
-    leaving = asyncio.ensure_future(bench.locks.acquire("a"))
+    leaving = asyncio.ensure_future(bench.locks.acquire("a", timeout=1))
     await eventually(lambda: "attempt" in bench.adapter.log)
 
     await ends(leaving)
