@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 from cluster_kit.errors import ConfigurationError, DecodeError
 from cluster_kit.message import Delivery, HandlerAnswer
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 class Handler:
     """Decodes for, and calls, one user function.
 
-    A parameter annotated with a type other than ``object`` or ``Any`` is validated by pydantic
-    before the function is called. A function that is not a coroutine function runs in a thread.
+    A parameter annotated with a type other than ``object`` or ``Any`` is validated before the
+    function is called, by pydantic where it is more than a ``dict`` or ``list`` of anything. A
+    function that is not a coroutine function runs in a thread.
 
     Args:
         process: the function.
@@ -49,7 +50,9 @@ class Handler:
         self.name = getattr(process, "__qualname__", None) or repr(process)
         self._is_async = is_async(process)
         parameters = positional(process, self.name, second.__name__.lower())
-        self._validate = _validator(process, parameters[0], self.name)
+        annotation = _annotation(process, parameters[0], self.name)
+        self._plain = _plain(annotation)
+        self._validate = None if self._plain else _validator(annotation, self.name)
         self._wants_delivery = wants_second(process, parameters, self.name, second)
         self.needs_delivery: bool = self._wants_delivery or not self._is_async
 
@@ -68,11 +71,17 @@ class Handler:
         if self._validate is None or _may_be_infinite(body):
             payload = self._codec.decode(body)  # stricter than pydantic, which takes NaN for JSON
             if self._validate is None:
-                return payload
+                return payload if self._plain is None else self._checked(payload, self._plain)
         try:
             return self._validate(body)
         except ValueError as exc:
             raise self._refused(body, exc) from exc
+
+    def _checked(self, payload: object, plain: type[object]) -> object:
+        if isinstance(payload, plain):
+            return payload
+        found = f"payload: Input should be {_PLAIN[plain]}"
+        raise DecodeError(f"the payload is not what {self.name} takes: {found}")
 
     def _refused(self, body: bytes, error: ValueError) -> Exception:
         """Return the error for what the validator did not take.
@@ -151,17 +160,36 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _validator(
-    process: Process, parameter: inspect.Parameter, name: str
-) -> Callable[[bytes], object] | None:
+def _annotation(process: Process, parameter: inspect.Parameter, name: str) -> object:
+    """Return what the payload is annotated with, ``object`` for nothing."""
     if parameter.annotation in ANYTHING or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-        return None
-    annotation: Any = resolve(process, parameter, name)
-    if annotation in ANYTHING:
-        return None
+        return object
+    annotation = resolve(process, parameter, name)
     if annotation is Delivery:
         raise ConfigurationError(f"handler {name}: the payload comes first, the delivery second")
-    from pydantic import PydanticUserError  # noqa: PLC0415 - costs 100 ms to import
+    return annotation
+
+
+_PLAIN: dict[type[object], str] = {dict: "an object", list: "a valid array"}
+"""What JSON itself has, in the words of pydantic: for these it need not be loaded."""
+
+
+def _plain(annotation: object) -> type[object] | None:
+    """Return which of `_PLAIN` is meant, if its items may be anything; None for all else."""
+    kind = get_origin(annotation) or annotation
+    items = get_args(annotation)
+    if kind is dict and items[:1] == (str,):
+        items = items[1:]
+    for plain in _PLAIN:
+        if kind is plain and all(item in ANYTHING for item in items):
+            return plain
+    return None
+
+
+def _validator(annotation: object, name: str) -> Callable[[bytes], object] | None:
+    if annotation in ANYTHING:
+        return None
+    from pydantic import PydanticUserError  # noqa: PLC0415 - costs more than all else of a start
 
     try:
         adapter = _adapter(annotation)

@@ -46,6 +46,9 @@ async def wants_maybe(payload: int | None) -> None: ...
 async def wants_choice(payload: Literal["a", "b"]) -> None: ...
 async def wants_positive(payload: Annotated[int, Field(gt=0)]) -> None: ...
 async def wants_dict(payload: dict[str, Any], delivery: OnlyForTypeCheckers) -> None: ...
+async def wants_list(payload: list[object]) -> None: ...
+async def wants_bare_list(payload: list) -> None: ...  # type: ignore[type-arg]
+async def wants_keys(payload: dict[int, Any]) -> None: ...
 
 
 class Keeper:
@@ -65,6 +68,9 @@ class Keeper:
         (wants_choice, "a", "a"),
         (wants_positive, 1, 1),
         (wants_dict, {"a": [1]}, {"a": [1]}),
+        (wants_list, [1, "a", None], [1, "a", None]),
+        (wants_bare_list, [1, "a", None], [1, "a", None]),
+        (wants_keys, {"1": "a"}, {1: "a"}),
         (takes_payload, {"any": None}, {"any": None}),
         (takes_anything, 1, 1),
         (Keeper().keep, {"id": 1, "items": ["a"]}, Order(id=1, items=["a"])),
@@ -95,6 +101,8 @@ def test_an_annotated_payload_is_validated(process: object, body: object, payloa
         (wants_choice, "s3cret", "wants_choice takes: payload: Input should be 'a' or 'b'"),
         (wants_positive, 0, "wants_positive takes: payload: Input should be greater than 0"),
         (wants_dict, ["s3cret"], "wants_dict takes: payload: Input should be an object"),
+        (wants_list, {"s3cret": 1}, "wants_list takes: payload: Input should be a valid array"),
+        (wants_bare_list, None, "wants_bare_list takes: payload: Input should be a valid array"),
         (Keeper().keep, {"items": ["a"]}, "Keeper.keep takes: id: Field required"),
     ],
 )

@@ -621,8 +621,10 @@ def test_what_is_read_without_pydantic_is_what_it_would_read(
 
 def test_most_starts_do_without_pydantic() -> None:
     program = (
-        "import sys; from cluster_kit import Cluster, Settings; "
-        "Cluster(settings=Settings(redis_url='redis://r')); "
+        "import sys; from cluster_kit import Cluster, Settings\n"
+        "async def pack(payload: dict[str, object]) -> None: ...\n"
+        "cluster = Cluster(settings=Settings(redis_url='redis://r'))\n"
+        "cluster.event_queue.subscribe('parcels', pack)\n"
         "print([name for name in sys.modules if name.startswith('pydantic')])"
     )
     environment = {**os.environ, "CLUSTER_KIT_APP": "shop", "CLUSTER_KIT_AMQP_URL": "amqp://mq"}
