@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from cluster_kit import Cluster, Settings
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.testing.proxy import FaultProxy
-from cluster_kit.testing.servers import REDIS, NodeUnavailableError, PlainServer, start_plain
+from cluster_kit.testing.servers import REDIS, PlainServer
+from integration.locks_bench import own_server, running
 
 KEY = "schema"
 
@@ -75,12 +75,8 @@ class Answering:
 
 @pytest.fixture
 def server() -> Iterator[PlainServer]:
-    try:
-        found = start_plain(REDIS)
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    yield found
-    found.close()
+    with own_server(REDIS) as server:
+        yield server
 
 
 @pytest_asyncio.fixture
@@ -88,10 +84,6 @@ async def answering(server: PlainServer) -> AsyncIterator[Answering]:
     proxy = Answering(server.url)
     yield proxy
     await proxy.close()
-
-
-def running(url: str) -> Cluster:
-    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
 
 
 @pytest.mark.asyncio

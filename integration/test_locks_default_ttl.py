@@ -6,15 +6,11 @@ import asyncio
 
 import pytest
 
-from cluster_kit import Cluster, Settings
 from cluster_kit.locks import LeaseState
+from integration.locks_bench import running
 
 KEY = "schema.default"
 TTL = 30.0
-
-
-def running(url: str) -> Cluster:
-    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
 
 
 @pytest.mark.slow

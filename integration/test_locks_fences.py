@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cluster_kit import Cluster, Settings
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.testing.waiting import eventually
+from integration.locks_bench import running
 from integration.test_locks_contract import say
 
 KEY = "schema"
-
-
-def running(url: str) -> Cluster:
-    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
 
 
 @pytest.mark.asyncio

@@ -10,16 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from cluster_kit import Cluster, Settings
+from cluster_kit import Cluster
 from cluster_kit.errors import LockLost, LockUnavailable
-from cluster_kit.testing.servers import (
-    MEMCACHED,
-    REDIS,
-    NodeUnavailableError,
-    PlainServer,
-    start_plain,
-)
+from cluster_kit.testing.servers import MEMCACHED, REDIS, PlainServer
 from cluster_kit.testing.waiting import eventually
+from integration.locks_bench import own_server, running
 
 KEY = "schema"
 
@@ -98,18 +93,10 @@ class Holding:
             target.close()
 
 
-def running(url: str) -> Cluster:
-    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
-
-
 @pytest.fixture(params=[REDIS, MEMCACHED], ids=lambda kind: kind.name)
 def server(request: pytest.FixtureRequest) -> Iterator[PlainServer]:
-    try:
-        found = start_plain(request.param)
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    yield found
-    found.close()
+    with own_server(request.param) as server:
+        yield server
 
 
 @pytest_asyncio.fixture

@@ -14,20 +14,14 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from cluster_kit import Cluster, Settings
+from cluster_kit import Cluster
 from cluster_kit.errors import LockLost, LockTimeout, LockUnavailable
 from cluster_kit.locks import LeaseState
 from cluster_kit.testing.contracts.locks.bench import Room
 from cluster_kit.testing.proxy import FaultProxy
-from cluster_kit.testing.servers import (
-    MEMCACHED,
-    REDIS,
-    NodeUnavailableError,
-    PlainServer,
-    start_plain,
-)
-from cluster_kit.testing.servers.plain import Kind
+from cluster_kit.testing.servers import MEMCACHED, REDIS, PlainServer
 from cluster_kit.testing.waiting import eventually
+from integration.locks_bench import own_server, running
 from integration.test_locks_contract import say
 
 KEY = "schema"
@@ -40,29 +34,16 @@ SMALL = replace(
 )
 
 
-def own(kind: Kind) -> Iterator[PlainServer]:
-    try:
-        found = start_plain(kind)
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    if not found.can_control:
-        pytest.skip(f"{found.origin} is not ours to fill")
-    yield found
-    found.close()
-
-
 @pytest.fixture
 def redis_server() -> Iterator[PlainServer]:
-    yield from own(REDIS)
+    with own_server(REDIS, to="fill") as server:
+        yield server
 
 
 @pytest.fixture
 def small_memcached() -> Iterator[PlainServer]:
-    yield from own(SMALL)
-
-
-def running(url: str) -> Cluster:
-    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
+    with own_server(SMALL, to="fill") as server:
+        yield server
 
 
 def fill(url: str, line: Callable[[int], bytes], gone: Callable[[], bool]) -> None:

@@ -15,45 +15,25 @@ from cluster_kit import Cluster, Settings
 from cluster_kit.errors import ConnectError, LockLost, LockUnavailable
 from cluster_kit.locks import Lease, LeaseState
 from cluster_kit.testing.proxy import FaultProxy
-from cluster_kit.testing.servers import (
-    MEMCACHED,
-    REDIS,
-    NodeUnavailableError,
-    PlainServer,
-    start_plain,
-)
-from cluster_kit.testing.servers.plain import LocalServer
+from cluster_kit.testing.servers import MEMCACHED, REDIS, PlainServer
 from cluster_kit.testing.waiting import eventually
+from integration.locks_bench import own_server, running
 from integration.test_locks_contract import say
 
 KEY = "schema"
 
 
-def own(server: PlainServer) -> Iterator[PlainServer]:
-    if not server.can_control:
-        pytest.skip(f"{server.origin} is not ours to stop")
-    yield server
-    server.close()
-
-
 @pytest.fixture(params=[REDIS, MEMCACHED], ids=lambda kind: kind.name)
 def server(request: pytest.FixtureRequest) -> Iterator[PlainServer]:
     """A server of this test's own."""
-    try:
-        found = start_plain(request.param)
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    yield from own(found)
+    with own_server(request.param, to="stop") as server:
+        yield server
 
 
 @pytest_asyncio.fixture
 async def cluster(server: PlainServer) -> AsyncIterator[Cluster]:
     async with running(server.url) as cluster:
         yield cluster
-
-
-def running(url: str) -> Cluster:
-    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
 
 
 @pytest.mark.asyncio
@@ -133,11 +113,8 @@ async def free(cluster: Cluster) -> bool:
 
 @pytest.fixture
 def own_redis() -> Iterator[PlainServer]:
-    try:
-        found = start_plain(REDIS)
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    yield from own(found)
+    with own_server(REDIS, to="stop") as server:
+        yield server
 
 
 @pytest.mark.asyncio
@@ -293,11 +270,8 @@ async def test_a_thousand_releases_racing_renewals_leave_no_zombie(
 @pytest.fixture
 def still() -> Iterator[PlainServer]:
     """A memcached that can be made to stand still."""
-    try:
-        found = start_plain(MEMCACHED, [LocalServer])
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    yield from own(found)
+    with own_server(MEMCACHED, to="stop", local=True) as server:
+        yield server
 
 
 @pytest.mark.asyncio

@@ -10,23 +10,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster_kit.testing.factory import ClusterFactory
-from cluster_kit.testing.servers import REDIS, NodeUnavailableError, PlainServer, start_plain
+from cluster_kit.testing.servers import REDIS, PlainServer
+from integration.locks_bench import own_server
 from integration.test_locks_contract import say
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[PlainServer, PlainServer]]:
     """The primary that was, and the one that is next."""
-    try:
-        found = start_plain(REDIS)
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    if not found.can_control:
-        pytest.skip(f"{found.origin} is not ours to demote")
-    other = start_plain(REDIS)
-    yield found, other
-    found.close()
-    other.close()
+    with own_server(REDIS, to="demote") as server, own_server(REDIS, to="promote") as other:
+        yield server, other
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from cluster_kit import Cluster, Settings
+from cluster_kit import Cluster
 from cluster_kit.locks import Lease
 from cluster_kit.testing.proxy import FaultProxy
-from cluster_kit.testing.servers import REDIS, NodeUnavailableError, PlainServer, start_plain
+from cluster_kit.testing.servers import REDIS, PlainServer
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache import wakeups
+from integration.locks_bench import own_server, running
 from integration.test_locks_contract import say
 
 KEYS = [f"key-{number}" for number in range(12)]
@@ -24,18 +25,8 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture
 def server() -> Iterator[PlainServer]:
-    try:
-        found = start_plain(REDIS)
-    except NodeUnavailableError as exc:
-        pytest.skip(str(exc))
-    if not found.can_control:
-        pytest.skip(f"{found.origin} has other clients, too")
-    yield found
-    found.close()
-
-
-def running(url: str) -> Cluster:
-    return Cluster("shop", settings=Settings(event_queue={"url": "memory://"}, locks={"url": url}))
+    with own_server(REDIS, to="stop") as server:
+        yield server
 
 
 @pytest_asyncio.fixture

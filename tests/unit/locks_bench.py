@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Self
 
 from cluster_kit.locks import LockManager
 from cluster_kit.ports import Claim, Grant, Health, LockCapabilities, LockHolder, Quota
@@ -120,6 +121,8 @@ class OrderedQuotas:
 
 
 class Bench:
+    """Ends what it began; a task that does not end is an error."""
+
     def __init__(self) -> None:
         self.adapter = OrderedAdapter()
         self.clock = FakeClock()
@@ -128,3 +131,10 @@ class Bench:
             "shop", "one", LockSettings(), telemetry=Telemetry(), clock=self.clock
         )
         self.locks.attach(self.adapter, self.supervisor)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.locks.close()
+        assert await self.supervisor.close() == []

@@ -26,10 +26,8 @@ from tests.unit.locks_bench import Bench
 
 @pytest_asyncio.fixture
 async def bench() -> AsyncIterator[Bench]:
-    bench = Bench()
-    yield bench
-    await bench.locks.close()
-    await bench.supervisor.close()
+    async with Bench() as bench:
+        yield bench
 
 
 @pytest.mark.asyncio
