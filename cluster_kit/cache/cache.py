@@ -7,12 +7,19 @@ from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.cache.changes import Change
-from cluster_kit.cache.options import check_amount, check_key, check_tags, check_ttl, check_values
+from cluster_kit.cache.options import (
+    check_amount,
+    check_field,
+    check_key,
+    check_tags,
+    check_ttl,
+    check_values,
+)
 from cluster_kit.cache.recipe import Recipe, by_name
 from cluster_kit.cache.values import MISSING
 from cluster_kit.cache.wrapping import Wrapping
 from cluster_kit.checks import truth
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors import ConfigurationError, EncodeError
 from cluster_kit.names import new_id
 
 if TYPE_CHECKING:
@@ -216,10 +223,11 @@ class Cache(Wrapping):
         """Return what an object that is the value of `key` has under `object_key`.
 
         Raises:
-            ConfigurationError: the value is no object.
+            ConfigurationError: the value is no object, or `object_key` no text.
         """
+        field = check_field(object_key)
         value = await self.get(check_key(key), MISSING)
-        return (await self._open()).objects.look_up(value, key, object_key, default)
+        return (await self._open()).objects.look_up(value, key, field, default)
 
     async def set_value_in_object(
         self, key: str, object_key: str, value: object, *, create: bool = False
@@ -239,20 +247,24 @@ class Cache(Wrapping):
             Whether it was changed.
 
         Raises:
-            ConfigurationError: the value is no object.
+            ConfigurationError: the value is no object, or `object_key` no text.
+            EncodeError: the value has no JSON form, or the object is nested too deeply.
             CacheUnavailable: the store did not answer; it may be changed.
         """
-        made, checked = truth("create", create), check_key(key)
+        made, checked, field = truth("create", create), check_key(key), check_field(object_key)
+        if value is MISSING:
+            raise EncodeError("MISSING is no value; delete_value_in_object removes a field")
         engine = await self._open()
-        return await engine.objects.change(checked, object_key, value, create=made)
+        return await engine.objects.change(checked, field, value, create=made)
 
     async def delete_value_in_object(self, key: str, object_key: str) -> bool:
         """Remove one field of an object in one atomic step; return whether it was there.
 
         Raises as `set_value_in_object`.
         """
+        checked, field = check_key(key), check_field(object_key)
         engine = await self._open()
-        return await engine.objects.change(check_key(key), object_key, MISSING)
+        return await engine.objects.change(checked, field, MISSING)
 
     # --- counters ------------------------------------------------------------------------
 

@@ -28,20 +28,24 @@ class Flight:
         tags: of what it may return; None while that is not known.
         refused: whether what was loaded was not kept, for it was invalidated meanwhile.
         turn: of its loader, where that needs a thread.
+        needs: the loads that its loader waits for.
         close: lets nobody join it any more.
         cancel: called when the last of them has gone.
     """
 
-    def __init__(self, key: str, stale: Entry | None, cache: str) -> None:
+    def __init__(self, key: str, stale: Entry | None, cache: str, *, urgent: bool) -> None:
         self.key: str = key
         self.cache: str = cache
         self.outcome: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         self.stale: Entry | None = stale
         self.tags: frozenset[str] | None = None
         self.refused: bool = False
-        self.turn: Turn = Turn()
+        self.turn: Turn = Turn(urgent=urgent)
+        self.needs: list[Flight] = []
         self.cancel: Callable[[], object] = self.outcome.cancel
         self.close: Callable[[], object] = lambda: None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.outcome.add_done_callback(self._wake)
         self._waiting = 0
         self._wanted = False
 
@@ -66,11 +70,11 @@ class Flight:
         rest = max(0.0, hard)
         try:
             if soft is not None and soft < rest:
-                await asyncio.wait({self.outcome}, timeout=soft)
+                await self._wait(soft)
                 if not self.outcome.done() and self.stale is not None:
                     return self._in_place(self.stale, used_stale)
                 rest -= soft
-            await asyncio.wait({self.outcome}, timeout=rest)
+            await self._wait(rest)
             if self.outcome.done():
                 return self.outcome.result()
             if self.stale is not None:
@@ -81,6 +85,28 @@ class Flight:
             self._waiting -= 1
             if not self._waiting and not self._wanted and not self.outcome.done():
                 self.cancel()
+
+    async def _wait(self, seconds: float) -> None:
+        # Each has a future of its own: to leave that of thousands takes each of them as many steps.
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            if not self.outcome.done():
+                await asyncio.wait({waiter}, timeout=seconds)
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self, _: asyncio.Future[Entry]) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def hurry(self) -> None:
+        """Let it, and all it waits for, wait for no thread: one of our threads waits for it."""
+        if not self.turn.urgent:
+            self.turn.hurry()
+            for flight in self.needs:
+                flight.hurry()
 
     def background(self) -> None:
         """Let it go on although nobody waits."""

@@ -66,7 +66,11 @@ def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
     Raises:
         ConfigurationError: the ttl is wrong.
     """
-    return cast("T", Loaded(value, check_ttl("ttl", ttl), keep))
+    life = check_ttl("ttl", ttl)
+    if isinstance(value, Loaded):  # of a loader that this one has called
+        life, keep, inner = value.ttl if life is None else life, keep and value.keep, value.value
+        return cast("T", Loaded(inner, life, keep))
+    return cast("T", Loaded(value, life, keep))
 
 
 def check_callable(name: str, value: object) -> None:
@@ -82,27 +86,33 @@ def check_callable(name: str, value: object) -> None:
 async def call_at_once(fn: Callable[..., object], supervisor: Supervisor, name: str) -> object:
     """Call a user's function for one who waits for it himself, and whose cancellation counts."""
     if is_async(fn):
-        return await cast("Awaitable[object]", fn())
-    result = await outlast(supervisor.start_thread(fn, name=name))
-    return await result if inspect.isawaitable(result) else result
+        result = await cast("Awaitable[object]", fn())
+    else:
+        result = await outlast(supervisor.start_thread(fn, name=name))
+        result = await result if inspect.isawaitable(result) else result
+    return result.value if isinstance(result, Loaded) else result
 
 
 class Turn:
-    """Whether a load has to wait for a place to run in a thread."""
+    """Whether a load has to wait for a place to run in a thread.
 
-    def __init__(self) -> None:
-        self._urgent = in_thread()  # one that a thread of ours may wait for
+    Attributes:
+        urgent: it has not, for one who has a place himself waits for it.
+    """
+
+    def __init__(self, *, urgent: bool) -> None:
+        self.urgent = urgent
         self._limit: asyncio.Timeout | None = None
 
     def hurry(self) -> None:
-        """Let it wait no more: one who has a place himself now waits for it."""
-        hurried, self._urgent = self._urgent, True
-        if self._limit is not None and not hurried:
+        """Let it wait no more."""
+        self.urgent = True
+        if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def take(self, places: asyncio.Semaphore) -> bool:
         """Wait for a place; return whether there is one to be given back."""
-        if self._urgent:
+        if self.urgent:
             return False
         try:
             async with asyncio.timeout(None) as self._limit:

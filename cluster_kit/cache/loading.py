@@ -97,21 +97,31 @@ class Loading:
         Who joins one that then turns out to be overtaken by an invalidation may have asked after
         that, and waits for another.
         """
-        tools, options = self._tools, self._tools.options
-        end = tools.clock.monotonic() + options.hard_timeout
+        tools = self._tools
+        end = tools.clock.monotonic() + tools.options.hard_timeout
         flight = self._under_way(key)
         if flight is not None:
             tools.stats.joined += 1
-            if in_thread():
-                flight.turn.hurry()
-            left = end - tools.clock.monotonic()
-            entry = await flight.join(options.soft_timeout, left, self._used_stale)
+            entry = await self._join(flight, end)
             if not flight.refused:
                 return entry
         # Whatever is under way now began after this caller had asked.
         flight = self._under_way(key) or self._begin(key, request, self._flights)
-        left = end - tools.clock.monotonic()
-        return await flight.join(options.soft_timeout, left, self._used_stale)
+        return await self._join(flight, end)
+
+    async def _join(self, flight: Flight, end: float) -> Entry:
+        """Wait for a load, on behalf of another one when its loader asks for this."""
+        tools, behalf = self._tools, _loads.get()[-1:]
+        if _is_urgent():
+            flight.hurry()
+        for load in behalf:
+            load.needs.append(flight)
+        try:
+            left = end - tools.clock.monotonic()
+            return await flight.join(tools.options.soft_timeout, left, self._used_stale)
+        finally:
+            for load in behalf:
+                load.needs.remove(flight)
 
     def _under_way(self, key: str) -> Flight | None:
         """Return the load to wait for.
@@ -131,7 +141,8 @@ class Loading:
     def _begin(self, key: str, request: Request, flights: dict[str, Flight]) -> Flight:
         shelf, cache = self._tools.shelf, self._tools.options.name
         # At once, not when the task runs: what is invalidated in between must not stand in.
-        flight, ticket = Flight(key, shelf.stale(key), cache), shelf.local.open(key)
+        flight = Flight(key, shelf.stale(key), cache, urgent=_is_urgent())
+        ticket = shelf.local.open(key)
         flight.outcome.add_done_callback(_retrieve)
         flights[key] = flight
         name = f"cache:{cache}:{key}"
@@ -183,6 +194,11 @@ class Loading:
 
     def _used_stale(self) -> None:
         self._tools.stats.stale += 1
+
+
+def _is_urgent() -> bool:
+    """Whether one of our threads waits for what is asked for here, be it through other loads."""
+    return in_thread() or any(flight.turn.urgent for flight in _loads.get())
 
 
 def _ended(key: str, task: asyncio.Task[None]) -> ClusterKitError:

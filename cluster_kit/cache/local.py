@@ -191,7 +191,8 @@ class Local:
     def fresh(self) -> Mapping[str, Entry]:
         """Return what has not expired."""
         now = self._monotonic()
-        return {key: entry for key, entry in self.entries.items() if entry.until > now}
+        entries = self.entries.items()
+        return {key: entry for key, entry in entries if min(entry.until, entry.expires) > now}
 
     def _take(self, key: str) -> Entry | None:
         entry = self.entries.pop(key, None)

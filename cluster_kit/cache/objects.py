@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cluster_kit.cache.envelope import Record
     from cluster_kit.cache.found import Found
     from cluster_kit.cache.invalidation import Invalidation
+    from cluster_kit.cache.local import Entry
     from cluster_kit.cache.remote import Remote
     from cluster_kit.cache.tools import Tools
     from cluster_kit.cache.values import Values
@@ -63,7 +64,6 @@ class Objects:
             CacheUnavailable: the store did not answer, or others changed it all the time; or there
                 is none, and other instances could not be told.
         """
-        check_field(field)
         remote, change = self._shelf.remote, Change(keys=(key,))
         if remote is None:
             changed = self._change_here(key, field, value, create=create)
@@ -79,7 +79,7 @@ class Objects:
         return changed
 
     def _change_here(self, key: str, field: str, value: object, *, create: bool) -> bool:
-        entry = self._shelf.held(key)
+        entry = self._here(key)
         if entry is None and not create:
             return False
         fields = {} if entry is None else _fields(entry.value, key)
@@ -133,7 +133,7 @@ class Objects:
         """
         remote = self._shelf.remote
         if remote is None:
-            entry = self._shelf.held(key)
+            entry = self._here(key)
             if entry is None:
                 raise KeyError(key)
             return None if entry.expires == inf else entry.expires - self._clock.monotonic()
@@ -154,6 +154,11 @@ class Objects:
             if self._shelf.owed.told == told:
                 return keys
 
+    def _here(self, key: str) -> Entry | None:
+        """Return the value where there is no store; one that only stands in is none."""
+        entry = self._shelf.held(key)
+        return None if entry is None or entry.expires <= self._clock.monotonic() else entry
+
     async def _found(self, remote: Remote, key: str) -> Found:
         told = self._shelf.owed.told
         [found] = await remote.read([key])
@@ -167,16 +172,6 @@ class Objects:
 
     def _has_value(self, key: str, record: Record) -> bool:
         return self._shelf.adopt(key, record, None) is not None
-
-
-def check_field(field: object) -> None:
-    """Refuse what is no name of a field.
-
-    Raises:
-        ConfigurationError: it is not text.
-    """
-    if not isinstance(field, str):
-        raise ConfigurationError(f"object_key must be text, not {type(field).__name__}")
 
 
 def _fields(value: object, key: str) -> Fields:

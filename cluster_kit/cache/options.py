@@ -173,6 +173,17 @@ def several_tags(tags: object) -> tuple[object, ...]:
     return tuple(cast("Iterable[object]", tags))
 
 
+def check_field(field: object) -> str:
+    """Return the name of a field.
+
+    Raises:
+        ConfigurationError: it is not text.
+    """
+    if not isinstance(field, str):
+        raise ConfigurationError(f"object_key must be text, not {type(field).__name__}")
+    return field
+
+
 def check_values(values: object) -> dict[str, object]:
     """Return values by key.
 

@@ -93,6 +93,40 @@ async def test_what_a_sync_loader_waits_for_does_not_wait_for_its_place(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("needed", ["before", "after"])
+async def test_what_an_async_load_needs_has_a_place_when_sync_loaders_wait_for_that(
+    cluster_factory: ClusterFactory, slow: Slow, needed: str
+) -> None:
+    [cluster] = await cluster_factory()
+    cache, loop = cluster.cache, asyncio.get_running_loop()
+    join, joined = threading.Event(), asyncio.Event()
+
+    async def shared() -> object:
+        if needed == "after":
+            await joined.wait()
+        return await cache.wrap("middle", middle)
+
+    async def middle() -> object:
+        return await cache.wrap("inner", lambda: 1)
+
+    def outer() -> object:
+        join.wait(10)
+        return asyncio.run_coroutine_threadsafe(cache.wrap("shared", shared), loop).result(10)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        loads = [group.create_task(cache.wrap(f"k{n}", outer)) for n in range(PLACES)]
+        await eventually(lambda: cache.stats().loading == PLACES)
+        loads.append(group.create_task(cache.wrap("shared", shared)))
+        under_way = PLACES + (1 if needed == "after" else 3)
+        await eventually(lambda: cache.stats().loading == under_way)
+        join.set()
+        await eventually(lambda: cache.stats().joined == PLACES)
+        joined.set()
+
+    assert [load.result() for load in loads] == [1] * (PLACES + 1)
+
+
+@pytest.mark.asyncio
 async def test_a_load_that_waits_for_a_place_has_one_when_a_sync_loader_joins_it(
     cluster_factory: ClusterFactory, slow: Slow
 ) -> None:

@@ -48,6 +48,22 @@ class AgeingScenarios(Scenarios):
         with pytest.raises(OwnError):
             await cache.wrap(KEY, fail)
 
+    async def test_what_stands_in_is_no_value_to_be_changed(self, bench: Bench) -> None:
+        cache = await bench.cache(ttl=0.1, fail_safe=60)
+
+        async def fail() -> object:
+            raise OwnError
+
+        await cache.set(KEY, {"old": 1})
+        await asyncio.sleep(0.15)
+        assert await cache.wrap(KEY, fail) == {"old": 1}
+        with pytest.raises(KeyError):
+            await cache.ttl(KEY)
+        assert await cache.keys() == []
+        assert await cache.set_value_in_object(KEY, "old", 2) is False
+        assert await cache.set_value_in_object(KEY, "new", 2, create=True) is True
+        assert await cache.get(KEY) == {"new": 2}
+
     async def test_an_old_value_stands_in_for_a_slow_one(self, bench: Bench) -> None:
         cache = await bench.cache(ttl=0.1, fail_safe=60, soft_timeout=0.05)
         await cache.set(KEY, "old")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cluster_kit.cache import MISSING
-from cluster_kit.errors import ConfigurationError
+from cluster_kit.errors import ConfigurationError, EncodeError
 from cluster_kit.testing.contracts.cache.base import KEY, Scenarios
 from cluster_kit.testing.contracts.cache.bench import Loads, together
 from cluster_kit.testing.waiting import eventually
@@ -133,7 +133,12 @@ class CounterScenarios(Scenarios):
             await cache.set_value_in_object(KEY, "a", 1)
         with pytest.raises(ConfigurationError):
             await cache.set_value_in_object("other", NO_TEXT, 1)
+        with pytest.raises(ConfigurationError):
+            await cache.get_value_in_object("other", NO_TEXT)
         assert await cache.get(KEY) == [1]
+        with pytest.raises(EncodeError):
+            await cache.set_value_in_object("other", "a", MISSING, create=True)
+        assert await cache.get("other") is None
 
     async def test_fields_set_at_once_are_all_there(self, bench: Bench) -> None:
         both = [await bench.cache()]

@@ -187,6 +187,10 @@ class LoadingScenarios(Scenarios):
         assert 0 < (await cache.ttl("none") or 0) <= 0.2
         await cache.wrap("both", lambda: loaded(None, ttl=30), ttl=60)
         assert 20 < (await cache.ttl("both") or 0) <= 30
+        assert await cache.wrap("inner", lambda: loaded(loaded(7, ttl=30)), ttl=60) == 7
+        assert 20 < (await cache.ttl("inner") or 0) <= 30
+        for load in (lambda: loaded(8, ttl=30), Loads(lambda: loaded(8))):
+            assert await cache.wrap_with_condition("none", load, use_cache=False) == 8
 
     async def test_what_is_not_kept_belongs_to_each_caller_too(self, bench: Bench) -> None:
         cache = await bench.cache()
