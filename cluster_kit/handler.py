@@ -71,17 +71,14 @@ class Handler:
         if self._validate is None or _may_be_infinite(body):
             payload = self._codec.decode(body)  # stricter than pydantic, which takes NaN for JSON
             if self._validate is None:
-                return payload if self._plain is None else self._checked(payload, self._plain)
+                if self._plain is None or isinstance(payload, self._plain):
+                    return payload
+                found = f"payload: Input should be {_PLAIN[self._plain]}"
+                raise DecodeError(f"the payload is not what {self.name} takes: {found}")
         try:
             return self._validate(body)
         except ValueError as exc:
             raise self._refused(body, exc) from exc
-
-    def _checked(self, payload: object, plain: type[object]) -> object:
-        if isinstance(payload, plain):
-            return payload
-        found = f"payload: Input should be {_PLAIN[plain]}"
-        raise DecodeError(f"the payload is not what {self.name} takes: {found}")
 
     def _refused(self, body: bytes, error: ValueError) -> Exception:
         """Return the error for what the validator did not take.

@@ -66,13 +66,11 @@ class Ledger:
 
     def is_new(self, received: Received) -> bool:
         """Whether this instance neither runs nor remembers anything of it: the usual case."""
-        key, copy = task_key(received.envelope), copy_key(received.envelope, received.copy_id)
-        return (
-            key not in self._by_id
-            and key not in self._done
-            and copy not in self._by_copy
-            and copy not in self._settled
-        )
+        envelope = received.envelope
+        if (key := task_key(envelope)) in self._by_id or key in self._done:
+            return False
+        copy = copy_key(envelope, received.copy_id)
+        return copy not in self._by_copy and copy not in self._settled
 
     def same_copy(self, received: Received) -> Run | None:
         """Return the run of this very copy, if one is in progress or being settled."""

@@ -228,7 +228,7 @@ class Subscription:
         self._runs.add(run)
         self._shared.ledger.begin(run)
         run.held = crashes(received) > 0
-        if is_suspect(received, self._options.crash_limit):
+        if run.held and is_suspect(received, self._options.crash_limit):
             self._shared.quarantine.enter(run)
         name = f"task:{self.queue.full}:{run.envelope.id}"
         self._shared.supervisor.launch(self._work, run, name=name, loop=self._place.deadlines.loop)
