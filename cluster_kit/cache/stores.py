@@ -73,10 +73,10 @@ class Stores:
 
         Raises:
             ConfigurationError: there is no such store, or its URL is not set; or the cache would
-                share its keys with another one.
+                share its keys or its broadcasts with another one.
         """
         for other in known:
-            if other.prefix == made.prefix and self._key(other.store) == self._key(made.store):
+            if other.prefix == made.prefix:  # wherever they are: it is in what they tell, too
                 text = f"prefix {made.prefix!r} belongs to cache {other.name!r}"
                 raise ConfigurationError(text)
         if made.store not in self._factories:

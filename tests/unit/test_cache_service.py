@@ -231,6 +231,17 @@ async def test_wrong_options_are_refused(
 
 
 @pytest.mark.asyncio
+async def test_a_prefix_belongs_to_one_cache_wherever_that_keeps_its_values(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [cluster] = await cluster_factory(cache={"url": f"memory://{cluster_factory.name}"})
+    await cluster.caches.create_cache("rows", prefix="both")
+
+    with pytest.raises(ConfigurationError, match="prefix 'both' belongs to cache 'rows'"):
+        await cluster.caches.create_cache("pages", prefix="both", store="memory")
+
+
+@pytest.mark.asyncio
 async def test_objects_without_a_json_form_are_shared_in_process(
     cluster_factory: ClusterFactory,
 ) -> None:
