@@ -234,11 +234,12 @@ async def test_wrong_options_are_refused(
 async def test_a_prefix_belongs_to_one_cache_wherever_that_keeps_its_values(
     cluster_factory: ClusterFactory,
 ) -> None:
-    [cluster] = await cluster_factory(cache={"url": f"memory://{cluster_factory.name}"})
+    redis = "redis://127.0.0.1:1"  # nobody is asked
+    [cluster] = await cluster_factory(cache={"url": "memory://"}, redis_url=redis)
     await cluster.caches.create_cache("rows", prefix="both")
 
     with pytest.raises(ConfigurationError, match="prefix 'both' belongs to cache 'rows'"):
-        await cluster.caches.create_cache("pages", prefix="both", store="memory")
+        await cluster.caches.create_cache("pages", prefix="both", store="redis")
 
 
 @pytest.mark.asyncio
