@@ -214,3 +214,22 @@ async def test_nothing_is_freed_where_nothing_was_asked(bench: Bench, asked: boo
         await asyncio.sleep(0)
 
     assert bench.adapter.log == ["attempt", "leave", "release"][: 3 if asked else 2]
+
+
+@pytest.mark.asyncio
+async def test_all_whose_time_ends_at_once_are_told_that_the_limit_is_reached(
+    bench: Bench,
+) -> None:
+    bench.adapter.quotas = OrderedQuotas(bench.adapter)
+    bench.adapter.taken = True
+    limit = bench.locks.rate_limit("a", 1, 60)
+    tries = [asyncio.ensure_future(limit.try_acquire(timeout=0.1)) for _ in range(5)]
+    over = asyncio.get_running_loop().time() + 0.15
+    await eventually(lambda: "admit" in bench.adapter.log)
+    for _ in range(5):  # so that it is heard
+        await asyncio.sleep(0)
+
+    while asyncio.get_running_loop().time() < over:
+        """The loop stands, and finds them all in one pass."""
+
+    assert await asyncio.gather(*tries) == [False] * 5
