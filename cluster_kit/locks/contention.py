@@ -54,13 +54,10 @@ class Try:
         self.held = False
         self.error: LockUnavailable | None = None
 
-    def behind(self, line: Line) -> None:
-        """It never had its turn: what who was before it in line was answered last goes for it."""
-        self.held, self.error = line.error is None, line.error
-
-    def first(self, line: Line) -> None:
-        """It has its turn: what was answered before goes for it until it hears something else."""
-        self.held, self.error = line.answered and line.error is None, line.error
+    def follow(self, line: Line) -> None:
+        """What those before it in line were answered goes for it until it hears something else."""
+        if line.answered:
+            self.held, self.error = line.error is None, line.error
 
     def in_vain(self, waited: float) -> LockTimeout | LockUnavailable:
         """Return why it ended without the lock."""
@@ -201,12 +198,13 @@ class Contention:
     async def _in_turn(self, attempt: Try) -> Possession:
         line = self._lines.find(attempt.claim.name)
         if attempt.terms.timeout == 0 and line.full:
-            attempt.behind(line)
-            raise attempt.in_vain(0.0)
+            attempt.follow(line)
+            # Where nothing was answered yet, who is before it has the lock or is about to.
+            raise attempt.in_vain(0.0) if line.answered else LockTimeout(attempt.key, 0.0)
         try:
             await line.enter()
         except BaseException:
-            attempt.behind(line)
+            attempt.follow(line)
             self._lines.tidy(attempt.claim.name, line)
             raise
         try:
@@ -216,7 +214,7 @@ class Contention:
             raise
 
     async def _contend(self, attempt: Try, line: Line) -> Possession:
-        attempt.first(line)
+        attempt.follow(line)
         asking, pause = self._asking(attempt, line), _FIRST_PAUSE
         kept = False
         try:

@@ -44,6 +44,24 @@ async def test_who_hears_nothing_at_his_turn_says_what_was_last_heard(bench: Ben
 
 
 @pytest.mark.asyncio
+async def test_behind_one_who_was_not_answered_nobody_is_told_that_somebody_has_it(
+    bench: Bench,
+) -> None:
+    answer = asyncio.Event()
+    bench.adapter.while_asked = answer.wait
+    first = asyncio.ensure_future(bench.locks.acquire("a", timeout=60))
+    await eventually(lambda: "attempt" in bench.adapter.log)
+
+    with pytest.raises(LockUnavailable, match=r"no answer within 0\.05 s"):
+        await bench.locks.try_acquire("a", timeout=0.05)
+    assert await bench.locks.try_acquire("a") is None  # he does not wait: first is first
+
+    answer.set()
+    await first
+    assert await bench.locks.try_acquire("a", timeout=0.05) is None
+
+
+@pytest.mark.asyncio
 async def test_the_next_in_line_takes_over_a_request_under_way(bench: Bench) -> None:
     answer = asyncio.Event()
     bench.adapter.while_asked = answer.wait
