@@ -41,16 +41,20 @@ class Try:
     """One acquisition, from the call to a possession or an error.
 
     Attributes:
-        until: reading of the clock when its time is over.
+        begun: reading of the clock at the call.
+        until: likewise, when its time is over.
         held: somebody else was seen to have the lock.
         error: what the server answered last instead of yes or no.
+        one_of_many: it is given up as soon as another one is granted.
     """
 
     def __init__(self, key: str, claim: Claim, terms: Terms, *, begun: float) -> None:
         self.key = key
         self.claim = claim
         self.terms = terms
+        self.begun = begun
         self.until = begun + (terms.timeout or math.inf)
+        self.one_of_many = False
         self.held = False
         self.error: LockUnavailable | None = None
 
@@ -96,7 +100,12 @@ class Contention:
         """How many acquisitions are under way."""
         return len(self._waiting)
 
-    async def acquire(self, key: str, terms: Terms) -> Possession:
+    def attempt(self, key: str, terms: Terms) -> Try:
+        """Return an acquisition by the task that calls, for `acquire`."""
+        begun = self.around.clock.monotonic()
+        return Try(key, self._claim(key, terms.ttl), terms, begun=begun)
+
+    async def acquire(self, attempt: Try) -> Possession:
         """Wait for the lock and return it, begun.
 
         Raises:
@@ -104,22 +113,19 @@ class Contention:
             LockUnavailable: the server gave no usable answer.
             NotStartedError: the instance stopped meanwhile.
         """
-        clock = self.around.clock
-        begun = clock.monotonic()
-        attempt = Try(key, self._claim(key, terms.ttl), terms, begun=begun)
+        timeout = attempt.terms.timeout
         try:
-            async with self.within(terms.timeout):
+            async with self.within(timeout):
                 possession = await self._in_turn(attempt)
         except TimeoutError as exc:
-            error = exc if isinstance(exc, LockTimeout) else attempt.in_vain(terms.timeout)
-            self._refused(key, begun, error)
+            error = exc if isinstance(exc, LockTimeout) else attempt.in_vain(timeout)
+            self._refused(attempt, error)
             raise error from None
         except LockUnavailable as exc:
-            self._refused(key, begun, exc)
+            self._refused(attempt, exc)
             raise
-        self.around.report(
-            "lock.acquired", key=key, fence=possession.fence, seconds=clock.monotonic() - begun
-        )
+        waited = self.around.clock.monotonic() - attempt.begun
+        self.around.report("lock.acquired", key=attempt.key, fence=possession.fence, seconds=waited)
         return possession
 
     @asynccontextmanager
@@ -191,9 +197,9 @@ class Contention:
         owner = _short(f"{self._owner} {task.get_name() if task else ''}")
         return Claim(name=self.around.name_of(key), token=new_id(), owner=owner, ttl=ttl)
 
-    def _refused(self, key: str, begun: float, error: Exception) -> None:
-        waited = self.around.clock.monotonic() - begun
-        self.around.report("lock.refused", key=key, seconds=waited, error=type(error).__name__)
+    def _refused(self, attempt: Try, error: Exception) -> None:
+        waited, why = self.around.clock.monotonic() - attempt.begun, type(error).__name__
+        self.around.report("lock.refused", key=attempt.key, seconds=waited, error=why)
 
     async def _in_turn(self, attempt: Try) -> Possession:
         line = self._lines.find(attempt.claim.name)
@@ -256,7 +262,8 @@ class Contention:
     async def _ask(self, attempt: Try, asking: Asking, line: Line) -> Possession | None:
         """Ask the server once. None when it is not ours; `attempt` knows why."""
         time_left = attempt.until - self.around.clock.monotonic()
-        patient = line.last and time_left > answer_timeout(asking.claim.ttl)
+        lasts = line.last and not attempt.one_of_many
+        patient = lasts and time_left > answer_timeout(asking.claim.ttl)
         answer = await asking.answer(patient=patient)
         attempt.error = None
         if isinstance(answer, LockUnavailable):

@@ -94,8 +94,10 @@ class Semaphore:
 
 
 async def _ask(contention: Contention, name: str, terms: Terms) -> Answer:
+    attempt = contention.attempt(name, terms)
+    attempt.one_of_many = True
     try:
-        possession = await contention.acquire(name, terms)
+        possession = await contention.acquire(attempt)
     except (LockTimeout, LockUnavailable, NotStartedError) as exc:
         return exc
     return Lease(possession, contention.around.adapter.capabilities)
