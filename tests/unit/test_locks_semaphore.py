@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from cluster_kit.errors import LockUnavailable
+from cluster_kit.errors import LockTimeout, LockUnavailable
 from cluster_kit.testing.waiting import eventually
 from tests.unit.locks_bench import Bench
 
@@ -71,3 +71,73 @@ async def test_what_is_not_answered_in_time_is_not_broken_off(bench: Bench) -> N
     gate.open.set()
 
     await eventually(lambda: "release" in bench.adapter.log)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("permits", [1, 3])
+async def test_permits_are_taken_as_heard_last_where_the_time_ends_before_the_next_answer(
+    bench: Bench, permits: int
+) -> None:
+    answered, unanswered = Gate(), Gate()
+    answered.open.set()
+
+    async def answer() -> None:
+        await (answered if bench.adapter.log == ["attempt"] else unanswered)()
+
+    bench.adapter.taken, bench.adapter.while_asked = True, answer
+
+    with pytest.raises(LockTimeout, match=f"all {permits} permits were taken"):
+        await bench.locks.semaphore("a", permits).acquire(timeout=0.1)
+    unanswered.open.set()
+
+
+@pytest.mark.asyncio
+async def test_permits_are_not_taken_where_an_error_was_heard_last(bench: Bench) -> None:
+    def refuse(what: str) -> None:
+        if what == "attempt" and bench.adapter.log.count(what) > 1:
+            raise LockUnavailable("a", "gone")
+
+    bench.adapter.taken, bench.adapter.before_answer = True, refuse
+
+    with pytest.raises(LockUnavailable, match="gone"):
+        await bench.locks.semaphore("a", 3).acquire(timeout=0.1)
+
+
+@pytest.mark.asyncio
+async def test_permits_are_not_taken_where_only_somebody_here_asked_for_them(bench: Bench) -> None:
+    gate, semaphore = Gate(), bench.locks.semaphore("a", 1)
+    bench.adapter.while_asked = gate
+    first = asyncio.ensure_future(semaphore.acquire(timeout=60))
+    await eventually(lambda: "attempt" in bench.adapter.log)
+
+    with pytest.raises(LockUnavailable, match="no answer within"):
+        await semaphore.acquire(timeout=0.05)
+
+    assert await semaphore.try_acquire() is None
+    gate.open.set()
+    await first
+
+
+@pytest.mark.asyncio
+async def test_who_has_too_little_time_for_one_after_the_other_asks_for_all_at_once(
+    bench: Bench,
+) -> None:
+    together = Gate()
+    bench.adapter.taken = True
+
+    async def answer() -> None:
+        asked = bench.adapter.log.count("attempt")
+        if asked == 1:  # so long does an answer take
+            await bench.clock.advance(0.05)
+            return
+        bench.adapter.taken = False
+        if asked == 31:
+            together.open.set()
+        await together()
+
+    bench.adapter.while_asked = answer
+
+    lease = await bench.locks.semaphore("a", 30).acquire(timeout=1)
+
+    lease.check()
+    await eventually(lambda: bench.adapter.log.count("release") == 29)
