@@ -166,7 +166,7 @@ class Acquiring:
         terms = self._terms(**options)
         held = contention.held.get(check_key(key))
         if held is None or not held.belongs_to(asyncio.current_task()):
-            return await contention.acquire(key, terms)
+            return await contention.acquire(contention.attempt(key, terms))
         if not terms.reentrant:
             raise LockAlreadyHeld(key)
         held.handles += 1

@@ -18,7 +18,8 @@ class Asking:
     """One claim, asked for until it is granted or nobody wants it.
 
     Who waits may go at any time. The request he leaves is for the next in line, or is read and
-    undone in the background: none is broken off, which would cost its connection.
+    undone in the background: none is broken off, which would cost its connection, but that of a
+    patient one; see `answer`.
 
     Attributes:
         claim: what is asked for.

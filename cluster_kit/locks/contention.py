@@ -41,26 +41,27 @@ class Try:
     """One acquisition, from the call to a possession or an error.
 
     Attributes:
-        until: reading of the clock when its time is over.
+        begun: reading of the clock at the call.
+        until: likewise, when its time is over.
         held: somebody else was seen to have the lock.
         error: what the server answered last instead of yes or no.
+        one_of_many: it is given up as soon as another one is granted.
     """
 
     def __init__(self, key: str, claim: Claim, terms: Terms, *, begun: float) -> None:
         self.key = key
         self.claim = claim
         self.terms = terms
+        self.begun = begun
         self.until = begun + (terms.timeout or math.inf)
+        self.one_of_many = False
         self.held = False
         self.error: LockUnavailable | None = None
 
-    def behind(self, line: Line) -> None:
-        """It never had its turn: what who was before it in line was answered last goes for it."""
-        self.held, self.error = line.error is None, line.error
-
-    def first(self, line: Line) -> None:
-        """It has its turn: what was answered before goes for it until it hears something else."""
-        self.held, self.error = line.answered and line.error is None, line.error
+    def follow(self, line: Line) -> None:
+        """What those before it in line were answered goes for it until it hears something else."""
+        if line.answered:
+            self.held, self.error = line.error is None, line.error
 
     def in_vain(self, waited: float) -> LockTimeout | LockUnavailable:
         """Return why it ended without the lock."""
@@ -99,7 +100,12 @@ class Contention:
         """How many acquisitions are under way."""
         return len(self._waiting)
 
-    async def acquire(self, key: str, terms: Terms) -> Possession:
+    def attempt(self, key: str, terms: Terms) -> Try:
+        """Return an acquisition by the task that calls, for `acquire`."""
+        begun = self.around.clock.monotonic()
+        return Try(key, self._claim(key, terms.ttl), terms, begun=begun)
+
+    async def acquire(self, attempt: Try) -> Possession:
         """Wait for the lock and return it, begun.
 
         Raises:
@@ -107,22 +113,19 @@ class Contention:
             LockUnavailable: the server gave no usable answer.
             NotStartedError: the instance stopped meanwhile.
         """
-        clock = self.around.clock
-        begun = clock.monotonic()
-        attempt = Try(key, self._claim(key, terms.ttl), terms, begun=begun)
+        timeout = attempt.terms.timeout
         try:
-            async with self.within(terms.timeout):
+            async with self.within(timeout):
                 possession = await self._in_turn(attempt)
         except TimeoutError as exc:
-            error = exc if isinstance(exc, LockTimeout) else attempt.in_vain(terms.timeout)
-            self._refused(key, begun, error)
+            error = exc if isinstance(exc, LockTimeout) else attempt.in_vain(timeout)
+            self._refused(attempt, error)
             raise error from None
         except LockUnavailable as exc:
-            self._refused(key, begun, exc)
+            self._refused(attempt, exc)
             raise
-        self.around.report(
-            "lock.acquired", key=key, fence=possession.fence, seconds=clock.monotonic() - begun
-        )
+        waited = self.around.clock.monotonic() - attempt.begun
+        self.around.report("lock.acquired", key=attempt.key, fence=possession.fence, seconds=waited)
         return possession
 
     @asynccontextmanager
@@ -194,19 +197,20 @@ class Contention:
         owner = _short(f"{self._owner} {task.get_name() if task else ''}")
         return Claim(name=self.around.name_of(key), token=new_id(), owner=owner, ttl=ttl)
 
-    def _refused(self, key: str, begun: float, error: Exception) -> None:
-        waited = self.around.clock.monotonic() - begun
-        self.around.report("lock.refused", key=key, seconds=waited, error=type(error).__name__)
+    def _refused(self, attempt: Try, error: Exception) -> None:
+        waited, why = self.around.clock.monotonic() - attempt.begun, type(error).__name__
+        self.around.report("lock.refused", key=attempt.key, seconds=waited, error=why)
 
     async def _in_turn(self, attempt: Try) -> Possession:
         line = self._lines.find(attempt.claim.name)
         if attempt.terms.timeout == 0 and line.full:
-            attempt.behind(line)
-            raise attempt.in_vain(0.0)
+            attempt.follow(line)
+            # Where nothing was answered yet, who is before it has the lock or is about to.
+            raise attempt.in_vain(0.0) if line.answered else LockTimeout(attempt.key, 0.0)
         try:
             await line.enter()
         except BaseException:
-            attempt.behind(line)
+            attempt.follow(line)
             self._lines.tidy(attempt.claim.name, line)
             raise
         try:
@@ -216,7 +220,7 @@ class Contention:
             raise
 
     async def _contend(self, attempt: Try, line: Line) -> Possession:
-        attempt.first(line)
+        attempt.follow(line)
         asking, pause = self._asking(attempt, line), _FIRST_PAUSE
         kept = False
         try:
@@ -258,7 +262,8 @@ class Contention:
     async def _ask(self, attempt: Try, asking: Asking, line: Line) -> Possession | None:
         """Ask the server once. None when it is not ours; `attempt` knows why."""
         time_left = attempt.until - self.around.clock.monotonic()
-        patient = line.last and time_left > answer_timeout(asking.claim.ttl)
+        lasts = line.last and not attempt.one_of_many
+        patient = lasts and time_left > answer_timeout(asking.claim.ttl)
         answer = await asking.answer(patient=patient)
         attempt.error = None
         if isinstance(answer, LockUnavailable):

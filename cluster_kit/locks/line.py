@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from contextlib import suppress
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ class Line:
         self.left: Asking | None = None
         self._turns = turns
         self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # By themselves: whoever is cancelled leaves at once, wherever he stands.
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     @property
     def idle(self) -> bool:
@@ -60,21 +60,20 @@ class Line:
             self._taken += 1
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave()
             else:
-                with suppress(ValueError):
-                    self._waiting.remove(turn)
+                self._waiting.pop(turn, None)
             raise
 
     def leave(self) -> None:
         """Pass a turn on."""
         while self._waiting:
-            turn = self._waiting.popleft()
+            turn, _ = self._waiting.popitem(last=False)
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -39,6 +39,7 @@ class RateLimit:
         self._active = active
         self._wait = wait
         self._line = Line()
+        self._inside = 0  # so many wait, or are about to hear that their time is over
         self._full = False  # as who waits was told, until nobody does
         self._unanswered: LockUnavailable | None = self._silence()
         self._request: asyncio.Task[float | LockUnavailable] | None = None  # for who is first
@@ -70,6 +71,7 @@ class RateLimit:
         if limit == 0:
             await self._try(contention, keeper)
             return
+        self._inside += 1
         try:
             async with contention.within(limit):
                 await self._in_turn(contention, keeper)
@@ -78,7 +80,8 @@ class RateLimit:
             error = self._in_vain(limit) if unanswered is None else again(self.key, unanswered)
             raise error from None
         finally:
-            if self._line.idle:  # else the next one finds out, before those who come later
+            self._inside -= 1
+            if not self._inside:  # else the next one finds out, before those who come later
                 self._forget()
 
     async def try_acquire(self, *, timeout: Duration = 0) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -61,19 +62,20 @@ class Semaphore:
             LockUnavailable, NotStartedError, ConfigurationError: as `LockManager.acquire`.
         """
         contention = self._active()
-        at_once, waiting = self._terms(ttl, 0), self._terms(ttl, timeout)
+        waiting = self._terms(ttl, timeout)
         # No wildcard is legal in a key: permits meet no lock of a user.
         names = [f"{self.key}#{number}" for number in range(self.permits)]
         contention.around.random.shuffle(names)
+        search = _Search(contention, names, self._terms(ttl, 0))
         end = contention.around.clock.monotonic() + waiting.timeout
         try:
             async with asyncio.timeout(waiting.timeout or None):
-                answer = await _any(contention, names, at_once)
+                answer = await search.one_by_one(waiting.timeout or math.inf)
         except TimeoutError:
-            answer = LockUnavailable(self.key, f"no answer within {waiting.timeout:.3g} s")
+            answer = search.in_vain(waiting.timeout)
         left = end - contention.around.clock.monotonic()
         if isinstance(answer, LockTimeout | LockUnavailable) and left > 0:
-            answer = await _first(contention, names, waiting._replace(timeout=left))
+            answer = await search.all_at_once(left)
         if isinstance(answer, Lease):
             return answer
         if isinstance(answer, LockTimeout):
@@ -93,40 +95,77 @@ class Semaphore:
             return None
 
 
-async def _ask(contention: Contention, name: str, terms: Terms) -> Answer:
-    try:
-        possession = await contention.acquire(name, terms)
-    except (LockTimeout, LockUnavailable, NotStartedError) as exc:
-        return exc
-    return Lease(possession, contention.around.adapter.capabilities)
+class _Search:
+    """One acquisition of a permit.
+
+    Args:
+        contention: of the instance.
+        names: of the permits.
+        once: terms of those that are not waited for.
+    """
+
+    def __init__(self, contention: Contention, names: Sequence[str], once: Terms) -> None:
+        self._contention = contention
+        self._names = names
+        self._once = once
+        self._taken = False  # as the server said last, of any of them
+
+    async def one_by_one(self, within: float) -> Answer:
+        """Ask for one after the other, until one is ours or the server does not answer.
+
+        It ends early where all of them would take longer than `within` seconds.
+        """
+        clock = self._contention.around.clock
+        begun = clock.monotonic()
+        answer: Answer = LockTimeout(self._names[0], 0.0)
+        for asked, name in enumerate(self._names, start=1):
+            answer = await self._ask(name, self._once)
+            each = (clock.monotonic() - begun) / asked
+            if not isinstance(answer, LockTimeout) or each * len(self._names) > within:
+                break
+        return answer
+
+    async def all_at_once(self, timeout: float) -> Answer:
+        """Wait for all permits at once; return the first, and give back what else came."""
+        spawn, terms = (
+            self._contention.around.supervisor.spawn,
+            self._once._replace(timeout=timeout),
+        )
+        asks = [spawn(self._ask(name, terms), name=f"permit {name}") for name in self._names]
+        chosen: asyncio.Task[Answer] | None = None
+        try:
+            pending = set(asks)
+            while pending and chosen is None:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                chosen = next((ask for ask in done if isinstance(ask.result(), Lease)), None)
+            return chosen.result() if chosen else _worst([ask.result() for ask in asks])
+        finally:
+            for ask in asks:
+                if ask is not chosen:
+                    ask.cancel()
+                    ask.add_done_callback(partial(_give_back, self._contention))
+
+    def in_vain(self, waited: float) -> LockTimeout | LockUnavailable:
+        """Return why its time ended while it asked: what was heard last."""
+        if self._taken:
+            return LockTimeout(self._names[0], waited)
+        return LockUnavailable(self._names[0], f"no answer within {waited:.3g} s")
+
+    async def _ask(self, name: str, terms: Terms) -> Answer:
+        attempt = self._contention.attempt(name, terms)
+        attempt.one_of_many, attempt.held = True, self._taken
+        try:
+            possession = await self._contention.acquire(attempt)
+        except (LockTimeout, LockUnavailable, NotStartedError) as exc:
+            return exc
+        finally:
+            self._taken = attempt.held
+        return Lease(possession, self._contention.around.adapter.capabilities)
 
 
-async def _any(contention: Contention, names: Sequence[str], terms: Terms) -> Answer:
-    """Ask for one after the other, until one is ours or the server does not answer."""
-    answer: Answer = LockTimeout(names[0], 0.0)
-    for name in names:
-        answer = await _ask(contention, name, terms)
-        if not isinstance(answer, LockTimeout):
-            break
-    return answer
-
-
-async def _first(contention: Contention, names: Sequence[str], terms: Terms) -> Answer:
-    """Wait for all permits at once; return the first, and give back what else came."""
-    spawn = contention.around.supervisor.spawn
-    asks = [spawn(_ask(contention, name, terms), name=f"permit {name}") for name in names]
-    chosen: asyncio.Task[Answer] | None = None
-    try:
-        pending = set(asks)
-        while pending and chosen is None:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            chosen = next((ask for ask in done if isinstance(ask.result(), Lease)), None)
-        return (chosen or asks[-1]).result()
-    finally:
-        for ask in asks:
-            if ask is not chosen:
-                ask.cancel()
-                ask.add_done_callback(partial(_give_back, contention))
+def _worst(answers: Sequence[Answer]) -> Answer:
+    """Return what somebody was told who got none: all were taken, unless one is not known of."""
+    return next((one for one in answers if not isinstance(one, LockTimeout)), answers[0])
 
 
 def _give_back(contention: Contention, ask: asyncio.Task[Answer]) -> None:

@@ -263,3 +263,46 @@ def test_fences_go_on_after_the_greatest_that_was_seen(monkeypatch: pytest.Monke
     for name in ("k", "a", "b", "k", "a"):  # of those used last
         seen.note(name, 2000)
     assert [seen.next(name, 5) for name in ("k", "a", "b")] == [2001, 2001, 5]
+
+
+class SeededLink:
+    """Opens a channel when told to, and counts them."""
+
+    def __init__(self) -> None:
+        self.channels: list[SimpleNamespace] = []
+        self.seeded: list[str] = []
+        self.opens = asyncio.Event()
+
+    async def open_channel(self, *, confirms: bool) -> SimpleNamespace:
+        channel = SimpleNamespace(open=confirms, publish=self.publish)
+        self.channels.append(channel)
+        await self.opens.wait()
+        return channel
+
+    async def publish(self, _: str, queue: str, __: object) -> None:
+        self.seeded.append(queue)
+
+
+@pytest.mark.asyncio
+async def test_many_new_locks_are_seeded_on_one_channel() -> None:
+    desk, link = new_desk(), SeededLink()
+
+    async def writable() -> SeededLink:
+        return link
+
+    connections = desk.connections
+    desk.connections = cast("Any", SimpleNamespace(publishing=SimpleNamespace(writable=writable)))
+    seeds = [asyncio.create_task(desk.seed(f"shop.{number}")) for number in range(20)]
+    await eventually(lambda: len(link.channels) == 1)
+
+    seeds[0].cancel()  # who opens it: the next one does
+    await eventually(lambda: len(link.channels) == 2)
+    link.opens.set()
+    await asyncio.gather(*seeds[1:])
+    assert len(link.channels) == 2
+    assert len(set(link.seeded)) == 19
+
+    link.channels[1].open = False  # the broker ended it
+    await asyncio.gather(*(desk.seed("shop.0") for _ in range(20)))
+    assert len(link.channels) == 3
+    await connections.close()

@@ -44,6 +44,24 @@ async def test_who_hears_nothing_at_his_turn_says_what_was_last_heard(bench: Ben
 
 
 @pytest.mark.asyncio
+async def test_behind_one_who_was_not_answered_nobody_is_told_that_somebody_has_it(
+    bench: Bench,
+) -> None:
+    answer = asyncio.Event()
+    bench.adapter.while_asked = answer.wait
+    first = asyncio.ensure_future(bench.locks.acquire("a", timeout=60))
+    await eventually(lambda: "attempt" in bench.adapter.log)
+
+    with pytest.raises(LockUnavailable, match=r"no answer within 0\.05 s"):
+        await bench.locks.try_acquire("a", timeout=0.05)
+    assert await bench.locks.try_acquire("a") is None  # he does not wait: first is first
+
+    answer.set()
+    await first
+    assert await bench.locks.try_acquire("a", timeout=0.05) is None
+
+
+@pytest.mark.asyncio
 async def test_the_next_in_line_takes_over_a_request_under_way(bench: Bench) -> None:
     answer = asyncio.Event()
     bench.adapter.while_asked = answer.wait
@@ -214,3 +232,22 @@ async def test_nothing_is_freed_where_nothing_was_asked(bench: Bench, asked: boo
         await asyncio.sleep(0)
 
     assert bench.adapter.log == ["attempt", "leave", "release"][: 3 if asked else 2]
+
+
+@pytest.mark.asyncio
+async def test_all_whose_time_ends_at_once_are_told_that_the_limit_is_reached(
+    bench: Bench,
+) -> None:
+    bench.adapter.quotas = OrderedQuotas(bench.adapter)
+    bench.adapter.taken = True
+    limit = bench.locks.rate_limit("a", 1, 60)
+    tries = [asyncio.ensure_future(limit.try_acquire(timeout=0.1)) for _ in range(5)]
+    over = asyncio.get_running_loop().time() + 0.15
+    await eventually(lambda: "admit" in bench.adapter.log)
+    for _ in range(5):  # so that it is heard
+        await asyncio.sleep(0)
+
+    while asyncio.get_running_loop().time() < over:
+        """The loop stands, and finds them all in one pass."""
+
+    assert await asyncio.gather(*tries) == [False] * 5

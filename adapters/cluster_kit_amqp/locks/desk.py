@@ -89,6 +89,7 @@ class Desk:
         self._opening = asyncio.Lock()
         self._making = asyncio.Semaphore(_MOST_MADE)
         self._seeding: Channel | None = None
+        self._opening_to_seed = asyncio.Lock()
         self._proof: tuple[Link | None, float] = (None, 0.0)
 
     @property
@@ -199,9 +200,10 @@ class Desk:
         if base is None:
             base = self.fences.next(name, round(self._context.clock.wall() * _MICROSECONDS))
         link = await self.connections.publishing.writable()
-        channel = self._seeding
-        if channel is None or not channel.open:
-            channel = self._seeding = await link.open_channel(confirms=True)
+        async with self._opening_to_seed:  # else each of many new keys opens one of its own
+            channel = self._seeding
+            if channel is None or not channel.open:
+                channel = self._seeding = await link.open_channel(confirms=True)
         await channel.publish(EXCHANGE, lock_queue(name), make_token(base))
 
     # --- being heard -------------------------------------------------------------------------
