@@ -76,6 +76,7 @@ class Backplane:
         self._monotonic = monotonic
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
+        self._away = False  # the link was lost since the last word of what was missed
         self._beat = beat
         self._told_at = -inf
         self._beats = BEATS  # sent since then
@@ -112,7 +113,8 @@ class Backplane:
         self._senders.clear()
         if self._doubted:  # what was held meanwhile may have been invalidated unheard
             self._hearing.missed("invalidations are heard from now on")
-        self._linked_since = self._monotonic() - RECOVERY  # there is nothing to be told of before
+        # There is nothing to be told of before.
+        self._linked_since, self._away = self._monotonic() - RECOVERY, False
 
     async def close(self) -> None:
         """Hear nothing more."""
@@ -185,10 +187,11 @@ class Backplane:
         """Find out whether the link works; return whether `live` changed.
 
         After a loss it is live again once everything that was missed has been told, which takes
-        at most `RECOVERY` seconds.
+        at most `RECOVERY` seconds. Where the broker has kept all, nothing is told, but what it
+        kept may arrive late: by then, what is held counts no more.
         """
         if not self._attached or not self._linked():
-            self._linked_since = None
+            self._linked_since, self._away = None, True
             changed, self.live = self.live, False
             return changed
         if self.live:
@@ -197,6 +200,9 @@ class Backplane:
         if self._linked_since is None:
             self._linked_since = now
         self.live = now - self._linked_since >= RECOVERY
+        if self.live and self._away and self._hearing is not None:
+            self._away = False
+            self._hearing.missed("the link was away")
         return self.live
 
     async def _receive(self, message: object, event: Event) -> None:
@@ -215,4 +221,4 @@ class Backplane:
         del channels  # there is but one
         if self._hearing is not None:
             self._hearing.missed("broadcasts were missed")
-        self._linked_since = self._monotonic() - RECOVERY
+        self._linked_since, self._away = self._monotonic() - RECOVERY, False

@@ -179,6 +179,47 @@ async def test_a_cache_that_hears_late_is_as_quick_as_others_from_then_on(
     assert cache._quick_hits == before + 1
 
 
+class Slow(MemoryPubSub):
+    """Hands over nothing of what arrives while it is `slow`, as a line with much before it."""
+
+    slow = False
+
+    def hand_over(self, message: Broadcast) -> None:
+        if not self.slow:
+            super().hand_over(message)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("transport", ["ephemeral", "sticky", "stream"])
+async def test_who_is_back_believes_nothing_it_held_before_what_it_missed_is_there(
+    transport: str, cluster_factory: ClusterFactory
+) -> None:
+    links: list[Slow] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        links.append(Slow(url, context))
+        return links[-1]
+
+    caches: list[Cache] = []
+    settings: Any = {"url": "memory://", "transport": transport}
+    for cluster in await cluster_factory(2, start=False, cache=settings):
+        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+        await cluster.start()
+        caches.append(await cluster.caches.create_cache("rows", backplane=True))
+    here, there = caches
+    await there.set("row", "old")
+
+    links[1].disconnect()
+    await eventually(lambda: there.troubles() != [])
+    await here.delete("row")
+    links[1].slow = True
+    links[1].reconnect()
+    await eventually(lambda: there.troubles() == [])
+
+    assert await there.get("row") is None
+    assert there.stats().gaps == 1
+
+
 class Full(MemoryCacheStore):
     """Stores nothing more, but reads and removes."""
 
