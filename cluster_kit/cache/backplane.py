@@ -138,14 +138,19 @@ class Backplane:
             return False
         try:
             for part in change.parts():
-                quiet = self._monotonic() - self._told_at
-                await self._pubsub.publish(self._channel, after(quiet, part))
-                self._told_at, self._beats = self._monotonic(), 0
+                await self._publish(part)
         except ClusterKitError as exc:
             log.warning("cache %s: invalidations are put off: %s", self._cache, exc)
             self.error = exc
             return False
         return True
+
+    async def _publish(self, part: Change) -> None:
+        now = self._monotonic()
+        # Before it is confirmed: one told meanwhile must not pass for the first if this is lost.
+        quiet, self._told_at = now - self._told_at, now
+        await self._pubsub.publish(self._channel, after(quiet, part))
+        self._told_at, self._beats = self._monotonic(), 0
 
     @property
     def is_due(self) -> bool:
