@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from cluster_kit.cache.changes import Change, Unsent, after, from_message, quiet_before
-from cluster_kit.errors import ClusterKitError, ConnectError
+from cluster_kit.errors import ClusterKitError, ConnectError, MessageTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,10 +146,18 @@ class Backplane:
         return True
 
     async def _publish(self, part: Change) -> None:
-        now = self._monotonic()
+        before, now = self._told_at, self._monotonic()
         # Before it is confirmed: one told meanwhile must not pass for the first if this is lost.
-        quiet, self._told_at = now - self._told_at, now
-        await self._pubsub.publish(self._channel, after(quiet, part))
+        self._told_at = now
+        try:
+            await self._pubsub.publish(self._channel, after(now - before, part))
+        except MessageTooLargeError:  # seen before anything else could be told
+            self._told_at = before
+            if not (smaller := part.smaller()):
+                raise
+            for some in smaller:
+                await self._publish(some)
+            return
         self._told_at, self._beats = self._monotonic(), 0
 
     @property

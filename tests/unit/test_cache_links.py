@@ -141,6 +141,40 @@ async def test_what_nobody_will_take_stays_unsent_and_is_shown_with_the_reason(
     assert cluster.health()["adapters"]["cache"]["since"] == shown["since"]
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        pytest.param(1_000, 1, id="several messages"),
+        pytest.param(150, 0, id="one name is too large"),
+    ],
+)
+async def test_what_is_too_large_for_one_message_is_told_in_smaller_ones(
+    store: bool, limit: int, kept: int, cluster_factory: ClusterFactory
+) -> None:
+    here, there = [
+        await cluster.caches.create_cache("rows", backplane=True, l1_ttl=60)
+        for cluster in await cluster_factory(
+            2,
+            cache={"url": f"memory://{cluster_factory.name}" if store else "memory://"},
+            pubsub={"max_payload_bytes": limit},
+        )
+    ]
+    names = {f"{number:03}".ljust(100, "x"): "old" for number in range(40)}
+    if store:
+        await here.mset({**names, "other": "old"})
+        assert await there.mget(*names, "other") == ["old"] * 41
+    else:
+        await there.mset({**names, "other": "old"})
+
+    assert await here.mdel(*names) == (40 if store else 0)
+
+    assert here.stats().unsent == 0
+    await eventually(lambda: there.mget(*names), lambda values: set(values) == {None})
+    assert there.stats().entries == kept
+
+
 class Late(MemoryPubSub):
     """Cannot receive at first."""
 
