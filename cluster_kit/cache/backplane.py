@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from math import inf
 from typing import TYPE_CHECKING, Protocol
@@ -88,14 +89,22 @@ class Backplane:
         self.unsent: Unsent = Unsent()
         self.error: ClusterKitError | None = None
 
-    async def open(self, hearing: Hearing) -> None:
-        """Begin to hear, as soon as the broker lets us.
+    async def open(self, hearing: Hearing, patience: float) -> None:
+        """Begin to hear, as soon as the broker lets us: `attach` does where this gave up.
+
+        Args:
+            hearing: the cache.
+            patience: seconds to wait for the broker.
 
         Raises:
             TopologyError: as `PubSubManager.subscribe`.
         """
         self._hearing = hearing
-        await self.attach()
+        try:
+            async with asyncio.timeout(patience):
+                await self.attach()
+        except TimeoutError:
+            self._doubt("the broker does not answer")
         self.look()
 
     async def attach(self) -> None:
@@ -105,9 +114,7 @@ class Backplane:
         try:
             await self._pubsub.subscribe(self._channel, self._receive, on_gap=self._gap)
         except ConnectError as exc:
-            if not self._doubted:  # said once, for it is tried again soon
-                log.warning("cache %s: invalidations are not heard yet: %s", self._cache, exc)
-            self._doubted = True
+            self._doubt(exc)
             return
         self._attached, self._attached_at = True, self._monotonic()
         self._senders.clear()
@@ -115,6 +122,11 @@ class Backplane:
             self._hearing.missed("invalidations are heard from now on")
         # There is nothing to be told of before.
         self._linked_since, self._away = self._monotonic() - RECOVERY, False
+
+    def _doubt(self, reason: object) -> None:
+        if not self._doubted:  # said once, for it is tried again soon
+            log.warning("cache %s: invalidations are not heard yet: %s", self._cache, reason)
+        self._doubted = True
 
     async def close(self) -> None:
         """Hear nothing more."""

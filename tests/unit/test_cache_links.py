@@ -213,6 +213,49 @@ async def test_a_cache_that_hears_late_is_as_quick_as_others_from_then_on(
     assert cache._quick_hits == before + 1
 
 
+class Stuck(MemoryPubSub):
+    """Answers no wish to receive before it is `free`."""
+
+    def __init__(self, url: str, context: AdapterContext) -> None:
+        super().__init__(url, context)
+        self.free = asyncio.Event()
+
+    async def bind(self, binding: Binding) -> None:
+        await self.free.wait()
+        await super().bind(binding)
+
+
+@pytest.mark.asyncio
+async def test_the_first_use_of_a_cache_does_not_wait_for_a_broker_that_does_not_answer(
+    cluster_factory: ClusterFactory,
+) -> None:
+    links: list[Stuck] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        links.append(Stuck(url, context))
+        return links[-1]
+
+    settings: Any = {"url": f"memory://{cluster_factory.name}", "publish_timeout": 0.1}
+    one, two = await cluster_factory(2, start=False, cache=settings)
+    two.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+    await one.start()
+    await two.start()
+    here = await one.caches.create_cache("rows", backplane=True)
+    await here.set("row", "old")
+
+    async with asyncio.timeout(5):
+        there = await two.caches.create_cache("rows", backplane=True, l1_ttl=60)
+        assert await there.get("row") == "old"
+    assert there.troubles() != []
+    links[0].free.set()
+    await eventually(lambda: there.troubles() == [])
+
+    assert there.stats().gaps == 1
+    assert await there.get("row") == "old"
+    await here.delete("row")
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+
+
 class Slow(MemoryPubSub):
     """Hands over nothing of what arrives while it is `slow`, as a line with much before it."""
 
