@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from cluster_kit.cache.changes import Change, Unsent, after, from_message, quiet_before
-from cluster_kit.errors import ClusterKitError, ConnectError
+from cluster_kit.errors import ClusterKitError, ConnectError, MessageTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,7 @@ class Backplane:
         self._monotonic = monotonic
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
+        self._away = False  # the link was lost since the last word of what was missed
         self._beat = beat
         self._told_at = -inf
         self._beats = BEATS  # sent since then
@@ -87,14 +89,22 @@ class Backplane:
         self.unsent: Unsent = Unsent()
         self.error: ClusterKitError | None = None
 
-    async def open(self, hearing: Hearing) -> None:
-        """Begin to hear, as soon as the broker lets us.
+    async def open(self, hearing: Hearing, patience: float) -> None:
+        """Begin to hear, as soon as the broker lets us: `attach` does where this gave up.
+
+        Args:
+            hearing: the cache.
+            patience: seconds to wait for the broker.
 
         Raises:
             TopologyError: as `PubSubManager.subscribe`.
         """
         self._hearing = hearing
-        await self.attach()
+        try:
+            async with asyncio.timeout(patience):
+                await self.attach()
+        except TimeoutError:
+            self._doubt("the broker does not answer")
         self.look()
 
     async def attach(self) -> None:
@@ -104,15 +114,19 @@ class Backplane:
         try:
             await self._pubsub.subscribe(self._channel, self._receive, on_gap=self._gap)
         except ConnectError as exc:
-            if not self._doubted:  # said once, for it is tried again soon
-                log.warning("cache %s: invalidations are not heard yet: %s", self._cache, exc)
-            self._doubted = True
+            self._doubt(exc)
             return
         self._attached, self._attached_at = True, self._monotonic()
         self._senders.clear()
         if self._doubted:  # what was held meanwhile may have been invalidated unheard
             self._hearing.missed("invalidations are heard from now on")
-        self._linked_since = self._monotonic() - RECOVERY  # there is nothing to be told of before
+        # There is nothing to be told of before.
+        self._linked_since, self._away = self._monotonic() - RECOVERY, False
+
+    def _doubt(self, reason: object) -> None:
+        if not self._doubted:  # said once, for it is tried again soon
+            log.warning("cache %s: invalidations are not heard yet: %s", self._cache, reason)
+        self._doubted = True
 
     async def close(self) -> None:
         """Hear nothing more."""
@@ -136,14 +150,27 @@ class Backplane:
             return False
         try:
             for part in change.parts():
-                quiet = self._monotonic() - self._told_at
-                await self._pubsub.publish(self._channel, after(quiet, part))
-                self._told_at, self._beats = self._monotonic(), 0
+                await self._publish(part)
         except ClusterKitError as exc:
             log.warning("cache %s: invalidations are put off: %s", self._cache, exc)
             self.error = exc
             return False
         return True
+
+    async def _publish(self, part: Change) -> None:
+        before, now = self._told_at, self._monotonic()
+        # Before it is confirmed: one told meanwhile must not pass for the first if this is lost.
+        self._told_at = now
+        try:
+            await self._pubsub.publish(self._channel, after(now - before, part))
+        except MessageTooLargeError:  # seen before anything else could be told
+            self._told_at = before
+            if not (smaller := part.smaller()):
+                raise
+            for some in smaller:
+                await self._publish(some)
+            return
+        self._told_at, self._beats = self._monotonic(), 0
 
     @property
     def is_due(self) -> bool:
@@ -185,10 +212,11 @@ class Backplane:
         """Find out whether the link works; return whether `live` changed.
 
         After a loss it is live again once everything that was missed has been told, which takes
-        at most `RECOVERY` seconds.
+        at most `RECOVERY` seconds. Where the broker has kept all, nothing is told, but what it
+        kept may arrive late: by then, what is held counts no more.
         """
         if not self._attached or not self._linked():
-            self._linked_since = None
+            self._linked_since, self._away = None, True
             changed, self.live = self.live, False
             return changed
         if self.live:
@@ -197,6 +225,9 @@ class Backplane:
         if self._linked_since is None:
             self._linked_since = now
         self.live = now - self._linked_since >= RECOVERY
+        if self.live and self._away and self._hearing is not None:
+            self._away = False
+            self._hearing.missed("the link was away")
         return self.live
 
     async def _receive(self, message: object, event: Event) -> None:
@@ -215,4 +246,4 @@ class Backplane:
         del channels  # there is but one
         if self._hearing is not None:
             self._hearing.missed("broadcasts were missed")
-        self._linked_since = self._monotonic() - RECOVERY
+        self._linked_since, self._away = self._monotonic() - RECOVERY, False

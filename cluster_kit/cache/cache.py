@@ -67,7 +67,8 @@ class Cache(Wrapping):
             EncodeError: it has no JSON form, or is nested more than 200 levels deep.
             MessageTooLargeError: it is larger than the settings or the store allow.
             CacheUnavailable: the store did not answer, it may be stored; or there is none, and
-                other instances could not be told to forget theirs: they will be.
+                other instances could not be told to forget theirs: they will be, unless the
+                cluster stops.
         """
         await self._put({check_key(key): value}, ttl, tags)
 
@@ -81,7 +82,8 @@ class Cache(Wrapping):
             Whether there was a value, as far as known.
 
         Raises:
-            CacheUnavailable: neither the store nor other instances could be told; they will be.
+            CacheUnavailable: neither the store nor other instances could be told; they will be,
+                unless the cluster stops.
         """
         return await self.mdel(key) > 0
 
@@ -122,14 +124,15 @@ class Cache(Wrapping):
         if not checked:
             return
         change, payloads = Change(keys=tuple(checked)), engine.shelf.encode(checked)
-        try:
-            hold = await engine.shelf.put(checked, payloads, life, names)
-            engine.invalidation.forget(change)
-            hold()
-        except BaseException:
-            engine.invalidation.doubt(change)
-            raise
-        await engine.invalidation.announce(change)
+        with engine.invalidation.calls:
+            try:
+                hold = await engine.shelf.put(checked, payloads, life, names)
+                engine.invalidation.forget(change)
+                hold()
+            except BaseException:
+                engine.invalidation.doubt(change)
+                raise
+            await engine.invalidation.announce(change)
 
     async def mdel(self, *keys: str) -> int:
         """Invalidate several keys, each as `delete` does, and return how many had a value."""

@@ -61,6 +61,20 @@ class Change(NamedTuple):
         for tags in _chunks(self.tags):
             yield Change(tags=tags, stored=self.stored)
 
+    def smaller(self) -> tuple[Change, ...]:
+        """Return changes with fewer names that together invalidate no less; empty for none.
+
+        A name that is too large by itself is told of as everything.
+        """
+        names = len(self.keys) + len(self.tags)
+        if names < 2:  # noqa: PLR2004 - what has two halves
+            return (self._replace(keys=(), tags=(), everything=True),) if names else ()
+        keys, tags = (len(self.keys) + 1) // 2, len(self.tags) // 2
+        return (
+            self._replace(keys=self.keys[:keys], tags=self.tags[:tags]),
+            self._replace(keys=self.keys[keys:], tags=self.tags[tags:]),
+        )
+
 
 def from_message(message: object) -> Change:
     """Return the change another instance tells of.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache.calls import Calls
 from cluster_kit.cache.changes import Change
 from cluster_kit.errors import CacheUnavailable
 
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 class Invalidation:
     """Carries out what one cache is told to forget.
+
+    Attributes:
+        calls: those under way, from the store to the last who is to be told.
 
     Args:
         shelf: what is held in this process, and what the store has.
@@ -48,6 +52,9 @@ class Invalidation:
         self._stats = tools.stats
         self._report = tools.report
         self._stuck = False  # not even everything can be told, which was said
+        self._stopping = False
+        self._lost: int | None = None  # so much was said to be never told
+        self.calls: Calls = Calls(self._say_what_is_lost)
 
     async def apply(self, change: Change) -> int:
         """Carry out a change; return how many values were there, as far as known.
@@ -58,14 +65,16 @@ class Invalidation:
         A caller who gives up in between takes nothing back: it is carried out all the same.
 
         Raises:
-            CacheUnavailable: neither the store nor other instances could be told. Both will be.
+            CacheUnavailable: neither the store nor other instances could be told. Both will be,
+                unless a stop has begun.
         """
         self._stats.invalidations += 1
-        try:
-            return await self._apply(change)
-        except BaseException:
-            self.doubt(change)
-            raise
+        with self.calls:
+            try:
+                return await self._apply(change)
+            except BaseException:
+                self.doubt(change)
+                raise
 
     async def _apply(self, change: Change) -> int:
         held = self.forget(change)
@@ -100,7 +109,8 @@ class Invalidation:
         """Tell other instances of new values.
 
         Raises:
-            CacheUnavailable: they could not be told, and no store will tell them. They will be.
+            CacheUnavailable: they could not be told, and no store will tell them. They will be,
+                unless a stop has begun.
         """
         if not await self.broadcast(change) and self._remote is None:
             raise self._untold()
@@ -152,6 +162,24 @@ class Invalidation:
         if backplane is not None:
             await backplane.flush(self._owed)
 
+    async def say_the_last(self) -> None:
+        """Tell what is still to be told, also by calls under way, for there is no later."""
+        self._stopping = True
+        await self.calls.over()
+        if self.behind:
+            await self.catch_up()
+
+    def give_up(self) -> None:
+        """Tell nothing any more; what is still to be told is logged, now and as calls end."""
+        self._lost = 0
+        self._say_what_is_lost()
+
+    def _say_what_is_lost(self) -> None:
+        if self._lost is not None and self._lost != self.behind:
+            self._lost = self.behind
+            text = "cache %r: %d invalidations were not told to all, and will not be"
+            log.error(text, self._name, self._lost)
+
     @property
     def behind(self) -> int:
         """How much is still to be told."""
@@ -159,7 +187,8 @@ class Invalidation:
 
     def _untold(self) -> CacheUnavailable:
         cause = self._backplane.error if self._backplane else None
-        reason = "other instances could not be told; they will be"
+        later = ", and the cluster stops" if self._stopping else "; they will be"
+        reason = f"other instances could not be told{later}"
         made = CacheUnavailable(self._name, f"{reason}: {cause}" if cause else reason)
         made.__cause__ = cause
         return made

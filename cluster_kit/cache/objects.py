@@ -64,18 +64,23 @@ class Objects:
             CacheUnavailable: the store did not answer, or others changed it all the time; or there
                 is none, and other instances could not be told.
         """
-        remote, change = self._shelf.remote, Change(keys=(key,))
+        with self._invalidation.calls:
+            change = Change(keys=(key,))
+            changed = await self._change(change, field, value, create=create)
+            if changed:
+                await self._invalidation.announce(change)
+        return changed
+
+    async def _change(self, change: Change, field: str, value: object, *, create: bool) -> bool:
+        remote, [key] = self._shelf.remote, change.keys
         if remote is None:
-            changed = self._change_here(key, field, value, create=create)
-        else:
-            try:
-                changed = await self._change_there(remote, key, field, value, create=create)
-            except (CacheUnavailable, asyncio.CancelledError):
-                self._invalidation.doubt(change)
-                raise
-            self._invalidation.forget(change)
-        if changed:
-            await self._invalidation.announce(change)
+            return self._change_here(key, field, value, create=create)
+        try:
+            changed = await self._change_there(remote, key, field, value, create=create)
+        except (CacheUnavailable, asyncio.CancelledError):
+            self._invalidation.doubt(change)
+            raise
+        self._invalidation.forget(change)
         return changed
 
     def _change_here(self, key: str, field: str, value: object, *, create: bool) -> bool:

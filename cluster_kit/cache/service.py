@@ -268,7 +268,7 @@ class CacheManager:
             backplane = self._backplane(cache.options)
             engine = Engine(cache.options, around, connector, backplane, cache.counted)
             if backplane is not None:
-                await backplane.open(engine.invalidation)
+                await backplane.open(engine.invalidation, self._settings.cache.publish_timeout)
             if self._around is not around:  # a stop came first
                 await self._leave(engine)
                 raise NotStartedError(f"cache {cache.name!r}")

@@ -22,7 +22,7 @@ LOOK = 0.2
 """Seconds between two looks at the link to other instances, and at what is still to be told."""
 
 LAST_WORDS = 5.0
-"""Seconds a stop has for what all caches are still to tell."""
+"""Seconds a stop has for calls under way, and for what all caches are still to tell."""
 
 
 class Upkeep:
@@ -51,7 +51,7 @@ class Upkeep:
         supervisor.spawn(self._run(), name="caches")
 
     async def close(self) -> None:
-        """Tell what could not be told before, for there is no later."""
+        """Wait for calls under way, and tell what could not be told before: there is no later."""
         self._closed = True
         chores = set(self._chores.values())
         for task in chores:
@@ -63,13 +63,10 @@ class Upkeep:
             await self._say_the_last(engine, end)
 
     async def _say_the_last(self, engine: Engine, end: float) -> None:
-        if engine.invalidation.behind:
-            step = f"telling the last invalidations of cache {engine.name!r}"
-            async with logged(step, limit=max(0.0, end - self._clock.monotonic())):
-                await engine.invalidation.catch_up()
-        if behind := engine.invalidation.behind:
-            text = "cache %r: %d invalidations were not told to all, and will not be"
-            log.error(text, engine.name, behind)
+        step = f"telling the last invalidations of cache {engine.name!r}"
+        async with logged(step, limit=max(0.0, end - self._clock.monotonic())):
+            await engine.invalidation.say_the_last()
+        engine.invalidation.give_up()
 
     async def _run(self) -> None:
         while not self._closed:

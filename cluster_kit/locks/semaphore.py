@@ -127,10 +127,8 @@ class _Search:
 
     async def all_at_once(self, timeout: float) -> Answer:
         """Wait for all permits at once; return the first, and give back what else came."""
-        spawn, terms = (
-            self._contention.around.supervisor.spawn,
-            self._once._replace(timeout=timeout),
-        )
+        spawn = self._contention.around.supervisor.spawn
+        terms = self._once._replace(timeout=timeout)
         asks = [spawn(self._ask(name, terms), name=f"permit {name}") for name in self._names]
         chosen: asyncio.Task[Answer] | None = None
         try:
@@ -170,9 +168,7 @@ def _worst(answers: Sequence[Answer]) -> Answer:
 
 def _give_back(contention: Contention, ask: asyncio.Task[Answer]) -> None:
     """Release a permit that came although nobody wants it any more."""
-    if (
-        not ask.cancelled()
-        and ask.exception() is None
-        and isinstance(answer := ask.result(), Lease)
-    ):
+    if ask.cancelled() or ask.exception() is not None:
+        return
+    if isinstance(answer := ask.result(), Lease):
         contention.around.supervisor.spawn(answer.release(), name=f"give back {answer.key}")

@@ -116,8 +116,8 @@ class CacheSettings(Group):
             2.
         promise_ttl: after which others load a value whose loading instance is gone. Defaults to
             10.
-        publish_timeout: until an invalidation that other instances could not be told is put off.
-            Defaults to 2.
+        publish_timeout: until an invalidation that other instances could not be told is put off,
+            and until the first use of a cache goes on without hearing of any. Defaults to 2.
         beat: without an invalidation after which other instances are shown the number of the last
             one, in case they missed it; twice more later. Defaults to 1.
         transport: of invalidations, the same in all instances. Defaults to ``ephemeral``.

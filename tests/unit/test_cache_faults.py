@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from cluster_kit import MISSING, Cache, Cluster
-from cluster_kit.broadcast import Broadcast
+from cluster_kit.broadcast import Broadcast, Transport
 from cluster_kit.cache.backplane import BEATS
 from cluster_kit.cache.upkeep import LOOK
 from cluster_kit.errors import CacheUnavailable
@@ -27,16 +27,25 @@ BEAT = 0.2
 
 
 class Losing(MemoryPubSub):
-    """Loses what arrives without a word, when it is told to."""
+    """Loses what arrives without a word, and confirms nothing, when it is told to."""
 
     losing = False
+    lost = 0
 
     def __init__(self, url: str, context: AdapterContext) -> None:
         super().__init__(url, context)
         self.arrived: Counter[str] = Counter()
+        self.confirming = asyncio.Event()
+        self.confirming.set()
+
+    async def publish(self, message: Broadcast, *, transport: Transport, timeout: float) -> None:
+        await super().publish(message, transport=transport, timeout=timeout)
+        await self.confirming.wait()
 
     def hand_over(self, message: Broadcast) -> None:
-        if not self.losing:
+        if self.losing:
+            self.lost += 1
+        else:
             self.arrived[message.origin] += 1
             super().hand_over(message)
 
@@ -115,6 +124,29 @@ async def test_who_missed_the_first_invalidation_learns_of_it_by_the_second(
     await here.delete("row")
     link.losing = False
     await here.delete("other")
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert there.stats().gaps == 1
+
+
+@pytest.mark.asyncio
+async def test_of_two_invalidations_at_once_the_second_does_not_pass_for_the_first(
+    cluster_factory: ClusterFactory,
+) -> None:
+    [(one, own), (two, link)] = await two_instances(cluster_factory, beat="60")
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.mset({"row": "old", "other": "old"})
+    await eventually(lambda: own.arrived[two.instance_id])
+
+    own.confirming.clear()
+    link.losing = True
+    async with asyncio.TaskGroup() as group:
+        group.create_task(here.delete("row"))
+        await eventually(lambda: link.lost == 1)
+        link.losing = False
+        group.create_task(here.delete("other"))
+        await eventually(lambda: link.arrived[one.instance_id] == 1)
+        own.confirming.set()
 
     await eventually(lambda: there.get("row"), lambda value: value is None)
     assert there.stats().gaps == 1

@@ -141,6 +141,40 @@ async def test_what_nobody_will_take_stays_unsent_and_is_shown_with_the_reason(
     assert cluster.health()["adapters"]["cache"]["since"] == shown["since"]
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        pytest.param(1_000, 1, id="several messages"),
+        pytest.param(150, 0, id="one name is too large"),
+    ],
+)
+async def test_what_is_too_large_for_one_message_is_told_in_smaller_ones(
+    store: bool, limit: int, kept: int, cluster_factory: ClusterFactory
+) -> None:
+    here, there = [
+        await cluster.caches.create_cache("rows", backplane=True, l1_ttl=60)
+        for cluster in await cluster_factory(
+            2,
+            cache={"url": f"memory://{cluster_factory.name}" if store else "memory://"},
+            pubsub={"max_payload_bytes": limit},
+        )
+    ]
+    names = {f"{number:03}".ljust(100, "x"): "old" for number in range(40)}
+    if store:
+        await here.mset({**names, "other": "old"})
+        assert await there.mget(*names, "other") == ["old"] * 41
+    else:
+        await there.mset({**names, "other": "old"})
+
+    assert await here.mdel(*names) == (40 if store else 0)
+
+    assert here.stats().unsent == 0
+    await eventually(lambda: there.mget(*names), lambda values: set(values) == {None})
+    assert there.stats().entries == kept
+
+
 class Late(MemoryPubSub):
     """Cannot receive at first."""
 
@@ -177,6 +211,90 @@ async def test_a_cache_that_hears_late_is_as_quick_as_others_from_then_on(
     before = cache._quick_hits
     assert await cache.get("row") == 1
     assert cache._quick_hits == before + 1
+
+
+class Stuck(MemoryPubSub):
+    """Answers no wish to receive before it is `free`."""
+
+    def __init__(self, url: str, context: AdapterContext) -> None:
+        super().__init__(url, context)
+        self.free = asyncio.Event()
+
+    async def bind(self, binding: Binding) -> None:
+        await self.free.wait()
+        await super().bind(binding)
+
+
+@pytest.mark.asyncio
+async def test_the_first_use_of_a_cache_does_not_wait_for_a_broker_that_does_not_answer(
+    cluster_factory: ClusterFactory,
+) -> None:
+    links: list[Stuck] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        links.append(Stuck(url, context))
+        return links[-1]
+
+    settings: Any = {"url": f"memory://{cluster_factory.name}", "publish_timeout": 0.1}
+    one, two = await cluster_factory(2, start=False, cache=settings)
+    two.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+    await one.start()
+    await two.start()
+    here = await one.caches.create_cache("rows", backplane=True)
+    await here.set("row", "old")
+
+    async with asyncio.timeout(5):
+        there = await two.caches.create_cache("rows", backplane=True, l1_ttl=60)
+        assert await there.get("row") == "old"
+    assert there.troubles() != []
+    links[0].free.set()
+    await eventually(lambda: there.troubles() == [])
+
+    assert there.stats().gaps == 1
+    assert await there.get("row") == "old"
+    await here.delete("row")
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+
+
+class Slow(MemoryPubSub):
+    """Hands over nothing of what arrives while it is `slow`, as a line with much before it."""
+
+    slow = False
+
+    def hand_over(self, message: Broadcast) -> None:
+        if not self.slow:
+            super().hand_over(message)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("transport", ["ephemeral", "sticky", "stream"])
+async def test_who_is_back_believes_nothing_it_held_before_what_it_missed_is_there(
+    transport: str, cluster_factory: ClusterFactory
+) -> None:
+    links: list[Slow] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        links.append(Slow(url, context))
+        return links[-1]
+
+    caches: list[Cache] = []
+    settings: Any = {"url": "memory://", "transport": transport}
+    for cluster in await cluster_factory(2, start=False, cache=settings):
+        cluster.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+        await cluster.start()
+        caches.append(await cluster.caches.create_cache("rows", backplane=True))
+    here, there = caches
+    await there.set("row", "old")
+
+    links[1].disconnect()
+    await eventually(lambda: there.troubles() != [])
+    await here.delete("row")
+    links[1].slow = True
+    links[1].reconnect()
+    await eventually(lambda: there.troubles() == [])
+
+    assert await there.get("row") is None
+    assert there.stats().gaps == 1
 
 
 class Full(MemoryCacheStore):

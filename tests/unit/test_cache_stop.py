@@ -1,0 +1,99 @@
+"""What becomes of a call that is under way when its instance stops."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cluster_kit import Cache, Cluster
+from cluster_kit.cache import upkeep
+from cluster_kit.errors import CacheUnavailable
+from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
+from cluster_kit.testing.factory import ClusterFactory
+from cluster_kit.testing.waiting import eventually
+from cluster_kit_memory import ADAPTER
+from cluster_kit_memory.cache import MemoryCacheStore
+
+
+async def with_pauses(factory: ClusterFactory) -> tuple[Cluster, Pauses, Cache, Cache]:
+    """An instance, what holds its calls of the store, its cache, and that of another one."""
+    pauses = Pauses()
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        return PausingStore(MemoryCacheStore(url, context), pauses)
+
+    one, two = await factory(2, start=False)
+    one.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    caches: list[Cache] = []
+    for cluster in (one, two):
+        await cluster.start()
+        caches.append(await cluster.caches.create_cache("rows", backplane=True, l1_ttl=60))
+    here, there = caches
+    return one, pauses, here, there
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda cache: cache.delete("row"), id="delete"),
+        pytest.param(lambda cache: cache.invalidate_tags("t"), id="tags"),
+        pytest.param(lambda cache: cache.reset(), id="reset"),
+        pytest.param(lambda cache: cache.set("row", {"name": "new"}), id="set"),
+        pytest.param(lambda cache: cache.set_value_in_object("row", "name", "new"), id="field"),
+    ],
+)
+async def test_a_stop_waits_until_a_change_has_been_told_to_all(
+    change: Callable[[Cache], Awaitable[object]], cluster_factory: ClusterFactory
+) -> None:
+    one, pauses, here, there = await with_pauses(cluster_factory)
+    old = {"name": "old"}
+    await here.set("row", old, tags=["t"])
+    assert await there.get("row") == old
+
+    async with asyncio.TaskGroup() as group:
+
+        async def call() -> None:
+            await change(here)
+
+        pauses.arm(0, after=True)
+        group.create_task(call())
+        await pauses.reached.wait()
+        stop = group.create_task(one.stop())
+        done, _ = await asyncio.wait({stop}, timeout=0.5)
+        assert not done
+        pauses.release()
+
+    await eventually(lambda: there.get("row"), lambda value: value != old)
+
+
+@pytest.mark.asyncio
+async def test_what_a_call_could_not_do_after_a_stop_is_said_and_nothing_promised(
+    cluster_factory: ClusterFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(upkeep, "LAST_WORDS", 0.1)
+    one, pauses, here, _ = await with_pauses(cluster_factory)
+
+    async def call() -> str:
+        with pytest.raises(CacheUnavailable) as caught:
+            await here.delete("row")
+        return str(caught.value)
+
+    async with asyncio.TaskGroup() as group:
+        pauses.arm(0, after=False)
+        deleting = group.create_task(call())
+        await pauses.reached.wait()
+        await one.stop()
+        with caplog.at_level(logging.ERROR):
+            pauses.release()
+            text = await deleting
+
+    assert text.endswith("other instances could not be told, and the cluster stops")
+    assert "invalidations were not told to all, and will not be" in caplog.text
