@@ -228,8 +228,8 @@ class Cache(Wrapping):
         Raises:
             ConfigurationError: the value is no object, or `object_key` no text.
         """
-        field = check_field(object_key)
-        value = await self.get(check_key(key), MISSING)
+        checked, field = check_key(key), check_field(object_key)
+        value = await self.get(checked, MISSING)
         return (await self._open()).objects.look_up(value, key, field, default)
 
     async def set_value_in_object(
@@ -261,13 +261,9 @@ class Cache(Wrapping):
         return await engine.objects.change(checked, field, value, create=made)
 
     async def delete_value_in_object(self, key: str, object_key: str) -> bool:
-        """Remove one field of an object in one atomic step; return whether it was there.
-
-        Raises as `set_value_in_object`.
-        """
+        """Remove one field in one atomic step; return if it was there. Raises as the setter."""
         checked, field = check_key(key), check_field(object_key)
-        engine = await self._open()
-        return await engine.objects.change(checked, field, MISSING)
+        return await (await self._open()).objects.change(checked, field, MISSING)
 
     # --- counters ------------------------------------------------------------------------
 
