@@ -51,7 +51,7 @@ class Backplane:
         pubsub: of the caches.
         cache: its name, for the log.
         channel: of this cache.
-        linked: whether the link to the broker works now, as far as known.
+        linked: since when the link to the broker works, as far as known; None while it does not.
         monotonic: the time.
         beat: seconds without a change after which the first beat is sent.
 
@@ -66,7 +66,7 @@ class Backplane:
         pubsub: PubSubManager,
         cache: str,
         channel: str,
-        linked: Callable[[], bool],
+        linked: Callable[[], float | None],
         monotonic: Callable[[], float],
         beat: float,
     ) -> None:
@@ -77,14 +77,15 @@ class Backplane:
         self._monotonic = monotonic
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
-        self._away = False  # the link was lost since the last word of what was missed
+        self._link: float | None = None  # that of the last word of what was missed
+        self._away = False  # it was lost since then
         self._beat = beat
         self._told_at = -inf
         self._beats = BEATS  # sent since then
         self._senders: set[str] = set()
         self._attached_at = 0.0
         self._attached = False
-        self._doubted = False
+        self._doubted = ""  # why nothing was heard, since the start
         self.live: bool = False
         self.unsent: Unsent = Unsent()
         self.error: ClusterKitError | None = None
@@ -120,13 +121,20 @@ class Backplane:
         self._senders.clear()
         if self._doubted:  # what was held meanwhile may have been invalidated unheard
             self._hearing.missed("invalidations are heard from now on")
-        # There is nothing to be told of before.
-        self._linked_since, self._away = self._monotonic() - RECOVERY, False
+        self._up_to_date()  # there is nothing to be told of before
 
     def _doubt(self, reason: object) -> None:
-        if not self._doubted:  # said once, for it is tried again soon
+        if self._doubted != str(reason):  # said once, for it is tried again soon
             log.warning("cache %s: invalidations are not heard yet: %s", self._cache, reason)
-        self._doubted = True
+        self._doubted = str(reason)
+
+    async def keep_up(self) -> None:
+        """Attach where that is still to be done, and send the beat that is due."""
+        try:
+            await self.attach()
+        except ClusterKitError as exc:
+            self._doubt(exc)
+        await self.beat()
 
     async def close(self) -> None:
         """Hear nothing more."""
@@ -146,7 +154,7 @@ class Backplane:
 
     async def _send(self, change: Change) -> bool:
         self.error = None
-        if not self.live:
+        if not self._attached or self._linked() is None:  # to be heard takes no more than that
             return False
         try:
             for part in change.parts():
@@ -215,15 +223,16 @@ class Backplane:
         at most `RECOVERY` seconds. Where the broker has kept all, nothing is told, but what it
         kept may arrive late: by then, what is held counts no more.
         """
-        if not self._attached or not self._linked():
-            self._linked_since, self._away = None, True
+        link = self._linked() if self._attached else None
+        if link is None or link != self._link:  # lost, if only between two looks
+            self._link, self._linked_since, self._away = link, None, True
+        if link is None or self._linked_since is None:
             changed, self.live = self.live, False
+            self._linked_since = None if link is None else self._monotonic()
             return changed
         if self.live:
             return False
         now = self._monotonic()
-        if self._linked_since is None:
-            self._linked_since = now
         self.live = now - self._linked_since >= RECOVERY
         if self.live and self._away and self._hearing is not None:
             self._away = False
@@ -246,4 +255,9 @@ class Backplane:
         del channels  # there is but one
         if self._hearing is not None:
             self._hearing.missed("broadcasts were missed")
-        self._linked_since, self._away = self._monotonic() - RECOVERY, False
+        self._up_to_date()
+
+    def _up_to_date(self) -> None:
+        """All that was missed has been told."""
+        self._link, self._away = self._linked(), False
+        self._linked_since = self._monotonic() - RECOVERY

@@ -103,10 +103,12 @@ class Flight:
 
     def hurry(self) -> None:
         """Let it, and all it waits for, wait for no thread: one of our threads waits for it."""
-        if not self.turn.urgent:
-            self.turn.hurry()
-            for flight in self.needs:
-                flight.hurry()
+        found = [self]
+        while found:
+            flight = found.pop()
+            if not flight.turn.urgent:
+                flight.turn.hurry()
+                found += flight.needs
 
     def background(self) -> None:
         """Let it go on although nobody waits."""

@@ -25,6 +25,7 @@ class Invalidation:
 
     Attributes:
         calls: those under way, from the store to the last who is to be told.
+        stopping: a stop has begun, so that nothing can be promised any more.
 
     Args:
         shelf: what is held in this process, and what the store has.
@@ -52,7 +53,7 @@ class Invalidation:
         self._stats = tools.stats
         self._report = tools.report
         self._stuck = False  # not even everything can be told, which was said
-        self._stopping = False
+        self.stopping: bool = False
         self._lost: int | None = None  # so much was said to be never told
         self.calls: Calls = Calls(self._say_what_is_lost)
 
@@ -163,11 +164,10 @@ class Invalidation:
             await backplane.flush(self._owed)
 
     async def say_the_last(self) -> None:
-        """Tell what is still to be told, also by calls under way, for there is no later."""
-        self._stopping = True
+        """Tell what is still to be told, then what calls under way leave: there is no later."""
+        await self.catch_up()
         await self.calls.over()
-        if self.behind:
-            await self.catch_up()
+        await self.catch_up()
 
     def give_up(self) -> None:
         """Tell nothing any more; what is still to be told is logged, now and as calls end."""
@@ -187,7 +187,7 @@ class Invalidation:
 
     def _untold(self) -> CacheUnavailable:
         cause = self._backplane.error if self._backplane else None
-        later = ", and the cluster stops" if self._stopping else "; they will be"
+        later = ", and the cluster stops" if self.stopping else "; they will be"
         reason = f"other instances could not be told{later}"
         made = CacheUnavailable(self._name, f"{reason}: {cause}" if cause else reason)
         made.__cause__ = cause

@@ -198,7 +198,8 @@ class Loading:
 
 def _is_urgent() -> bool:
     """Whether one of our threads waits for what is asked for here, be it through other loads."""
-    return in_thread() or any(flight.turn.urgent for flight in _loads.get())
+    under_way = (flight for flight in _loads.get() if not flight.outcome.done())
+    return in_thread() or any(flight.turn.urgent for flight in under_way)
 
 
 def _ended(key: str, task: asyncio.Task[None]) -> ClusterKitError:

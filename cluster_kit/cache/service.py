@@ -79,7 +79,7 @@ class CacheManager:
         self._opening: dict[str, asyncio.Lock] = {}
         self._around: CacheContext | None = None
         self._upkeep: Upkeep | None = None
-        self._linked: Callable[[], bool] | None = None
+        self._linked: Callable[[], float | None] | None = None
         self.default: Cache = self._add(
             _DEFAULT, make_options(app, settings.cache.ttl, _OF_DEFAULT)
         )
@@ -94,8 +94,8 @@ class CacheManager:
             options: see below; durations are seconds or a timedelta.
 
         Options:
-            prefix: of its keys in the store; the name by default. Caches with one prefix and
-                one store would be one cache, which is refused.
+            prefix: of its keys in the store and of what it tells other instances; the name by
+                default. Each cache of an instance has one of its own.
             store: ``memory``, ``redis``, ``memcached`` or one of `register_store`; by default
                 that of the setting ``cache.url``.
             ttl: of values that name none; by default that of the setting ``cache.ttl``: none.
@@ -205,7 +205,7 @@ class CacheManager:
         if adapter is not None:
             await self._pubsub.open(adapter, supervisor)
             self._pubsub.start()
-            self._linked = lambda: adapter.health().status == "ok"
+            self._linked = partial(_linked_since, adapter)
         self._around = CacheContext(
             app=self._app,
             settings=self._settings.cache,
@@ -227,6 +227,8 @@ class CacheManager:
         self._around = self._linked = None
         self._opening.clear()  # who waits there finds that this is over
         engines, self._engines = self._engines, {}
+        for engine in engines.values():
+            engine.invalidation.stopping = True
         for cache in self._caches.values():
             cache.use(None)
         for engine in engines.values():
@@ -293,3 +295,9 @@ class CacheManager:
         """Take note that the link of a cache came or went."""
         self._caches[name].look()
         self._telemetry.emit("cache.linked", cache=name or self._app, live=live)
+
+
+def _linked_since(adapter: PubSubAdapter) -> float | None:
+    """Return since when a link works, as its adapter says: another time after each loss."""
+    health = adapter.health()
+    return health.since if health.status == "ok" else None

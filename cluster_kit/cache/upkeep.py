@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster_kit.supervisor import logged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from cluster_kit.cache.engine import Engine
     from cluster_kit.clock import Clock
     from cluster_kit.supervisor import Supervisor
-
-log = logging.getLogger(__name__)
 
 LOOK = 0.2
 """Seconds between two looks at the link to other instances, and at what is still to be told."""
@@ -46,7 +43,7 @@ class Upkeep:
         self._supervisor = supervisor
         self._clock = clock
         self._changed = changed
-        self._chores: dict[str, asyncio.Task[None]] = {}
+        self._chores: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._closed = False
         supervisor.spawn(self._run(), name="caches")
 
@@ -58,15 +55,8 @@ class Upkeep:
             task.cancel()
         if chores:
             await asyncio.wait(chores)
-        end = self._clock.monotonic() + LAST_WORDS
-        for engine in self._engines.values():
-            await self._say_the_last(engine, end)
-
-    async def _say_the_last(self, engine: Engine, end: float) -> None:
-        step = f"telling the last invalidations of cache {engine.name!r}"
-        async with logged(step, limit=max(0.0, end - self._clock.monotonic())):
-            await engine.invalidation.say_the_last()
-        engine.invalidation.give_up()
+        last = [partial(_say_the_last, engine) for engine in self._engines.values()]
+        await self._supervisor.run_all(last, limit=max(1, len(last)))
 
     async def _run(self) -> None:
         while not self._closed:
@@ -78,21 +68,29 @@ class Upkeep:
         backplane = engine.backplane
         if backplane is not None and backplane.look():
             self._changed(name, backplane.live)
-        is_due = engine.invalidation.behind or (backplane is not None and backplane.is_due)
-        if is_due and name not in self._chores and not self._closed:
-            task = self._supervisor.spawn(_do_chores(engine), name=f"cache {engine.name}")
-            self._chores[name] = task
-            task.add_done_callback(partial(self._done, name))
+        if backplane is not None and backplane.is_due:
+            self._do(name, f"linking cache {engine.name!r}", backplane.keep_up)
+        if engine.invalidation.behind:  # the store can be told while the link is waited for
+            self._do(name, f"catching up cache {engine.name!r}", engine.invalidation.catch_up)
 
-    def _done(self, name: str, task: asyncio.Task[None]) -> None:
+    def _do(self, name: str, step: str, work: Callable[[], Awaitable[None]]) -> None:
+        chore = (name, step)
+        if chore not in self._chores and not self._closed:
+            task = self._chores[chore] = self._supervisor.spawn(_logged(step, work), name=step)
+            task.add_done_callback(partial(self._done, chore))
+
+    def _done(self, chore: tuple[str, str], task: asyncio.Task[None]) -> None:
         del task
-        del self._chores[name]
+        del self._chores[chore]
 
 
-async def _do_chores(engine: Engine) -> None:
-    async with logged(f"looking after cache {engine.name!r}"):
-        if engine.backplane is not None:
-            await engine.backplane.attach()
-            await engine.backplane.beat()
-        if engine.invalidation.behind:
-            await engine.invalidation.catch_up()
+async def _logged(step: str, work: Callable[[], Awaitable[None]]) -> None:
+    async with logged(step):
+        await work()
+
+
+async def _say_the_last(engine: Engine) -> None:
+    step = f"telling the last invalidations of cache {engine.name!r}"
+    async with logged(step, limit=LAST_WORDS):
+        await engine.invalidation.say_the_last()
+    engine.invalidation.give_up()

@@ -108,7 +108,7 @@ class _Search:
         self._contention = contention
         self._names = names
         self._once = once
-        self._taken = False  # as the server said last, of any of them
+        self._taken = set[str]()  # as the server said last
 
     async def one_by_one(self, within: float) -> Answer:
         """Ask for one after the other, until one is ours or the server does not answer.
@@ -144,20 +144,20 @@ class _Search:
                     ask.add_done_callback(partial(_give_back, self._contention))
 
     def in_vain(self, waited: float) -> LockTimeout | LockUnavailable:
-        """Return why its time ended while it asked: what was heard last."""
-        if self._taken:
+        """Return why its time ended while it asked: what was heard last, of each of them."""
+        if len(self._taken) == len(self._names):
             return LockTimeout(self._names[0], waited)
         return LockUnavailable(self._names[0], f"no answer within {waited:.3g} s")
 
     async def _ask(self, name: str, terms: Terms) -> Answer:
         attempt = self._contention.attempt(name, terms)
-        attempt.one_of_many, attempt.held = True, self._taken
+        attempt.one_of_many, attempt.held = True, name in self._taken
         try:
             possession = await self._contention.acquire(attempt)
         except (LockTimeout, LockUnavailable, NotStartedError) as exc:
             return exc
         finally:
-            self._taken = attempt.held
+            (self._taken.add if attempt.held else self._taken.discard)(name)
         return Lease(possession, self._contention.around.adapter.capabilities)
 
 
