@@ -256,6 +256,33 @@ async def test_the_first_use_of_a_cache_does_not_wait_for_a_broker_that_does_not
     await eventually(lambda: there.get("row"), lambda value: value is None)
 
 
+@pytest.mark.asyncio
+async def test_a_store_that_is_back_is_told_although_the_broker_does_not_answer(
+    cluster_factory: ClusterFactory,
+) -> None:
+    stores: list[MemoryCacheStore] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryCacheStore:
+        stores.append(MemoryCacheStore(url, context))
+        return stores[-1]
+
+    settings: Any = {"url": f"memory://{cluster_factory.name}", "publish_timeout": 0.1}
+    one, two = await cluster_factory(2, start=False, cache=settings)
+    one.registry.register(dataclasses.replace(ADAPTER, pubsub=Stuck, cache=make))
+    await one.start()
+    await two.start()
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.set("row", "old")
+
+    stores[0].disconnect()
+    with pytest.raises(CacheUnavailable, match="they will be"):
+        await here.delete("row")
+    stores[0].reconnect()
+
+    await eventually(there.keys, lambda keys: keys == [])
+    assert here.troubles() != []
+
+
 class Slow(MemoryPubSub):
     """Hands over nothing of what arrives while it is `slow`, as a line with much before it."""
 

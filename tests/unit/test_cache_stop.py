@@ -18,9 +18,12 @@ from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory import ADAPTER
 from cluster_kit_memory.cache import MemoryCacheStore
+from cluster_kit_memory.pubsub import MemoryPubSub
 
 
-async def with_pauses(factory: ClusterFactory) -> tuple[Cluster, Pauses, Cache, Cache]:
+async def with_pauses(
+    factory: ClusterFactory, pubsub: Callable[[str, AdapterContext], MemoryPubSub] = MemoryPubSub
+) -> tuple[Cluster, Pauses, Cache, Cache]:
     """An instance, what holds its calls of the store, its cache, and that of another one."""
     pauses = Pauses()
 
@@ -28,7 +31,7 @@ async def with_pauses(factory: ClusterFactory) -> tuple[Cluster, Pauses, Cache, 
         return PausingStore(MemoryCacheStore(url, context), pauses)
 
     one, two = await factory(2, start=False)
-    one.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    one.registry.register(dataclasses.replace(ADAPTER, cache=make, pubsub=pubsub))
     caches: list[Cache] = []
     for cluster in (one, two):
         await cluster.start()
@@ -97,3 +100,35 @@ async def test_what_a_call_could_not_do_after_a_stop_is_said_and_nothing_promise
 
     assert text.endswith("other instances could not be told, and the cluster stops")
     assert "invalidations were not told to all, and will not be" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_hangs_takes_no_time_from_what_other_caches_are_to_tell(
+    cluster_factory: ClusterFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(upkeep, "LAST_WORDS", 1.0)
+    monkeypatch.setattr(upkeep, "LOOK", 60.0)  # nothing is told before the stop
+    links: list[MemoryPubSub] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        links.append(MemoryPubSub(url, context))
+        return links[-1]
+
+    one, pauses, here, _ = await with_pauses(cluster_factory, pubsub=make)
+    other = await one.caches.create_cache("pages", backplane=True)
+    links[0].disconnect()
+    await other.reset()
+    links[0].reconnect()
+
+    pauses.arm(0, after=False)
+    hanging = asyncio.ensure_future(here.delete("row"))
+    await pauses.reached.wait()
+    await one.stop()
+    pauses.release()
+    with pytest.raises(CacheUnavailable):
+        await hanging
+
+    assert "telling the last invalidations of cache 'rows' failed" in caplog.text
+    assert "cache 'pages'" not in caplog.text

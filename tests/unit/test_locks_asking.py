@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from cluster_kit.errors import LockTimeout, LockUnavailable
+from cluster_kit.errors import LockTimeout, LockUnavailable, NotStartedError
 from cluster_kit.testing.waiting import eventually
 from tests.unit.locks_bench import Bench, OrderedQuotas
 
@@ -135,6 +135,29 @@ async def test_what_is_granted_to_nobody_is_freed_at_once(bench: Bench, taken: b
     await eventually(lambda: len(bench.adapter.log) == (2 if taken else 3))
     assert bench.adapter.log == ["attempt", "leave", "release"][: len(bench.adapter.log)]
     assert not [task.get_name() for task in bench.supervisor._tasks if "look" in task.get_name()]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("end", ["a cancellation", "a stop"])
+async def test_what_one_alone_has_asked_for_is_freed_when_it_is_broken_off(
+    bench: Bench, end: str
+) -> None:
+    bench.adapter.while_asked = asyncio.Event().wait
+    asking = asyncio.ensure_future(bench.locks.acquire("a"))
+    await eventually(lambda: "attempt" in bench.adapter.log)
+    contention = bench.locks._contention
+
+    if end == "a stop":
+        await bench.locks.close()
+        with pytest.raises(NotStartedError):
+            await asking
+    else:
+        await ends(asking)
+
+    await eventually(lambda: "release" in bench.adapter.log)
+    assert bench.adapter.log[:3] == ["attempt", "leave", "release"]
+    assert contention is not None
+    assert contention._lines._lines == {}
 
 
 @pytest.mark.asyncio

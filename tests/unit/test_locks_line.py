@@ -127,4 +127,8 @@ async def test_to_leave_from_the_end_of_a_long_line_is_as_quick_as_from_its_head
         assert line.last
         return time.process_time() - began
 
-    assert await leave(last_first=True) < 4 * await leave(last_first=False)
+    # The least of several: whatever else the machine does only adds to it.
+    backwards, forwards = [
+        min([await leave(last_first=last_first) for _ in range(3)]) for last_first in (True, False)
+    ]
+    assert backwards < 4 * forwards
