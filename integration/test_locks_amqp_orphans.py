@@ -118,6 +118,7 @@ async def test_an_acquisition_that_ran_out_of_time_leaves_no_orphan(
         await stays_free(place)
 
 
+@pytest.mark.broker_control
 @pytest.mark.asyncio
 async def test_who_gives_up_looking_leaves_no_channel(rabbitmq_server: RabbitServer) -> None:
     place = Place(rabbitmq_server.new_url(), "shop")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from cluster_kit.ports import AdapterContext, Claim
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
-from cluster_kit_amqp.link import ChannelDown, Incoming, LinkDown, QueueCounts
+from cluster_kit_amqp.link import ChannelDown, Incoming, LinkDown, Nacked, QueueCounts
 from cluster_kit_amqp.locks import desk as desks
 from cluster_kit_amqp.locks import names
 from cluster_kit_amqp.locks import session as sessions
@@ -34,7 +36,7 @@ class SlowDeclarer:
     def is_settled(self, link: object, name: str) -> bool:
         return name.endswith(".known")
 
-    async def ensure(self, *_: object) -> None:
+    async def ensure_proven(self, *_: object) -> None:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         await asyncio.sleep(0.001)
@@ -165,6 +167,41 @@ async def test_hundreds_of_new_locks_are_made_a_few_at_a_time() -> None:
 
     assert declarer.made == 300
     assert 1 < declarer.most <= 20
+    await desk.close()
+
+
+class HalfMade:
+    """A queue that is there, and takes tokens after some that it refused."""
+
+    def __init__(self, refused: float) -> None:
+        self.refused, self.seeded = refused, 0
+
+    @contextlib.asynccontextmanager
+    async def channel(self) -> AsyncIterator[HalfMade]:
+        yield self
+
+    async def check_queue(self, _: str) -> QueueCounts:
+        return QueueCounts(ready=0, consumers=0)
+
+    async def seed(self, _: str) -> None:
+        self.seeded += 1
+        if self.seeded <= self.refused:
+            raise Nacked("not taken")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("refused", "error"), [(2, None), (math.inf, Nacked)])
+async def test_a_queue_that_several_make_at_once_is_used_when_it_takes_a_token(
+    refused: float, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desks, "_WORKS_SECONDS", 0.1)
+    desk, queue = new_desk(), HalfMade(refused)
+    monkeypatch.setattr(desk, "seed", queue.seed)
+
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        await desk._see_it_work("shop.new", cast("Any", queue))
+
+    assert queue.seeded > 2
     await desk.close()
 
 

@@ -25,7 +25,8 @@ _SEED_SECONDS = 10.0
 """After which somebody in line seeds again: the one who was to may have died before."""
 
 _SEEDING_SECONDS = 2.0
-_RIVAL_SECONDS = 1.0
+_TOKEN_SECONDS = 1.0  # in which a token must come to who is alone in line
+_LAG_SECONDS = 0.02
 _MOST_AGE = 0.5  # of what is certain of a connection; an older word of the broker is asked anew
 
 
@@ -129,10 +130,22 @@ class AmqpContender:
             await self._desk.counts(session.seat, lock_queue(self._claim.name))
 
     async def _expect(self, session: Session) -> None:
-        """Wait for a token that must be there, unless somebody else was a little faster."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RIVAL_SECONDS):
-                await session.came.wait()
+        """Wait for a token that must be there, unless somebody else was a little faster.
+
+        Both found nobody in line, and now both are. The token comes before the answer to a
+        question, or from a node that lags a little; with none on its way and none left in the
+        queue, the other has it.
+        """
+        clock, queue = self._desk.clock, lock_queue(self._claim.name)
+        until, gone = clock.monotonic() + _TOKEN_SECONDS, False
+        while clock.monotonic() < until:
+            counts = await self._desk.counts(session.seat, queue)
+            if session.came.is_set() or (gone and not counts.ready):
+                return
+            gone = not counts.ready
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAG_SECONDS):
+                    await session.came.wait()
 
     async def _prove(self, session: Session) -> None:
         """Make sure that the token is not one the broker has given to somebody else since.

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.clock import BootClock
 from cluster_kit_amqp.connection.together import Connections
-from cluster_kit_amqp.link import Channel, ChannelDown, Incoming, Link, LinkError, QueueCounts
+from cluster_kit_amqp.link import (
+    Channel,
+    ChannelDown,
+    Incoming,
+    Link,
+    LinkError,
+    Nacked,
+    QueueCounts,
+)
 from cluster_kit_amqp.locks.names import EXCHANGE, SeenFences, lock_queue, lock_steps, make_token
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, TaskSpawner
+    from cluster_kit_amqp.control.seam import MakingLink
 
 T = TypeVar("T")
 
@@ -23,6 +33,8 @@ _MARGIN = 0.5  # seconds; clocks of two machines
 _FREE_CHANNELS = 20
 _MOST_MADE = 20  # queues at a time: renewals are not to wait behind hundreds of them
 _MOST_ENTERING = 40  # lines of locks at a time, likewise
+_WORKS_SECONDS = 10.0  # within which a new queue must
+_PAUSE_SECONDS = 0.01
 _SILENCE_SECONDS = 2.0  # after which an unanswered question is held against its channel
 _MICROSECONDS = 1_000_000
 
@@ -183,8 +195,34 @@ class Desk:
         """Make sure of a lock's queue. Raises `LinkError` or `TopologyError`."""
         queue = lock_queue(name)
         if not self._declarer.is_settled(seat.link, queue):
+            steps, proof = lock_steps(queue), partial(self._see_it_work, name)
             async with self._making:
-                await self._declarer.ensure(seat.link, queue, lock_steps(queue))
+                await self._declarer.ensure_proven(seat.link, queue, steps, proof)
+
+    async def _see_it_work(self, name: str, own: MakingLink) -> None:
+        """Return when a lock's queue has a token or somebody in line.
+
+        One that several make at the same time is there before it works. Who gets in line by then
+        is answered with 541, which ends the connection with all that is held on it; a token is
+        only refused.
+        """
+        async with own.channel() as channel:
+            counts = await channel.check_queue(lock_queue(name))
+        if counts.ready or counts.consumers:
+            return
+        try:
+            async with asyncio.timeout(_WORKS_SECONDS):
+                while not await self._takes_a_token(name):
+                    await self._context.clock.sleep(_PAUSE_SECONDS)
+        except TimeoutError as exc:
+            raise Nacked(f"its queue takes no token within {_WORKS_SECONDS:g} s") from exc
+
+    async def _takes_a_token(self, name: str) -> bool:
+        try:
+            await self.seed(name)
+        except Nacked:
+            return False
+        return True
 
     def doubt(self, name: str) -> None:
         """The queue of a lock may be gone: look again."""

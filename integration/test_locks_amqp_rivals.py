@@ -1,0 +1,64 @@
+"""Instances that use a lock on RabbitMQ in the same moment: a new one, or one that is free."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+from cluster_kit import Cluster
+from cluster_kit.locks import Lease, LeaseState
+from integration.test_locks_amqp import KEY, Place
+
+pytestmark = pytest.mark.broker
+
+
+@pytest_asyncio.fixture
+async def instances(contract_vhost: str) -> AsyncIterator[list[Cluster]]:
+    place = Place(contract_vhost, f"test-{uuid.uuid4().hex[:8]}")
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(place.instance()) for _ in range(3)]
+
+
+async def use(cluster: Cluster, key: str) -> None:
+    async with cluster.locks.hold(key, timeout=10):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_new_keys_that_several_use_at_once_cost_nobody_a_lock(
+    instances: list[Cluster],
+) -> None:
+    held = [await cluster.locks.acquire(f"held-{n}") for n, cluster in enumerate(instances)]
+
+    for turn in range(6):
+        async with asyncio.TaskGroup() as group:
+            for cluster in instances:
+                group.create_task(use(cluster, f"{turn}-one"))
+                group.create_task(use(cluster, f"{turn}-two"))
+
+    assert [lease.state for lease in held] == [LeaseState.HELD] * len(held)
+    for lease in held:
+        await lease.release()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("timeout", [0, 0.5])
+async def test_who_is_a_little_late_for_a_free_key_hears_that_another_has_it(
+    instances: list[Cluster], timeout: float
+) -> None:
+    for cluster in instances:
+        await use(cluster, KEY)
+
+    for _ in range(5):
+        got = await asyncio.gather(
+            *(cluster.locks.try_acquire(KEY, timeout=timeout, ttl=3) for cluster in instances)
+        )
+
+        leases = [lease for lease in got if isinstance(lease, Lease)]
+        assert len(leases) == 1
+        await leases[0].release()
