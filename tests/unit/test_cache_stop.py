@@ -132,3 +132,30 @@ async def test_a_call_that_hangs_takes_no_time_from_what_other_caches_are_to_tel
 
     assert "telling the last invalidations of cache 'rows' failed" in caplog.text
     assert "cache 'pages'" not in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_stop_just_after_the_link_is_back_tells_what_was_put_off(
+    cluster_factory: ClusterFactory,
+) -> None:
+    links: list[MemoryPubSub] = []
+
+    def make(url: str, context: AdapterContext) -> MemoryPubSub:
+        links.append(MemoryPubSub(url, context))
+        return links[-1]
+
+    one, two = await cluster_factory(2, start=False, cache={"url": "memory://"})
+    one.registry.register(dataclasses.replace(ADAPTER, pubsub=make))
+    await one.start()
+    await two.start()
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.set("row", "old")
+    links[0].disconnect()
+    await eventually(lambda: here.troubles() != [])
+    with pytest.raises(CacheUnavailable):
+        await here.delete("row")
+
+    links[0].reconnect()
+    await one.stop()
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
