@@ -47,12 +47,15 @@ class Request(NamedTuple):
     renew: bool = False
 
 
-class Loaded(NamedTuple):
-    """What `loaded` makes."""
+class Loaded:
+    """What `loaded` makes. No tuple and no dataclass: those have a JSON form."""
 
-    value: object
-    ttl: float | None
-    keep: bool
+    __slots__ = ("keep", "ttl", "value")
+
+    def __init__(self, value: object, ttl: float | None, *, keep: bool) -> None:
+        self.value = value
+        self.ttl = ttl
+        self.keep = keep
 
 
 def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
@@ -69,8 +72,8 @@ def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
     life = check_ttl("ttl", ttl)
     if isinstance(value, Loaded):  # of a loader that this one has called
         life, keep, inner = value.ttl if life is None else life, keep and value.keep, value.value
-        return cast("T", Loaded(inner, life, keep))
-    return cast("T", Loaded(value, life, keep))
+        return cast("T", Loaded(inner, life, keep=keep))
+    return cast("T", Loaded(value, life, keep=keep))
 
 
 def check_callable(name: str, value: object) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, cast
 
+from cluster_kit.cache.loaders import Loaded
 from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import DecodeError, EncodeError, MessageTooLargeError
 
@@ -71,6 +72,9 @@ class Values:
             EncodeError: it has no JSON form, or is nested too deeply.
             MessageTooLargeError: over the limit.
         """
+        if isinstance(value, Loaded):
+            text = f"the value of {key!r} is made by loaded(), which is for what a loader returns"
+            raise EncodeError(f"{text}; say ttl= in the call")
         if not self._encoded:
             return b""
         body = self._encode(key, value)
