@@ -9,8 +9,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.found import fresh, usable
-from cluster_kit.cache.loaders import Loaded
 from cluster_kit.cache.promises import Right
+from cluster_kit.cache.values import Loaded
 from cluster_kit.errors import CacheLoadTimeout, CacheUnavailable
 
 if TYPE_CHECKING:

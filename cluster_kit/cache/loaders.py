@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from cluster_kit.cache.options import check_ttl
+from cluster_kit.cache.values import Loaded
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.signature import is_async
 from cluster_kit.supervisor import outlast
@@ -45,17 +46,6 @@ class Request(NamedTuple):
     tags: Sequence[str] = ()
     condition: Callable[[object], object] | None = None
     renew: bool = False
-
-
-class Loaded:
-    """What `loaded` makes. No tuple and no dataclass: those have a JSON form."""
-
-    __slots__ = ("keep", "ttl", "value")
-
-    def __init__(self, value: object, ttl: float | None, *, keep: bool) -> None:
-        self.value = value
-        self.ttl = ttl
-        self.keep = keep
 
 
 def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:

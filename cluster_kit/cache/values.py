@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from cluster_kit.cache.loaders import Loaded
 from cluster_kit.codec import JsonCodec
 from cluster_kit.errors import DecodeError, EncodeError, MessageTooLargeError
 
@@ -45,6 +44,17 @@ class Missing:
 
 MISSING: Final = Missing()
 """Says that there is no value, where None may be one."""
+
+
+class Loaded:
+    """What `loaders.loaded` makes. No tuple and no dataclass: those have a JSON form."""
+
+    __slots__ = ("keep", "ttl", "value")
+
+    def __init__(self, value: object, ttl: float | None, *, keep: bool) -> None:
+        self.value = value
+        self.ttl = ttl
+        self.keep = keep
 
 
 class Values:
