@@ -174,8 +174,11 @@ class LoadingScenarios(Scenarios):
         assert [await wrapped() for _ in range(5)] == [1, 2, 3, 3, 3]
         assert await cache.wrap_with_condition(KEY, load, use_cache=False) == 4
         assert await cache.get(KEY) == 3
-        assert await cache.wrap_with_condition("kept", numbers(), ttl=60) == 1
+        assert await cache.wrap_with_condition("kept", numbers(), ttl=60, tags=["t"]) == 1
         assert await cache.get("kept") == 1
+        await cache.invalidate_tags("t")
+        assert await cache.get("kept") is None
+        assert await cache.get(KEY) == 3
 
     async def test_a_loader_can_say_more(self, bench: Bench) -> None:
         cache = await bench.cache(negative_ttl=0.2)
