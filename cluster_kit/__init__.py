@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cluster_kit.after_commit import PublishFailure
     from cluster_kit.broadcast import Event
-    from cluster_kit.cache import MISSING, Cache, CachedFunction, CacheManager, loaded
+    from cluster_kit.cache import MISSING, Cache, CachedFunction, CacheManager, CacheStats, loaded
     from cluster_kit.cluster import Cluster
     from cluster_kit.errors import ClusterKitError
     from cluster_kit.event_queue import EventQueue
@@ -30,6 +30,7 @@ __all__ = [
     "MISSING",
     "Cache",
     "CacheManager",
+    "CacheStats",
     "CachedFunction",
     "Cluster",
     "ClusterKitError",
@@ -58,6 +59,7 @@ _HOME = {
     "MISSING": "cache",
     "Cache": "cache",
     "CacheManager": "cache",
+    "CacheStats": "cache",
     "CachedFunction": "cache",
     "Cluster": "cluster",
     "ClusterKitError": "errors",

@@ -30,6 +30,7 @@ class Codec(Protocol):
 
 
 _DEEPEST_PLACE = 20  # levels down to which an error names the place
+_TEXTS = {("decimal", "Decimal"), ("uuid", "UUID")}  # by name, as few programs need them loaded
 _CONTAINERS: tuple[type[object], ...] = (dict, list, tuple)
 
 
@@ -108,8 +109,15 @@ def _explained(error: Exception, payload: object, what: str, use: str) -> str:
         step, payload = found
         path += step
     place = f" (at {what}{path})" if path else ""
-    remedy = f"; {use} its isoformat()" if hasattr(payload, "isoformat") else ""
-    return f"{error}{place}{remedy}"
+    return f"{error}{place}{_remedy(payload, use)}"
+
+
+def _remedy(value: object, use: str) -> str:
+    """Return what to do instead with a value that has no JSON form, where that is clear."""
+    if hasattr(value, "isoformat"):
+        return f"; {use} its isoformat()"
+    texts = any((kind.__module__, kind.__name__) in _TEXTS for kind in type(value).__mro__)
+    return f"; {use} its str()" if texts else ""
 
 
 def _error_of_keys(payload: object) -> Exception | None:

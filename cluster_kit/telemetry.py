@@ -90,6 +90,7 @@ class Telemetry:
     def __init__(self) -> None:
         self._observers: list[Observer] = []
         self.heard: bool = False
+        self._failed: dict[tuple[int, type[Exception]], int] = {}  # so often, by observer and error
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer(event, fields)` for every event; return what undoes it.
@@ -107,12 +108,26 @@ class Telemetry:
     def _forget(self, observer: Observer) -> None:
         if observer in self._observers:
             self._observers.remove(observer)
+            kept = {id(other) for other in self._observers}
+            self._failed = {key: times for key, times in self._failed.items() if key[0] in kept}
         self.heard = bool(self._observers)
 
     def emit(self, event: str, /, **fields: object) -> None:
-        """Report `event`. An observer that raises is logged and the others still hear of it."""
+        """Report `event`. An observer that raises is logged and the others still hear of it.
+
+        The first error of each kind has its traceback, the 10th, 100th and so on one line.
+        """
         for observer in tuple(self._observers):
             try:
                 observer(event, fields)
-            except Exception:
-                log.exception("telemetry observer failed on %s", event)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, and it is logged
+                self._note(observer, event, exc)
+
+    def _note(self, observer: Observer, event: str, error: Exception) -> None:
+        key = id(observer), type(error)
+        times = self._failed[key] = self._failed.get(key, 0) + 1
+        if times == 1:
+            log.error("telemetry observer failed on %s", event, exc_info=error)
+        elif str(times).strip("0") == "1":
+            text = "telemetry observer failed %d times with %s, now on %s: %s"
+            log.error(text, times, type(error).__name__, event, error)

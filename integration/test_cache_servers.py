@@ -464,6 +464,24 @@ def test_nobody_reads_what_was_invalidated_for_longer_than_is_said(
 
 
 @pytest.mark.asyncio
+async def test_waiting_does_not_give_a_user_the_right_that_lacks(
+    request: pytest.FixtureRequest,
+) -> None:
+    url, name = request.getfixturevalue("redis"), f"user-{uuid.uuid4().hex}"
+    rights = ("~*", "resetchannels", "+@all", "-evalsha", "-eval")
+    await redis(url, "ACL", "SETUSER", name, "on", ">pw", *rights)
+    try:
+        async with on(url.replace("://", f"://{name}:pw@")) as (_, cache):
+            with pytest.raises(CacheUnavailable, match="no permissions") as caught:
+                await cache.delete("key")
+            assert caught.value.refused
+            assert not caught.value.retryable
+            await redis(url, "ACL", "SETUSER", name, "+@all")  # so that the stop has told it
+    finally:
+        await redis(url, "ACL", "DELUSER", name)
+
+
+@pytest.mark.asyncio
 async def test_what_is_in_the_names_of_a_foreign_entry_is_not_run(
     request: pytest.FixtureRequest,
 ) -> None:

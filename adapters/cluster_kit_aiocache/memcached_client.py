@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster_kit.wording import shorten
 from cluster_kit_aiocache.memcached_connections import ProtocolError
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ _NO_KEY = re.compile(rb"[\x00-\x20\x7f]")  # would end it, and begin another com
 
 class RefusalError(ProtocolError):
     """The server would not do it: it has no memory left."""
+
+
+class StrangerError(ProtocolError):
+    """What answers is no memcached.
+
+    Args:
+        said: how its answer began.
+    """
+
+    def __init__(self, said: bytes) -> None:
+        text = shorten(said.decode("ascii", errors="replace"))
+        super().__init__(f"what answers there is no memcached: {text!r}")
 
 
 DRIVER_ERRORS = (ProtocolError, OSError, EOFError, TimeoutError)
@@ -69,8 +82,19 @@ class MemcachedClient:
         self._connections.retire(since)
 
     async def version(self) -> str:
-        """Return the version of the server."""
-        answer = await self._command(b"version\r\n")
+        """Return the version of the server.
+
+        Raises:
+            StrangerError: it is no memcached.
+        """
+        try:
+            answer = await self._command(b"version\r\n")
+        except asyncio.IncompleteReadError as exc:
+            if exc.partial:
+                raise StrangerError(exc.partial) from exc
+            raise
+        if answer[0][0] not in {b"VERSION", b"SERVER_ERROR"}:
+            raise StrangerError(b" ".join(answer[0]))
         return expect(answer, b"VERSION")[0].decode()
 
     async def add(self, key: bytes, value: bytes, ttl: int) -> bool:

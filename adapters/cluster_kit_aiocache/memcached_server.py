@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 from cluster_kit.errors import ConnectError
-from cluster_kit_aiocache.memcached_client import DRIVER_ERRORS, MemcachedClient
+from cluster_kit_aiocache.memcached_client import DRIVER_ERRORS, MemcachedClient, StrangerError
 from cluster_kit_aiocache.memcached_connections import CONNECTIONS
 from cluster_kit_aiocache.memcached_options import parse_url
 from cluster_kit_aiocache.server import PROBE_SECONDS, Server, say
@@ -47,7 +47,8 @@ class MemcachedServer(Server[MemcachedClient]):
             await self._leave(client)
             if not isinstance(exc, DRIVER_ERRORS):
                 raise
-            raise ConnectError(self._options.url, say(exc)) from exc
+            retryable = not isinstance(exc, StrangerError)
+            raise ConnectError(self._options.url, say(exc), retryable=retryable) from exc
         self._joined(client)
 
     async def _leave(self, client: MemcachedClient) -> None:

@@ -54,7 +54,7 @@ class RedisOptions:
     hosts: tuple[tuple[str, int], ...] = ()
     service: str = ""
     socket: str = ""
-    user: str | None = None
+    user: str | None = field(default=None, repr=False)  # alone it may be the password
     password: str | None = field(default=None, repr=False)
     db: int = 0
     protocol: int = 3

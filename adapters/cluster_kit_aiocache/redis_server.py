@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cluster_kit.errors import ConnectError
 from cluster_kit_aiocache.redis_backend import REDIS
-from cluster_kit_aiocache.redis_client import DRIVER_ERRORS, lasting
+from cluster_kit_aiocache.redis_client import DRIVER_ERRORS
+from cluster_kit_aiocache.redis_faults import explained
 from cluster_kit_aiocache.redis_lines import Lines
 from cluster_kit_aiocache.redis_options import parse_url
-from cluster_kit_aiocache.server import PROBE_SECONDS, Server, say
+from cluster_kit_aiocache.server import PROBE_SECONDS, Server
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext
@@ -53,8 +54,8 @@ class RedisServer(Server[Lines]):
             await self._leave(lines)
             if not isinstance(exc, DRIVER_ERRORS):
                 raise
-            retryable = not lasting(exc)
-            raise ConnectError(self.options.url, say(exc), retryable=retryable) from exc
+            reason, retryable = explained(self.options, exc)
+            raise ConnectError(self.options.url, reason, retryable=retryable) from exc
         self._joined(lines)
         return client
 

@@ -11,6 +11,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 from cluster_kit.errors import CacheUnavailable
 from cluster_kit.names import new_id
 from cluster_kit.ports import HEAD_BYTES, Health, StoreCapabilities
+from cluster_kit_aiocache.redis_client import lasting
 from cluster_kit_aiocache.redis_lines import is_refusal
 from cluster_kit_aiocache.redis_server import RedisServer
 from cluster_kit_aiocache.server import PATIENCE, say
@@ -179,7 +180,8 @@ class RedisStore:
             except ResponseError as exc:
                 if not is_refusal(exc):
                     raise
-                raise CacheUnavailable("", say(exc), refused=True) from exc
+                retryable = not lasting(exc)
+                raise CacheUnavailable("", say(exc), refused=True, retryable=retryable) from exc
 
         return await self._server.ask("", told, timeout, patience=PATIENCE * timeout)
 

@@ -229,7 +229,8 @@ class Invalidation:
     def _say_what_is_lost(self) -> None:
         if self._lost is not None and self._lost != self.behind:
             self._lost = self.behind
-            text = "cache %r: %d invalidations were not told to all, and will not be"
+            were = "invalidation was" if self._lost == 1 else "invalidations were"
+            text = f"cache %r: %d {were} not told to all, and will not be"
             log.error(text, self._name, self._lost)
 
     def _untold(self) -> CacheUnavailable:

@@ -72,6 +72,11 @@ def check_callable(name: str, value: object) -> None:
     Raises:
         ConfigurationError: it cannot; the text names it.
     """
+    if inspect.iscoroutine(value):
+        value.close()  # nobody will await it, and Python would say so, too
+        call = f"{value.__name__}(…)"
+        text = f"{name} must be a function, not what it returns: pass lambda: {call}, not {call}"
+        raise ConfigurationError(text)
     if not callable(value):
         raise ConfigurationError(f"{name} must be a function, not {type(value).__name__}")
 

@@ -142,9 +142,9 @@ class CacheManager:
         if found is None and name == self._app:
             return self.default
         if found is None or name == _DEFAULT:
-            raise ConfigurationError(
-                f"there is no cache {name!r}{suggestion(str(name), filter(None, self._caches))}"
-            )
+            hint = suggestion(str(name), filter(None, self._caches))
+            text = f"there is no cache {name!r}{hint or '; make it with create_cache'}"
+            raise ConfigurationError(text)
         return found
 
     def register_store(self, name: str, factory: Callable[[str], CacheStore]) -> None:

@@ -193,7 +193,7 @@ class Stores:
     def _make(self, name: str | None) -> CacheStore:
         if name in self._factories:
             made = self._factories[name](self._settings.url_for("cache").reveal())
-            return _checked(name, made)
+            return check_store(name, made)
         assert self._context is not None  # noqa: S101 - checked by the caller
         try:
             return self._registry.create("cache", self._url(name).reveal(), self._context)
@@ -234,7 +234,7 @@ class Stores:
         raise ConfigurationError(f"store {name!r}: set CLUSTER_KIT_{name.upper()}_URL")
 
 
-def _checked(name: str | None, made: object) -> CacheStore:
+def check_store(name: str | None, made: object) -> CacheStore:
     """Return what a factory made, if it is a store.
 
     Raises:

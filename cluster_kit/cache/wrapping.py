@@ -131,6 +131,7 @@ class Wrapping:
         use_cache: bool | None = ...,
         is_cacheable: Callable[[T], object] | None = ...,
         ttl: Duration | None = ...,
+        tags: Iterable[str] = ...,
     ) -> T: ...
     @overload
     async def wrap_with_condition(
@@ -141,6 +142,7 @@ class Wrapping:
         use_cache: bool | None = ...,
         is_cacheable: Callable[[T], object] | None = ...,
         ttl: Duration | None = ...,
+        tags: Iterable[str] = ...,
     ) -> T: ...
     async def wrap_with_condition(
         self,
@@ -150,6 +152,7 @@ class Wrapping:
         use_cache: bool | None = None,
         is_cacheable: Callable[[Any], object] | None = None,
         ttl: Duration | None = None,
+        tags: Iterable[str] = (),
     ) -> object:
         """Return the value of a key as `wrap` does, and keep it under a condition.
 
@@ -159,6 +162,7 @@ class Wrapping:
             use_cache: False calls `fn` alone, and looks for and keeps nothing.
             is_cacheable: of a loaded value: whether to keep it; async, or sync, then in a thread.
             ttl: of the value.
+            tags: that will invalidate it.
 
         Raises:
             Exception: as `wrap`, and what `is_cacheable` raised.
@@ -168,11 +172,12 @@ class Wrapping:
             check_callable("is_cacheable", is_cacheable)
         if use_cache is not None:
             truth("use_cache", use_cache)
-        life, checked = check_ttl("ttl", ttl), check_key(key)
+        checked = check_key(key)
+        life, labels = check_ttl("ttl", ttl), check_tags(tags)
         engine = await self._open()
         if use_cache is False:
             return await call_at_once(fn, engine.supervisor, f"cache:{self.name}:{checked}")
-        request = Request(load=fn, ttl=life, condition=is_cacheable)
+        request = Request(load=fn, ttl=life, tags=labels, condition=is_cacheable)
         return await engine.loading.get(checked, request)
 
     def desert(self) -> None:

@@ -16,7 +16,7 @@ class CacheUnavailable(CacheError):  # noqa: N818 - the name is the contract's
     """The store of a cache, or what tells other instances, gave no usable answer in time.
 
     What was asked may have happened there. `retryable` is False where waiting does not help: the
-    server refuses who we are.
+    server refuses who we are, or a right that we lack.
 
     Attributes:
         cache: its name.

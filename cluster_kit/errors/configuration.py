@@ -16,7 +16,16 @@ class ConfigurationError(ClusterKitError, ValueError):
 
 
 class SettingsError(ConfigurationError):
-    """A setting is wrong. The text names every variable or argument at fault."""
+    """A setting is wrong. The text names every variable or argument at fault.
+
+    Attributes:
+        problems: where, as names from the outermost group to the setting, and what is wrong there;
+            empty where that is in the text alone.
+    """
+
+    def __init__(self, text: str, problems: Iterable[tuple[tuple[str, ...], str]] = ()) -> None:
+        self.problems: tuple[tuple[tuple[str, ...], str], ...] = tuple(problems)
+        super().__init__(text)
 
 
 class InvalidNameError(ConfigurationError):

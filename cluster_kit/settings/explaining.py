@@ -10,7 +10,6 @@ from cluster_kit.settings.places import (
     Given,
     Path,
     Problem,
-    SettingsGroupError,
     argument,
     paths,
     variable,
@@ -34,14 +33,14 @@ def explained(
     lines = [line for path, text in problems for line in speaker.lines(path, text)]
     # A URL may have been given where none belongs, in a name or a number.
     text = redact_url("\n".join(dict.fromkeys(lines)))
-    return SettingsGroupError(problems, text)
+    return SettingsError(text, problems)
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
     for details in error.errors(include_url=False, include_input=False):
         path = tuple(str(part) for part in details["loc"])
         cause = details.get("ctx", {}).get("error")
-        if isinstance(cause, SettingsGroupError):
+        if isinstance(cause, SettingsError) and cause.problems:
             yield from ((path + inner, text) for inner, text in cause.problems)
         else:
             yield path, str(cause or details["msg"])

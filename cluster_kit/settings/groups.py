@@ -7,9 +7,9 @@ from typing import TypedDict, Unpack
 
 from cluster_kit.broadcast import Transport
 from cluster_kit.clock import Duration
+from cluster_kit.errors import SettingsError
 from cluster_kit.retry import RetryPolicy
 from cluster_kit.settings.group import Group, group
-from cluster_kit.settings.places import SettingsGroupError
 from cluster_kit.settings.values import (
     BufferSize,
     Count,
@@ -67,7 +67,7 @@ class RetrySettings(Group):
             given = self.max_delay != type(self).max_delay
             name = "max_delay" if given else "initial_delay"
             text = f"initial_delay, {self.initial_delay:g}, is above max_delay, {self.max_delay:g}"
-            raise SettingsGroupError([((name,), text)], text)
+            raise SettingsError(text, [((name,), text)])
 
     def policy(self) -> RetryPolicy:
         """Return the policy these settings describe."""

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING
 
-from cluster_kit.errors import SettingsError
-
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -26,14 +24,6 @@ Path = tuple[str, ...]
 
 Problem = tuple[Path, str]
 """Where, and what is wrong there."""
-
-
-class SettingsGroupError(SettingsError):
-    """A group of settings is wrong. `problems` has the places within the group."""
-
-    def __init__(self, problems: list[Problem], text: str) -> None:
-        self.problems = problems
-        super().__init__(text)
 
 
 @dataclass(slots=True)

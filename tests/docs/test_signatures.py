@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster_kit import Cache
+from cluster_kit import Cache, CacheStats
 from cluster_kit.locks import Lease, LockManager, MultiLease
 from tests.docs.test_references import rows, tables
 
@@ -73,6 +74,15 @@ def test_every_call_of_a_cache_is_there() -> None:
     led = {"name", "counted", "options", "desert", "troubles", "use", "look"}  # no calls of users
 
     assert {name for name, _ in CACHE_CALLS} == public - led
+
+
+def test_the_counters_of_a_cache_are_as_in_the_code() -> None:
+    [table] = tables("docs/how-to/cache.md", "field")
+    text = inspect.cleandoc(CacheStats.__doc__ or "").split("Attributes:\n")[1]
+    documented = dict(line.strip().split(": ", 1) for line in text.splitlines())
+
+    assert list(table) == [each.name for each in dataclasses.fields(CacheStats)]
+    assert table == {name: meaning.removesuffix(".") for name, meaning in documented.items()}
 
 
 @pytest.mark.parametrize(("name", "parameters"), LOCK_CALLS)

@@ -151,6 +151,9 @@ async def test_what_the_store_was_told_is_told_to_all_although_the_call_failed(
     assert await here.get("row") == "new"
 
 
+async def load_nothing() -> None: ...
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("call", "named"),
@@ -162,6 +165,8 @@ async def test_what_the_store_was_told_is_told_to_all_although_the_call_failed(
         (lambda c: c.mset([("k", 1)]), "mset"),
         (lambda c: c.mset("k"), "mset"),
         (lambda c: c.wrap("k", 5), "^fn "),
+        (lambda c: c.wrap("k", load_nothing()), r"^fn .*: pass lambda: load_nothing\(…\), not "),
+        (lambda c: c.wrap_with_condition("k", int, tags=5), "tags are names"),
         (lambda c: c.wrap_with_condition("k", int, is_cacheable=True), "^is_cacheable "),
         (lambda c: c.wrap_with_condition("k", int, use_cache="no"), "^use_cache "),
         (lambda c: c.wrap_with_condition("k", int, use_cache=0), "^use_cache "),
@@ -237,3 +242,7 @@ async def test_a_cache_that_is_there_with_other_options_names_them(
     with pytest.raises(ConfigurationError, match="a cache 'users' with another ttl, copy"):
         await cluster.caches.create_cache("users", ttl=61, copy="none")
     assert cluster.caches.get_cache("users") is made
+    with pytest.raises(ConfigurationError, match=r"no cache 'nope'; make it with create_cache$"):
+        cluster.caches.get_cache("nope")
+    with pytest.raises(ConfigurationError, match=r"no cache 'userz'; did you mean 'users'\?$"):
+        cluster.caches.get_cache("userz")

@@ -482,4 +482,4 @@ async def test_a_store_that_hangs_hides_no_lost_link_and_holds_no_stop_up(
     pauses.arm(0, after=False)
     async with asyncio.timeout(5):
         await cluster.stop()
-    assert "cache 'a': 1 invalidations were not told to all" in caplog.text
+    assert "cache 'a': 1 invalidation was not told to all" in caplog.text

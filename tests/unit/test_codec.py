@@ -5,7 +5,9 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from enum import Enum
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -81,6 +83,8 @@ def test_dataclasses_travel_by_their_fields() -> None:
         (object(), "the payload is not JSON: object has no JSON form"),
         ({"a": [1, {2}]}, "set has no JSON form (at payload['a'][1])"),
         ([{"x": {1: 2}}], "key 1 is int, JSON keys are strings (at payload[0]['x'])"),
+        ({"id": UUID(int=1)}, "UUID has no JSON form (at payload['id']); publish its str()"),
+        ([Decimal(1)], "Decimal has no JSON form (at payload[0]); publish its str()"),
         (Order, "Order is a class, not a value of it"),
         ([Box({1: 2})], "key 1 is int, JSON keys are strings (at payload[0].content)"),
     ],

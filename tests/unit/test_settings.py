@@ -27,6 +27,7 @@ URL = f"amqp://shop:{SECRET}@mq/"
 def problems(make: Callable[[], object]) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         make()
+    assert type(caught.value) is SettingsError  # a traceback shows the name that documents have
     return str(caught.value).splitlines()
 
 

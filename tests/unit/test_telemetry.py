@@ -129,6 +129,28 @@ def test_an_observer_that_fails_is_logged_and_harms_nobody(
     assert record.exc_info is not None
 
 
+def test_an_observer_that_fails_again_and_again_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    telemetry, kinds = Telemetry(), [LookupError, *[ValueError] * 100, LookupError]
+
+    def fails(_event: str, _fields: Mapping[str, object]) -> None:
+        raise kinds.pop()("odd")
+
+    telemetry.subscribe(fails)
+    while kinds:
+        telemetry.emit("task.ack_lost", channel="mails", id="1")
+
+    first, other, *later = caplog.records
+    assert first.exc_info is not None
+    assert other.exc_info is not None
+    assert [record.exc_info for record in later] == [None, None]
+    assert [record.getMessage() for record in later] == [
+        f"telemetry observer failed {times} times with ValueError, now on task.ack_lost: odd"
+        for times in (10, 100)
+    ]
+
+
 def test_an_observer_may_leave_while_it_is_called() -> None:
     telemetry, heard = Telemetry(), list[str]()
 

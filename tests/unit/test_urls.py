@@ -19,6 +19,9 @@ PASSWORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter
         ("amqp://shop@mq/", "amqp://shop@mq/"),
         ("amqp://shop:@mq/", "amqp://shop:***@mq/"),
         ("redis://:secret@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("redis://secret@cache:6379/0", "redis://***@cache:6379/0"),
+        ("rediss+sentinel://secret@s-1,s-2/main", "rediss+sentinel://***@s-1,s-2/main"),
+        ("unix://secret@/run/redis.sock", "unix://***@/run/redis.sock"),
         ("amqp://mq:5672/prod", "amqp://mq:5672/prod"),
         ("amqp://a:one@mq-1,b:two@mq-2/", "amqp://a:***@mq-2/"),
         (

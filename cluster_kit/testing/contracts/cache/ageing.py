@@ -81,7 +81,7 @@ class AgeingScenarios(Scenarios):
         load.go.clear()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(2)]
-            await load.begun.wait()
+            await load.has_begun()
             load.go.set()
         assert [task.result() for task in tasks] == [1, 1]
         assert load.runs == 1

@@ -8,8 +8,9 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from cluster_kit.cache.names import Names
+from cluster_kit.cache.stores import check_store
 from cluster_kit.testing.contracts.cache.environment import Environment
-from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
+from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore, in_time
 from cluster_kit.testing.contracts.common import BaseBench
 from cluster_kit.testing.waiting import eventually
 
@@ -47,11 +48,14 @@ class Bench(BaseBench[Environment]):
         if pubsub is not None:
             values: PubSubValues = {"url": pubsub}
             settings["pubsub"] = values
-        cluster = await self.add(settings, start=False)
-        self._watch(cluster, url)
-        if start:
-            await cluster.start()
-        return cluster
+        return await self.add(settings, start=start)
+
+    def prepare(self, cluster: Cluster) -> None:
+        """As the environment says, and with a hand on each store there is then."""
+        pauses = self.pauses[cluster.instance_id] = Pauses()
+        _hold_registered(cluster, pauses)
+        super().prepare(cluster)
+        _hold_of_url(cluster, pauses)
 
     async def cache(self, cluster: Cluster | None = None, **options: Unpack[CacheValues]) -> Cache:
         """Return the cache of an instance, by default of one more."""
@@ -91,17 +95,31 @@ class Bench(BaseBench[Environment]):
         """Return where the store has the value of a key."""
         return Names(self.app, prefix).entry(key)
 
-    def _watch(self, cluster: Cluster, url: str) -> None:
-        spec = cluster.registry.find(url)
-        make, pauses = spec.cache, Pauses()
-        self.pauses[cluster.instance_id] = pauses
-        if make is None:
-            return
 
-        def wrapped(url: str, context: AdapterContext) -> CacheStore:
-            return PausingStore(make(url, context), pauses)
+def _hold_of_url(cluster: Cluster, pauses: Pauses) -> None:
+    """Pause the store of the instance's URL."""
+    spec = cluster.registry.find(cluster.settings.url_for("cache").reveal())
+    make = spec.cache
+    if make is None:
+        return
 
-        cluster.registry.register(dataclasses.replace(spec, cache=wrapped))
+    def wrapped(url: str, context: AdapterContext) -> CacheStore:
+        return PausingStore(make(url, context), pauses)
+
+    cluster.registry.register(dataclasses.replace(spec, cache=wrapped))
+
+
+def _hold_registered(cluster: Cluster, pauses: Pauses) -> None:
+    """Pause stores that `register_store` adds from now on."""
+    register = cluster.caches.register_store
+
+    def register_paused(name: str, factory: Callable[[str], CacheStore]) -> None:
+        def wrapped(url: str) -> CacheStore:
+            return PausingStore(check_store(name, factory(url)), pauses)
+
+        register(name, wrapped)
+
+    vars(cluster.caches)["register_store"] = register_paused  # of this instance alone
 
 
 async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
@@ -129,6 +147,10 @@ class Loads:
         self.go: asyncio.Event = asyncio.Event()
         self.go.set()
         self._value = value
+
+    async def has_begun(self) -> None:
+        """Wait for a run."""
+        await in_time(self.begun, "no load has begun")
 
     async def __call__(self) -> object:
         """Load: what is there at the beginning is returned at the end."""

@@ -97,7 +97,7 @@ class CounterScenarios(Scenarios):
         await one.set(KEY, {"pay": "Bezahlen"})
         pauses.arm(1, after=False)  # between what it reads and what it writes
         task = asyncio.get_running_loop().create_task(one.set_value_in_object(KEY, "pay", "Zahlen"))
-        await pauses.reached.wait()
+        await pauses.held()
         await other.delete(KEY)
         pauses.release()
         assert await task is False

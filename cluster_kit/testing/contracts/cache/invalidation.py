@@ -95,7 +95,7 @@ class InvalidationScenarios(Scenarios):
         pauses = bench.pauses[slow.instance_id]
         pauses.arm(0, after=False)
         task = asyncio.get_running_loop().create_task(_invalidate(one, WAYS[way]))
-        await (pauses.reached.wait() if self.features.shared else asyncio.sleep(0))
+        await (pauses.held() if self.features.shared else asyncio.sleep(0))
         task.cancel()
         await asyncio.wait({task})
         pauses.release()
@@ -137,7 +137,7 @@ class InvalidationScenarios(Scenarios):
         load, later = row.loads(), row.loads()
         load.go.clear()
         before = asyncio.get_running_loop().create_task(cache.wrap(KEY, load, tags=[TAG]))
-        await load.begun.wait()
+        await load.has_begun()
         row.value = 2
         await WAYS[way](cache)
         assert await cache.wrap(KEY, later, tags=[TAG]) == {"row": 2}
@@ -169,7 +169,7 @@ async def _overtaken(
     load.go.clear()
     await loading.set("marker", 1)
     task = asyncio.get_running_loop().create_task(loading.wrap(KEY, load, tags=[TAG]))
-    await load.begun.wait()
+    await load.has_begun()
     row.value = 2
     await invalidate(by)
     await by.delete("marker")  # told after it

@@ -59,7 +59,7 @@ class LoadingScenarios(Scenarios):
         load.go.clear()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(200)]
-            await load.begun.wait()
+            await load.has_begun()
             load.go.set()
         assert {task.result() for task in tasks} == {1}
         assert load.runs == 1
@@ -73,7 +73,7 @@ class LoadingScenarios(Scenarios):
         load.go.clear()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(c.wrap(KEY, load)) for c in caches for _ in range(20)]
-            await load.begun.wait()
+            await load.has_begun()
             await asyncio.sleep(0.1)  # others look, and find that somebody loads it
             load.go.set()
         assert {task.result() for task in tasks} == {1}
@@ -87,7 +87,7 @@ class LoadingScenarios(Scenarios):
         stuck.go.clear()
         pauses = bench.pauses[dying.instance_id]
         lost = asyncio.get_running_loop().create_task(caches[0].wrap(KEY, stuck))
-        await stuck.begun.wait()
+        await stuck.has_begun()
         pauses.arm(0, after=False)  # it prolongs its promise no more
         values = await together(*(cache.wrap(KEY, load) for cache in caches[1:]))
         assert values == [1, 1]
@@ -145,7 +145,7 @@ class LoadingScenarios(Scenarios):
         load.go.clear()
         loop = asyncio.get_running_loop()
         leaving, staying = (loop.create_task(cache.wrap(KEY, load)) for _ in range(2))
-        await load.begun.wait()
+        await load.has_begun()
         leaving.cancel()
         await asyncio.wait({leaving})
         load.go.set()
@@ -156,7 +156,7 @@ class LoadingScenarios(Scenarios):
         cache, load = await bench.cache(), numbers()
         load.go.clear()
         leaving = asyncio.get_running_loop().create_task(cache.wrap(KEY, load))
-        await load.begun.wait()
+        await load.has_begun()
         leaving.cancel()
         await asyncio.wait({leaving})
         load.go.set()
@@ -174,8 +174,11 @@ class LoadingScenarios(Scenarios):
         assert [await wrapped() for _ in range(5)] == [1, 2, 3, 3, 3]
         assert await cache.wrap_with_condition(KEY, load, use_cache=False) == 4
         assert await cache.get(KEY) == 3
-        assert await cache.wrap_with_condition("kept", numbers(), ttl=60) == 1
+        assert await cache.wrap_with_condition("kept", numbers(), ttl=60, tags=["t"]) == 1
         assert await cache.get("kept") == 1
+        await cache.invalidate_tags("t")
+        assert await cache.get("kept") is None
+        assert await cache.get(KEY) == 3
 
     async def test_a_loader_can_say_more(self, bench: Bench) -> None:
         cache = await bench.cache(negative_ttl=0.2)
@@ -198,7 +201,7 @@ class LoadingScenarios(Scenarios):
         load.go.clear()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(cache.wrap(KEY, load)) for _ in range(2)]
-            await load.begun.wait()
+            await load.has_begun()
             load.go.set()
         one, two = (cast("dict[str, list[list[int]]]", task.result()) for task in tasks)
         assert one == two == {"rows": [{"number": 1}, [1]]}  # what its JSON says
@@ -223,7 +226,7 @@ class LoadingScenarios(Scenarios):
         cache, other = await bench.cache(cluster), await bench.cache()
         load.go.clear()
         waiting = asyncio.get_running_loop().create_task(cache.wrap(KEY, load))
-        await load.begun.wait()
+        await load.has_begun()
         await cluster.stop()
         with pytest.raises(NotStartedError):
             await waiting

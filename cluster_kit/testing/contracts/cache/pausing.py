@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster_kit.testing.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
@@ -34,6 +36,18 @@ class Pauses:
         self._go.clear()
         self.calls, self._number, self._after = 0, number, after
 
+    async def held(self, *, timeout: float = PATIENCE) -> None:
+        """Wait until the call is held.
+
+        Args:
+            timeout: seconds after which to give up.
+
+        Raises:
+            AssertionError: it was not made in time.
+        """
+        what = f"the pause at call {self._number} of the store was never reached"
+        await in_time(self.reached, lambda: f"{what}, {self.calls} were made", timeout=timeout)
+
     def release(self) -> None:
         """Hold nothing any more."""
         self._number = None
@@ -57,6 +71,27 @@ class Pauses:
     async def _wait(self) -> None:
         self.reached.set()
         await self._go.wait()
+
+
+async def in_time(
+    event: asyncio.Event, lacking: str | Callable[[], str], *, timeout: float = PATIENCE
+) -> None:
+    """Wait for what a scenario has to come by, or fail rather than wait for ever.
+
+    Args:
+        event: set by then.
+        lacking: what to say if it is not.
+        timeout: seconds.
+
+    Raises:
+        AssertionError: it was not set in time.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        text = lacking if isinstance(lacking, str) else lacking()
+        raise AssertionError(f"waited {timeout:g} s in vain: {text}") from None
 
 
 class PausingStore:

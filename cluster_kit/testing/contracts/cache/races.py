@@ -137,7 +137,7 @@ class RaceScenarios(Scenarios):
         load = row.loads()
         load.go.clear()
         began = loop.create_task(one.wrap(KEY, load, tags=[TAG]))
-        await load.begun.wait()
+        await load.has_begun()
         row.value = 2
         await INVALIDATIONS[way](other, row)
         joined = [loop.create_task(_wrap_alone(one, row)) for _ in range(3)]
@@ -156,7 +156,7 @@ class RaceScenarios(Scenarios):
         load = row.loads()
         load.go.clear()
         loading = loop.create_task(one.wrap(KEY, load, tags=[TAG]))
-        await load.begun.wait()
+        await load.has_begun()
         row.value = 2
         await INVALIDATIONS[way](other, row)
         load.go.set()
@@ -174,7 +174,7 @@ class RaceScenarios(Scenarios):
             key = f"k{number}"
             pauses.arm(number, after=after)
             given_up = loop.create_task(one.wrap(key, Row().loads()))
-            await pauses.reached.wait()
+            await pauses.held()
             given_up.cancel()
             await asyncio.wait({given_up})
             pauses.release()
@@ -188,7 +188,7 @@ class RaceScenarios(Scenarios):
         load = row.loads()
         load.go.clear()
         task = asyncio.get_running_loop().create_task(loading.wrap(KEY, load))
-        await load.begun.wait()
+        await load.has_begun()
         await other.set(KEY, {"row": 5})
         load.go.set()
         assert await task == {"row": 1}

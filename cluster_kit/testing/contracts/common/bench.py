@@ -56,11 +56,15 @@ class BaseBench(Generic[E]):
         [cluster] = await self._factory(
             name=app or self.app, start=False, plugins=plugins, **settings
         )
-        self.environment.prepare(cluster)
+        self.prepare(cluster)
         cluster.telemetry.subscribe(lambda event, fields: self.events.append((event, dict(fields))))
         if start:
             await cluster.start()
         return cluster
+
+    def prepare(self, cluster: Cluster) -> None:
+        """Have the environment do what it has to do before a start; a contract may add to that."""
+        self.environment.prepare(cluster)
 
     def reports(self, event: str, **fields: object) -> list[Mapping[str, object]]:
         """Return all fields of every such event so far that had these."""
