@@ -136,14 +136,16 @@ class CacheManager:
         """Return a cache that was made.
 
         Raises:
-            ConfigurationError: there is none of this name.
+            ConfigurationError: there is none of this name, or it is no string.
         """
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"name is that of a cache, not {type(name).__name__}")
         found = self._caches.get(name)
         if found is None and name == self._app:
             return self.default
         if found is None or name == _DEFAULT:
             raise ConfigurationError(
-                f"there is no cache {name!r}{suggestion(str(name), filter(None, self._caches))}"
+                f"there is no cache {name!r}{suggestion(name, filter(None, self._caches))}"
             )
         return found
 

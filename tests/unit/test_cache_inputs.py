@@ -222,3 +222,9 @@ async def test_a_cache_that_is_there_with_other_options_names_them(
     with pytest.raises(ConfigurationError, match="a cache 'users' with another ttl, copy"):
         await cluster.caches.create_cache("users", ttl=61, copy="none")
     assert cluster.caches.get_cache("users") is made
+
+
+@pytest.mark.parametrize("name", [None, 5, b"rows", [], {}, set[str]()])
+def test_what_is_no_name_of_a_cache_is_named(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^name is that of a cache, not "):
+        Cluster("shop").caches.get_cache(name)
