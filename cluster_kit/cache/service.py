@@ -226,19 +226,22 @@ class CacheManager:
 
     async def close(self) -> None:
         """Let the caches rest; what they hold here is gone."""
-        self._around = self._linked = None
+        around, self._around, self._linked = self._around, None, None
         self._opening.clear()  # who waits there finds that this is over
         engines, self._engines = self._engines, {}
         for engine in engines.values():
             engine.invalidation.stopping = True
         for cache in self._caches.values():
             cache.use(None)
-        for engine in engines.values():
-            await engine.loading.stop()
+        # Side by side: each may take a second, and what is still to be told waits for the last.
+        if around is not None:
+            loads = [partial(_end_loads, engine) for engine in engines.values()]
+            await around.supervisor.run_all(loads, limit=max(1, len(loads)))
         if self._upkeep is not None:
             await self._upkeep.close()
-        for engine in engines.values():
-            await self._leave(engine)
+        if around is not None:
+            links = [partial(_leave, engine) for engine in engines.values()]
+            await around.supervisor.run_all(links, limit=max(1, len(links)))
         await self._pubsub.close()
         await self._stores.close()
 
@@ -274,7 +277,7 @@ class CacheManager:
             if backplane is not None:
                 await backplane.open(engine.invalidation, self._settings.cache.publish_timeout)
             if self._around is not around:  # a stop came first
-                await self._leave(engine)
+                await _leave(engine)
                 raise NotStartedError(f"cache {cache.name!r}")
             self._engines[name] = engine
             cache.use(engine)
@@ -287,16 +290,21 @@ class CacheManager:
         clock, shown = self._clock.monotonic, options.name
         return Backplane(self._pubsub, shown, options.prefix, linked, clock, beat)
 
-    @staticmethod
-    async def _leave(engine: Engine) -> None:
-        if engine.backplane is not None:
-            async with logged("leaving a cache's backplane"):
-                await engine.backplane.close()
-
     def _look(self, name: str, live: bool) -> None:  # noqa: FBT001 - all there is to say
         """Take note that the link of a cache came or went."""
         self._caches[name].look()
         self._telemetry.emit("cache.linked", cache=name or self._app, live=live)
+
+
+async def _end_loads(engine: Engine) -> None:
+    async with logged(f"ending the loads of cache {engine.name!r}"):
+        await engine.loading.stop()
+
+
+async def _leave(engine: Engine) -> None:
+    if engine.backplane is not None:
+        async with logged("leaving a cache's backplane"):
+            await engine.backplane.close()
 
 
 def _linked_since(adapter: PubSubAdapter) -> float | None:
