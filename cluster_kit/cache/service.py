@@ -117,6 +117,7 @@ class CacheManager:
             ConfigurationError: an option is wrong, or the name or prefix is taken.
             AdapterUnavailableError: the store's driver is not installed.
             ConnectError: the store cannot be connected.
+            TopologyError: the broker has something else under a name that this needs.
             LifecycleError: the cluster runs on another event loop.
         """
         self._refuse_elsewhere()
@@ -129,7 +130,7 @@ class CacheManager:
             other = ", ".join(known.options.differing(made))
             raise ConfigurationError(f"there is a cache {name!r} with another {other}")
         if self._around is not None:
-            await self._connect(known.name, known)
+            await self._connect(known)
         return known
 
     def get_cache(self, name: str) -> Cache:
@@ -202,7 +203,7 @@ class CacheManager:
 
         Raises:
             ConnectError: a store cannot be connected.
-            ConfigurationError: there is no such store.
+            ConfigurationError, TopologyError: as `create_cache`.
         """
         if adapter is not None:
             await self._pubsub.open(adapter, supervisor)
@@ -222,7 +223,7 @@ class CacheManager:
         self._upkeep = Upkeep(self._engines, supervisor, self._clock, self._look)
         for name, cache in self._caches.items():
             if name != _DEFAULT:
-                await self._connect(name, cache)
+                await self._connect(cache)
 
     async def close(self) -> None:
         """Let the caches rest; what they hold here is gone."""
@@ -256,8 +257,8 @@ class CacheManager:
         self._caches[name] = cache
         return cache
 
-    async def _connect(self, name: str, cache: Cache) -> None:
-        await self._engine_of(name)
+    async def _connect(self, cache: Cache) -> None:
+        await cache.prepare()
         await self._stores.connect(cache.options.store)
 
     async def _engine_of(self, name: str) -> Engine:
