@@ -304,13 +304,13 @@ class Cache(Wrapping):
 
     def troubles(self) -> list[str]:
         """Return what is wrong; empty when all is well."""
-        return list(self._unready) if self._engine is None else self._engine.troubles()
+        return list(self._trouble) if self._engine is None else self._engine.troubles()
 
     # --- life, led by its manager --------------------------------------------------------
 
     def use(self, engine: Engine | None) -> None:
         """Work with `engine`, or without one, for the cluster does not run."""
-        self._engine, self._thread, self._unready = engine, get_ident(), []
+        self._engine, self._thread, self._trouble = engine, get_ident(), []
         self.look()
 
     def look(self) -> None:

@@ -38,7 +38,7 @@ class Wrapping:
         self._monotonic = clock.monotonic
         self._ready = ready
         self._engine: Engine | None = None
-        self._unready: list[str] = []  # why there is none
+        self._trouble: list[str] = []  # why there is none
         self._thread: int = 0  # whose loop it works on; none's in a forked process
         self._hot: Mapping[str, Entry] = {}  # empty while what is held here has to be doubted
         self._quick_hits: int = 0
@@ -193,7 +193,7 @@ class Wrapping:
         try:
             return await self._ready()
         except ConfigurationError as exc:
-            self._unready = [f"cache {self.name!r} could not be used: {exc}"]
+            self._trouble = [f"cache {self.name!r} could not be used: {exc}"]
             raise
 
     async def _open(self) -> Engine:
