@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from cluster_kit.ports import Health, HealthStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cluster_kit.clock import Clock
 
 _WORST_FIRST: tuple[HealthStatus, ...] = ("down", "degraded")
@@ -21,6 +23,7 @@ class Problems:
         self._known: dict[str, Health] = {}
         self._ends: dict[str, float] = {}
         self._well_since = clock.wall()
+        self._ended: dict[str, float] = {}
 
     @property
     def known(self) -> bool:
@@ -39,8 +42,15 @@ class Problems:
 
     def clear(self, part: str) -> None:
         """`part` is well."""
-        if self._known.pop(part, None) is not None and not self._known:
-            self._well_since = self._clock.wall()
+        if self._known.pop(part, None) is not None:
+            now = self._ended[part] = self._clock.wall()
+            self._well_since = self._well_since if self._known else now
+
+    def well_since(self, parts: Collection[str]) -> float | None:
+        """Return since when none of these has a problem, 0 for ever; None while one has."""
+        if any(part in self._known for part in parts):
+            return None
+        return max(self._ended.get(part, 0.0) for part in parts)
 
     def health(self, fine: str) -> Health:
         """Return the worst there is, with the details of all that are as bad."""

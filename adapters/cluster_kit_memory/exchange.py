@@ -58,6 +58,10 @@ class Member:
         self._bound.discard(binding)
         self._wished.discard(binding)
 
+    def has(self, binding: Binding) -> bool:
+        """Whether it is to have that."""
+        return binding in self._bound or binding in self._wished
+
     def offer(self, message: Broadcast, transport: Transport) -> None:
         """Hand over a message, or keep it, or let it pass by."""
         if not self._wants(message, transport):

@@ -139,6 +139,11 @@ class MemoryPubSub:
         """Receive it no longer."""
         self._member.unbind(binding)
 
+    def linked_since(self, binding: Binding) -> float | None:
+        """Return since when the link works."""
+        linked = self._exchange is not None and self._linked.is_set()
+        return self._since if linked and self._member.has(binding) else None
+
     # --- from the exchange -----------------------------------------------------------------------
 
     def hand_over(self, message: Broadcast) -> None:

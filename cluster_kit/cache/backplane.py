@@ -51,7 +51,6 @@ class Backplane:
         pubsub: of the caches.
         cache: its name, for the log.
         channel: of this cache.
-        linked: since when the link to the broker works, as far as known; None while it does not.
         monotonic: the time.
         beat: seconds without a change after which the first beat is sent.
 
@@ -66,14 +65,12 @@ class Backplane:
         pubsub: PubSubManager,
         cache: str,
         channel: str,
-        linked: Callable[[], float | None],
         monotonic: Callable[[], float],
         beat: float,
     ) -> None:
         self._pubsub = pubsub
         self._cache = cache
         self._channel = channel
-        self._linked = linked
         self._monotonic = monotonic
         self._hearing: Hearing | None = None
         self._linked_since: float | None = None
@@ -86,6 +83,7 @@ class Backplane:
         self._attached_at = 0.0
         self._attached = False
         self._doubted = ""  # why nothing was heard, since the start
+        self._said = ""  # why nothing could be told, the last time
         self.live: bool = False
         self.unsent: Unsent = Unsent()
         self.error: ClusterKitError | None = None
@@ -154,15 +152,19 @@ class Backplane:
 
     async def _send(self, change: Change) -> bool:
         self.error = None
-        if not self._attached or self._linked() is None:  # to be heard takes no more than that
+        if (
+            not self._attached or self._pubsub.linked_since(self._channel) is None
+        ):  # to be heard takes no more than that
             return False
         try:
             for part in change.parts():
                 await self._publish(part)
         except ClusterKitError as exc:
-            log.warning("cache %s: invalidations are put off: %s", self._cache, exc)
-            self.error = exc
+            if str(exc) != self._said:  # it is tried again soon
+                log.warning("cache %s: invalidations are put off: %s", self._cache, exc)
+            self.error, self._said = exc, str(exc)
             return False
+        self._said = ""
         return True
 
     async def _publish(self, part: Change) -> None:
@@ -223,7 +225,7 @@ class Backplane:
         at most `RECOVERY` seconds. Where the broker has kept all, nothing is told, but what it
         kept may arrive late: by then, what is held counts no more.
         """
-        link = self._linked() if self._attached else None
+        link = self._pubsub.linked_since(self._channel) if self._attached else None
         if link is None or link != self._link:  # lost, if only between two looks
             self._link, self._linked_since, self._away = link, None, True
         if link is None or self._linked_since is None:
@@ -259,5 +261,5 @@ class Backplane:
 
     def _up_to_date(self) -> None:
         """All that was missed has been told."""
-        self._link, self._away = self._linked(), False
+        self._link, self._away = self._pubsub.linked_since(self._channel), False
         self._linked_since = self._monotonic() - RECOVERY

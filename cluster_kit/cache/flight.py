@@ -75,10 +75,11 @@ class Flight:
                     return self._in_place(self.stale, used_stale)
                 rest -= soft
             await self._wait(rest)
-            if self.outcome.done():
-                return self.outcome.result()
-            if self.stale is not None:
-                return self._in_place(self.stale, used_stale)
+            found = self.outcome.result() if self.outcome.done() else self.stale
+            if found is not None and found is self.stale:
+                return self._in_place(found, used_stale)
+            if found is not None:
+                return found
             self._wanted = True
             raise CacheLoadTimeout(self.key, max(0.0, hard), self.cache)
         finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import CacheUnavailable, ConnectError
@@ -56,6 +58,7 @@ class Guard:
         self._failures = 0
         self._failed_at = 0.0  # when the last one that counts had begun
         self._resting_until = 0.0
+        self._looked_at = -inf
         self._refusal = ""  # until something is stored
         self._last = ("", True)  # why it failed the last time, and whether to wait helps
 
@@ -65,6 +68,20 @@ class Guard:
         if self._failures:
             return "its store does not answer"
         return self._refusal and f"its store refuses: {self._refusal}"
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the last call failed, and nobody has looked for the store for a while."""
+        return self._failures > 0 and self._clock.monotonic() >= self._looked_at + REST
+
+    async def look(self, key: str) -> None:
+        """Find out whether the store is back, although no caller asks. A failure counts nowhere."""
+        self._looked_at = self._clock.monotonic()
+        with suppress(CacheUnavailable, ConnectError):
+            if not self._connector.connected:
+                await self._connect()
+            await self._store.read([key], timeout=self._timeout)
+            self._failures = 0
 
     async def read(self, keys: Iterable[str]) -> list[bytes | None]:
         """As the port; so the others. However many there are, each part of them has its time."""

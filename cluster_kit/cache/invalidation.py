@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.calls import Calls
-from cluster_kit.cache.changes import Change
+from cluster_kit.cache.changes import Change, Unsent
 from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from cluster_kit.cache.tools import Tools
 
 log = logging.getLogger(__name__)
+
+_START = 0.5  # seconds
+_LOOK = 0.1
 
 
 class Invalidation:
@@ -50,6 +55,9 @@ class Invalidation:
         self._loading = loading
         self._counters = counters
         self._backplane = backplane
+        self._unsent = Unsent() if backplane is None else backplane.unsent
+        self._store_told = asyncio.Event()
+        self._store_told.set()
         self._stats = tools.stats
         self._report = tools.report
         self._stuck = False  # not even everything can be told, which was said
@@ -120,7 +128,7 @@ class Invalidation:
         """Have everybody forget what a call that failed may have changed in the store."""
         self.forget(change)
         if self._backplane is not None:
-            self._backplane.unsent.add(change)
+            self._unsent.add(change)
 
     def heard(self, change: Change) -> None:
         """Forget what another instance has invalidated."""
@@ -150,24 +158,68 @@ class Invalidation:
         self._loading.forget(change.keys)
         return self._local.drop(change.keys)
 
-    async def catch_up(self) -> None:
-        """Tell what could not be told, as far as it goes."""
-        additions, backplane = self._owed.additions, self._backplane
-        for change in tuple(self._owed.parts()):
-            if not await self._pay(change):
-                break
-            self._owed.done(change, additions)
-            self.forget(change)
-            if backplane is not None:
-                backplane.unsent.add(change)  # others may have read the store meanwhile
-        if backplane is not None:
-            await backplane.flush(self._owed)
+    # --- what is still to be told ----------------------------------------------------------------
 
-    async def say_the_last(self) -> None:
-        """Tell what is still to be told, then what calls under way leave: there is no later."""
-        await self.catch_up()
+    @property
+    def behind(self) -> int:
+        """How much is still to be told."""
+        return len(self._owed) + len(self._unsent)
+
+    @property
+    def owes_store(self) -> bool:
+        """Whether the store is to be told."""
+        return bool(self._owed)
+
+    @property
+    def owes_others(self) -> bool:
+        """Whether other instances are to be told."""
+        return bool(self._unsent)
+
+    async def tell_store(self) -> None:
+        """Tell the store what it could not be told, as far as it goes."""
+        additions = self._owed.additions
+        self._store_told.clear()
+        try:
+            for change in tuple(self._owed.parts()):
+                if not await self._pay(change):
+                    return
+                self._owed.done(change, additions)
+                self.forget(change)
+                if self._backplane is not None:
+                    self._unsent.add(change)  # others may have read the store meanwhile
+        finally:
+            self._store_told.set()
+
+    async def tell_others(self) -> None:
+        """Tell other instances what they could not be told, as far as it goes.
+
+        The store has a start, but no more: what it has heard of, others need not tell it.
+        """
+        if self._backplane is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_START):
+                await self._store_told.wait()
+        await self._backplane.flush(self._owed)
+
+    async def tell_store_to_the_end(self) -> None:
+        """Tell it also what calls under way leave: there is no later."""
+        await self.tell_store()
         await self.calls.over()
-        await self.catch_up()
+        await self.tell_store()
+
+    async def tell_others_to_the_end(self) -> None:
+        """Tell them also what calls leave, while others of these are still under way."""
+        while not await self._over_soon():
+            await self.tell_others()
+        await self.tell_others()
+
+    async def _over_soon(self) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                await self.calls.over()
+                return True
+        return False
 
     def give_up(self) -> None:
         """Tell nothing any more; what is still to be told is logged, now and as calls end."""
@@ -179,11 +231,6 @@ class Invalidation:
             self._lost = self.behind
             text = "cache %r: %d invalidations were not told to all, and will not be"
             log.error(text, self._name, self._lost)
-
-    @property
-    def behind(self) -> int:
-        """How much is still to be told."""
-        return len(self._owed) + (len(self._backplane.unsent) if self._backplane else 0)
 
     def _untold(self) -> CacheUnavailable:
         cause = self._backplane.error if self._backplane else None

@@ -9,8 +9,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.found import fresh, usable
-from cluster_kit.cache.loaders import Loaded
 from cluster_kit.cache.promises import Right
+from cluster_kit.cache.values import Loaded
 from cluster_kit.errors import CacheLoadTimeout, CacheUnavailable
 
 if TYPE_CHECKING:
@@ -149,7 +149,6 @@ class Load:
             stale = self._shelf.adopt(self._key, record, ticket)
             self._flight.stale = stale or self._flight.stale
         if promised and self._flight.stale is not None:
-            self._tools.stats.stale += not self._request.renew
             return self._flight.stale
         return None
 
@@ -241,7 +240,7 @@ class Load:
         """Keep what was loaded, unless it was invalidated meanwhile; return it in any case."""
         shelf, tags = self._shelf, self._request.tags
         payload = shelf.encode({self._key: value})[self._key]
-        entry = shelf.entry(value, payload, ttl, tags)
+        entry = shelf.entry(value, payload, ttl, tags, self._ticket)
         kept = shelf.remote is None
         if self._right is not None:
             kept = await self._store(self._right, payload, entry, ttl)
@@ -286,7 +285,6 @@ class Load:
         self._note(error, stale=True)
         if self._right is None or await self._spare(self._right):
             self._shelf.stand_in(self._ticket, stale, THROTTLE)
-        self._tools.stats.stale += 1
         return stale
 
     async def _spare(self, right: Right) -> bool:

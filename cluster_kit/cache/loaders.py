@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from cluster_kit.cache.options import check_ttl
+from cluster_kit.cache.values import Loaded
 from cluster_kit.errors import ConfigurationError
 from cluster_kit.signature import is_async
 from cluster_kit.supervisor import outlast
@@ -47,14 +48,6 @@ class Request(NamedTuple):
     renew: bool = False
 
 
-class Loaded(NamedTuple):
-    """What `loaded` makes."""
-
-    value: object
-    ttl: float | None
-    keep: bool
-
-
 def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
     """Return `value` from a loader, and say more about it. To callers it is the value alone.
 
@@ -69,8 +62,8 @@ def loaded(value: T, *, ttl: Duration | None = None, keep: bool = True) -> T:
     life = check_ttl("ttl", ttl)
     if isinstance(value, Loaded):  # of a loader that this one has called
         life, keep, inner = value.ttl if life is None else life, keep and value.keep, value.value
-        return cast("T", Loaded(inner, life, keep))
-    return cast("T", Loaded(value, life, keep))
+        return cast("T", Loaded(inner, life, keep=keep))
+    return cast("T", Loaded(value, life, keep=keep))
 
 
 def check_callable(name: str, value: object) -> None:

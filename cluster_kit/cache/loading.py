@@ -90,6 +90,10 @@ class Loading:
                 entry.eager = now + THROTTLE  # one at a time, and not at once again
                 self.renew(key, request)
             return entry.copy()
+        entry = tools.shelf.standing_in(key)
+        if entry is not None:
+            tools.stats.stale += 1
+            return entry.copy()
         return (await self._wait(key, request)).copy()
 
     async def _wait(self, key: str, request: Request) -> Entry:

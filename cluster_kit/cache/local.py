@@ -35,10 +35,11 @@ class Entry:
         eager: from then on whoever asks has it loaded anew besides.
         expires: when its ttl ends; later than `until` where a store has it for longer.
         usable: until when it may stand in for a value that cannot be loaded.
-        born: when it came here.
+        born: when the question was asked to which it is the answer, or when it was given.
         tags: that invalidate it.
         size: about how many bytes the value takes.
         used: whether it was handed out since it was last spared.
+        stands: until when it stands in for a value that could not be loaded, before the next try.
     """
 
     value: object
@@ -51,6 +52,7 @@ class Entry:
     tags: frozenset[str]
     size: int
     used: bool = False
+    stands: float = 0.0
 
     def copy(self) -> object:
         """Return the value for a caller."""
@@ -64,11 +66,13 @@ class Ticket:
     Attributes:
         key: see there.
         opened: so many invalidations of tags there were before.
+        since: when that was, by the monotonic clock.
         void: whether the key was invalidated.
     """
 
     key: str
     opened: int
+    since: float
     void: bool = False
 
 
@@ -135,7 +139,7 @@ class Local:
 
     def open(self, key: str) -> Ticket:
         """Begin to fetch or load the value of a key."""
-        ticket = Ticket(key, self._marked)
+        ticket = Ticket(key, self._marked, self._monotonic())
         self._tickets.setdefault(key, set()).add(ticket)
         return ticket
 
@@ -192,7 +196,7 @@ class Local:
         """Return what has not expired."""
         now = self._monotonic()
         entries = self.entries.items()
-        return {key: entry for key, entry in entries if min(entry.until, entry.expires) > now}
+        return {key: entry for key, entry in entries if entry.until > now}
 
     def _take(self, key: str) -> Entry | None:
         entry = self.entries.pop(key, None)

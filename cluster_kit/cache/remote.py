@@ -56,6 +56,15 @@ class Remote:
         self._versions = VersionBook(guard, names.epoch, names.tag)
         self._counted = VersionBook(guard, names.counted, names.tag)
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether it is to be looked for: see `look`."""
+        return self._guard.is_missed
+
+    async def look(self) -> None:
+        """Find out whether the store is back. Raises nothing."""
+        await self._guard.look(self._names.epoch)
+
     # --- reading ---------------------------------------------------------------------------------
 
     async def read(self, keys: Sequence[str], tags: Sequence[str] = ()) -> list[Found]:

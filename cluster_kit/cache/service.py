@@ -79,7 +79,7 @@ class CacheManager:
         self._opening: dict[str, asyncio.Lock] = {}
         self._around: CacheContext | None = None
         self._upkeep: Upkeep | None = None
-        self._linked: Callable[[], float | None] | None = None
+        self._linked = False
         self.default: Cache = self._add(
             _DEFAULT, make_options(app, settings.cache.ttl, _OF_DEFAULT)
         )
@@ -208,7 +208,7 @@ class CacheManager:
         if adapter is not None:
             await self._pubsub.open(adapter, supervisor)
             self._pubsub.start()
-            self._linked = partial(_linked_since, adapter)
+            self._linked = True
         self._around = CacheContext(
             app=self._app,
             settings=self._settings.cache,
@@ -227,7 +227,7 @@ class CacheManager:
 
     async def close(self) -> None:
         """Let the caches rest; what they hold here is gone."""
-        around, self._around, self._linked = self._around, None, None
+        around, self._around, self._linked = self._around, None, False
         self._opening.clear()  # who waits there finds that this is over
         engines, self._engines = self._engines, {}
         for engine in engines.values():
@@ -285,11 +285,10 @@ class CacheManager:
             return engine
 
     def _backplane(self, options: CacheOptions) -> Backplane | None:
-        linked, beat = self._linked, self._settings.cache.beat
-        if not self._stores.tells(options, linked=linked is not None) or linked is None:
+        if not self._stores.tells(options, linked=self._linked):
             return None
-        clock, shown = self._clock.monotonic, options.name
-        return Backplane(self._pubsub, shown, options.prefix, linked, clock, beat)
+        clock, beat = self._clock.monotonic, self._settings.cache.beat
+        return Backplane(self._pubsub, options.name, options.prefix, clock, beat)
 
     def _look(self, name: str, live: bool) -> None:  # noqa: FBT001 - all there is to say
         """Take note that the link of a cache came or went."""
@@ -306,9 +305,3 @@ async def _leave(engine: Engine) -> None:
     if engine.backplane is not None:
         async with logged("leaving a cache's backplane"):
             await engine.backplane.close()
-
-
-def _linked_since(adapter: PubSubAdapter) -> float | None:
-    """Return since when a link works, as its adapter says: another time after each loss."""
-    health = adapter.health()
-    return health.since if health.status == "ok" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster_kit.cache.changes import Unsent
 from cluster_kit.cache.found import fresh
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from cluster_kit.cache.stats import CacheStats
     from cluster_kit.cache.values import Values
     from cluster_kit.clock import Clock
+
+
+class Span(NamedTuple):
+    """How long a value counts, seconds; None for ever.
+
+    Attributes:
+        ttl: its own.
+        left: of that.
+        since: by the monotonic clock, when what it answers was asked; None for now.
+    """
+
+    ttl: float | None
+    left: float | None
+    since: float | None
 
 
 class Shelf:
@@ -88,6 +102,13 @@ class Shelf:
         if entry is None or self._clock.monotonic() >= entry.until or self._is_doubtful(entry):
             return None
         entry.used = True
+        return entry
+
+    def standing_in(self, key: str) -> Entry | None:
+        """Return what is handed out to who would have a value loaded, for that failed lately."""
+        entry = self.local.find(key) if self._grace else None
+        if entry is None or self._clock.monotonic() >= entry.stands or self._is_doubtful(entry):
+            return None
         return entry
 
     def stale(self, key: str) -> Entry | None:
@@ -180,7 +201,8 @@ class Shelf:
         left, tags = record.left(self._clock.wall()), frozenset(record.tags)
         try:
             value = self._values.decode(record.payload)
-            entry = self._made(value, record.payload, record.ttl, left, tags)
+            since = None if ticket is None else ticket.since
+            entry = self._made(value, record.payload, Span(record.ttl, left, since), tags)
         except (DecodeError, RecursionError):
             self._corrupt(key)
             return None
@@ -232,10 +254,26 @@ class Shelf:
 
         return hold
 
-    def entry(self, value: object, payload: bytes, ttl: float | None, tags: Sequence[str]) -> Entry:
-        """Return what holds a value that a caller gave, which counts from now on."""
+    def entry(
+        self,
+        value: object,
+        payload: bytes,
+        ttl: float | None,
+        tags: Sequence[str],
+        ticket: Ticket | None = None,
+    ) -> Entry:
+        """Return what holds a value that counts from now on.
+
+        Args:
+            value: that a caller gave, or a loader.
+            payload: its bytes.
+            ttl: its own.
+            tags: that invalidate it.
+            ticket: of the load: what it returns may be as old as its first step.
+        """
         own = self._values.own(value, payload)
-        return self._made(own, payload, ttl, ttl, frozenset(tags))
+        since = None if ticket is None else ticket.since
+        return self._made(own, payload, Span(ttl, ttl, since), frozenset(tags))
 
     def passing(self, key: str, value: object) -> Entry:
         """Return what holds a value that is kept nowhere."""
@@ -244,15 +282,15 @@ class Shelf:
 
     def shorten(self, entry: Entry) -> bool:
         """Let an entry that is not in the store count for a moment only; return that it does."""
-        now = self._clock.monotonic()
-        entry.until = entry.usable = min(entry.until, now + self._degraded_ttl)
+        entry.until = entry.usable = min(entry.until, entry.born + self._degraded_ttl)
+        entry.stands = min(entry.stands, entry.usable)
         return True
 
     def stand_in(self, ticket: Ticket, entry: Entry, seconds: float) -> None:
         """Hand out for a while what is over, for it could not be loaded."""
         now = self._clock.monotonic()
-        until = min(entry.usable, now + seconds, moment(now, self._l1_ttl))
-        entry.until, entry.eager = max(entry.until, until), max(entry.eager, now + seconds)
+        entry.stands = min(entry.usable, now + seconds, moment(now, self._l1_ttl))
+        entry.eager = max(entry.eager, now + seconds)
         if self.local.entries.get(ticket.key) is not entry:
             self.local.redeem(ticket, entry)
 
@@ -260,13 +298,13 @@ class Shelf:
         self,
         value: object,
         payload: bytes,
-        ttl: float | None,
-        left: float | None,
+        span: Span,
         tags: frozenset[str],
     ) -> Entry:
-        now = self._clock.monotonic()
-        expires = moment(now, left)
-        trusted = moment(now, self._l1_ttl)  # without a word of the store
+        now, ttl = self._clock.monotonic(), span.ttl
+        born = now if span.since is None else span.since
+        expires = moment(now, span.left)
+        trusted = moment(born, self._l1_ttl)  # without a word of the store
         until, usable, share = min(expires, trusted), expires + self._grace, self._options.eager
         return Entry(
             value=value,
@@ -275,7 +313,7 @@ class Shelf:
             eager=inf if share is None or ttl is None else expires - ttl * (1 - share),
             expires=expires,
             usable=usable if self.remote is None else min(usable, trusted),
-            born=now,
+            born=born,
             tags=tags,
             size=self._values.size(value, payload),
         )

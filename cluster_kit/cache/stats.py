@@ -17,7 +17,8 @@ class CacheStats:
         failures: loaders that failed.
         joined: callers that waited for a load another had begun.
         refused: values that were loaded, but not kept, for they were invalidated meanwhile.
-        stale: times a value that was over stood in for one that could not be loaded.
+        stale: answers that were a value which is over, in the place of one that could not be
+            loaded.
         corrupt: times the store held bytes that were no entry.
         unavailable: calls of the store that failed.
         gaps: times invalidations may have been missed, so that all held here was dropped.

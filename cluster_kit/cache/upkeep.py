@@ -1,4 +1,4 @@
-"""Looks after the caches of an instance: their links to others, and what is still to be told."""
+"""Looks after the caches of an instance: links, lost stores, and what is still to be told."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Upkeep:
             task.cancel()
         if chores:
             await asyncio.wait(chores)
-        last = [partial(_say_the_last, engine) for engine in self._engines.values()]
+        last = [partial(self._say_the_last, engine) for engine in self._engines.values()]
         await self._supervisor.run_all(last, limit=max(1, len(last)))
 
     async def _run(self) -> None:
@@ -70,14 +70,31 @@ class Upkeep:
             self._changed(name, backplane.live)
         if backplane is not None and backplane.is_due:
             self._do(name, f"linking cache {engine.name!r}", backplane.keep_up)
-        if engine.invalidation.behind:  # the store can be told while the link is waited for
-            self._do(name, f"catching up cache {engine.name!r}", engine.invalidation.catch_up)
+        remote = engine.shelf.remote
+        if remote is not None and remote.is_missed:
+            self._do(name, f"looking for the store of cache {engine.name!r}", remote.look)
+        debts = engine.invalidation  # none waits for another, nor for the link
+        if debts.owes_store:
+            self._do(name, f"telling the store of cache {engine.name!r}", debts.tell_store)
+        if debts.owes_others:
+            self._do(name, f"telling the others of cache {engine.name!r}", debts.tell_others)
 
     def _do(self, name: str, step: str, work: Callable[[], Awaitable[None]]) -> None:
         chore = (name, step)
         if chore not in self._chores and not self._closed:
             task = self._chores[chore] = self._supervisor.spawn(_logged(step, work), name=step)
             task.add_done_callback(partial(self._done, chore))
+
+    async def _say_the_last(self, engine: Engine) -> None:
+        debts, step = (
+            engine.invalidation,
+            f"telling the last invalidations of cache {engine.name!r}",
+        )
+        async with logged(step, limit=LAST_WORDS):
+            both = [debts.tell_store_to_the_end, debts.tell_others_to_the_end]
+            await self._supervisor.run_all(both, limit=len(both))
+            await debts.tell_others()
+        debts.give_up()
 
     def _done(self, chore: tuple[str, str], task: asyncio.Task[None]) -> None:
         del task
@@ -87,10 +104,3 @@ class Upkeep:
 async def _logged(step: str, work: Callable[[], Awaitable[None]]) -> None:
     async with logged(step):
         await work()
-
-
-async def _say_the_last(engine: Engine) -> None:
-    step = f"telling the last invalidations of cache {engine.name!r}"
-    async with logged(step, limit=LAST_WORDS):
-        await engine.invalidation.say_the_last()
-    engine.invalidation.give_up()

@@ -46,6 +46,17 @@ MISSING: Final = Missing()
 """Says that there is no value, where None may be one."""
 
 
+class Loaded:
+    """What `loaders.loaded` makes. No tuple and no dataclass: those have a JSON form."""
+
+    __slots__ = ("keep", "ttl", "value")
+
+    def __init__(self, value: object, ttl: float | None, *, keep: bool) -> None:
+        self.value = value
+        self.ttl = ttl
+        self.keep = keep
+
+
 class Values:
     """How one cache turns values into what it keeps.
 
@@ -71,6 +82,9 @@ class Values:
             EncodeError: it has no JSON form, or is nested too deeply.
             MessageTooLargeError: over the limit.
         """
+        if isinstance(value, Loaded):
+            text = f"the value of {key!r} is made by loaded(), which is for what a loader returns"
+            raise EncodeError(f"{text}; say ttl= in the call")
         if not self._encoded:
             return b""
         body = self._encode(key, value)

@@ -105,6 +105,15 @@ class PubSubAdapter(Protocol):
         """Receive it no longer. Idempotent; legal while the link is away."""
         ...
 
+    def linked_since(self, binding: Binding) -> float | None:
+        """Return since when what `binding` describes comes and may be sent, as known now.
+
+        Seconds since 1970: another value after each loss of the link, however short, by which
+        whoever did not look meanwhile learns of it, and the same value in between. None while it
+        is not so, and before `bind`. What is wrong with other bindings changes nothing.
+        """
+        ...
+
     def health(self) -> Health:
         """Return the state as known now, without asking the broker."""
         ...

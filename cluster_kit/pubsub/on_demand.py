@@ -71,6 +71,10 @@ class OnDemandPubSub:
         """Receive it no longer."""
         await self._adapter.unbind(binding)
 
+    def linked_since(self, binding: Binding) -> float | None:
+        """Return since when it comes and goes; None before the first use."""
+        return self._adapter.linked_since(binding) if self._connected else None
+
     def health(self) -> Health:
         """Return its state; that of one never used is good."""
         if self._connected:

@@ -127,6 +127,13 @@ class PubSubManager:
         if known is not None:
             await self._remove(known)
 
+    def linked_since(self, channel: str) -> float | None:
+        """Return since when a channel one has subscribed to is linked, seconds since 1970.
+
+        Another value after each loss, however short; None while nothing comes or can be sent.
+        """
+        return None if self._session is None else self._session.linked_since(channel)
+
     # --- publishing ----------------------------------------------------------------------
 
     async def publish(

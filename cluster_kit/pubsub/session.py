@@ -48,6 +48,7 @@ class Session:
         self.adapter = adapter
         self.twins = twins
         self._around = around
+        self._transports = transports
         self.loop = OwnLoop(around.kind)
         self._reception = Reception(transports, twins, around)
         self._bindings = Bindings(adapter, wanted)
@@ -76,6 +77,16 @@ class Session:
         self._released = True
         for lane in lanes:
             lane.release()
+
+    def linked_since(self, name: str) -> float | None:
+        """Return since when all that it takes is linked; None while something is not."""
+        latest = 0.0
+        for binding in self._transports.bindings(self._around.kind, name):
+            since = self.adapter.linked_since(binding)
+            if since is None:
+                return None
+            latest = max(latest, since)
+        return latest
 
     async def adjust(self, own: Collection[Binding]) -> None:
         """Receive what is wanted, and nothing else. Raises as `PubSubAdapter.bind`, of `own`."""

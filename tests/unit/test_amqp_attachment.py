@@ -17,7 +17,8 @@ from cluster_kit.supervisor import Supervisor
 from cluster_kit.telemetry import Telemetry
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.broadcast import attachment
-from cluster_kit_amqp.broadcast.attachment import Attachment, AttachmentContext
+from cluster_kit_amqp.broadcast.attachment import Attachment
+from cluster_kit_amqp.broadcast.context import AttachmentContext
 from cluster_kit_amqp.broadcast.source import Consumption
 from cluster_kit_amqp.health import Problems
 from cluster_kit_amqp.link import NO_ARGUMENTS

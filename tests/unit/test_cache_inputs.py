@@ -6,11 +6,11 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from cluster_kit import Cache, Cluster
+from cluster_kit import Cache, Cluster, loaded
 from cluster_kit.cache.values import MAX_DEPTH, Values
 from cluster_kit.errors import ConfigurationError, EncodeError
 from cluster_kit.testing.factory import ClusterFactory
@@ -75,10 +75,25 @@ async def test_what_has_no_json_form_names_its_key(cluster_factory: ClusterFacto
 
     with pytest.raises(EncodeError, match=r"^the value of 'b' is not JSON: object has no JSON "):
         await cache.mset({"a": 1, "b": object()})
+    with pytest.raises(EncodeError, match="'a' is not JSON: Loaded has no JSON form"):
+        await cache.set("a", [loaded(1)])
     with pytest.raises(EncodeError, match="the value of 'c'"):
         await cache.set_value_in_object("c", "field", object(), create=True)
 
     assert await cache.get("a") is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("copy", ["deep", "none"])
+async def test_what_loaders_return_is_no_value(
+    copy: Literal["deep", "none"], cluster_factory: ClusterFactory
+) -> None:
+    [cluster] = await cluster_factory(cache={"url": "memory://"})
+    cache = await cluster.caches.create_cache("rows", copy=copy, backplane=False)
+
+    with pytest.raises(EncodeError, match=r"'row' is made by loaded.*ttl= in the call"):
+        await cache.set("row", loaded(1, ttl=3))
+    assert await cache.get("row") is None
 
 
 def test_the_error_of_a_value_speaks_of_caches() -> None:

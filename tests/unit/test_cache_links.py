@@ -11,10 +11,11 @@ import pytest
 
 from cluster_kit import Cache, Cluster
 from cluster_kit.broadcast import Binding, Broadcast, Transport
+from cluster_kit.cache import guard
 from cluster_kit.cache.changes import MOST_UNSENT
 from cluster_kit.cache.guard import FAILURES
 from cluster_kit.errors import CacheUnavailable, ConnectError, PublishRefused
-from cluster_kit.ports import AdapterContext, CacheStore
+from cluster_kit.ports import AdapterContext, CacheStore, Health
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_memory import ADAPTER
@@ -23,12 +24,13 @@ from cluster_kit_memory.pubsub import MemoryPubSub
 
 
 async def two_in_hand(
-    factory: ClusterFactory, *, store: bool = True
+    factory: ClusterFactory, *, store: bool = True, degraded_ttl: float = 2
 ) -> list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]]:
     """Each with what connects it to the store, if there is one, and to the other."""
     made: list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]] = []
     url = f"memory://{factory.name}" if store else "memory://"
-    for cluster in await factory(2, start=False, cache={"url": url}):
+    clusters = await factory(2, start=False, cache={"url": url, "degraded_ttl": degraded_ttl})
+    for cluster in clusters:
         stores: list[MemoryCacheStore] = []
         links: list[MemoryPubSub] = []
 
@@ -281,6 +283,50 @@ async def test_a_store_that_is_back_is_told_although_the_broker_does_not_answer(
 
     await eventually(there.keys, lambda keys: keys == [])
     assert here.troubles() != []
+
+
+class Unwell(MemoryPubSub):
+    """Has a trouble that is none of the caches'."""
+
+    def health(self) -> Health:
+        return Health(status="degraded", detail="a channel of the application", since=1.0)
+
+
+@pytest.mark.asyncio
+async def test_what_is_wrong_with_other_channels_silences_no_cache(
+    cluster_factory: ClusterFactory,
+) -> None:
+    one, two = await cluster_factory(2, start=False, cache={"url": "memory://"})
+    one.registry.register(dataclasses.replace(ADAPTER, pubsub=Unwell))
+    await one.start()
+    await two.start()
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.set("row", "old")
+
+    await here.delete("row")
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert here.troubles() == []
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_is_back_is_well_although_nobody_asks_it(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "REST", 0.1)
+    [(one, [*_], _), _] = instances = await two_in_hand(cluster_factory)
+    store = instances[0][1]
+    cache = await one.caches.create_cache("rows", backplane=True)
+    await cache.get("row")
+    store[0].disconnect()
+    await cache.get("row")
+    assert cache.troubles() == ["cache 'rows': its store does not answer"]
+
+    store[0].reconnect()
+
+    await eventually(lambda: cache.troubles() == [])
+    assert cache.stats().unavailable == 1
+    assert one.health()["adapters"]["cache"]["status"] == "ok"
 
 
 class Slow(MemoryPubSub):

@@ -103,7 +103,7 @@ async def test_who_waits_at_the_deadline_gets_the_older_value(
     await eventually(lambda: here.stats().failures == 1)  # the deadline
 
     assert await here.wrap("row", quick) == "old"
-    assert here.stats().loading == 0
+    await eventually(lambda: here.stats().loading == 0)
     await stuck.end()
     assert await here.get("row") != "late"
 

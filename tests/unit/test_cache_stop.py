@@ -186,3 +186,27 @@ async def test_a_stop_ends_the_loads_of_all_caches_side_by_side(
     for caller in callers:
         with pytest.raises(NotStartedError):
             await caller
+
+
+@pytest.mark.asyncio
+async def test_others_are_told_at_a_stop_although_the_store_does_not_answer(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LAST_WORDS", 3.0)
+    one, pauses, here, there = await with_pauses(cluster_factory)
+    await here.set("row", "old")
+    assert await there.get("row") == "old"
+
+    pauses.arm(0, after=False)
+    hanging = asyncio.ensure_future(here.delete("other"))
+    await pauses.reached.wait()
+    given_up = asyncio.ensure_future(here.delete("row"))
+    await asyncio.sleep(0)
+    stop = asyncio.ensure_future(one.stop())
+    given_up.cancel()
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert not stop.done()
+
+    pauses.release()
+    await stop
+    assert await hanging is False

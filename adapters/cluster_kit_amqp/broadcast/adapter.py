@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.broadcast import TRANSPORTS
 from cluster_kit.errors import ConnectionLost, TopologyError
-from cluster_kit_amqp.broadcast.attachment import Attachment, AttachmentContext
+from cluster_kit_amqp.broadcast.attachment import Attachment
+from cluster_kit_amqp.broadcast.context import AttachmentContext
 from cluster_kit_amqp.broadcast.names import exchange_name
 from cluster_kit_amqp.broadcast.publisher import Broadcaster
 from cluster_kit_amqp.broadcast.queues import EphemeralQueue, StickyQueue
@@ -134,6 +135,13 @@ class AmqpPubSub:
         attachment = self._attachments.get(_label(binding))
         if attachment is not None:
             await attachment.unbind(binding)
+
+    def linked_since(self, binding: Binding) -> float | None:
+        """Return since when it comes, and both connections work."""
+        attachment = self._attachments.get(_label(binding))
+        attached = None if attachment is None else attachment.live_since(binding)
+        connected = self._connections.linked_since
+        return None if attached is None or connected is None else max(attached, connected)
 
     def _attachment(self, binding: Binding) -> Attachment:
         label = _label(binding)

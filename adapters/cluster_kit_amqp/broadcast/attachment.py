@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
@@ -21,10 +21,8 @@ from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
 
 if TYPE_CHECKING:
     from cluster_kit.broadcast import Binding
-    from cluster_kit.ports import AdapterContext
+    from cluster_kit_amqp.broadcast.context import AttachmentContext
     from cluster_kit_amqp.broadcast.source import Refusals, Source
-    from cluster_kit_amqp.connection.supervised import Connection
-    from cluster_kit_amqp.health import Problems
     from cluster_kit_amqp.link import Incoming
 
 log = logging.getLogger(__name__)
@@ -36,25 +34,6 @@ _STEADY = 30.0  # seconds without a change after which delays start over and bin
 _LONGEST_REFUSAL_DELAY = 60.0  # seconds between attempts at what the broker refuses
 
 T = TypeVar("T")
-TellGap = Callable[[Collection["Binding"], float, str], None]
-
-
-class AttachmentContext(NamedTuple):
-    """What the attachments of one adapter share.
-
-    Attributes:
-        connection: that consumes.
-        context: of the port.
-        problems: what is wrong now.
-        hand_over: takes a message.
-        tell_gap: takes bindings, since when and why messages of theirs may be missing.
-    """
-
-    connection: Connection
-    context: AdapterContext
-    problems: Problems
-    hand_over: Callable[[Incoming], None]
-    tell_gap: TellGap
 
 
 class Attachment:
@@ -66,7 +45,7 @@ class Attachment:
         self._wishes = Wishes()
         self._intake: Intake | None = None
         self._link: Link | None = None
-        self._since = self._context.clock.wall()
+        self._since = self._begun = self._context.clock.wall()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -99,6 +78,10 @@ class Attachment:
         """Receive it no more; returns at once, the broker follows."""
         self._wishes.remove(binding)
         self._wake.set()
+
+    def live_since(self, binding: Binding) -> float | None:
+        """Return since when a binding is received, seconds since 1970; None while it is not."""
+        return self._begun if self._works and binding in self._wishes.live else None
 
     async def close(self) -> None:
         """Stop for good, and remove what is this instance's own."""
@@ -229,6 +212,7 @@ class Attachment:
         """Consume; what comes is held back until gaps are told."""
         channel = await link.open_channel()
         self._intake, self._link = Intake(channel, self._deliver, self._lost), link
+        self._begun = self._context.clock.wall()
         what = self._source.consumption()
         try:
             await self._intake.consume(what.queue, what.prefetch, what.arguments)
@@ -309,11 +293,14 @@ class Attachment:
 
     def _report(self, reason: str) -> None:
         """Have health say what does not arrive, if anything: a renewal that fails costs nothing."""
-        works = self._intake is not None and self._intake.lost is None
-        if self._wishes.wanted - (self._wishes.live if works else set()):
-            what = "some broadcasts" if works else "broadcasts"
+        if self._wishes.wanted - (self._wishes.live if self._works else set()):
+            what = "some broadcasts" if self._works else "broadcasts"
             detail = f"{what} ({self._label}) do not arrive: {reason}"
             self._around.problems.report(self._part, "degraded", detail)
+
+    @property
+    def _works(self) -> bool:
+        return self._intake is not None and self._intake.lost is None
 
     @property
     def _part(self) -> str:

@@ -157,6 +157,11 @@ class Connection:
     # --- supervision -------------------------------------------------------------------------
 
     @property
+    def parts(self) -> tuple[str, str]:
+        """What its problems are known as."""
+        return self._part, f"{self._part} blocked"
+
+    @property
     def _part(self) -> str:
         return f"{self._purpose} connection"
 

@@ -175,6 +175,12 @@ class Connections:
         spawn = self._context.tasks.spawn
         await asyncio.wait({spawn(part.close(), name="amqp connection close") for part in parts})
 
+    @property
+    def linked_since(self) -> float | None:
+        """Since when both may be used, seconds since 1970; None while one may not."""
+        both = (*self.publishing.parts, *self.consuming.parts)
+        return self.problems.well_since(both) if self.is_open else None
+
     def health(self) -> Health:
         """Return the state as known now."""
         if self.is_open:

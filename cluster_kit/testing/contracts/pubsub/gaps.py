@@ -25,6 +25,28 @@ if TYPE_CHECKING:
 class GapScenarios(Scenarios):
     """`on_gap` is called once, and only where something may be missing."""
 
+    @pytest.mark.needs("link_faults")
+    @EACH_TRANSPORT
+    async def test_each_loss_of_the_link_can_be_seen_afterwards(
+        self, bench: Bench, transport: Transport
+    ) -> None:
+        cluster = await bench.cluster(transport=transport)
+        manager = cluster.pubsub
+        assert manager.linked_since(CHANNEL) is None
+        await manager.subscribe(CHANNEL, Hearer().handle)
+
+        seen = [manager.linked_since(CHANNEL)]
+        for _ in range(2):
+            await manager.publish(CHANNEL, "well")
+            assert manager.linked_since(CHANNEL) == seen[-1]
+            async with bench.outage(cluster):
+                await eventually(lambda: manager.linked_since(CHANNEL) is None)
+            await eventually(lambda: manager.linked_since(CHANNEL) is not None)
+            seen.append(manager.linked_since(CHANNEL))
+
+        assert None not in seen
+        assert len({*seen}) == len(seen)
+
     @pytest.mark.needs("link_faults", "ephemeral")
     async def test_what_passes_by_on_an_ephemeral_channel_is_told_once(self, bench: Bench) -> None:
         sender, cut = await bench.clusters(2, transport="ephemeral")
