@@ -25,8 +25,21 @@ _UUID4_FIXED_BITS = 0x4000_8000_0000_0000_0000 * _EACH_ID
 _UUID4_FREE_BITS = ((1 << 128) - 1 - 0xF000_C000_0000_0000_0000) * _EACH_ID
 
 
+def plain(text: str) -> str:
+    """Return a text without what a subclass of `str` has made of it.
+
+    A member of ``class Key(str, Enum)`` equals its text, and yet an f-string writes ``Key.LOGIN``:
+    it would find another place on a server than its text does.
+
+    >>> from enum import Enum
+    >>> plain(Enum("Key", {"LOGIN": "login"}, type=str).LOGIN)
+    'login'
+    """
+    return text if type(text) is str else str.__str__(text)
+
+
 def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
-    """Return `name` if it is legal, else raise `InvalidNameError` with the reason.
+    """Return `name` as a plain `str` if it is legal, else raise `InvalidNameError` with the reason.
 
     Legal are 1 to `limit` bytes of UTF-8 without spaces, control characters, ``*`` or ``#``.
 
@@ -35,6 +48,7 @@ def check_name(kind: str, name: object, *, limit: int = MAX_NAME_BYTES) -> str:
     """
     if not isinstance(name, str):
         raise InvalidNameError(kind, name, "it must be a string")
+    name = plain(name)
     if not name:
         raise InvalidNameError(kind, name, "it is empty")
     try:
@@ -96,9 +110,10 @@ def check_topic(topic: object) -> str:
 def check_message_id(message_id: object) -> str:
     """Return a message id if it is legal: as `check_name`, wildcards allowed."""
     if isinstance(message_id, str):
+        message_id = plain(message_id)
         if not (message_id.isalnum() and message_id.isascii() and len(message_id) <= MAX_ID_BYTES):
-            plain = message_id.replace("*", "_").replace("#", "_")
-            check_name("message id", plain, limit=MAX_ID_BYTES)
+            tame = message_id.replace("*", "_").replace("#", "_")
+            check_name("message id", tame, limit=MAX_ID_BYTES)
         return message_id
     raise InvalidNameError("message id", message_id, "it must be a string")
 

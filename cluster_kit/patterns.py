@@ -6,7 +6,7 @@ Words are what dots separate, as in AMQP topics.
 from __future__ import annotations
 
 from cluster_kit.errors import InvalidNameError
-from cluster_kit.names import check_name
+from cluster_kit.names import check_name, plain
 
 ONE, MANY = "*", "#"
 """Words of a pattern that stand for one word, and for any number of words, none among them."""
@@ -22,6 +22,7 @@ def check_pattern(pattern: object) -> str:
     """
     if not isinstance(pattern, str):
         return check_name("channel", pattern)
+    pattern = plain(pattern)
     words = pattern.split(".")
     if any(word not in {ONE, MANY} and (ONE in word or MANY in word) for word in words):
         raise InvalidNameError("channel", pattern, "a wildcard stands alone between dots")

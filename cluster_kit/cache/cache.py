@@ -40,7 +40,8 @@ class Cache(Wrapping):
     leaves it to the cache. Keys are 1 to 200 bytes of UTF-8 without spaces, control characters,
     ``*`` and ``#``. What is wrong of these is a `ConfigurationError`, which is a `ValueError`, on
     every store alike. A store that does not answer is a miss to who reads, and a
-    `CacheUnavailable` to who writes.
+    `CacheUnavailable` to who writes. Every call raises `TopologyError` as long as the broker has
+    something else under a name that this needs, found by the first one.
     """
 
     # --- single values -------------------------------------------------------------------
@@ -303,13 +304,13 @@ class Cache(Wrapping):
 
     def troubles(self) -> list[str]:
         """Return what is wrong; empty when all is well."""
-        return [] if self._engine is None else self._engine.troubles()
+        return list(self._trouble) if self._engine is None else self._engine.troubles()
 
     # --- life, led by its manager --------------------------------------------------------
 
     def use(self, engine: Engine | None) -> None:
         """Work with `engine`, or without one, for the cluster does not run."""
-        self._engine, self._thread = engine, get_ident()
+        self._engine, self._thread, self._trouble = engine, get_ident(), []
         self.look()
 
     def look(self) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import CacheUnavailable, ClusterKitError
 from cluster_kit.errors.base import blaming
+from cluster_kit.ports import Health
 
 if TYPE_CHECKING:
-    from cluster_kit.ports import CacheStore
+    from cluster_kit.ports import CacheStore, HealthStatus
     from cluster_kit.supervisor import Supervisor
 
 
@@ -58,6 +59,16 @@ class Connector:
             await asyncio.wait({self._connecting})
             if self._error is not None:
                 raise self._error
+
+    def health(self) -> Health:
+        """Return the state of the store as it concerns caches: `degraded` where it is down."""
+        health = self.store.health()
+        if self.connected:
+            status: HealthStatus = "ok" if health.status == "ok" else "degraded"
+            return Health(status=status, detail=health.detail, since=health.since)
+        if self.refused:
+            return Health(status="degraded", detail=self.refused, since=health.since)
+        return Health(status="ok", detail=f"{self._source}: not used yet", since=health.since)
 
     async def close(self) -> None:
         """Close the store."""

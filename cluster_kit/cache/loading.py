@@ -16,7 +16,7 @@ from cluster_kit.errors import CacheError, CacheLoadTimeout, CacheRecursion, Not
 from cluster_kit.signature import is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cluster_kit.cache.loaders import Request
     from cluster_kit.cache.local import Entry, Ticket
@@ -42,6 +42,7 @@ class Loading:
         self._tools = tools
         self._flights: dict[str, Flight] = {}
         self._renewals: dict[str, Flight] = {}  # of what there is, in the background
+        self._all: set[Flight] = set()  # with those that nobody may join any more
         self._tasks: set[asyncio.Task[None]] = set()
         self._withdrawals = Withdrawals(tools)
 
@@ -132,9 +133,11 @@ class Loading:
 
         A renewal is none where there is a store: it may still have the value that is renewed.
         """
-        flight, renewal, around = self._flights.get(key), self._renewals.get(key), _loads.get()
-        if flight in around or renewal in around:
+        # Its loader may have invalidated it first: then nobody joins it, and it is still under way.
+        same = (flight for flight in _around() if flight.key == key)
+        if any(flight in self._all for flight in same):
             raise CacheRecursion(key)
+        flight, renewal = self._flights.get(key), self._renewals.get(key)
         return flight or (renewal if self._tools.shelf.remote is None else None)
 
     def renew(self, key: str, request: Request) -> None:
@@ -149,6 +152,7 @@ class Loading:
         ticket = shelf.local.open(key)
         flight.outcome.add_done_callback(_retrieve)
         flights[key] = flight
+        self._all.add(flight)
         name = f"cache:{cache}:{key}"
         task = self._tools.supervisor.spawn(self._run(flight, ticket, request), name=name)
         self._tasks.add(task)
@@ -172,8 +176,7 @@ class Loading:
 
     async def _run(self, flight: Flight, ticket: Ticket, request: Request) -> None:
         # A task that an earlier load left behind may begin this one, and so on without end.
-        around = (other for other in _loads.get() if not other.outcome.done())
-        _loads.set((*around, flight))
+        _loads.set((*_around(), flight))
         load = Load(self._tools, flight, ticket, request, self.renew, self._withdrawals)
         try:
             flight.outcome.set_result(await load.run())
@@ -185,6 +188,7 @@ class Loading:
     def _over(self, flight: Flight, ticket: Ticket, task: asyncio.Task[None]) -> None:
         """Let nobody wait any more, however it ended and if it did not even begin."""
         self._tasks.discard(task)
+        self._all.discard(flight)
         self._tools.shelf.local.close(ticket)
         self._remove(flight)
         if not flight.outcome.done():
@@ -200,10 +204,14 @@ class Loading:
         self._tools.stats.stale += 1
 
 
+def _around() -> Iterator[Flight]:
+    """Return the loads, still under way, whose loaders ask for what is asked for here."""
+    return (flight for flight in _loads.get() if not flight.outcome.done())
+
+
 def _is_urgent() -> bool:
     """Whether one of our threads waits for what is asked for here, be it through other loads."""
-    under_way = (flight for flight in _loads.get() if not flight.outcome.done())
-    return in_thread() or any(flight.turn.urgent for flight in under_way)
+    return in_thread() or any(flight.turn.urgent for flight in _around())
 
 
 def _ended(key: str, task: asyncio.Task[None]) -> ClusterKitError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 from cluster_kit.checks import whole_number
 from cluster_kit.clock import MAX_WAIT, Duration, seconds
 from cluster_kit.errors import ConfigurationError, UnknownOptionError
-from cluster_kit.names import check_name
+from cluster_kit.names import check_name, plain
 
 if TYPE_CHECKING:
     from cluster_kit.cache.values import CopyMode
@@ -181,7 +181,7 @@ def check_field(field: object) -> str:
     """
     if not isinstance(field, str):
         raise ConfigurationError(f"object_key must be text, not {type(field).__name__}")
-    return field
+    return plain(field)
 
 
 def check_values(values: object) -> dict[str, object]:

@@ -117,6 +117,7 @@ class CacheManager:
             ConfigurationError: an option is wrong, or the name or prefix is taken.
             AdapterUnavailableError: the store's driver is not installed.
             ConnectError: the store cannot be connected.
+            TopologyError: the broker has something else under a name that this needs.
             LifecycleError: the cluster runs on another event loop.
         """
         self._refuse_elsewhere()
@@ -129,20 +130,22 @@ class CacheManager:
             other = ", ".join(known.options.differing(made))
             raise ConfigurationError(f"there is a cache {name!r} with another {other}")
         if self._around is not None:
-            await self._connect(known.name, known)
+            await self._connect(known)
         return known
 
     def get_cache(self, name: str) -> Cache:
         """Return a cache that was made.
 
         Raises:
-            ConfigurationError: there is none of this name.
+            ConfigurationError: there is none of this name, or it is no string.
         """
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"name is that of a cache, not {type(name).__name__}")
         found = self._caches.get(name)
         if found is None and name == self._app:
             return self.default
         if found is None or name == _DEFAULT:
-            hint = suggestion(str(name), filter(None, self._caches))
+            hint = suggestion(name, filter(None, self._caches))
             text = f"there is no cache {name!r}{hint or '; make it with create_cache'}"
             raise ConfigurationError(text)
         return found
@@ -200,7 +203,7 @@ class CacheManager:
 
         Raises:
             ConnectError: a store cannot be connected.
-            ConfigurationError: there is no such store.
+            ConfigurationError, TopologyError: as `create_cache`.
         """
         if adapter is not None:
             await self._pubsub.open(adapter, supervisor)
@@ -220,23 +223,26 @@ class CacheManager:
         self._upkeep = Upkeep(self._engines, supervisor, self._clock, self._look)
         for name, cache in self._caches.items():
             if name != _DEFAULT:
-                await self._connect(name, cache)
+                await self._connect(cache)
 
     async def close(self) -> None:
         """Let the caches rest; what they hold here is gone."""
-        self._around, self._linked = None, False
+        around, self._around, self._linked = self._around, None, False
         self._opening.clear()  # who waits there finds that this is over
         engines, self._engines = self._engines, {}
         for engine in engines.values():
             engine.invalidation.stopping = True
         for cache in self._caches.values():
             cache.use(None)
-        for engine in engines.values():
-            await engine.loading.stop()
+        # Side by side: each may take a second, and what is still to be told waits for the last.
+        if around is not None:
+            loads = [partial(_end_loads, engine) for engine in engines.values()]
+            await around.supervisor.run_all(loads, limit=max(1, len(loads)))
         if self._upkeep is not None:
             await self._upkeep.close()
-        for engine in engines.values():
-            await self._leave(engine)
+        if around is not None:
+            links = [partial(_leave, engine) for engine in engines.values()]
+            await around.supervisor.run_all(links, limit=max(1, len(links)))
         await self._pubsub.close()
         await self._stores.close()
 
@@ -251,8 +257,8 @@ class CacheManager:
         self._caches[name] = cache
         return cache
 
-    async def _connect(self, name: str, cache: Cache) -> None:
-        await self._engine_of(name)
+    async def _connect(self, cache: Cache) -> None:
+        await cache.prepare()
         await self._stores.connect(cache.options.store)
 
     async def _engine_of(self, name: str) -> Engine:
@@ -272,7 +278,7 @@ class CacheManager:
             if backplane is not None:
                 await backplane.open(engine.invalidation, self._settings.cache.publish_timeout)
             if self._around is not around:  # a stop came first
-                await self._leave(engine)
+                await _leave(engine)
                 raise NotStartedError(f"cache {cache.name!r}")
             self._engines[name] = engine
             cache.use(engine)
@@ -284,13 +290,18 @@ class CacheManager:
         clock, beat = self._clock.monotonic, self._settings.cache.beat
         return Backplane(self._pubsub, options.name, options.prefix, clock, beat)
 
-    @staticmethod
-    async def _leave(engine: Engine) -> None:
-        if engine.backplane is not None:
-            async with logged("leaving a cache's backplane"):
-                await engine.backplane.close()
-
     def _look(self, name: str, live: bool) -> None:  # noqa: FBT001 - all there is to say
         """Take note that the link of a cache came or went."""
         self._caches[name].look()
         self._telemetry.emit("cache.linked", cache=name or self._app, live=live)
+
+
+async def _end_loads(engine: Engine) -> None:
+    async with logged(f"ending the loads of cache {engine.name!r}"):
+        await engine.loading.stop()
+
+
+async def _leave(engine: Engine) -> None:
+    if engine.backplane is not None:
+        async with logged("leaving a cache's backplane"):
+            await engine.backplane.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from cluster_kit.cache.connector import Connector
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cluster_kit.cache.options import CacheOptions
-    from cluster_kit.ports import AdapterContext, CacheStore, HealthStatus
+    from cluster_kit.ports import AdapterContext, CacheStore
     from cluster_kit.registry import AdapterRegistry
     from cluster_kit.settings import Settings
     from cluster_kit.supervisor import Supervisor
@@ -164,31 +165,26 @@ class Stores:
                 await connector.close()
 
     def health(self, troubles: list[str], now: float) -> Health | None:
-        """Return the state of those in use, the worst; None where there is nothing to say.
+        """Return the state of all in use, with the worst status; None for nothing to say.
 
-        A store that is down makes what runs on it slower, not wrong: it is `degraded`.
+        A store that is down makes what runs on it slower, not wrong: it is `degraded`. One that
+        is not used yet says so only where no other one is used and nothing is wrong.
 
         Args:
             troubles: of the caches, with and without a store.
             now: seconds since 1970.
         """
         self._troubled_since = (self._troubled_since or now) if troubles else None
-        states = [self._health(connector) for connector in self._connectors.values()]
-        worst = max(states, key=lambda state: state.status != "ok", default=None)
-        if self._troubled_since is None:
-            return worst
-        details = [worst.detail, *troubles] if worst else troubles
-        since = worst.since if worst else self._troubled_since
-        return Health(status="degraded", detail="; ".join(details), since=since)
-
-    def _health(self, connector: Connector) -> Health:
-        health = connector.store.health()
-        if connector.connected:
-            status: HealthStatus = "ok" if health.status == "ok" else "degraded"
-            return Health(status=status, detail=health.detail, since=health.since)
-        if connector.refused:
-            return Health(status="degraded", detail=connector.refused, since=health.since)
-        return Health(status="ok", detail="not used yet", since=health.since)
+        every = self._connectors.values()
+        used = [connector for connector in every if connector.connected or connector.refused]
+        states = [connector.health() for connector in used or (() if troubles else every)]
+        if self._troubled_since is not None:
+            trouble = "; ".join(troubles)
+            states.append(Health(status="degraded", detail=trouble, since=self._troubled_since))
+        if not states:
+            return None
+        worst = max(states, key=lambda state: state.status != "ok")
+        return replace(worst, detail="; ".join(state.detail for state in states))
 
     def _make(self, name: str | None) -> CacheStore:
         if name in self._factories:

@@ -10,6 +10,7 @@ from weakref import WeakSet
 from cluster_kit.cache.loaders import Request, call_at_once, check_callable
 from cluster_kit.cache.options import check_key, check_tags, check_ttl
 from cluster_kit.checks import truth
+from cluster_kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -37,6 +38,7 @@ class Wrapping:
         self._monotonic = clock.monotonic
         self._ready = ready
         self._engine: Engine | None = None
+        self._trouble: list[str] = []  # why there is none
         self._thread: int = 0  # whose loop it works on; none's in a forked process
         self._hot: Mapping[str, Entry] = {}  # empty while what is held here has to be doubted
         self._quick_hits: int = 0
@@ -105,6 +107,7 @@ class Wrapping:
             CacheLoadTimeout: it took longer than the cache's `hard_timeout`; `fn` goes on.
             CacheRecursion: it is `fn` itself that asks, or a task it has started.
             EncodeError, MessageTooLargeError: what was loaded cannot be kept.
+            TopologyError: as every call, see `Cache`.
             Exception: what `fn` raised, to all who wait for it.
         """
         if ttl is None and tags == ():
@@ -184,15 +187,30 @@ class Wrapping:
         """Hand nothing out at once any more: this is a fork of the process it works in."""
         self._thread = 0
 
+    async def prepare(self) -> Engine:
+        """Make what makes it work. A reason why that cannot be is among its troubles, too.
+
+        Raises:
+            TopologyError: the broker has something else under a name that this needs.
+            ConfigurationError: there is no such store, or no link for its backplane.
+            NotStartedError, LifecycleError: as `_open`.
+        """
+        try:
+            return await self._ready()
+        except ConfigurationError as exc:
+            self._trouble = [f"cache {self.name!r} could not be used: {exc}"]
+            raise
+
     async def _open(self) -> Engine:
         """Return what makes it work.
 
         Raises:
+            ConfigurationError: as `prepare`.
             NotStartedError: its cluster does not run.
             LifecycleError: that runs on another event loop, or in another process.
         """
         if self._engine is None:
-            return await self._ready()
+            return await self.prepare()
         self._engine.loop.check()
         return self._engine
 

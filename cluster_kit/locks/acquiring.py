@@ -163,8 +163,8 @@ class Acquiring:
 
     async def _possess(self, key: str, **options: Unpack[LockOptions]) -> Possession:
         contention = self._active()
-        terms = self._terms(**options)
-        held = contention.held.get(check_key(key))
+        terms, key = self._terms(**options), check_key(key)
+        held = contention.held.get(key)
         if held is None or not held.belongs_to(asyncio.current_task()):
             return await contention.acquire(contention.attempt(key, terms))
         if not terms.reentrant:

@@ -230,6 +230,7 @@ DEGRADED = {
         "nothing can be sent",
     },
     "cluster_kit/cache/guard.py": {"its store does not answer", "its store refuses"},
+    "cluster_kit/cache/wrapping.py": {"could not be used"},
     "cluster_kit/cache/engine.py": {
         "invalidations of other instances may be missed",
         "invalidations wait to be told",
@@ -251,6 +252,7 @@ PASSES_ON = {  # what others said
     "adapters/cluster_kit_amqp/health.py",
     "adapters/cluster_kit_memory/event_queue.py",
     "cluster_kit/cache/cache.py",
+    "cluster_kit/cache/connector.py",
     "cluster_kit/cache/service.py",
     "cluster_kit/cache/stores.py",
     "cluster_kit/event_queue/consumption.py",

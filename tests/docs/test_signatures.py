@@ -71,7 +71,7 @@ def test_the_calls_of_a_cache_are_as_in_the_code(name: str, parameters: str) -> 
 
 def test_every_call_of_a_cache_is_there() -> None:
     public = {name for name in dir(Cache) if not name.startswith("_")}
-    led = {"name", "counted", "options", "desert", "troubles", "use", "look"}  # no calls of users
+    led = {"name", "counted", "options", "desert", "troubles", "prepare", "use", "look"}  # by us
 
     assert {name for name, _ in CACHE_CALLS} == public - led
 

@@ -246,3 +246,9 @@ async def test_a_cache_that_is_there_with_other_options_names_them(
         cluster.caches.get_cache("nope")
     with pytest.raises(ConfigurationError, match=r"no cache 'userz'; did you mean 'users'\?$"):
         cluster.caches.get_cache("userz")
+
+
+@pytest.mark.parametrize("name", [None, 5, b"rows", [], {}, set[str]()])
+def test_what_is_no_name_of_a_cache_is_named(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^name is that of a cache, not "):
+        Cluster("shop").caches.get_cache(name)

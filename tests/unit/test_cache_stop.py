@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from cluster_kit import Cache, Cluster
-from cluster_kit.cache import upkeep
-from cluster_kit.errors import CacheUnavailable
+from cluster_kit.cache import loading, upkeep
+from cluster_kit.errors import CacheUnavailable, NotStartedError
 from cluster_kit.ports import AdapterContext, CacheStore
 from cluster_kit.testing.contracts.cache.pausing import Pauses, PausingStore
 from cluster_kit.testing.factory import ClusterFactory
@@ -159,6 +159,33 @@ async def test_a_stop_just_after_the_link_is_back_tells_what_was_put_off(
     await one.stop()
 
     await eventually(lambda: there.get("row"), lambda value: value is None)
+
+
+@pytest.mark.asyncio
+async def test_a_stop_ends_the_loads_of_all_caches_side_by_side(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "GRACE", 60.0)  # one after the other would take as long
+    [cluster] = await cluster_factory()
+    begun, ending = asyncio.Semaphore(0), asyncio.Barrier(3)
+
+    async def load() -> None:
+        begun.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await ending.wait()
+
+    caches = [await cluster.caches.create_cache(name) for name in ("rows", "pages", "users")]
+    callers = [asyncio.ensure_future(cache.wrap("key", load)) for cache in caches]
+    for _ in callers:
+        await begun.acquire()
+    async with asyncio.timeout(10):
+        await cluster.stop()
+
+    for caller in callers:
+        with pytest.raises(NotStartedError):
+            await caller
 
 
 @pytest.mark.asyncio

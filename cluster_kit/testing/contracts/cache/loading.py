@@ -140,6 +140,23 @@ class LoadingScenarios(Scenarios):
         with pytest.raises(CacheRecursion):
             await cache.wrap(KEY, load)
 
+    async def test_a_loader_that_invalidates_its_key_and_asks_for_it_is_told(
+        self, bench: Bench
+    ) -> None:
+        cache = await bench.cache()
+        runs = 0
+
+        async def load() -> object:
+            nonlocal runs
+            runs += 1
+            assert runs < 10, "loads begin one another"
+            await cache.delete(KEY)
+            return await cache.wrap(KEY, load)
+
+        with pytest.raises(CacheRecursion):
+            await cache.wrap(KEY, load)
+        assert runs == 1
+
     async def test_one_caller_who_leaves_does_not_end_it(self, bench: Bench) -> None:
         cache, load = await bench.cache(), numbers()
         load.go.clear()
