@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import SimpleNamespace
@@ -36,7 +34,7 @@ class SlowDeclarer:
     def is_settled(self, link: object, name: str) -> bool:
         return name.endswith(".known")
 
-    async def ensure_proven(self, *_: object) -> None:
+    async def ensure(self, *_: object) -> None:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         await asyncio.sleep(0.001)
@@ -154,33 +152,31 @@ async def test_only_the_question_that_was_refused_is_told_of_a_missing_queue(
 
 
 @pytest.mark.asyncio
-async def test_hundreds_of_new_locks_are_made_a_few_at_a_time() -> None:
-    desk = new_desk()
+async def test_hundreds_of_new_locks_are_made_a_few_at_a_time(
+    asked: tuple[Desk, AskedLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, _ = asked
     declarer = SlowDeclarer()
     desk._declarer = cast("Any", declarer)
-    seat = cast("Any", SimpleNamespace(link=None))
+    monkeypatch.setattr(desk, "ask", HalfMade(refused=0).ask)
+    monkeypatch.setattr(desk, "seed", HalfMade(refused=0).seed)
 
     async with asyncio.TaskGroup() as group:
         for number in range(300):
-            group.create_task(desk.prepare(f"shop.{number}", seat))
-        await asyncio.wait_for(desk.prepare("shop.known", seat), 5)
+            group.create_task(desk.prepare(f"shop.{number}"))
+        await asyncio.wait_for(desk.prepare("shop.known"), 5)
 
     assert declarer.made == 300
     assert 1 < declarer.most <= 20
-    await desk.close()
 
 
 class HalfMade:
     """A queue that is there, and takes tokens after some that it refused."""
 
-    def __init__(self, refused: float) -> None:
+    def __init__(self, refused: int) -> None:
         self.refused, self.seeded = refused, 0
 
-    @contextlib.asynccontextmanager
-    async def channel(self) -> AsyncIterator[HalfMade]:
-        yield self
-
-    async def check_queue(self, _: str) -> QueueCounts:
+    async def ask(self, _: str) -> QueueCounts:
         return QueueCounts(ready=0, consumers=0)
 
     async def seed(self, _: str) -> None:
@@ -190,19 +186,40 @@ class HalfMade:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("refused", "error"), [(2, None), (math.inf, Nacked)])
 async def test_a_queue_that_several_make_at_once_is_used_when_it_takes_a_token(
-    refused: float, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(desks, "_WORKS_SECONDS", 0.1)
-    desk, queue = new_desk(), HalfMade(refused)
+    desk, queue = new_desk(), HalfMade(refused=2)
     monkeypatch.setattr(desk, "seed", queue.seed)
+    monkeypatch.setattr(desk, "ask", queue.ask)
 
-    with pytest.raises(error) if error else contextlib.nullcontext():
-        await desk._see_it_work("shop.new", cast("Any", queue))
+    await desk._see_it_work("shop.new")
 
-    assert queue.seeded > 2
+    assert queue.seeded == 3
     await desk.close()
+
+
+@pytest.mark.asyncio
+async def test_a_queue_that_has_a_token_waits_for_no_others_that_are_brought_theirs(
+    asked: tuple[Desk, AskedLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, _ = asked
+    desk._declarer = cast("Any", SlowDeclarer())
+    blocked = asyncio.Event()  # a broker that is short of memory
+
+    async def seed(_: str) -> None:
+        await blocked.wait()
+
+    async def ask(queue: str) -> QueueCounts:
+        return QueueCounts(ready=int(queue.endswith(".used")), consumers=0)
+
+    monkeypatch.setattr(desk, "seed", seed)
+    monkeypatch.setattr(desk, "ask", ask)
+    async with asyncio.TaskGroup() as group:
+        for number in range(100):
+            group.create_task(desk.prepare(f"shop.new{number}"))
+        await asyncio.wait_for(desk.prepare("shop.used"), 5)
+        blocked.set()
 
 
 class SettledChannel:

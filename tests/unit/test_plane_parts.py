@@ -10,6 +10,7 @@ from pamqp import commands, frame
 
 from cluster_kit_amqp.link import LinkDown, Nacked, Returned, Unsent
 from cluster_kit_amqp.plane import methods, room
+from cluster_kit_amqp.plane.calls import Calls
 from cluster_kit_amqp.plane.confirms import Confirms, Pending
 from cluster_kit_amqp.plane.frames import MalformedError
 from cluster_kit_amqp.plane.heartbeat import BEAT, Heartbeat
@@ -430,3 +431,21 @@ def test_what_is_sent_anyway_saves_a_heartbeat(loop: Loop) -> None:
     assert sent == [BEAT]
     beating.stop()
     assert loop.calls == []
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_an_answer_to_a_consumer_that_comes_twice_is_taken_once() -> None:
+    calls = Calls()
+    consumed = calls.expect(methods.BASIC_CONSUME_OK)
+    calls.answered(methods.BASIC_CONSUME_OK, b"\x03one")
+    declared = calls.expect(methods.QUEUE_DECLARE_OK)
+
+    calls.answered(methods.BASIC_CONSUME_OK, b"\x03one")
+    calls.answered(methods.QUEUE_DECLARE_OK, b"counts")
+
+    assert (consumed.result(), declared.result()) == (b"\x03one", b"counts")
+    with pytest.raises(MalformedError, match="out of place"):
+        calls.answered(methods.BASIC_CONSUME_OK, b"\x03two")

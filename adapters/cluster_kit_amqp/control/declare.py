@@ -42,9 +42,6 @@ log = logging.getLogger(__name__)
 Announce = Callable[["QueueName"], Awaitable[None]]
 """Called before a work queue is made for the first time."""
 
-Proof = Callable[[MakingLink], Awaitable[None]]
-"""Called with what was made, before anybody uses it. Raises `LinkError`."""
-
 _TYPE = "x-queue-type"
 _ANSWER_TIMEOUT = 10.0  # seconds for each answer; a link that gives none is given up
 
@@ -128,16 +125,6 @@ class Declarer:
         """
         if not self.is_settled(link, name):
             await self._once(link, name, lambda: self._make(name, steps, last))
-
-    async def ensure_proven(self, link: Link, name: str, steps: Steps, proof: Proof) -> None:
-        """As `ensure`; nobody takes it to be there before `proof` has returned."""
-        if not self.is_settled(link, name):
-            await self._once(link, name, lambda: self._prove(steps, proof))
-
-    async def _prove(self, steps: Steps, proof: Proof) -> None:
-        async with self._own.link() as own:
-            await self._settle(own, steps)
-            await proof(own)
 
     async def _make(self, name: str, steps: Steps, last: Exchange | None) -> None:
         trusted = last is not None and name not in self._doubted and self._mode == "auto"

@@ -51,10 +51,6 @@ class MakingChannel(Protocol):
         """
         ...
 
-    async def check_queue(self, name: str) -> QueueCounts:
-        """Return a queue's counts, or raise `ChannelDown` with code 404."""
-        ...
-
     def publish(self, exchange: str, key: str, message: Message) -> Awaitable[None]:
         """As `link.Channel.publish`."""
         ...

@@ -82,8 +82,8 @@ class AmqpContender:
         if session is None or session.lost is not None:
             session, counts = await self._open()
             self._alone, self._seeded = not counts.consumers, bool(counts.ready)
-            if counts.consumers:
-                await self._look(session)
+            if not self._alone:
+                await self._expect(session)
         if self._alone and not session.granted:
             await self._seed()
             await self._expect(session)
@@ -92,25 +92,25 @@ class AmqpContender:
 
     async def _open(self) -> tuple[Session, QueueCounts]:
         """Return a session in line, and the counts of the queue before."""
-        async with self._desk.entrance:
-            try:
-                return await self._sit()
-            except ChannelDown as exc:
-                if exc.code != NOT_FOUND:
-                    raise
-                self._desk.doubt(self._claim.name)  # it expired since it was made
-                return await self._sit()
+        try:
+            return await self._sit()
+        except ChannelDown as exc:
+            if exc.code != NOT_FOUND:
+                raise
+            self._desk.doubt(self._claim.name)  # it expired since it was made
+            return await self._sit()
 
     async def _sit(self) -> tuple[Session, QueueCounts]:
-        seat = await self._desk.seat()
-        try:
-            await self._desk.prepare(self._claim.name, seat)
-            counts = await self._desk.counts(seat, lock_queue(self._claim.name))
-            session = Session(self._desk, self._claim, seat)
-            await session.stand()
-        except BaseException:
-            self._desk.drop(seat)
-            raise
+        await self._desk.prepare(self._claim.name)
+        async with self._desk.entrance:
+            seat = await self._desk.seat()
+            try:
+                counts = await self._desk.counts(seat, lock_queue(self._claim.name))
+                session = Session(self._desk, self._claim, seat)
+                await session.stand()
+            except BaseException:
+                self._desk.drop(seat)
+                raise
         self._session, self._taken = session, False
         return session, counts
 
@@ -120,25 +120,17 @@ class AmqpContender:
             await self._desk.seed(self._claim.name)
             self._seeded = True
 
-    async def _look(self, session: Session) -> None:
-        """Let a token come that was there when we got in line.
-
-        The counts may be those before a release whose end its holder has seen. Whatever the
-        broker does for a new consumer it has done before it answers the next question.
-        """
-        if not session.granted:
-            await self._desk.counts(session.seat, lock_queue(self._claim.name))
-
     async def _expect(self, session: Session) -> None:
-        """Wait for a token that must be there, unless somebody else was a little faster.
+        """Let a token come that may be on its way, unless somebody else has it.
 
-        Both found nobody in line, and now both are. The token comes before the answer to a
-        question, or from a node that lags a little; with none on its way and none left in the
-        queue, the other has it.
+        The counts may be those before a release whose end its holder has seen, and two who find
+        nobody in line both stand there then. The token comes before the answer to a question, or
+        from a node that lags a little; with none on its way and none left in the queue, another
+        has it.
         """
         clock, queue = self._desk.clock, lock_queue(self._claim.name)
         until, gone = clock.monotonic() + _TOKEN_SECONDS, False
-        while clock.monotonic() < until:
+        while not session.came.is_set() and clock.monotonic() < until:
             counts = await self._desk.counts(session.seat, queue)
             if session.came.is_set() or (gone and not counts.ready):
                 return

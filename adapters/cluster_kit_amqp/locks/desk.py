@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.clock import BootClock
@@ -22,7 +21,6 @@ from cluster_kit_amqp.locks.names import EXCHANGE, SeenFences, lock_queue, lock_
 
 if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, TaskSpawner
-    from cluster_kit_amqp.control.seam import MakingLink
 
 T = TypeVar("T")
 
@@ -33,7 +31,7 @@ _MARGIN = 0.5  # seconds; clocks of two machines
 _FREE_CHANNELS = 20
 _MOST_MADE = 20  # queues at a time: renewals are not to wait behind hundreds of them
 _MOST_ENTERING = 40  # lines of locks at a time, likewise
-_WORKS_SECONDS = 10.0  # within which a new queue must
+_MOST_WORKING = 10_000  # queues known to work; beyond, they are asked again
 _PAUSE_SECONDS = 0.01
 _SILENCE_SECONDS = 2.0  # after which an unanswered question is held against its channel
 _MICROSECONDS = 1_000_000
@@ -102,6 +100,8 @@ class Desk:
         self._making = asyncio.Semaphore(_MOST_MADE)
         self._seeding: Channel | None = None
         self._opening_to_seed = asyncio.Lock()
+        self._working: set[str] = set()
+        self._working_link: Link | None = None
         self._proof: tuple[Link | None, float] = (None, 0.0)
 
     @property
@@ -191,31 +191,30 @@ class Desk:
 
     # --- the topology ------------------------------------------------------------------------
 
-    async def prepare(self, name: str, seat: Seat) -> None:
+    async def prepare(self, name: str) -> None:
         """Make sure of a lock's queue. Raises `LinkError` or `TopologyError`."""
-        queue = lock_queue(name)
-        if not self._declarer.is_settled(seat.link, queue):
-            steps, proof = lock_steps(queue), partial(self._see_it_work, name)
+        link, queue = await self.connections.consuming.ready(), lock_queue(name)
+        if not self._declarer.is_settled(link, queue):
             async with self._making:
-                await self._declarer.ensure_proven(seat.link, queue, steps, proof)
+                await self._declarer.ensure(link, queue, lock_steps(queue))
+        if link is not self._working_link or len(self._working) > _MOST_WORKING:
+            self._working_link, self._working = link, set()
+        if name not in self._working:
+            await self._see_it_work(name)
+            self._working.add(name)
 
-    async def _see_it_work(self, name: str, own: MakingLink) -> None:
+    async def _see_it_work(self, name: str) -> None:
         """Return when a lock's queue has a token or somebody in line.
 
         One that several make at the same time is there before it works. Who gets in line by then
         is answered with 541, which ends the connection with all that is held on it; a token is
         only refused.
         """
-        async with own.channel() as channel:
-            counts = await channel.check_queue(lock_queue(name))
+        counts = await self.ask(lock_queue(name))
         if counts.ready or counts.consumers:
             return
-        try:
-            async with asyncio.timeout(_WORKS_SECONDS):
-                while not await self._takes_a_token(name):
-                    await self._context.clock.sleep(_PAUSE_SECONDS)
-        except TimeoutError as exc:
-            raise Nacked(f"its queue takes no token within {_WORKS_SECONDS:g} s") from exc
+        while not await self._takes_a_token(name):
+            await self._context.clock.sleep(_PAUSE_SECONDS)
 
     async def _takes_a_token(self, name: str) -> bool:
         try:
@@ -227,6 +226,7 @@ class Desk:
     def doubt(self, name: str) -> None:
         """The queue of a lock may be gone: look again."""
         self._declarer.forget(lock_queue(name))
+        self._working.discard(name)
 
     async def seed(self, name: str, *, base: int | None = None) -> None:
         """Put a token into a lock's queue; one too many does no harm. Raises `LinkError`.

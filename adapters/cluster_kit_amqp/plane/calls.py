@@ -10,9 +10,11 @@ from typing import TypeVarTuple
 
 from cluster_kit_amqp.link import LinkError
 from cluster_kit_amqp.plane.frames import MalformedError
-from cluster_kit_amqp.plane.methods import name
+from cluster_kit_amqp.plane.methods import BASIC_CANCEL_OK, BASIC_CONSUME_OK, name
 
 Ts = TypeVarTuple("Ts")
+
+_OF_CONSUMERS = {BASIC_CONSUME_OK, BASIC_CANCEL_OK}
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, asyncio.Future[bytes]]] = deque()
+        self._last: dict[int, bytes] = {}  # answers that name a consumer
 
     def expect(self, answer: int) -> asyncio.Future[bytes]:
         """Note that the answer with this index will come; return what will hold its arguments."""
@@ -40,9 +43,16 @@ class Calls:
     def answered(self, index: int, arguments: bytes) -> None:
         """An answer has come.
 
+        RabbitMQ 3.10 gives that of a consumer whose queue is deleted just then twice.
+
         Raises:
             MalformedError: to no call of ours.
         """
+        if index in _OF_CONSUMERS:
+            if self._last.get(index) == arguments:
+                log.debug("method %s came twice", name(index))
+                return
+            self._last[index] = arguments
         if not self._waiting or self._waiting[0][0] != index:
             raise MalformedError(f"method {name(index)} came out of place")
         _, future = self._waiting.popleft()
