@@ -37,13 +37,17 @@ class Broker:
         takes: seconds for each binding.
         refuses: patterns.
         calls: how often it was asked for bindings.
+        consumers: so many there were.
+        consumes: set where it answers who wants to be one.
     """
 
     def __init__(self) -> None:
         self.name, self.silence = "a queue", 0.0
         self.takes = 0.0
         self.refuses: set[str] = set()
-        self.calls = 0
+        self.calls = self.consumers = 0
+        self.consumes = asyncio.Event()
+        self.consumes.set()
         self.bound: set[Binding] = set()
         self.held: set[Binding] = set()
         self.link: Broker | None = self
@@ -58,7 +62,9 @@ class Broker:
     def on_closed(self, callback: Callable[[str], None]) -> None:
         self.lose = callback
 
-    async def consume(self, queue: str, **options: object) -> None: ...
+    async def consume(self, queue: str, **options: object) -> None:
+        self.consumers += 1
+        await self.consumes.wait()
 
     async def close(self) -> None: ...
 
@@ -193,3 +199,22 @@ async def test_what_is_new_is_bound_before_what_nobody_wants_is_unbound(bench: B
 
     await eventually(lambda: bench.broker.bound == {new})
     assert seen == [{old, new}]
+
+
+async def test_a_binding_is_linked_again_when_the_broker_has_said_that_it_consumes(
+    bench: Bench,
+) -> None:
+    wanted, broker = binding("a"), bench.broker
+    await bench.attachment.bind(wanted)
+    before = bench.attachment.live_since(wanted)
+    assert before is not None
+    assert bench.attachment.live_since(binding("other")) is None
+
+    broker.consumes.clear()
+    broker.lose("the channel was closed")
+    await eventually(lambda: broker.consumers == 2)
+    assert bench.attachment.live_since(wanted) is None
+    broker.consumes.set()
+
+    await eventually(lambda: bench.attachment.live_since(wanted) is not None)
+    assert bench.attachment.live_since(wanted) != before

@@ -45,7 +45,8 @@ class Attachment:
         self._wishes = Wishes()
         self._intake: Intake | None = None
         self._link: Link | None = None
-        self._since = self._begun = self._context.clock.wall()
+        self._since = self._context.clock.wall()
+        self._begun: float | None = None  # to let messages of this intake through
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -212,7 +213,7 @@ class Attachment:
         """Consume; what comes is held back until gaps are told."""
         channel = await link.open_channel()
         self._intake, self._link = Intake(channel, self._deliver, self._lost), link
-        self._begun = self._context.clock.wall()
+        self._begun = None
         what = self._source.consumption()
         try:
             await self._intake.consume(what.queue, what.prefetch, what.arguments)
@@ -235,6 +236,7 @@ class Attachment:
             self._around.tell_gap(bindings, debt.since, debt.reason)
         self._wishes.refuse(refused.items())
         intake.release()
+        self._begun = self._begun or self._context.clock.wall()
         left = [error for binding, error in refused.items() if binding in self._wishes.wanted]
         if not left:
             self._around.problems.clear(self._part)
