@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from cluster_kit import Cluster
 from cluster_kit.locks import Lease, LeaseState
+from cluster_kit.testing.waiting import eventually
 from integration.test_locks_amqp import KEY, Place
 
 pytestmark = pytest.mark.broker
@@ -62,3 +63,25 @@ async def test_who_is_a_little_late_for_a_free_key_hears_that_another_has_it(
         leases = [lease for lease in got if isinstance(lease, Lease)]
         assert len(leases) == 1
         await leases[0].release()
+
+
+@pytest.mark.asyncio
+async def test_who_comes_together_is_served_in_the_order_of_coming(
+    instances: list[Cluster],
+) -> None:
+    locks, served = instances[0].locks, list[int]()
+
+    async def wait(number: int) -> None:
+        async with locks.hold(KEY):
+            served.append(number)
+
+    for _ in range(5):
+        served.clear()
+        holder = await locks.acquire(KEY)
+        async with asyncio.TaskGroup() as group:
+            for number in range(12):
+                group.create_task(wait(number))
+            await eventually(lambda: locks.stats().waiting == 12)
+            await holder.release()
+
+        assert served == [*range(12)]

@@ -22,7 +22,7 @@ class Problems:
         self._clock = clock
         self._known: dict[str, Health] = {}
         self._ends: dict[str, float] = {}
-        self._well_since = clock.wall()
+        self._latest = self._well_since = clock.wall()
         self._ended: dict[str, float] = {}
 
     @property
@@ -43,8 +43,13 @@ class Problems:
     def clear(self, part: str) -> None:
         """`part` is well."""
         if self._known.pop(part, None) is not None:
-            now = self._ended[part] = self._clock.wall()
+            now = self._ended[part] = self.later()
             self._well_since = self._well_since if self._known else now
+
+    def later(self) -> float:
+        """Return the time, or one after all that were returned, where the clock was set back."""
+        self._latest = max(self._clock.wall(), math.nextafter(self._latest, math.inf))
+        return self._latest
 
     def well_since(self, parts: Collection[str]) -> float | None:
         """Return since when none of these has a problem, 0 for ever; None while one has."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
@@ -77,10 +76,16 @@ class Guard:
     async def look(self, key: str) -> None:
         """Find out whether the store is back, although no caller asks. A failure counts nowhere."""
         self._looked_at = self._clock.monotonic()
-        with suppress(CacheUnavailable, ConnectError):
+        try:
             if not self._connector.connected:
                 await self._connect()
             await self._store.read([key], timeout=self._timeout)
+        except CacheUnavailable as exc:
+            if exc.refused:
+                self._failures, self._refusal = 0, exc.reason
+        except ConnectError:
+            pass
+        else:
             self._failures = 0
 
     async def read(self, keys: Iterable[str]) -> list[bytes | None]:

@@ -81,7 +81,7 @@ class Shelf:
         self.remote: Remote | None = remote
         self.owed: Unsent = Unsent()
         self._l1_ttl = l1_ttl
-        self._degraded_ttl = degraded_ttl
+        self._degraded_ttl = degraded_ttl if l1_ttl is None else min(degraded_ttl, l1_ttl)
         self._clock = clock
         self._random = random
         self._stats = stats
@@ -289,7 +289,8 @@ class Shelf:
     def stand_in(self, ticket: Ticket, entry: Entry, seconds: float) -> None:
         """Hand out for a while what is over, for it could not be loaded."""
         now = self._clock.monotonic()
-        entry.stands = min(entry.usable, now + seconds, moment(now, self._l1_ttl))
+        trusted = None if self.remote is None else self._l1_ttl
+        entry.stands = min(entry.usable, now + seconds, moment(now, trusted))
         entry.eager = max(entry.eager, now + seconds)
         if self.local.entries.get(ticket.key) is not entry:
             self.local.redeem(ticket, entry)
@@ -304,7 +305,7 @@ class Shelf:
         now, ttl = self._clock.monotonic(), span.ttl
         born = now if span.since is None else span.since
         expires = moment(now, span.left)
-        trusted = moment(born, self._l1_ttl)  # without a word of the store
+        trusted = moment(now, self._l1_ttl)  # without a word of the store
         until, usable, share = min(expires, trusted), expires + self._grace, self._options.eager
         return Entry(
             value=value,

@@ -104,7 +104,8 @@ class DictStore:
         return amount, await self.read(then_read, timeout=timeout)
 
     async def keys(self, prefix: str, *, timeout: float) -> list[str]:
-        return [key for key in [*self._rows] if key.startswith(prefix) and self._get(key)]
+        found = [key for key in self._rows if key.startswith(prefix)]
+        return [key for key in found if self._get(key) is not None]
 
     def _get(self, key: str) -> bytes | None:
         body, until = self._rows.get(key, (None, 0.0))

@@ -88,3 +88,25 @@ async def test_what_is_loaded_away_from_others_is_as_old_as_the_beginning_of_its
 
     assert await caller == "old"  # who had asked before
     assert await there.get("row") is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("store", [True, False])
+async def test_what_took_long_to_load_is_held_as_long_as_all_else(
+    cluster_factory: ClusterFactory, store: bool
+) -> None:
+    url = f"memory://{cluster_factory.name}" if store else "memory://"
+    [cluster] = await cluster_factory(cache={"url": url})
+    cache = await cluster.caches.create_cache("rows", l1_ttl=0.2, ttl=60)
+    go = asyncio.Event()
+
+    async def load() -> int:
+        await go.wait()
+        return 1
+
+    asyncio.get_running_loop().call_later(0.3, go.set)
+    assert await cache.wrap("row", load) == 1
+    assert await cache.get("row") == 1
+
+    stats = cache.stats()
+    assert (stats.loads, stats.local_hits, stats.store_hits) == (1, 1, 0)

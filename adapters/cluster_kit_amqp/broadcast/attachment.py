@@ -236,7 +236,7 @@ class Attachment:
             self._around.tell_gap(bindings, debt.since, debt.reason)
         self._wishes.refuse(refused.items())
         intake.release()
-        self._begun = self._begun or self._context.clock.wall()
+        self._begun = self._begun or self._around.problems.later()
         left = [error for binding, error in refused.items() if binding in self._wishes.wanted]
         if not left:
             self._around.problems.clear(self._part)

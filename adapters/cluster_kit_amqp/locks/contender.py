@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Claim
     from cluster_kit_amqp.locks.desk import Desk
 
+_ORDER_SECONDS = 0.05  # over a slow line, who comes together stands in any order
+
 Take = Callable[[Session, float], float]
 """Called with a session that has the token and the time before it was asked for."""
 
@@ -28,6 +30,14 @@ _SEEDING_SECONDS = 2.0
 _TOKEN_SECONDS = 1.0  # in which a token must come to who is alone in line
 _LAG_SECONDS = 0.02
 _MOST_AGE = 0.5  # of what is certain of a connection; an older word of the broker is asked anew
+
+
+async def behind(other: asyncio.Event | None) -> None:
+    """Let another of this instance get in line first, unless that takes long."""
+    if other is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ORDER_SECONDS):
+                await other.wait()
 
 
 class AmqpContender:
@@ -101,16 +111,19 @@ class AmqpContender:
             return await self._sit()
 
     async def _sit(self) -> tuple[Session, QueueCounts]:
-        await self._desk.prepare(self._claim.name)
-        async with self._desk.entrance:
-            seat = await self._desk.seat()
-            try:
-                counts = await self._desk.counts(seat, lock_queue(self._claim.name))
-                session = Session(self._desk, self._claim, seat)
-                await session.stand()
-            except BaseException:
-                self._desk.drop(seat)
-                raise
+        name = self._claim.name
+        with self._desk.in_order(name) as before:
+            await self._desk.prepare(name)
+            async with self._desk.entrance:
+                seat = await self._desk.seat()
+                try:
+                    counts = await self._desk.counts(seat, lock_queue(name))
+                    session = Session(self._desk, self._claim, seat)
+                    await behind(before)
+                    await session.stand()
+                except BaseException:
+                    self._desk.drop(seat)
+                    raise
         self._session, self._taken = session, False
         return session, counts
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster_kit.clock import BootClock
@@ -101,6 +102,7 @@ class Desk:
         self._seeding: Channel | None = None
         self._opening_to_seed = asyncio.Lock()
         self._working: set[str] = set()
+        self._entering: dict[str, asyncio.Event] = {}
         self._working_link: Link | None = None
         self._proof: tuple[Link | None, float] = (None, 0.0)
 
@@ -188,6 +190,22 @@ class Desk:
             queue, prefetch=prefetch, on_message=on_message, on_cancelled=on_cancelled
         )
         return await self._proving(seat.link, starting)
+
+    @contextmanager
+    def in_order(self, name: str) -> Generator[asyncio.Event | None]:
+        """Get in line within; give what is set when who came before has done so.
+
+        The channels of one connection are served side by side, so what is sent first need not
+        arrive first.
+        """
+        before, mine = self._entering.get(name), asyncio.Event()
+        self._entering[name] = mine
+        try:
+            yield before
+        finally:
+            mine.set()
+            if self._entering.get(name) is mine:
+                del self._entering[name]
 
     # --- the topology ------------------------------------------------------------------------
 
