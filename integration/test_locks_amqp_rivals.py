@@ -13,14 +13,20 @@ import pytest_asyncio
 from cluster_kit import Cluster
 from cluster_kit.locks import Lease, LeaseState
 from cluster_kit.testing.waiting import eventually
+from cluster_kit_amqp.locks.names import lock_queue
+from integration.amqp_bench import raw_channel
 from integration.test_locks_amqp import KEY, Place
 
 pytestmark = pytest.mark.broker
 
 
+@pytest.fixture
+def place(contract_vhost: str) -> Place:
+    return Place(contract_vhost, f"test-{uuid.uuid4().hex[:8]}")
+
+
 @pytest_asyncio.fixture
-async def instances(contract_vhost: str) -> AsyncIterator[list[Cluster]]:
-    place = Place(contract_vhost, f"test-{uuid.uuid4().hex[:8]}")
+async def instances(place: Place) -> AsyncIterator[list[Cluster]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(place.instance()) for _ in range(3)]
 
@@ -48,7 +54,7 @@ async def test_new_keys_that_several_use_at_once_cost_nobody_a_lock(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("timeout", [0, 0.5])
+@pytest.mark.parametrize("timeout", [0, 0.95])
 async def test_who_is_a_little_late_for_a_free_key_hears_that_another_has_it(
     instances: list[Cluster], timeout: float
 ) -> None:
@@ -57,7 +63,7 @@ async def test_who_is_a_little_late_for_a_free_key_hears_that_another_has_it(
 
     for _ in range(5):
         got = await asyncio.gather(
-            *(cluster.locks.try_acquire(KEY, timeout=timeout, ttl=3) for cluster in instances)
+            *(cluster.locks.try_acquire(KEY, timeout=timeout, ttl=5.7) for cluster in instances)
         )
 
         leases = [lease for lease in got if isinstance(lease, Lease)]
@@ -85,3 +91,28 @@ async def test_who_comes_together_is_served_in_the_order_of_coming(
             await holder.release()
 
         assert served == [*range(12)]
+
+
+@pytest.mark.asyncio
+async def test_keys_that_the_broker_has_forgotten_are_used_at_once_by_all_who_knew_them(
+    instances: list[Cluster], place: Place
+) -> None:
+    keys = ["one", "two"]
+    for cluster in instances:
+        for key in keys:
+            await use(cluster, key)
+    held = [await cluster.locks.acquire(f"held-{n}") for n, cluster in enumerate(instances)]
+
+    for _ in range(6):
+        async with raw_channel(place.url) as channel:
+            for key in keys:
+                await channel.queue_delete(lock_queue(f"{place.app}.{key}"))
+        async with asyncio.TaskGroup() as group:
+            for number, cluster in enumerate(instances):
+                for key in keys:
+                    group.create_task(use(cluster, key))
+                await asyncio.sleep(0.005 * number)
+
+    assert [lease.state for lease in held] == [LeaseState.HELD] * len(held)
+    for lease in held:
+        await lease.release()

@@ -193,7 +193,7 @@ async def test_a_queue_that_several_make_at_once_is_used_when_it_takes_a_token(
     monkeypatch.setattr(desk, "seed", queue.seed)
     monkeypatch.setattr(desk, "ask", queue.ask)
 
-    await desk._see_it_work("shop.new")
+    await desk.see_it_work("shop.new")
 
     assert queue.seeded == 3
     await desk.close()

@@ -118,6 +118,9 @@ class AmqpContender:
                 seat = await self._desk.seat()
                 try:
                     counts = await self._desk.counts(seat, lock_queue(name))
+                    if not counts.ready and not counts.consumers:  # perhaps just made anew
+                        await self._desk.see_it_work(name)
+                        counts = await self._desk.counts(seat, lock_queue(name))
                     session = Session(self._desk, self._claim, seat)
                     await behind(before)
                     await session.stand()

@@ -218,10 +218,10 @@ class Desk:
         if link is not self._working_link or len(self._working) > _MOST_WORKING:
             self._working_link, self._working = link, set()
         if name not in self._working:
-            await self._see_it_work(name)
+            await self.see_it_work(name)
             self._working.add(name)
 
-    async def _see_it_work(self, name: str) -> None:
+    async def see_it_work(self, name: str) -> None:
         """Return when a lock's queue has a token or somebody in line.
 
         One that several make at the same time is there before it works. Who gets in line by then
