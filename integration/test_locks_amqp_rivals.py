@@ -94,6 +94,30 @@ async def test_who_comes_together_is_served_in_the_order_of_coming(
 
 
 @pytest.mark.asyncio
+async def test_who_gives_up_while_getting_in_line_lets_nobody_overtake(
+    instances: list[Cluster],
+) -> None:
+    locks, served = instances[0].locks, list[int]()
+
+    async def wait(number: int) -> None:
+        async with locks.hold(KEY):
+            served.append(number)
+
+    for turn in range(8):
+        served.clear()
+        holder = await locks.acquire(KEY)
+        waiters = [asyncio.ensure_future(wait(number)) for number in range(12)]
+        await asyncio.sleep(0.002 * turn)  # in another step of theirs each time
+        for number in (2, 3, 7):
+            waiters[number].cancel()
+        await eventually(lambda: locks.stats().waiting == 9)
+        await holder.release()
+        await asyncio.wait(waiters)
+
+        assert served == [0, 1, 4, 5, 6, 8, 9, 10, 11]
+
+
+@pytest.mark.asyncio
 async def test_keys_that_the_broker_has_forgotten_are_used_at_once_by_all_who_knew_them(
     instances: list[Cluster], place: Place
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -11,6 +12,7 @@ from cluster_kit.errors import TopologyError
 from cluster_kit.supervisor import Supervisor
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_amqp.control import declare as declare_module
+from cluster_kit_amqp.control.by_name import LocksByName
 from cluster_kit_amqp.control.declare import Declarer, declare, exists
 from cluster_kit_amqp.link import ChannelDown, LinkDown
 from cluster_kit_amqp.plane import methods
@@ -185,3 +187,14 @@ async def test_a_link_that_gives_no_answer_is_given_up(monkeypatch: pytest.Monke
     with pytest.raises(LinkDown, match="did not answer"):
         await declare(link, STEPS)
     assert link.lost is not None
+
+
+async def test_the_lock_of_a_name_lasts_while_somebody_is_at_it() -> None:
+    locks = LocksByName()
+    async with locks.of("one"):
+        assert locks.of("one").locked()
+        assert not locks.of("two").locked()
+
+    gc.collect()
+    assert not locks.of("one").locked()
+    assert not locks

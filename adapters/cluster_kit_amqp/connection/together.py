@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit_amqp.attempt import Attempt
 from cluster_kit_amqp.connection.supervised import Connection, Purpose
+from cluster_kit_amqp.control.by_name import LocksByName
 from cluster_kit_amqp.control.declare import Announce, Declarer
 from cluster_kit_amqp.control.on_demand import Control, OwnDial
 from cluster_kit_amqp.control.seam import ControlLink, MakingLink
@@ -62,7 +63,7 @@ class Connections:
         self._tls = self._options.tls_context()
         self._server = ""
         self._changing_state = asyncio.Lock()
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns = LocksByName()
         self.problems: Problems = Problems(context.clock)
         self.publishing: Connection = self._connection(publish)
         self.consuming: Connection = self._connection(consume)

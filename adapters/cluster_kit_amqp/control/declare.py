@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.attempt import Attempt
+from cluster_kit_amqp.control.by_name import LocksByName
 from cluster_kit_amqp.control.conflicts import conflict, subject
 from cluster_kit_amqp.control.on_demand import Control
 from cluster_kit_amqp.control.seam import (
@@ -69,9 +70,9 @@ class Declarer:
         crash_limit: int,
         announce: Announce | None,
         tasks: TaskSpawner,
-        turns: dict[str, asyncio.Lock] | None = None,
+        turns: LocksByName | None = None,
     ) -> None:
-        self._turns = {} if turns is None else turns
+        self._turns = LocksByName() if turns is None else turns
         self._own, self._mode, self._tasks = own, mode, tasks
         self._crash_limit, self._announce = crash_limit, announce
         self._making: dict[str, Attempt] = {}
@@ -79,7 +80,7 @@ class Declarer:
         self._link: Link | None = None
         self._done: set[str] = set()
         self._doubted: set[str] = set()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = LocksByName()
 
     @property
     def makes(self) -> bool:
@@ -137,7 +138,7 @@ class Declarer:
 
         Where `where` is given and not there, nothing is made or checked, and False is returned.
         """
-        async with self._turn(name), self._own.link() as own:
+        async with self._turns.of(name), self._own.link() as own:
             if where is not None and self._mode == "passive" and not await exists(own, where):
                 return False
             return await self._settle(own, steps, where)
@@ -148,7 +149,7 @@ class Declarer:
         It is made to its end even where the caller gives up: over a slow line the many steps of
         the chain may take longer than a publish has, and the next must not begin anew.
         """
-        async with self._lock(name):
+        async with self._locks.of(name):
             if self.is_settled(link, name):
                 return
             making = self._making.get(name)
@@ -162,7 +163,7 @@ class Declarer:
                 raise making.error
 
     async def _made(self, link: Link, name: str, make: Callable[[], Awaitable[None]]) -> None:
-        async with self._turn(name):
+        async with self._turns.of(name):
             await make()
         self._mark(link, name)
 
@@ -181,12 +182,6 @@ class Declarer:
             self._done.clear()
         self._done.add(name)
         self._doubted.discard(name)
-
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
-
-    def _turn(self, name: str) -> asyncio.Lock:
-        return self._turns.setdefault(name, asyncio.Lock())
 
     async def _settle(
         self, link: MakingLink, steps: Steps, where: Exchange | Queue | None = None

@@ -32,12 +32,10 @@ _LAG_SECONDS = 0.02
 _MOST_AGE = 0.5  # of what is certain of a connection; an older word of the broker is asked anew
 
 
-async def behind(other: asyncio.Event | None) -> None:
+async def behind(other: asyncio.Future[None] | None) -> None:
     """Let another of this instance get in line first, unless that takes long."""
     if other is not None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ORDER_SECONDS):
-                await other.wait()
+        await asyncio.wait([other], timeout=_ORDER_SECONDS)
 
 
 class AmqpContender:

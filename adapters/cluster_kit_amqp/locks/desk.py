@@ -32,7 +32,7 @@ _MARGIN = 0.5  # seconds; clocks of two machines
 _FREE_CHANNELS = 20
 _MOST_MADE = 20  # queues at a time: renewals are not to wait behind hundreds of them
 _MOST_ENTERING = 40  # lines of locks at a time, likewise
-_MOST_WORKING = 10_000  # queues known to work; beyond, they are asked again
+_MOST_WORKING = 10_000  # queues known to be there and to work; beyond, they are made sure of again
 _PAUSE_SECONDS = 0.01
 _SILENCE_SECONDS = 2.0  # after which an unanswered question is held against its channel
 _MICROSECONDS = 1_000_000
@@ -102,7 +102,7 @@ class Desk:
         self._seeding: Channel | None = None
         self._opening_to_seed = asyncio.Lock()
         self._working: set[str] = set()
-        self._entering: dict[str, asyncio.Event] = {}
+        self._entering: dict[str, asyncio.Future[None]] = {}
         self._working_link: Link | None = None
         self._proof: tuple[Link | None, float] = (None, 0.0)
 
@@ -192,20 +192,28 @@ class Desk:
         return await self._proving(seat.link, starting)
 
     @contextmanager
-    def in_order(self, name: str) -> Generator[asyncio.Event | None]:
-        """Get in line within; give what is set when who came before has done so.
+    def in_order(self, name: str) -> Generator[asyncio.Future[None] | None]:
+        """Get in line within; give what is done when who came before has done so.
 
         The channels of one connection are served side by side, so what is sent first need not
-        arrive first.
+        arrive first. Who gives up leaves those behind him to wait for whom he stood behind.
         """
-        before, mine = self._entering.get(name), asyncio.Event()
-        self._entering[name] = mine
+        before = self._entering.get(name)
+        mine = self._entering[name] = asyncio.get_running_loop().create_future()
         try:
             yield before
-        finally:
-            mine.set()
-            if self._entering.get(name) is mine:
-                del self._entering[name]
+        except BaseException:
+            if before is None:
+                self._entered(name, mine)
+            else:
+                before.add_done_callback(lambda _: self._entered(name, mine))
+            raise
+        self._entered(name, mine)
+
+    def _entered(self, name: str, mine: asyncio.Future[None]) -> None:
+        mine.set_result(None)
+        if self._entering.get(name) is mine:
+            del self._entering[name]
 
     # --- the topology ------------------------------------------------------------------------
 
@@ -215,7 +223,9 @@ class Desk:
         if not self._declarer.is_settled(link, queue):
             async with self._making:
                 await self._declarer.ensure(link, queue, lock_steps(queue))
-        if link is not self._working_link or len(self._working) > _MOST_WORKING:
+        if len(self._working) > _MOST_WORKING:
+            self._working_link, self._declarer = None, self.connections.declarer()
+        if link is not self._working_link:
             self._working_link, self._working = link, set()
         if name not in self._working:
             await self.see_it_work(name)

@@ -20,7 +20,7 @@ _LARGEST_BATCH = 16
 takes far longer than a virtual host, of which a run may need a single one or hundreds."""
 
 _MAKE = """
-    rabbit_definitions:import_raw(<<%s>>),
+    ok = rabbit_definitions:import_raw(<<%s>>),
     [User] = %s,
     Wanted = %s,
     Missing = fun() ->
@@ -143,7 +143,7 @@ class RabbitServer:
         # Not import_definitions: it wants a file on the node's machine, or standard input, which
         # not every way to run rabbitmqctl passes on.
         left = self.ctl(
-            "eval", _MAKE % (_erlang_text(definitions), _binaries([user]), _binaries(names))
+            "eval", _MAKE % (_numbers(definitions), _binaries([user]), _binaries(names))
         )
         if left.strip() != "[]":
             raise NodeCommandError(f"virtual hosts were not made: {left.strip()}")
@@ -155,9 +155,9 @@ class RabbitServer:
         self.ctl("eval", f'[catch rabbit_vhost:delete(V, <<"tests">>) || V <- {listed}].')
 
 
-def _erlang_text(value: object) -> str:
-    """Return the JSON of `value` as an Erlang string, which is quoted as JSON strings are."""
-    return json.dumps(json.dumps(value))
+def _numbers(value: object) -> str:
+    """Return the JSON of `value` as numbers of bytes: Debian's rabbitmqctl drops backslashes."""
+    return ",".join(map(str, json.dumps(value).encode()))
 
 
 def _binaries(names: Sequence[str]) -> str:
