@@ -209,6 +209,62 @@ async def test_a_reset_that_others_have_carried_out_is_not_carried_out_again(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("backend", ["redis", "memcached"])
+async def test_a_reset_that_several_owe_takes_nothing_back_that_was_counted_since(
+    backend: str, request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue(backend)
+    async with FaultProxy(url) as near, FaultProxy(url) as far:
+        both = [
+            (await cluster_factory(cache={"url": each.url, "timeout": 2}))[0]
+            for each in (near, far)
+        ]
+        caches = [await c.caches.create_cache("rows", ttl=60, backplane=True) for c in both]
+        for cache in caches:
+            await cache.incr("logins", 1000)
+        for number in range(3):
+            for proxy in (near, far):
+                proxy.refuse()
+                proxy.cut()
+            async with asyncio.TaskGroup() as group:
+                for cache in caches[: 1 + number % 2]:
+                    group.create_task(cache.reset())
+            await eventually(lambda: all(cache.stats().unsent for cache in caches))
+            for proxy in (near, far):
+                proxy.resume()
+            counts = list[int]()
+            while not counts or any(cache.stats().unsent for cache in caches):
+                for cache in caches:
+                    with suppress(CacheUnavailable):
+                        counts.append(await cache.incr("logins"))
+            assert counts == list(range(1, len(counts) + 1))
+            assert await caches[0].count("logins") == len(counts)
+
+
+@pytest.mark.asyncio
+async def test_a_reset_whose_answer_was_lost_is_not_carried_out_again(
+    request: pytest.FixtureRequest, cluster_factory: ClusterFactory
+) -> None:
+    url = request.getfixturevalue("redis")
+    async with FaultProxy(url) as proxy:
+        [away], [near] = [
+            await cluster_factory(cache={"url": each, "timeout": 0.5}) for each in (proxy.url, url)
+        ]
+        first = await away.caches.create_cache("rows", ttl=60, backplane=False)
+        second = await near.caches.create_cache("rows", ttl=60, backplane=False)
+        for cache in (first, second):
+            await cache.incr("logins")
+        proxy.freeze("to_client")
+        with pytest.raises(CacheUnavailable):
+            await first.reset()
+        assert await second.incr("logins", 5) == 5
+
+        proxy.resume()
+        await eventually(lambda: not first.stats().unsent)
+        assert [await cache.count("logins") for cache in (first, second)] == [5, 5]
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("tags", [(), ("t",)], ids=["plain", "tagged"])
 async def test_what_is_invalidated_is_not_read_while_the_store_is_told(
     tags: tuple[str, ...], request: pytest.FixtureRequest, cluster_factory: ClusterFactory

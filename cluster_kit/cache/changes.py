@@ -18,6 +18,9 @@ MOST_UNSENT = 10_000
 MOST_NAMES = 500
 """Keys and tags in one message."""
 
+MOST_RESETS = 20
+"""Resets of counters that are told together; beyond them the last stands for those before."""
+
 
 class Change(NamedTuple):
     """Keys and tags that are invalidated, or the whole cache.
@@ -27,7 +30,7 @@ class Change(NamedTuple):
         tags: of entries.
         everything: all entries of the cache.
         counters: the id of a reset of all its counters, by which it is known when it is told of
-            again; empty for none.
+            again, or several ids, see `together`; empty for none.
         stored: whether the store knows.
     """
 
@@ -85,8 +88,7 @@ def from_message(message: object) -> Change:
         return Change(everything=True)
     message = cast("dict[str, object]", message)
     keys, tags, stored = message.get("k", ()), message.get("t", ()), message.get("stored") is True
-    reset = message.get("counters")
-    counters = reset if isinstance(reset, str) else ""
+    counters = _resets(message.get("counters"))
     if message.get("all") is not False or not (_names(keys, check_key) and _names(tags, check_tag)):
         return Change(everything=True, counters=counters, stored=stored)
     return Change(
@@ -95,6 +97,16 @@ def from_message(message: object) -> Change:
         counters=counters,
         stored=stored,
     )
+
+
+def together(reset: str, *earlier: Iterable[str]) -> str:
+    """Return the ids of resets in one text, the same in whichever order they are given.
+
+    >>> together("b", ["c", "a"], ["a"])
+    'a b c'
+    """
+    ids = {*reset.split()}.union(*earlier)
+    return " ".join(sorted(ids)) if len(ids) <= MOST_RESETS else reset
 
 
 def after(quiet: float, change: Change | None = None) -> dict[str, object]:
@@ -110,6 +122,11 @@ def quiet_before(message: object) -> float:
     """Return how long an instance had told of nothing, as its message says."""
     quiet = cast("dict[str, object]", message).get("quiet") if isinstance(message, dict) else None
     return float(quiet) if isinstance(quiet, int | float) else inf
+
+
+def _resets(value: object) -> str:
+    ids = value.split() if isinstance(value, str) else []
+    return " ".join(sorted({*ids})) if _names(ids, check_key) else ""
 
 
 def _names(value: object, check: Callable[[object], str]) -> bool:
@@ -129,8 +146,7 @@ class Unsent:
         keys: with the number of the last addition that named each.
         tags: likewise.
         everything: likewise; 0 where not everything is to be told of.
-        counters: likewise.
-        reset: the id of the last reset of counters.
+        counters: the ids of resets of counters, likewise.
         additions: so many there were.
         told: how often some were done.
     """
@@ -139,8 +155,7 @@ class Unsent:
         self.keys: dict[str, int] = {}
         self.tags: dict[str, int] = {}
         self.everything: int = 0
-        self.counters: int = 0
-        self.reset: str = ""
+        self.counters: dict[str, int] = {}
         self.additions: int = 0
         self.told: int = 0
 
@@ -157,8 +172,10 @@ class Unsent:
             self.everything = self.additions
             self.keys.clear()
             self.tags.clear()
-        if change.counters:
-            self.counters, self.reset = self.additions, change.counters
+        resets = dict.fromkeys(change.counters.split(), self.additions)
+        self.counters.update(resets)
+        if len(self.counters) > MOST_RESETS:
+            self.counters = resets
 
     def concerns(self, key: str) -> bool:
         """Whether a key is among them."""
@@ -170,7 +187,7 @@ class Unsent:
             keys=tuple(self.keys),
             tags=tuple(self.tags),
             everything=bool(self.everything),
-            counters=self.reset if self.counters else "",
+            counters=" ".join(sorted(self.counters)),
         ).parts()
 
     def as_told(self, change: Change) -> list[Change]:
@@ -178,28 +195,32 @@ class Unsent:
         owed = bool(
             self.everything or self.keys.keys() & change.keys or self.tags.keys() & change.tags
         )
-        told = change._replace(stored=not owed)
-        if owed and change.counters and not self.counters:
-            # A reset of counters is in the store: done again it would undo what was counted since.
-            return [told._replace(counters=""), Change(counters=change.counters)]
-        return [told]
+        # A reset of counters may be in the store by itself, and is told so: see `carried_out`.
+        resets: dict[bool, list[str]] = {False: [], True: []}
+        for reset in change.counters.split():
+            resets[reset not in self.counters].append(reset)
+        told = [
+            change._replace(counters=" ".join(resets[not owed]), stored=not owed),
+            Change(counters=" ".join(resets[owed]), stored=owed),
+        ]
+        return [part for part in told if not part.empty]
 
     def done(self, change: Change, additions: int) -> None:
         """Forget a part that was told, but for what was added after so many additions."""
         self.told += 1
-        for noted, told in ((self.keys, change.keys), (self.tags, change.tags)):
+        resets = change.counters.split()
+        parts = ((self.keys, change.keys), (self.tags, change.tags), (self.counters, resets))
+        for noted, told in parts:
             for name in told:
                 if noted.get(name, additions + 1) <= additions:
                     del noted[name]
         if change.everything and self.everything <= additions:
             self.everything = 0
-        if change.counters and self.counters <= additions:
-            self.counters = 0
 
-    def carried_out(self, reset: str) -> None:
-        """Forget a reset of counters that another instance has told the store."""
-        if reset == self.reset:
-            self.counters = 0
+    def carried_out(self, resets: str) -> None:
+        """Forget resets of counters that the store has been told, by whomever."""
+        for reset in resets.split():
+            self.counters.pop(reset, None)
 
 
 def _chunks(names: Iterable[str]) -> Iterator[tuple[str, ...]]:

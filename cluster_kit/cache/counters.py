@@ -7,6 +7,9 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from cluster_kit.cache.remote import Remote
     from cluster_kit.clock import Clock
 
 
@@ -26,6 +29,31 @@ class Counters(Protocol):
     async def count(self, key: str, *, clear: bool) -> int:
         """Return a counter, 0 where there is none; with `clear` end it."""
         ...
+
+
+class StoreCounters:
+    """Counters in the store, which is told first of a reset it has not heard of.
+
+    What is counted before would be taken away, although it was answered.
+
+    Args:
+        remote: the store.
+        settle: tells it; raises `CacheUnavailable` where that fails, as all do here.
+    """
+
+    def __init__(self, remote: Remote, settle: Callable[[], Awaitable[None]]) -> None:
+        self._remote = remote
+        self._settle = settle
+
+    async def increment(self, key: str, amount: int, ttl: float | None) -> int:
+        """Add to a counter; see `Counters`."""
+        await self._settle()
+        return await self._remote.increment(key, amount, ttl)
+
+    async def count(self, key: str, *, clear: bool) -> int:
+        """Return a counter; see `Counters`."""
+        await self._settle()
+        return await self._remote.count(key, clear=clear)
 
 
 class LocalCounters:
@@ -61,8 +89,9 @@ class LocalCounters:
             self._counts.pop(key, None)
         return count if end > self._clock.monotonic() else 0
 
-    def reset(self, name: str) -> None:
-        """End all of them, once: `name` is that of the reset, which may be heard of again."""
-        if name not in self._resets:
-            self._resets.append(name)
+    def reset(self, ids: str) -> None:
+        """End all of them, once: `ids` are those of resets, which may be heard of again."""
+        unknown = [reset for reset in ids.split() if reset not in self._resets]
+        if unknown:
+            self._resets.extend(unknown)
             self._counts.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster_kit.after_commit import Parcel
-from cluster_kit.cache.counters import MOST_COUNTERS, LocalCounters
+from cluster_kit.cache.counters import MOST_COUNTERS, LocalCounters, StoreCounters
 from cluster_kit.cache.guard import Guard
 from cluster_kit.cache.invalidation import Invalidation
 from cluster_kit.cache.loading import Loading
@@ -78,10 +78,12 @@ class Engine:
         self.shelf: Shelf = self._make_shelf(values, remote)
         self.loading: Loading = Loading(self._tools())
         counters = LocalCounters(max(MOST_COUNTERS, options.l1_size), around.clock)
-        self.counters: Counters = remote or counters
         self.invalidation: Invalidation = Invalidation(
             self.shelf, self.loading, counters, backplane, self._tools()
         )
+        self.counters: Counters = counters
+        if remote is not None:
+            self.counters = StoreCounters(remote, self.invalidation.settle_counters)
         self.objects: Objects = Objects(values, self.invalidation, self._tools())
 
     @property

@@ -88,11 +88,14 @@ class Guard:
         else:
             self._failures = 0
 
-    async def read(self, keys: Iterable[str]) -> list[bytes | None]:
+    async def read(
+        self, keys: Iterable[str], *, although_resting: bool = False
+    ) -> list[bytes | None]:
         """As the port; so the others. However many there are, each part of them has its time."""
         found: list[bytes | None] = []
         for part in batched(keys):
-            found += await self._call(partial(self._store.read, part, timeout=self._timeout))
+            read = partial(self._store.read, part, timeout=self._timeout)
+            found += await self._call(read, although_resting=although_resting)
         return found
 
     async def write(
@@ -124,6 +127,12 @@ class Guard:
         if done:
             self._refusal = ""
         return done, found
+
+    async def settle(self, key: str, body: bytes, expected: bytes | None) -> bool:
+        """Store a value for good over what is expected, also in a store that is left alone."""
+        swap = partial(self._store.swap, key, body, expected=expected, ttl=None)
+        done, _ = await self._call(partial(swap, timeout=self._timeout), although_resting=True)
+        return done
 
     async def renew(
         self, keys: Sequence[str], make: Callable[[], bytes], ttl: float | None, *, present: bool

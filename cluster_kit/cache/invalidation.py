@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.calls import Calls
-from cluster_kit.cache.changes import Change, Unsent
+from cluster_kit.cache.changes import Change, Unsent, together
 from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Invalidation:
                 unless a stop has begun.
         """
         self._stats.invalidations += 1
+        if change.counters:  # it stands for those that are owed
+            change = change._replace(counters=together(change.counters, self._owed.counters))
         with self.calls:
             try:
                 return await self._apply(change)
@@ -90,6 +92,9 @@ class Invalidation:
         count, error = await self._tell_store(change)
         held = max(held, self.forget(change))
         stored = error is None
+        if change.counters and stored:  # and for those of which others do not know that it was told
+            known = self._unsent.counters.keys() - self._owed.counters.keys()
+            change = change._replace(counters=together(change.counters, known))
         told = await self.broadcast(change._replace(stored=stored))
         self._report(
             "cache.invalidated",
@@ -135,7 +140,7 @@ class Invalidation:
         self.forget(change)
         if not change.stored and self._remote is not None:
             self._owed.add(change)  # whoever reaches the store first tells it
-        elif change.counters:  # told once more, it would undo what was counted since
+        else:
             self._owed.carried_out(change.counters)
 
     def missed(self, reason: str) -> None:
@@ -183,12 +188,28 @@ class Invalidation:
             for change in tuple(self._owed.parts()):
                 if not await self._pay(change):
                     return
-                self._owed.done(change, additions)
-                self.forget(change)
-                if self._backplane is not None:
-                    self._unsent.add(change)  # others may have read the store meanwhile
+                self._paid(change, additions)
         finally:
             self._store_told.set()
+
+    async def settle_counters(self) -> None:
+        """Tell the store of resets of counters it has not heard of.
+
+        Raises:
+            CacheUnavailable: it could not be told.
+        """
+        if self._remote is None or not self._owed.counters:
+            return
+        additions, resets = self._owed.additions, " ".join(sorted(self._owed.counters))
+        await self._remote.reset_counters(resets)
+        self._paid(Change(counters=resets), additions)
+
+    def _paid(self, change: Change, additions: int) -> None:
+        self._owed.done(change, additions)
+        self._owed.carried_out(change.counters)
+        self.forget(change)
+        if self._backplane is not None:
+            self._unsent.add(change)  # others may have read the store meanwhile
 
     async def tell_others(self) -> None:
         """Tell other instances what they could not be told, as far as it goes.
@@ -245,6 +266,9 @@ class Invalidation:
         if self._remote is None:
             return 0, None
         try:
+            if change.everything or change.counters:
+                await self._remote.reset(change.counters)
+                self._owed.carried_out(change.counters)
             return await self._write(self._remote, change), None
         except CacheUnavailable as exc:
             self._owed.add(change)
@@ -257,6 +281,10 @@ class Invalidation:
         if self._remote is None:
             return True
         try:
+            if change.everything:
+                await self._remote.reset()
+            if change.counters:
+                await self._remote.reset_counters(change.counters)
             await self._write(self._remote, change)
         except CacheUnavailable:
             return False
@@ -272,8 +300,6 @@ class Invalidation:
 
     @staticmethod
     async def _write(remote: Remote, change: Change) -> int:
-        if change.everything or change.counters:
-            await remote.reset(counters=bool(change.counters))
         if change.tags:
             await remote.bump(change.tags)
         return await remote.remove(change.keys) if change.keys else 0

@@ -209,10 +209,16 @@ class Remote:
         """Let no entry with any of these tags count any more."""
         await self._versions.renew(tags)
 
-    async def reset(self, *, counters: bool) -> None:
-        """Let no entry count any more, and no counter if `counters`."""
-        others = [self._counted] if counters else []
-        await self._versions.renew_epoch(*others)
+    async def reset(self, counters: str = "") -> None:
+        """Let no entry count any more, and no counter where `counters` is the id of a reset."""
+        if counters:
+            await self._versions.renew_epoch(self._counted, reset=counters)
+        else:
+            await self._versions.renew_epoch()
+
+    async def reset_counters(self, reset: str) -> None:
+        """Let no counter count any more, unless the reset with this id was carried out before."""
+        await self._counted.renew_epoch_once(reset)
 
     # --- counting --------------------------------------------------------------------------------
 

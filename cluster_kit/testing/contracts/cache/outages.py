@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,6 +180,35 @@ class OutageScenarios(Scenarios):
             await bench.sees(cache, KEY, None)
             await bench.sees(cache, "tagged", None)
         await eventually(lambda: away.stats().unsent == 0)
+
+    @pytest.mark.needs("link_faults", "shared")
+    async def test_what_is_counted_after_a_reset_is_not_taken_back(self, bench: Bench) -> None:
+        clusters = [await bench.cluster(timeout=0.3) for _ in range(2)]
+        one, two = [await bench.cache(cluster) for cluster in clusters]
+        for cache in (one, two):
+            await cache.incr(KEY, 100)
+        async with bench.outage(clusters[0]), bench.outage(clusters[1]):
+            with suppress(CacheUnavailable):
+                await one.reset()
+            owing = [one]
+            if bench.environment.options.get("backplane"):
+                owing.append(two)
+            await eventually(lambda: all(cache.stats().unsent for cache in owing))
+            for cache in owing:
+                with pytest.raises(CacheUnavailable):
+                    await cache.incr(KEY)
+        counts: list[int] = []
+
+        async def all_was_told() -> bool:
+            for cache in owing:
+                with suppress(CacheUnavailable):
+                    counts.append(await cache.incr(KEY))
+            return all(not cache.stats().unsent for cache in owing)
+
+        await eventually(all_was_told)
+        counts += [await cache.incr(KEY) for cache in owing]
+        assert counts == sorted({*counts})
+        assert counts[0] < 100
 
     async def test_a_cache_rests_with_its_cluster(self, bench: Bench) -> None:
         cluster = await bench.cluster(start=False)
