@@ -309,6 +309,30 @@ async def test_what_is_wrong_with_other_channels_silences_no_cache(
     assert here.troubles() == []
 
 
+class Deaf(MemoryPubSub):
+    """Gets late what others send, and sends."""
+
+    def linked_since(self, binding: Binding) -> float | None:
+        return None
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_hear_others_tells_them_all_the_same(
+    cluster_factory: ClusterFactory,
+) -> None:
+    one, two = await cluster_factory(2, start=False, cache={"url": "memory://"})
+    one.registry.register(dataclasses.replace(ADAPTER, pubsub=Deaf))
+    await one.start()
+    await two.start()
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.set("row", "old")
+
+    await here.delete("row")
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert here.stats().unsent == 0
+
+
 @pytest.mark.asyncio
 async def test_a_store_that_is_back_is_well_although_nobody_asks_it(
     cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
