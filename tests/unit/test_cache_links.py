@@ -24,12 +24,13 @@ from cluster_kit_memory.pubsub import MemoryPubSub
 
 
 async def two_in_hand(
-    factory: ClusterFactory, *, store: bool = True, degraded_ttl: float = 2
+    factory: ClusterFactory, *, store: bool = True, degraded_ttl: float = 2, promise_ttl: float = 10
 ) -> list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]]:
     """Each with what connects it to the store, if there is one, and to the other."""
     made: list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]] = []
     url = f"memory://{factory.name}" if store else "memory://"
-    clusters = await factory(2, start=False, cache={"url": url, "degraded_ttl": degraded_ttl})
+    settings: Any = {"url": url, "degraded_ttl": degraded_ttl, "promise_ttl": promise_ttl}
+    clusters = await factory(2, start=False, cache=settings)
     for cluster in clusters:
         stores: list[MemoryCacheStore] = []
         links: list[MemoryPubSub] = []
