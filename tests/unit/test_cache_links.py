@@ -453,6 +453,82 @@ async def test_a_store_that_is_full_is_read_and_told_what_is_invalidated(
     assert cache.troubles() == []
 
 
+class Choosy(MemoryCacheStore):
+    """Does not do what it `refuses`."""
+
+    refuses: frozenset[str] = frozenset()
+
+    def refuse(self, what: str) -> None:
+        if what in self.refuses:
+            raise CacheUnavailable("", f"no right to {what}", refused=True)
+
+    async def read(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        self.refuse("read")
+        return await super().read(keys, timeout=timeout)
+
+    async def swap(self, *args: Any, **kwargs: Any) -> tuple[bool, list[bytes | None]]:
+        self.refuse("swap")
+        return await super().swap(*args, **kwargs)
+
+    async def increment(self, *args: Any, **kwargs: Any) -> tuple[int, list[bytes | None]]:
+        self.refuse("increment")
+        return await super().increment(*args, **kwargs)
+
+
+async def choosy(factory: ClusterFactory) -> tuple[Choosy, Cache]:
+    stores: list[Choosy] = []
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(Choosy(url, context))
+        return stores[-1]
+
+    [cluster] = await factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    await cluster.start()
+    cache = await cluster.caches.create_cache("rows", backplane=False)
+    await cache.set("row", 1)
+    return stores[0], cache
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_and_is_done_is_a_trouble_no_more(
+    cluster_factory: ClusterFactory,
+) -> None:
+    store, cache = await choosy(cluster_factory)
+    store.refuses = frozenset({"increment", "swap"})
+    with pytest.raises(CacheUnavailable, match="no right to increment"):
+        await cache.incr("hits")
+    assert await cache.get("row") == 1
+    assert cache.troubles() == ["cache 'rows': its store refuses: no right to increment"]
+
+    store.refuses = frozenset({"swap"})
+    assert await cache.incr("hits") == 1
+    assert cache.troubles() == []
+
+    assert await cache.wrap("new", lambda: 1) == 1
+    assert cache.troubles() == ["cache 'rows': its store refuses: no right to swap"]
+    store.refuses = frozenset()
+    assert await cache.wrap("new", lambda: 2) in {1, 2}
+    await cache.wrap("other", lambda: 1)
+    assert cache.troubles() == []
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_refused_to_be_read_is_looked_for(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "REST", 0.1)
+    store, cache = await choosy(cluster_factory)
+    store.refuses = frozenset({"read"})
+    assert await cache.get("row") is None
+    await asyncio.sleep(0.5)
+    assert cache.troubles() == ["cache 'rows': its store refuses: no right to read"]
+
+    store.refuses = frozenset()
+
+    await eventually(lambda: cache.troubles() == [])
+
+
 _TIMEOUT = 0.02
 
 
