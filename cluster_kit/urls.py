@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 _SCHEME = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://")
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<userinfo>\S*)@")
-_OF_REDIS = re.compile(r"(?i)(?:rediss?(?:\+sentinel)?|unix)://")
+_OF_STORES = re.compile(r"(?i)(?:rediss?(?:\+sentinel)?|unix|memcached)://")
 _SECRET_OPTION = re.compile(r"(?i)(?P<name>[?&](?:password|passwd|secret|token)=)[^&\s]*")
 
 _STRAY_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
@@ -17,8 +17,8 @@ def redact_url(text: str) -> str:
     """Return `text` with the password of every URL in it replaced by ``***``.
 
     Everything between ``://`` and the last ``@`` counts as user and password, so that a password
-    somebody forgot to percent-encode does not leak either. A user of Redis without a password is
-    shown as ``***``, too: it is most often a password in the wrong place.
+    somebody forgot to percent-encode does not leak either. A user of Redis or memcached without a
+    password is shown as ``***``, too: it is most often a password in the wrong place.
 
     >>> redact_url("amqp://shop:s3cr/et@mq-1,mq-2/prod?heartbeat=10")
     'amqp://shop:***@mq-1,mq-2/prod?heartbeat=10'
@@ -30,7 +30,7 @@ def redact_url(text: str) -> str:
 
     def hide(match: re.Match[str]) -> str:
         user, colon, _ = match["userinfo"].partition(":")
-        if user and not colon and _OF_REDIS.match(match["scheme"]):
+        if user and not colon and _OF_STORES.match(match["scheme"]):
             user = "***"
         return f"{match['scheme']}{user}{':***' if colon else ''}@"
 

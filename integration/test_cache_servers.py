@@ -23,11 +23,12 @@ from cluster_kit.cache.names import Names
 from cluster_kit.errors import CacheUnavailable
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.proxy import FaultProxy
-from cluster_kit.testing.servers import RabbitServer
+from cluster_kit.testing.servers import REDIS, RabbitServer
 from cluster_kit.testing.waiting import eventually
 from cluster_kit_aiocache.memcached_client import MemcachedClient, key_of
 from cluster_kit_aiocache.memcached_connections import Connections
 from integration.load.cache import run
+from integration.locks_bench import own_server
 from integration.test_pubsub_topology import user
 
 LOADER = """
@@ -479,6 +480,22 @@ async def test_waiting_does_not_give_a_user_the_right_that_lacks(
             await redis(url, "ACL", "SETUSER", name, "+@all")  # so that the stop has told it
     finally:
         await redis(url, "ACL", "DELUSER", name)
+
+
+@pytest.mark.asyncio
+async def test_waiting_does_not_give_a_password() -> None:
+    with own_server(REDIS, to="ask for a password") as server:
+        async with on(server.url) as (_, cache):
+            await cache.set("key", 1)
+            await redis(server.url, "CONFIG SET requirepass s3cret\r\nCLIENT KILL TYPE normal")
+            for _ in range(FAILURES + 2):
+                with pytest.raises(CacheUnavailable, match="needs a password") as caught:
+                    await cache.set("key", 2)
+                assert not caught.value.retryable
+
+            await redis(server.url, 'AUTH s3cret\r\nCONFIG SET requirepass ""')
+            await eventually(lambda: cache.troubles() == [])
+            await cache.set("key", 3)
 
 
 @pytest.mark.asyncio

@@ -284,3 +284,53 @@ async def test_a_sticky_queue_that_expired_is_a_gap(
         await sender.pubsub.publish(CHANNEL, "after")
         assert await hearer.hears() == ["after"]
         await away.stop()
+
+
+async def test_a_connection_that_only_the_broker_takes_to_be_alive_costs_delay_and_is_known(
+    cluster_factory: ClusterFactory, rabbitmq: str
+) -> None:
+    async with FaultProxy(rabbitmq) as proxy:
+        [sender] = await cluster_factory(pubsub={"url": rabbitmq, "transport": "sticky"})
+        [cut] = await cluster_factory(pubsub={"url": proxy.url, "transport": "sticky"})
+        hearer, other = Hearer(), Hearer()
+        await cut.pubsub.subscribe(CHANNEL, hearer.handle, on_gap=hearer.on_gap)
+        await sender.pubsub.subscribe(CHANNEL, other.handle)
+        before = cut.pubsub.linked_since(CHANNEL)
+
+        proxy.abandon()
+        await eventually(lambda: "earlier connection" in str(cut.health()["adapters"]["pubsub"]))
+        await sender.pubsub.publish(CHANNEL, "late")
+        await cut.pubsub.publish(CHANNEL, "told")  # which does not need what is late
+        assert await other.hears() == ["told"]
+        for _ in range(20):
+            assert cut.pubsub.linked_since(CHANNEL) is None
+            await asyncio.sleep(0.05)
+        assert hearer.messages == []
+        new = Hearer()
+        await cut.pubsub.subscribe("news", new.handle)  # which does not wait for it either
+
+        proxy.resume()
+        assert await hearer.hears() == ["late"]
+        await eventually(lambda: cut.pubsub.linked_since(CHANNEL) is not None)
+        assert cut.pubsub.linked_since(CHANNEL) != before
+        assert is_well([cut])
+        assert hearer.gaps == []
+        await cut.stop()
+
+
+@pytest.mark.parametrize("transport", ["ephemeral", "stream"])
+async def test_elsewhere_it_costs_nothing(
+    cluster_factory: ClusterFactory, rabbitmq: str, transport: Transport
+) -> None:
+    async with FaultProxy(rabbitmq) as proxy:
+        [sender] = await cluster_factory(pubsub={"url": rabbitmq, "transport": transport})
+        [cut] = await cluster_factory(pubsub={"url": proxy.url, "transport": transport})
+        hearer = Hearer()
+        await cut.pubsub.subscribe(CHANNEL, hearer.handle)
+        before = cut.pubsub.linked_since(CHANNEL)
+
+        proxy.abandon()
+        await eventually(lambda: cut.pubsub.linked_since(CHANNEL) not in {None, before})
+        await sender.pubsub.publish(CHANNEL, "at once")
+        assert await hearer.hears(timeout=5) == ["at once"]
+        await cut.stop()

@@ -87,12 +87,14 @@ class MemcachedClient:
         Raises:
             StrangerError: it is no memcached.
         """
-        try:
-            answer = await self._command(b"version\r\n")
-        except asyncio.IncompleteReadError as exc:
-            if exc.partial:
-                raise StrangerError(exc.partial) from exc
-            raise
+        async with self._connections.one() as connection:
+            connection.writer.write(b"version\r\n")
+            try:
+                answer = await connection.answer()
+            except (EOFError, ConnectionError) as exc:
+                if connection.unread:
+                    raise StrangerError(connection.unread) from exc
+                raise
         if answer[0][0] not in {b"VERSION", b"SERVER_ERROR"}:
             raise StrangerError(b" ".join(answer[0]))
         return expect(answer, b"VERSION")[0].decode()

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cluster_kit_aiocache.memcached_options import MemcachedOptions
 
 
+_SHOWN = 80  # bytes of what nobody can read
+
+
 class ProtocolError(Exception):
     """The server answered what the command cannot have for an answer."""
 
@@ -41,6 +44,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.reader = asyncio.StreamReader()
         super().__init__(self.reader)
         self._unread = 0
+        self._begins = b""
         self.answered = 0.0  # when it was last done with a command
 
     @property
@@ -48,8 +52,15 @@ class Connection(asyncio.StreamReaderProtocol):
         """Whether the answer to the next request is the next that will arrive."""
         return not (self._unread or self.reader.at_eof() or self.writer.is_closing())
 
+    @property
+    def unread(self) -> bytes:
+        """The beginning of what was not read, also where the connection was reset behind it."""
+        return self._begins if self._unread else b""
+
     def data_received(self, data: bytes) -> None:
         """Hand it on; called by the transport."""
+        if not self._unread:
+            self._begins = data[:_SHOWN]
         self._unread += len(data)
         super().data_received(data)
 

@@ -6,7 +6,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
 
 from cluster_kit.errors import CacheUnavailable
 from cluster_kit.names import new_id
@@ -183,7 +183,12 @@ class RedisStore:
                 retryable = not lasting(exc)
                 raise CacheUnavailable("", say(exc), refused=True, retryable=retryable) from exc
 
-        return await self._server.ask("", told, timeout, patience=PATIENCE * timeout)
+        try:
+            return await self._server.ask("", told, timeout, patience=PATIENCE * timeout)
+        except CacheUnavailable as exc:
+            if exc.refused or not isinstance(exc.__cause__, AuthenticationError):
+                raise
+            raise CacheUnavailable("", exc.reason, retryable=False) from exc.__cause__
 
 
 async def _greet(lines: Lines) -> None:

@@ -103,7 +103,7 @@ class MemoryPubSub:
     def health(self) -> Health:
         """Return `down` without a link, else `ok`."""
         hub = f"hub {self._options.hub!r}"
-        if self._exchange is None or not self._linked.is_set():
+        if not self.can_publish():
             return Health(status="down", detail=f"not connected to {hub}", since=self._since)
         return Health(status="ok", detail=hub, since=self._since)
 
@@ -141,8 +141,11 @@ class MemoryPubSub:
 
     def linked_since(self, binding: Binding) -> float | None:
         """Return since when the link works."""
-        linked = self._exchange is not None and self._linked.is_set()
-        return self._since if linked and self._member.has(binding) else None
+        return self._since if self.can_publish() and self._member.has(binding) else None
+
+    def can_publish(self) -> bool:
+        """Return whether the link works."""
+        return self._exchange is not None and self._linked.is_set()
 
     # --- from the exchange -----------------------------------------------------------------------
 

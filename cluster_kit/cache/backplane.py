@@ -152,9 +152,7 @@ class Backplane:
 
     async def _send(self, change: Change) -> bool:
         self.error = None
-        if (
-            not self._attached or self._pubsub.linked_since(self._channel) is None
-        ):  # to be heard takes no more than that
+        if not self._attached or not self._pubsub.can_publish():  # to be heard takes no more
             return False
         try:
             for part in change.parts():

@@ -58,7 +58,8 @@ class Guard:
         self._failed_at = 0.0  # when the last one that counts had begun
         self._resting_until = 0.0
         self._looked_at = -inf
-        self._refusal = ""  # until something is stored
+        self._refusal = ""  # until something is stored, or what was refused is done
+        self._refused = ""  # what that was, by its method
         self._last = ("", True)  # why it failed the last time, and whether to wait helps
 
     @property
@@ -70,8 +71,9 @@ class Guard:
 
     @property
     def is_missed(self) -> bool:
-        """Whether the last call failed, and nobody has looked for the store for a while."""
-        return self._failures > 0 and self._clock.monotonic() >= self._looked_at + REST
+        """Whether a look would show more than the last calls, and the last one is a while ago."""
+        missed = self._failures > 0 or (self._refusal and self._refused == "read")
+        return bool(missed) and self._clock.monotonic() >= self._looked_at + REST
 
     async def look(self, key: str) -> None:
         """Find out whether the store is back, although no caller asks. A failure counts nowhere."""
@@ -82,11 +84,11 @@ class Guard:
             await self._store.read([key], timeout=self._timeout)
         except CacheUnavailable as exc:
             if exc.refused:
-                self._failures, self._refusal = 0, exc.reason
+                self._failures, self._refusal, self._refused = 0, exc.reason, "read"
         except ConnectError:
             pass
         else:
-            self._failures = 0
+            self._done("read")
 
     async def read(
         self, keys: Iterable[str], *, although_resting: bool = False
@@ -95,7 +97,7 @@ class Guard:
         found: list[bytes | None] = []
         for part in batched(keys):
             read = partial(self._store.read, part, timeout=self._timeout)
-            found += await self._call(read, although_resting=although_resting)
+            found += await self._call("read", read, although_resting=although_resting)
         return found
 
     async def write(
@@ -108,7 +110,7 @@ class Guard:
             some = {key: items[key] for key in part}
             marks = then_read if number == len(parts) else ()
             write = partial(self._store.write, some, ttl=ttl, then_read=marks)
-            found = await self._call(partial(write, timeout=self._timeout))
+            found = await self._call("write", partial(write, timeout=self._timeout))
             self._refusal = ""
         return found
 
@@ -123,7 +125,7 @@ class Guard:
         """Store a value over what is expected, then read others."""
         swap = partial(self._store.swap, key, body, expected=expected, ttl=ttl)
         call = partial(swap, then_read=then_read, timeout=self._timeout)
-        done, found = await self._call(call)
+        done, found = await self._call("swap", call)
         if done:
             self._refusal = ""
         return done, found
@@ -131,7 +133,10 @@ class Guard:
     async def settle(self, key: str, body: bytes, expected: bytes | None) -> bool:
         """Store a value for good over what is expected, also in a store that is left alone."""
         swap = partial(self._store.swap, key, body, expected=expected, ttl=None)
-        done, _ = await self._call(partial(swap, timeout=self._timeout), although_resting=True)
+        call = partial(swap, timeout=self._timeout)
+        done, _ = await self._call("swap", call, although_resting=True)
+        if done:
+            self._refusal = ""
         return done
 
     async def renew(
@@ -142,7 +147,7 @@ class Guard:
         for part in batched(keys):
             renew = partial(self._store.renew, part, make, present=present, ttl=ttl)
             call = partial(renew, timeout=self._timeout)
-            found += await self._call(call, although_resting=present)
+            found += await self._call("renew", call, although_resting=present)
         return found
 
     async def remove(self, keys: Sequence[str], *, once: bool = False) -> list[bytes | None]:
@@ -150,24 +155,24 @@ class Guard:
         heads: list[bytes | None] = []
         for part in batched(keys):
             remove = partial(self._store.remove, part, once=once, timeout=self._timeout)
-            heads += await self._call(remove, although_resting=True)
+            heads += await self._call("remove", remove, although_resting=True)
         return heads
 
     async def increment(
         self, key: str, amount: int, ttl: float | None, then_read: Sequence[str]
     ) -> tuple[int, list[bytes | None]]:
         """Add to a counter, then read."""
-        return await self._call(
-            lambda: self._store.increment(
-                key, amount, ttl=ttl, then_read=then_read, timeout=self._timeout
-            )
-        )
+        count = partial(self._store.increment, key, amount, ttl=ttl, then_read=then_read)
+        return await self._call("increment", partial(count, timeout=self._timeout))
 
     async def keys(self, prefix: str) -> list[str]:
         """Return the keys with a prefix; it may take several times as long."""
-        return await self._call(lambda: self._store.keys(prefix, timeout=20 * self._timeout))
+        keys = partial(self._store.keys, prefix, timeout=20 * self._timeout)
+        return await self._call("keys", keys)
 
-    async def _call(self, call: Callable[[], Awaitable[T]], *, although_resting: bool = False) -> T:
+    async def _call(
+        self, what: str, call: Callable[[], Awaitable[T]], *, although_resting: bool = False
+    ) -> T:
         now = self._clock.monotonic()
         if self._failures >= FAILURES and not although_resting:
             if now < self._resting_until:
@@ -178,15 +183,21 @@ class Guard:
                 await self._connect()
             answer = await call()
         except CacheUnavailable as exc:
-            self._note(exc.reason, now, refused=exc.refused, retryable=exc.retryable)
+            refused = what if exc.refused else ""
+            self._note(exc.reason, now, refused=refused, retryable=exc.retryable)
             raise CacheUnavailable(
                 self._cache, exc.reason, refused=exc.refused, retryable=exc.retryable
             ) from exc
         except ConnectError as exc:
             self._note(str(exc), now, retryable=exc.retryable)
             raise CacheUnavailable(self._cache, str(exc), retryable=exc.retryable) from exc
-        self._failures = 0
+        self._done(what)
         return answer
+
+    def _done(self, what: str) -> None:
+        self._failures = 0
+        if what == self._refused and what != "swap":  # which stores nothing where another is there
+            self._refusal = ""
 
     def _rested(self) -> CacheUnavailable:
         reason, retryable = self._last
@@ -201,11 +212,11 @@ class Guard:
             raise CacheUnavailable(self._cache, "the store is not connected yet") from None
 
     def _note(
-        self, reason: str, began: float, *, refused: bool = False, retryable: bool = True
+        self, reason: str, began: float, *, refused: str = "", retryable: bool = True
     ) -> None:
         self._last = reason, retryable
         if refused:  # it answered: others may have more luck
-            self._failures, self._refusal = 0, reason
+            self._failures, self._refusal, self._refused = 0, reason, refused
         elif not self._failures or began >= self._failed_at + self._timeout:
             self._failures, self._failed_at = self._failures + 1, began
         if self._failures >= FAILURES:

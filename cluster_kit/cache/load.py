@@ -189,6 +189,8 @@ class Load:
         """It may be invalidated: who asks from here on does not join, nor gets what there was."""
         self._flight.close()
         self._flight.stale = None
+        if not self._tools.heard:  # nor does the next load take it up again
+            self._shelf.local.retire(self._ticket)
 
     # --- the value -------------------------------------------------------------------------------
 

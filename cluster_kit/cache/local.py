@@ -135,6 +135,13 @@ class Local:
         while len(self.entries) > self._most or self.bytes > self._most_bytes:
             self._evict()
 
+    def retire(self, ticket: Ticket) -> None:
+        """Let what was held when a ticket was opened, or came by it, stand in for nothing more."""
+        entry = self.entries.get(ticket.key)
+        if entry is not None and entry.born <= ticket.since:
+            entry.usable = min(entry.usable, entry.until)
+            entry.stands = 0.0
+
     # --- invalidation ----------------------------------------------------------------------------
 
     def open(self, key: str) -> Ticket:

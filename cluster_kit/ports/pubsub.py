@@ -114,6 +114,10 @@ class PubSubAdapter(Protocol):
         """
         ...
 
+    def can_publish(self) -> bool:
+        """Return whether `publish` need not wait for the link, as known now."""
+        ...
+
     def health(self) -> Health:
         """Return the state as known now, without asking the broker."""
         ...

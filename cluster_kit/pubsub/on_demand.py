@@ -75,6 +75,10 @@ class OnDemandPubSub:
         """Return since when it comes and goes; None before the first use."""
         return self._adapter.linked_since(binding) if self._connected else None
 
+    def can_publish(self) -> bool:
+        """Return whether the link that was made lets messages go."""
+        return self._connected and self._adapter.can_publish()
+
     def health(self) -> Health:
         """Return its state; that of one never used is good."""
         if self._connected:

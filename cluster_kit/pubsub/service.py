@@ -112,7 +112,7 @@ class PubSubManager:
         options = check_options(debounce, max_wait, on_gap)
         known = self._find(name, handler)
         if known is not None:
-            self._change(known, options)
+            known.change(options)
             await self._adjust(name)  # whoever made it may still be waiting for that
             if known in self._registrations:
                 return known.subscription
@@ -133,6 +133,10 @@ class PubSubManager:
         Another value after each loss, however short; None while nothing comes or can be sent.
         """
         return None if self._session is None else self._session.linked_since(channel)
+
+    def can_publish(self) -> bool:
+        """Return whether `publish` need not wait for the link, as known now."""
+        return self._session is not None and self._session.adapter.can_publish()
 
     # --- publishing ----------------------------------------------------------------------
 
@@ -247,12 +251,6 @@ class PubSubManager:
     def _find(self, name: str, handler: object) -> Registration | None:
         same = (r for r in self._registrations if r.name == name and r.handler.process == handler)
         return next(same, None)
-
-    @staticmethod
-    def _change(registration: Registration, options: Options) -> None:
-        registration.options = options
-        if registration.lane is not None:
-            registration.lane.change(options)
 
     async def _register(self, name: str, handler: Handler, options: Options) -> Subscription:
         async def leave() -> None:

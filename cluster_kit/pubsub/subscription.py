@@ -67,6 +67,12 @@ class Registration:
     lane: Lane | None = None
     left: Lane | None = None
 
+    def change(self, options: Options) -> None:
+        """Replace its options, also those of the lane it has."""
+        self.options = options
+        if self.lane is not None:
+            self.lane.change(options)
+
 
 def check_options(
     debounce: Duration, max_wait: Duration | None, on_gap: Callable[[list[str]], object] | None

@@ -46,6 +46,7 @@ class FaultProxy:
             raise ValueError("a fault proxy needs a URL with one host and a port")
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
+        self._abandoned: list[asyncio.StreamWriter] = []
         self._flowing: dict[Direction, asyncio.Event] = {
             "to_server": asyncio.Event(),
             "to_client": asyncio.Event(),
@@ -97,6 +98,7 @@ class FaultProxy:
             server.close()
         tasks = {link.task for link in self._links}
         self.cut()
+        self._end_abandoned()
         if tasks:
             await asyncio.wait(tasks)
 
@@ -112,6 +114,16 @@ class FaultProxy:
         for link in links:
             link.abort()
         return len(links)
+
+    def abandon(self) -> int:
+        """Reset every open connection on the client's side alone, and return how many.
+
+        The server takes them to be alive, until `resume` or its own patience ends.
+        """
+        for link in self._links:
+            self._abandoned += link.writers[1:]
+            link.writers = link.writers[:1]
+        return self.cut()
 
     def refuse(self) -> None:
         """Cut everything and reset every new connection, until `resume`."""
@@ -140,6 +152,7 @@ class FaultProxy:
 
     def resume(self) -> None:
         """End every fault: let connections in and bytes through, at once."""
+        self._end_abandoned()
         self._refusing = False
         self._delay = 0.0
         self._left.clear()
@@ -193,7 +206,13 @@ class FaultProxy:
         except OSError:
             pass  # either side may go away at any time; closing tells the other
         finally:
-            target.close()
+            if target not in self._abandoned:
+                target.close()
+
+    def _end_abandoned(self) -> None:
+        abandoned, self._abandoned = self._abandoned, []
+        for writer in abandoned:
+            writer.transport.abort()
 
     def _count(self, direction: Direction, came: int, passed: int) -> None:
         """Cut when as many bytes have passed as were to."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
@@ -153,3 +154,27 @@ async def test_a_url_without_a_port_is_refused() -> None:
         FaultProxy("amqp://localhost/")
     with pytest.raises(RuntimeError, match="not started"):
         _ = FaultProxy("amqp://localhost:1/").url
+
+
+async def test_abandoned_connections_live_on_at_the_server_alone() -> None:
+    ended = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        with suppress(OSError):
+            await reader.read()
+        ended.set()
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with FaultProxy(f"amqp://127.0.0.1:{port}") as proxy:
+        client = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
+        assert await client.reader.readexactly(5) == b"hello"
+        assert proxy.abandon() == 1
+        assert await client.ended()
+        await asyncio.sleep(0.1)
+        assert not ended.is_set()
+        proxy.resume()
+        await asyncio.wait_for(ended.wait(), 5)
+    server.close()

@@ -83,6 +83,7 @@ def test_an_unknown_option_suggests_the_right_one() -> None:
     ("url", "text"),
     [
         ("memcached://shop:secret@cache", "no user"),
+        ("memcached://secret@cache", r"memcached://\*\*\*@cache: memcached has no user"),
         ("memcached://cache/0", "no databases"),
         ("memcached://a,b", "one server"),
         ("memcached://cache?x=1", "unknown option"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from socket import SO_LINGER, SOL_SOCKET
 
 import pytest
 
@@ -15,14 +17,20 @@ NO_TLS = "does this port speak TLS?"
 
 
 @asynccontextmanager
-async def answering(answer: bytes, *, hang_up: bool = False) -> AsyncIterator[str]:
+async def answering(
+    answer: bytes, *, hang_up: bool = False, reset: bool = False
+) -> AsyncIterator[str]:
     """Host and port of a server that says the same to everything."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer):
             while await reader.read(10_000):
                 writer.write(answer)
-                if hang_up:
+                if reset:  # as whoever closes without having read all
+                    await asyncio.sleep(0.1)
+                    connection = writer.get_extra_info("socket")
+                    connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                if hang_up or reset:
                     return
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -96,3 +104,13 @@ async def test_a_memcached_that_takes_no_more_connections_is_one(
             await cluster.start()
 
     assert caught.value.retryable
+
+
+@pytest.mark.asyncio
+async def test_a_rabbitmq_is_no_memcached(cluster_factory: ClusterFactory) -> None:
+    async with answering(b"AMQP\x00\x00\x09\x01", reset=True) as place:
+        [cluster] = await cluster_factory(start=False, cache={"url": f"memcached://{place}"})
+        with pytest.raises(ConnectError, match="is no memcached: 'AMQP") as caught:
+            await cluster.start()
+
+    assert not caught.value.retryable

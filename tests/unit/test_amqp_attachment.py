@@ -21,7 +21,7 @@ from cluster_kit_amqp.broadcast.attachment import Attachment
 from cluster_kit_amqp.broadcast.context import AttachmentContext
 from cluster_kit_amqp.broadcast.source import Consumption
 from cluster_kit_amqp.health import Problems
-from cluster_kit_amqp.link import NO_ARGUMENTS
+from cluster_kit_amqp.link import NO_ARGUMENTS, LinkDown
 
 pytestmark = pytest.mark.asyncio
 
@@ -39,6 +39,8 @@ class Broker:
         calls: how often it was asked for bindings.
         consumers: so many there were.
         consumes: set where it answers who wants to be one.
+        shares: whether an earlier connection consumes, too.
+        looks: how often that was looked for.
     """
 
     def __init__(self) -> None:
@@ -48,6 +50,9 @@ class Broker:
         self.calls = self.consumers = 0
         self.consumes = asyncio.Event()
         self.consumes.set()
+        self.shared = self.shares = False
+        self.looks = 0
+        self.fails: Exception | None = None
         self.bound: set[Binding] = set()
         self.held: set[Binding] = set()
         self.link: Broker | None = self
@@ -70,7 +75,15 @@ class Broker:
 
     async def open(self, link: object) -> str | None:
         self.bound.clear()
+        self.shared = self.shares
         return None
+
+    async def look(self, link: object) -> None:
+        self.looks += 1
+        error, self.fails = self.fails, None
+        if error is not None:
+            raise error
+        self.shared = self.shares
 
     async def bind(self, link: object, bindings: Iterable[Binding]) -> dict[Binding, TopologyError]:
         self.calls += 1
@@ -218,3 +231,41 @@ async def test_a_binding_is_linked_again_when_the_broker_has_said_that_it_consum
 
     await eventually(lambda: bench.attachment.live_since(wanted) is not None)
     assert bench.attachment.live_since(wanted) != before
+
+
+async def test_a_binding_is_not_linked_while_an_earlier_connection_is_given_what_comes(
+    bench: Bench,
+) -> None:
+    wanted, broker = binding("a"), bench.broker
+    await bench.attachment.bind(wanted)
+    before = bench.attachment.live_since(wanted)
+    assert broker.looks == 0
+
+    broker.shares = True
+    broker.lose("the connection was cut")
+    await eventually(lambda: broker.looks == 2)
+    broker.fails = LinkDown("no channel is left")
+    await eventually(lambda: broker.looks == 4)
+    assert bench.attachment.live_since(wanted) is None
+    assert "earlier connection" in bench.detail()
+    await bench.attachment.bind(binding("b"))
+    assert bench.attachment.live_since(wanted) is None
+    broker.shares = False
+
+    await eventually(lambda: bench.attachment.live_since(wanted) not in {None, before})
+    assert bench.detail() == "fine"
+    assert broker.consumers == 2
+    looks = broker.looks
+    await asyncio.sleep(0.3)
+    assert broker.looks == looks
+
+
+async def test_what_is_refused_is_not_asked_for_at_each_look(bench: Bench) -> None:
+    wanted, broker = binding("a"), bench.broker
+    await bench.attachment.bind(wanted)
+    broker.shares, broker.refuses = True, {"a"}
+    broker.lose("the connection was cut")
+    await eventually(lambda: broker.looks == 4)
+
+    assert broker.calls == 2
+    assert "refused a" in bench.detail()

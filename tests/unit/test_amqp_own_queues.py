@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -39,6 +39,7 @@ class Broker:
         self.fails: dict[str, LinkError] = {}
         self.closed: LinkError | None = None
         self.waiting = self.most_waiting = 0
+        self.consumers = 0
 
     async def ensure(self, link: object, name: str, steps: object) -> None: ...
 
@@ -57,7 +58,7 @@ class Broker:
     async def check_queue(self, name: str) -> QueueCounts:
         if name not in self.queues:
             raise ChannelDown(404, f"NOT_FOUND - no queue '{name}'")
-        return QueueCounts(0, 0)
+        return QueueCounts(0, self.consumers)
 
     async def declare_queue(self, name: str, arguments: object) -> None:
         self._answer("declare", late=False)
@@ -233,3 +234,24 @@ async def test_a_binding_that_is_refused_costs_no_other(broker: Broker, queue: S
     assert [*await queue.bind(cast("Any", broker), [b])] == [b]  # by an exchange it knows, too
     assert queue.bound == queue.held == {a, c, PRICES}
     assert broker.keys == {"a", "c", "prices"}
+
+
+async def test_a_queue_is_shared_while_somebody_else_consumes(
+    broker: Broker, queue: StickyQueue
+) -> None:
+    link = cast("Any", broker)
+    seen: list[bool] = []
+
+    async def noted(call: Awaitable[object], consumers: int = 0) -> None:
+        broker.consumers = consumers
+        await call
+        seen.append(queue.shared)
+
+    await noted(queue.open(link))
+    await noted(queue.open(link), 1)  # an earlier connection
+    await noted(queue.look(link), 2)  # and this one
+    await noted(queue.look(link), 1)
+    await noted(queue.open(link), 1)
+    broker.queues.clear()
+    await noted(queue.open(link))  # another queue, which nobody consumes
+    assert seen == [False, True, True, False, True, False]

@@ -24,12 +24,13 @@ from cluster_kit_memory.pubsub import MemoryPubSub
 
 
 async def two_in_hand(
-    factory: ClusterFactory, *, store: bool = True, degraded_ttl: float = 2
+    factory: ClusterFactory, *, store: bool = True, degraded_ttl: float = 2, promise_ttl: float = 10
 ) -> list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]]:
     """Each with what connects it to the store, if there is one, and to the other."""
     made: list[tuple[Cluster, list[MemoryCacheStore], MemoryPubSub]] = []
     url = f"memory://{factory.name}" if store else "memory://"
-    clusters = await factory(2, start=False, cache={"url": url, "degraded_ttl": degraded_ttl})
+    settings: Any = {"url": url, "degraded_ttl": degraded_ttl, "promise_ttl": promise_ttl}
+    clusters = await factory(2, start=False, cache=settings)
     for cluster in clusters:
         stores: list[MemoryCacheStore] = []
         links: list[MemoryPubSub] = []
@@ -309,6 +310,30 @@ async def test_what_is_wrong_with_other_channels_silences_no_cache(
     assert here.troubles() == []
 
 
+class Deaf(MemoryPubSub):
+    """Gets late what others send, and sends."""
+
+    def linked_since(self, binding: Binding) -> float | None:
+        return None
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_hear_others_tells_them_all_the_same(
+    cluster_factory: ClusterFactory,
+) -> None:
+    one, two = await cluster_factory(2, start=False, cache={"url": "memory://"})
+    one.registry.register(dataclasses.replace(ADAPTER, pubsub=Deaf))
+    await one.start()
+    await two.start()
+    here, there = [await c.caches.create_cache("rows", backplane=True) for c in (one, two)]
+    await there.set("row", "old")
+
+    await here.delete("row")
+
+    await eventually(lambda: there.get("row"), lambda value: value is None)
+    assert here.stats().unsent == 0
+
+
 @pytest.mark.asyncio
 async def test_a_store_that_is_back_is_well_although_nobody_asks_it(
     cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
@@ -426,6 +451,82 @@ async def test_a_store_that_is_full_is_read_and_told_what_is_invalidated(
     await cache.set("new", 1)
     assert await cache.mget("a", "b", "c", "new") == [None, None, None, 1]
     assert cache.troubles() == []
+
+
+class Choosy(MemoryCacheStore):
+    """Does not do what it `refuses`."""
+
+    refuses: frozenset[str] = frozenset()
+
+    def refuse(self, what: str) -> None:
+        if what in self.refuses:
+            raise CacheUnavailable("", f"no right to {what}", refused=True)
+
+    async def read(self, keys: Sequence[str], *, timeout: float) -> list[bytes | None]:
+        self.refuse("read")
+        return await super().read(keys, timeout=timeout)
+
+    async def swap(self, *args: Any, **kwargs: Any) -> tuple[bool, list[bytes | None]]:
+        self.refuse("swap")
+        return await super().swap(*args, **kwargs)
+
+    async def increment(self, *args: Any, **kwargs: Any) -> tuple[int, list[bytes | None]]:
+        self.refuse("increment")
+        return await super().increment(*args, **kwargs)
+
+
+async def choosy(factory: ClusterFactory) -> tuple[Choosy, Cache]:
+    stores: list[Choosy] = []
+
+    def make(url: str, context: AdapterContext) -> CacheStore:
+        stores.append(Choosy(url, context))
+        return stores[-1]
+
+    [cluster] = await factory(start=False)
+    cluster.registry.register(dataclasses.replace(ADAPTER, cache=make))
+    await cluster.start()
+    cache = await cluster.caches.create_cache("rows", backplane=False)
+    await cache.set("row", 1)
+    return stores[0], cache
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_and_is_done_is_a_trouble_no_more(
+    cluster_factory: ClusterFactory,
+) -> None:
+    store, cache = await choosy(cluster_factory)
+    store.refuses = frozenset({"increment", "swap"})
+    with pytest.raises(CacheUnavailable, match="no right to increment"):
+        await cache.incr("hits")
+    assert await cache.get("row") == 1
+    assert cache.troubles() == ["cache 'rows': its store refuses: no right to increment"]
+
+    store.refuses = frozenset({"swap"})
+    assert await cache.incr("hits") == 1
+    assert cache.troubles() == []
+
+    assert await cache.wrap("new", lambda: 1) == 1
+    assert cache.troubles() == ["cache 'rows': its store refuses: no right to swap"]
+    store.refuses = frozenset()
+    assert await cache.wrap("new", lambda: 2) in {1, 2}
+    await cache.wrap("other", lambda: 1)
+    assert cache.troubles() == []
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_refused_to_be_read_is_looked_for(
+    cluster_factory: ClusterFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "REST", 0.1)
+    store, cache = await choosy(cluster_factory)
+    store.refuses = frozenset({"read"})
+    assert await cache.get("row") is None
+    await asyncio.sleep(0.5)
+    assert cache.troubles() == ["cache 'rows': its store refuses: no right to read"]
+
+    store.refuses = frozenset()
+
+    await eventually(lambda: cache.troubles() == [])
 
 
 _TIMEOUT = 0.02

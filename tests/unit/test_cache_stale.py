@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from cluster_kit.errors import CacheLoadTimeout
 from cluster_kit.testing.factory import ClusterFactory
 from cluster_kit.testing.waiting import eventually
 from tests.unit.test_cache_faults import OwnError, fail
@@ -110,3 +112,60 @@ async def test_what_took_long_to_load_is_held_as_long_as_all_else(
 
     stats = cache.stats()
     assert (stats.loads, stats.local_hits, stats.store_hits) == (1, 1, 0)
+
+
+@pytest.mark.asyncio
+async def test_what_stood_in_when_the_store_was_lost_stands_in_for_no_later_load(
+    cluster_factory: ClusterFactory,
+) -> None:
+    promise = 0.6
+    [(one, *_), (two, stores, _)] = await two_in_hand(cluster_factory, promise_ttl=promise)
+    options: Any = {"ttl": 600, "l1_ttl": 60, "backplane": False}
+    here = await one.caches.create_cache("rows", **options)
+    there = await two.caches.create_cache(
+        "rows", **options, fail_safe=600, soft_timeout=0.05, hard_timeout=0.3
+    )
+    await there.set("row", "old", ttl=0.05)
+    await asyncio.sleep(0.1)
+    go = asyncio.Event()
+
+    async def load() -> str:
+        await go.wait()
+        return "new"
+
+    assert await there.wrap("row", load) == "old"
+    stores[0].disconnect()
+    await here.delete("row")
+    await asyncio.sleep(promise / 3 + 0.1)
+
+    for _ in range(2):
+        with pytest.raises(CacheLoadTimeout):
+            await there.wrap("row", load)
+    go.set()
+    assert await there.wrap("row", load) == "new"
+
+
+@pytest.mark.asyncio
+async def test_what_is_set_while_a_load_goes_on_outlives_the_loss_of_its_store(
+    cluster_factory: ClusterFactory,
+) -> None:
+    promise = 0.6
+    [_, (two, stores, _)] = await two_in_hand(cluster_factory, promise_ttl=promise)
+    there = await two.caches.create_cache(
+        "rows", ttl=600, l1_ttl=60, backplane=False, fail_safe=600, soft_timeout=0.05
+    )
+    await there.set("row", "old", ttl=0.05)
+    await asyncio.sleep(0.1)
+    go = asyncio.Event()
+
+    async def load() -> str:
+        await go.wait()
+        return "new"
+
+    assert await there.wrap("row", load) == "old"
+    await there.set("row", "set", ttl=0.1)
+    stores[0].disconnect()
+    await asyncio.sleep(promise / 3 + 0.1)
+
+    assert await there.wrap("row", fail) == "set"
+    go.set()

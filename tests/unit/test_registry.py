@@ -220,7 +220,7 @@ def failing(_url: str, _context: AdapterContext) -> Any:
             lambda *_: None,
             (
                 "made no pubsub, but NoneType without connect, close, listen, publish, bind, "
-                "unbind, linked_since, health"
+                "unbind, linked_since, can_publish, health"
             ),
         ),
         ("cache", failing, "failed to make cache: LookupError: no such folder"),

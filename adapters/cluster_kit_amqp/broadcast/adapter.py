@@ -143,6 +143,10 @@ class AmqpPubSub:
         connected = self._connections.linked_since
         return None if attached is None or connected is None else max(attached, connected)
 
+    def can_publish(self) -> bool:
+        """Return whether the connection that publishes works, and the broker lets it."""
+        return self._connections.can_publish
+
     def _attachment(self, binding: Binding) -> Attachment:
         label = _label(binding)
         found = self._attachments.get(label)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 from cluster_kit.errors import TopologyError
 from cluster_kit_amqp.backoff import LONGEST_DELAY, Backoff
 from cluster_kit_amqp.broadcast.intake import Intake
+from cluster_kit_amqp.broadcast.sharing import LATE, until_alone
 from cluster_kit_amqp.broadcast.source import refuse
 from cluster_kit_amqp.broadcast.wishes import Debt, Wishes
-from cluster_kit_amqp.connection.patience import Patience
+from cluster_kit_amqp.connection.patience import Patience, is_set_within
 from cluster_kit_amqp.link import ChannelDown, Link, LinkDown, LinkError
 
 if TYPE_CHECKING:
@@ -125,11 +126,8 @@ class Attachment:
         slow = Backoff(self._context, _LONGEST_REFUSAL_DELAY)
         while not self._closing:
             self._wake.clear()
-            pause = _STEADY
             try:
-                if refused := await self._pass():
-                    self._report(str(refused[0]))
-                    pause = slow.next()
+                pause = await self._keep_up(slow)
             except TopologyError as exc:
                 self._wishes.refuse_all(exc)
                 if not self._wishes.wanted:
@@ -140,20 +138,21 @@ class Attachment:
             except Exception as exc:
                 log.exception("broadcasts (%s) failed, trying again", self._label)
                 pause = self._failed(repr(exc), slow)
-            if not await self._woken_within(pause) and pause == _STEADY:
+            if not await is_set_within(self._wake, pause) and pause == _STEADY:
                 quick.reset()
                 slow.reset()
                 # Whoever deletes an exchange takes its bindings, and publishers make it anew
                 # without them. What was missed by then, the numbers of later messages tell.
                 self._source.bound.clear()
 
-    async def _woken_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def _keep_up(self, slow: Backoff) -> float:
+        """Do what is missing; return the seconds until that is to be looked for again."""
+        refused = await self._pass()
+        if refused:
+            self._report(str(refused[0]))
+        if self._works and self._source.shared and self._link is not None:
+            await until_alone(self._source, self._link, self._wake, self._patience)
+        return slow.next() if refused else _STEADY
 
     async def _pass(self) -> list[TopologyError]:
         """Do what is missing between what is and what is wished.
@@ -236,8 +235,12 @@ class Attachment:
             self._around.tell_gap(bindings, debt.since, debt.reason)
         self._wishes.refuse(refused.items())
         intake.release()
-        self._begun = self._begun or self._around.problems.later()
         left = [error for binding, error in refused.items() if binding in self._wishes.wanted]
+        if self._source.shared:
+            detail = f"broadcasts ({self._label}) may be late: {LATE}"
+            self._around.problems.report(self._part, "degraded", detail)
+            return left
+        self._begun = self._begun or self._around.problems.later()
         if not left:
             self._around.problems.clear(self._part)
         return left

@@ -36,6 +36,7 @@ class _OwnQueue:
         self.name: str = ""
         self.bound: set[Binding] = set()
         self.held: set[Binding] = set()
+        self.shared: bool = False
         self._seen: set[str] = set()  # exchanges that were there; after a loss that is tried first
 
     def consumption(self) -> Consumption:
@@ -44,6 +45,12 @@ class _OwnQueue:
 
     def took(self, incoming: Incoming) -> None:
         """Nothing is to be noted or told: the broker keeps account."""
+
+    async def look(self, link: Link) -> None:
+        """Count who consumes beside this connection."""
+        async with link.channel() as channel:
+            counts = await channel.check_queue(self.name)
+        self.shared = counts.consumers > 1
 
     async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:
         """Bind all of an exchange together; one that is refused costs its channel only."""
@@ -130,6 +137,7 @@ class _OwnQueue:
     def _is_new(self, name: str) -> None:
         """Begin with a queue that nothing leads to."""
         self.name = name
+        self.shared = False
         self.bound.clear()
         self.held.clear()
 
@@ -165,7 +173,10 @@ class EphemeralQueue(_OwnQueue):
 
 
 class StickyQueue(_OwnQueue):
-    """A queue that outlives connections: it is new when the old one has expired."""
+    """A queue that outlives connections: it is new when the old one has expired.
+
+    No other instance consumes it, only connections of this one.
+    """
 
     def __init__(self, declarer: Declarer, context: AdapterContext) -> None:
         super().__init__(declarer, context)
@@ -184,6 +195,7 @@ class StickyQueue(_OwnQueue):
             if exc.code != NOT_FOUND:
                 refuse(self.name, exc)
         else:
+            self.shared = counts.consumers > 0
             most = self._context.broadcasts.sticky_max_messages
             return f"more than {most} messages came" if counts.ready >= most else None
         await self._make(link)

@@ -37,17 +37,23 @@ class Source(Protocol):
         name: for people.
         bound: what the broker leads here for certain.
         held: what it may lead here, that is also what it did before a loss.
+        shared: whether the broker gives it to an earlier connection, too; see `sharing`.
     """
 
     name: str
     bound: set[Binding]
     held: set[Binding]
+    shared: bool
 
     async def open(self, link: Link) -> str | None:
         """Make it ready on a new link; return why messages may be missing, or None.
 
         To be called again on the same link where that failed.
         """
+        ...
+
+    async def look(self, link: Link, /) -> None:
+        """Find out whether it is `shared` still. To be called while it is consumed."""
         ...
 
     async def bind(self, link: Link, /, bindings: Iterable[Binding]) -> Refusals:

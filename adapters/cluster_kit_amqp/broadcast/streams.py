@@ -51,6 +51,7 @@ class Stream:
         self.name: str = stream_name(context.app, realm)
         self.bound: set[Binding] = set()
         self.held = self.bound  # the broker knows of none
+        self.shared: bool = False  # each reader is given all
 
     async def open(self, link: Link) -> str | None:
         """Find out where to begin, or whether it can go on where it was."""
@@ -78,6 +79,9 @@ class Stream:
             return None
         self._next = self._last = None
         return _SILENT if again is None else _MADE_ANEW
+
+    async def look(self, link: Link) -> None:
+        """Nothing is to be found out."""
 
     async def bind(self, link: Link, bindings: Iterable[Binding]) -> Refusals:  # noqa: ARG002 - the port's
         """All of the realm comes here already."""

@@ -7,6 +7,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, `seconds` at most; return whether it is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 class Patience:
     """Bounds what one task asks of the broker, one thing after the other.
 

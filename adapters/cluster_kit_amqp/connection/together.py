@@ -182,6 +182,11 @@ class Connections:
         both = (*self.publishing.parts, *self.consuming.parts)
         return self.problems.well_since(both) if self.is_open else None
 
+    @property
+    def can_publish(self) -> bool:
+        """Whether the one that publishes may be used."""
+        return self.publishing.state == "ready"
+
     def health(self) -> Health:
         """Return the state as known now."""
         if self.is_open:

@@ -39,8 +39,10 @@ class GapScenarios(Scenarios):
         for _ in range(2):
             await manager.publish(CHANNEL, "well")
             assert manager.linked_since(CHANNEL) == seen[-1]
+            assert manager.can_publish()
             async with bench.outage(cluster):
                 await eventually(lambda: manager.linked_since(CHANNEL) is None)
+                await eventually(lambda: not manager.can_publish())
             await eventually(lambda: manager.linked_since(CHANNEL) is not None)
             seen.append(manager.linked_since(CHANNEL))
 
