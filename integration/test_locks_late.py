@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from cluster_kit import Cluster
 from cluster_kit.errors import LockLost, LockUnavailable
+from cluster_kit.testing.proxy import FaultProxy
 from cluster_kit.testing.servers import MEMCACHED, REDIS, PlainServer
 from cluster_kit.testing.waiting import eventually
 from integration.locks_bench import own_server, running
@@ -172,3 +173,51 @@ async def test_a_request_that_outlives_its_connection_leaves_no_lock(
         holding.cut()
         lease = await asking  # by a second request, on another connection
         await lease.release()
+
+
+@pytest.mark.asyncio
+async def test_a_release_that_arrives_late_frees_nothing_that_was_granted_since(
+    server: PlainServer, holding: Holding
+) -> None:
+    async with (
+        FaultProxy(await holding.start()) as proxy,
+        running(proxy.url) as cluster,
+        running(server.url) as other,
+    ):
+        async with cluster.locks.hold("another"):
+            pass  # there is a connection now
+        proxy.freeze("to_client")
+        asking = asyncio.ensure_future(cluster.locks.acquire(KEY, max_hold=1, timeout=30))
+        await eventually(lambda: other.locks.inspect(KEY))
+        await asyncio.sleep(1)
+        holding.hold()
+        proxy.resume()  # it is granted too late, and its release is kept back
+        await holding.kept.wait()
+
+        lease = await asking
+        holding.let_go()
+
+        assert await other.locks.try_acquire(KEY, timeout=0.5) is None
+        lease.check()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("server", [REDIS], indirect=True)
+async def test_who_hears_late_that_a_limit_lets_him_in_counts_from_then(
+    server: PlainServer,
+) -> None:
+    async with (
+        FaultProxy(server.url) as proxy,
+        running(proxy.url) as cluster,
+        running(server.url) as other,
+    ):
+        assert await cluster.locks.rate_limit("another", 1, 60).try_acquire()
+        proxy.freeze("to_client")
+        asking = asyncio.ensure_future(cluster.locks.rate_limit(KEY, 1, 3).acquire(timeout=30))
+        await asyncio.sleep(2.5)
+        assert not asking.done()
+        proxy.resume()
+
+        await asking
+        await asyncio.sleep(1)
+        assert not await other.locks.rate_limit(KEY, 1, 3).try_acquire()

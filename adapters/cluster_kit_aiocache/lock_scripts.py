@@ -75,7 +75,8 @@ return 0
 """Keys: lock. Arguments: token, channel of those who wait. Returns 1, or 0 when it is not its."""
 
 # Scores are microseconds of the server, which are exact. Whoever comes too early is not noted.
-# What was noted before the server's clock went back counts as if it were noted now.
+# What was noted before the server's clock went back counts as if it were noted now, and so does
+# whoever asks again: he did not hear that he was let in, and is so only now.
 ADMIT = Script(
     """
 local time = redis.call('TIME')
@@ -86,8 +87,8 @@ local moment = string.format('%.0f', now)
 for _, token in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. moment, '+inf')) do
   redis.call('ZADD', KEYS[1], moment, token)
 end
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[2]) then
+local noted = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if noted or redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[2]) then
   redis.call('ZADD', KEYS[1], moment, ARGV[1])
   redis.call('PEXPIRE', KEYS[1], math.ceil(period / 1000))
   return 0

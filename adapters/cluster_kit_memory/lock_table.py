@@ -174,7 +174,8 @@ class LockTable:
             counted = self._counted[quota.name] = _Counted(quota.period)
         first = counted.first_since(now - quota.period)
         if token in counted.at or len(counted.at) < quota.limit:
-            counted.at.setdefault(token, now)
+            counted.at.pop(token, None)  # who asks again did not hear that he was let in
+            counted.at[token] = now
             return 0.0
         return first + quota.period - now
 

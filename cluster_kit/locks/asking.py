@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster_kit.errors import LockUnavailable
 from cluster_kit.locks.terms import answer_timeout
+from cluster_kit.names import new_id
 
 if TYPE_CHECKING:
     from cluster_kit.locks.context import LockContext
@@ -87,14 +89,23 @@ class Asking:
             self.unsure = self.unsure or failed or self.contender.unsure
 
     async def give_back(self) -> None:
-        """Free what was granted too late: others may have it before it is asked for again."""
-        unsure, self.unsure = self.unsure, True
-        with suppress(LockUnavailable):
-            timeout = answer_timeout(self.claim.ttl)
-            await self._around.adapter.release(self.claim, timeout=timeout)
-            self.unsure = unsure
-        self.contender.leave()
-        self.contender = self._around.adapter.contend(self.claim)
+        """Free what was granted too late: others may have it before it is asked for again.
+
+        Then by another token: a release whose answer nobody heard may come late, and must not find
+        what was granted since.
+        """
+        given, unsure = self.claim, True
+        try:
+            with suppress(LockUnavailable):
+                timeout = answer_timeout(given.ttl)
+                await self._around.adapter.release(given, timeout=timeout)
+                unsure = self.unsure
+        finally:
+            if unsure:
+                self._around.free_later(given, unsure=True)
+            self.contender.leave()
+            self.claim, self.unsure = replace(given, token=new_id()), False
+            self.contender = self._around.adapter.contend(self.claim)
 
     def end(self, *, kept: bool = False) -> None:
         """Ask no more. Unless it is `kept`, what was granted or may be is freed."""

@@ -274,7 +274,10 @@ class Contention:
             return None
         possession = self._take(attempt, asking, answer, line)
         if possession is None:
+            own = asking.claim is attempt.claim
             await asking.give_back()
+            if own:
+                attempt.claim = asking.claim
         return possession
 
     def _take(self, attempt: Try, asking: Asking, grant: Grant, line: Line) -> Possession | None:
@@ -301,7 +304,6 @@ class Contention:
             attempt.error = LockUnavailable(
                 attempt.key, f"the answer came when its {over} was over"
             )
-            asking.unsure = True  # until it is given back
             return None
         self.held[attempt.key] = possession
         possession.begin()

@@ -127,7 +127,8 @@ class QuotaKeeper(Protocol):
     async def admit(self, quota: Quota, token: str, *, timeout: float) -> float:
         """Count one more time if that is within the quota.
 
-        Idempotent: a token that was counted in the last `period` seconds is admitted again.
+        Idempotent: a token that was counted in the last `period` seconds is admitted again. It
+        counts from then on, for whoever asks again was not let in before.
 
         Returns:
             0 when it was admitted, else the seconds after which asking is worth while.

@@ -23,6 +23,7 @@ class OrderedAdapter:
 
     Attributes:
         log: what was asked.
+        tokens: of all that was granted.
         quotas: None as long as it has no rate limits.
         while_asked: awaited by each attempt.
         while_waiting: awaited where a lock is taken, before the next attempt.
@@ -44,6 +45,7 @@ class OrderedAdapter:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.tokens: list[str] = []
         self.quotas: OrderedQuotas | None = None
         self.before_answer: Callable[[str], object] = lambda what: None
         self.while_asked: Callable[[], Awaitable[object]] = nothing
@@ -99,6 +101,7 @@ class OrderedContender:
         if self._adapter.taken:
             return None
         self._adapter.fence += 1
+        self._adapter.tokens.append(self._claim.token)
         return Grant(fence=self._adapter.fence, valid_for=self._claim.ttl, gone=self._adapter.gone)
 
     async def changed(self) -> None:

@@ -118,6 +118,8 @@ async def test_a_max_hold_shorter_than_an_answer_is_said_and_keeps_the_lock_from
     asked = [what for what in bench.adapter.log if what != "leave"]
     assert len(asked) >= 4
     assert asked == ["attempt", "release"] * (len(asked) // 2)
+    tokens = bench.adapter.tokens
+    assert len({*tokens}) == len(tokens)  # what releases one late releases no other
 
 
 @pytest.mark.asyncio

@@ -37,8 +37,8 @@ def test_a_quota_slides_to_the_moment(table: LockTable, clock: FakeClock) -> Non
     assert [at(0, "a"), at(4, "b")] == [0, 0]
     assert [at(4, "c"), at(9.5, "c")] == [6, 0.5]
     assert [at(10, "c"), at(10, "d")] == [0, 4]  # in (0, 10] there were two
-    assert at(13.5, "c") == 0  # counted already
-    assert [at(14, "d"), at(19, "e")] == [0, 1]
+    assert at(13.5, "c") == 0  # let in only now: nobody heard it at 10
+    assert [at(14, "d"), at(19, "e")] == [0, 4.5]
 
 
 def test_quotas_nobody_uses_are_forgotten(table: LockTable, clock: FakeClock) -> None:
