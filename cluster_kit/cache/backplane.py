@@ -211,9 +211,8 @@ class Backplane:
         """
         additions = self.unsent.additions
         for change in tuple(self.unsent.parts()):
-            for told in owed.as_told(change):
-                if not await self._send(told):
-                    return
+            if not await self._send(owed.as_told(change)):
+                return
             self.unsent.done(change, additions)
 
     def look(self) -> bool:

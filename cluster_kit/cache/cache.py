@@ -157,7 +157,7 @@ class Cache(Wrapping):
 
         It takes one write, however much there is. Raises as `delete`.
         """
-        await (await self._open()).invalidation.apply(Change(everything=True, counters=new_id()))
+        await (await self._open()).invalidation.apply(Change(everything=True, counters=(new_id(),)))
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate all values with any of these tags, as `delete` does. Raises as it does."""

@@ -18,8 +18,8 @@ MOST_UNSENT = 10_000
 MOST_NAMES = 500
 """Keys and tags in one message."""
 
-MOST_RESETS = 20
-"""Resets of counters that are told together; beyond them the last stands for those before."""
+MOST_RESETS = 32
+"""Resets of counters that are known; beyond them the last stand for those before."""
 
 
 class Change(NamedTuple):
@@ -29,15 +29,15 @@ class Change(NamedTuple):
         keys: of entries.
         tags: of entries.
         everything: all entries of the cache.
-        counters: the id of a reset of all its counters, by which it is known when it is told of
-            again, or several ids, see `together`; empty for none.
+        counters: the ids of resets of all its counters, by which they are known when they are told
+            of again.
         stored: whether the store knows.
     """
 
     keys: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     everything: bool = False
-    counters: str = ""
+    counters: tuple[str, ...] = ()
     stored: bool = True
 
     @property
@@ -51,7 +51,7 @@ class Change(NamedTuple):
             "k": self.keys,
             "t": self.tags,
             "all": self.everything,
-            "counters": self.counters,
+            "counters": " ".join(self.counters),
             "stored": self.stored,
         }
 
@@ -99,16 +99,6 @@ def from_message(message: object) -> Change:
     )
 
 
-def together(reset: str, *earlier: Iterable[str]) -> str:
-    """Return the ids of resets in one text, the same in whichever order they are given.
-
-    >>> together("b", ["c", "a"], ["a"])
-    'a b c'
-    """
-    ids = {*reset.split()}.union(*earlier)
-    return " ".join(sorted(ids)) if len(ids) <= MOST_RESETS else reset
-
-
 def after(quiet: float, change: Change | None = None) -> dict[str, object]:
     """Return the message of a change, by an instance that told of none for so many seconds.
 
@@ -124,9 +114,9 @@ def quiet_before(message: object) -> float:
     return float(quiet) if isinstance(quiet, int | float) else inf
 
 
-def _resets(value: object) -> str:
+def _resets(value: object) -> tuple[str, ...]:
     ids = value.split() if isinstance(value, str) else []
-    return " ".join(sorted({*ids})) if _names(ids, check_key) else ""
+    return tuple(ids[-MOST_RESETS:]) if _names(ids, check_key) else ()
 
 
 def _names(value: object, check: Callable[[object], str]) -> bool:
@@ -172,10 +162,9 @@ class Unsent:
             self.everything = self.additions
             self.keys.clear()
             self.tags.clear()
-        resets = dict.fromkeys(change.counters.split(), self.additions)
-        self.counters.update(resets)
-        if len(self.counters) > MOST_RESETS:
-            self.counters = resets
+        self.counters.update(dict.fromkeys(change.counters, self.additions))
+        for oldest in tuple(self.counters)[:-MOST_RESETS]:
+            del self.counters[oldest]
 
     def concerns(self, key: str) -> bool:
         """Whether a key is among them."""
@@ -187,40 +176,36 @@ class Unsent:
             keys=tuple(self.keys),
             tags=tuple(self.tags),
             everything=bool(self.everything),
-            counters=" ".join(sorted(self.counters)),
+            counters=tuple(self.counters),
         ).parts()
 
-    def as_told(self, change: Change) -> list[Change]:
+    def as_told(self, change: Change) -> Change:
         """Return a change as others are to hear of it while these are owed to the store."""
-        owed = bool(
-            self.everything or self.keys.keys() & change.keys or self.tags.keys() & change.tags
-        )
-        # A reset of counters may be in the store by itself, and is told so: see `carried_out`.
-        resets: dict[bool, list[str]] = {False: [], True: []}
-        for reset in change.counters.split():
-            resets[reset not in self.counters].append(reset)
-        told = [
-            change._replace(counters=" ".join(resets[not owed]), stored=not owed),
-            Change(counters=" ".join(resets[owed]), stored=owed),
-        ]
-        return [part for part in told if not part.empty]
+        beside = self._beside(change)
+        owed = bool(self.everything) or any(noted.keys() & told for noted, told in beside)
+        return change._replace(stored=not owed)
 
     def done(self, change: Change, additions: int) -> None:
         """Forget a part that was told, but for what was added after so many additions."""
         self.told += 1
-        resets = change.counters.split()
-        parts = ((self.keys, change.keys), (self.tags, change.tags), (self.counters, resets))
-        for noted, told in parts:
+        for noted, told in self._beside(change):
             for name in told:
                 if noted.get(name, additions + 1) <= additions:
                     del noted[name]
         if change.everything and self.everything <= additions:
             self.everything = 0
 
-    def carried_out(self, resets: str) -> None:
-        """Forget resets of counters that the store has been told, by whomever."""
-        for reset in resets.split():
+    def carried_out(self, resets: Iterable[str]) -> None:
+        """Forget resets of counters that the store knows."""
+        for reset in resets:
             self.counters.pop(reset, None)
+
+    def _beside(self, change: Change) -> tuple[tuple[dict[str, int], tuple[str, ...]], ...]:
+        return (
+            (self.keys, change.keys),
+            (self.tags, change.tags),
+            (self.counters, change.counters),
+        )
 
 
 def _chunks(names: Iterable[str]) -> Iterator[tuple[str, ...]]:

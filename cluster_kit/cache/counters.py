@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from cluster_kit.cache.remote import Remote
     from cluster_kit.clock import Clock
@@ -89,9 +89,9 @@ class LocalCounters:
             self._counts.pop(key, None)
         return count if end > self._clock.monotonic() else 0
 
-    def reset(self, ids: str) -> None:
+    def reset(self, ids: Sequence[str]) -> None:
         """End all of them, once: `ids` are those of resets, which may be heard of again."""
-        unknown = [reset for reset in ids.split() if reset not in self._resets]
+        unknown = [reset for reset in ids if reset not in self._resets]
         if unknown:
             self._resets.extend(unknown)
             self._counts.clear()

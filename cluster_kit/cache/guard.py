@@ -130,11 +130,13 @@ class Guard:
             self._refusal = ""
         return done, found
 
-    async def settle(self, key: str, body: bytes, expected: bytes | None) -> bool:
-        """Store a value for good over what is expected, also in a store that is left alone."""
+    async def settle(
+        self, key: str, body: bytes, expected: bytes | None, *, although_resting: bool
+    ) -> bool:
+        """Store a value for good over what is expected."""
         swap = partial(self._store.swap, key, body, expected=expected, ttl=None)
         call = partial(swap, timeout=self._timeout)
-        done, _ = await self._call("swap", call, although_resting=True)
+        done, _ = await self._call("swap", call, although_resting=although_resting)
         if done:
             self._refusal = ""
         return done

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster_kit.cache.calls import Calls
-from cluster_kit.cache.changes import Change, Unsent, together
+from cluster_kit.cache.changes import Change, Unsent
 from cluster_kit.errors import CacheUnavailable
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Invalidation:
                 unless a stop has begun.
         """
         self._stats.invalidations += 1
-        if change.counters:  # it stands for those that are owed
-            change = change._replace(counters=together(change.counters, self._owed.counters))
+        if change.counters:  # with it those that are owed are carried out
+            change = change._replace(counters=(*self._owed.counters, *change.counters))
         with self.calls:
             try:
                 return await self._apply(change)
@@ -92,9 +92,6 @@ class Invalidation:
         count, error = await self._tell_store(change)
         held = max(held, self.forget(change))
         stored = error is None
-        if change.counters and stored:  # and for those of which others do not know that it was told
-            known = self._unsent.counters.keys() - self._owed.counters.keys()
-            change = change._replace(counters=together(change.counters, known))
         told = await self.broadcast(change._replace(stored=stored))
         self._report(
             "cache.invalidated",
@@ -200,13 +197,12 @@ class Invalidation:
         """
         if self._remote is None or not self._owed.counters:
             return
-        additions, resets = self._owed.additions, " ".join(sorted(self._owed.counters))
-        await self._remote.reset_counters(resets)
+        additions, resets = self._owed.additions, tuple(self._owed.counters)
+        await self._remote.reset_counters(resets, although_resting=False)
         self._paid(Change(counters=resets), additions)
 
     def _paid(self, change: Change, additions: int) -> None:
         self._owed.done(change, additions)
-        self._owed.carried_out(change.counters)
         self.forget(change)
         if self._backplane is not None:
             self._unsent.add(change)  # others may have read the store meanwhile
@@ -266,33 +262,28 @@ class Invalidation:
         if self._remote is None:
             return 0, None
         try:
-            if change.everything or change.counters:
-                await self._remote.reset(change.counters)
-                self._owed.carried_out(change.counters)
-            return await self._write(self._remote, change), None
+            count = await self._write(self._remote, change)
         except CacheUnavailable as exc:
             self._owed.add(change)
             return 0, exc
         except BaseException:
             self._owed.add(change)
             raise
+        self._owed.carried_out(change.counters)
+        return count, None
 
     async def _pay(self, change: Change) -> bool:
         if self._remote is None:
             return True
         try:
-            if change.everything:
-                await self._remote.reset()
-            if change.counters:
-                await self._remote.reset_counters(change.counters)
             await self._write(self._remote, change)
         except CacheUnavailable:
             return False
         except Exception:
             if not self._stuck:
                 log.exception("cache %s: an invalidation cannot be told: %s", self._name, change)
-            self._stuck = change.everything
-            if not change.everything:
+            self._stuck = change.everything or bool(change.counters)
+            if not self._stuck:
                 self._owed.add(Change(everything=True))  # so that nothing counts that must not
             return not self._stuck
         self._stuck = False
@@ -300,6 +291,10 @@ class Invalidation:
 
     @staticmethod
     async def _write(remote: Remote, change: Change) -> int:
+        if change.everything:
+            await remote.reset()
+        if change.counters:
+            await remote.reset_counters(change.counters)
         if change.tags:
             await remote.bump(change.tags)
         return await remote.remove(change.keys) if change.keys else 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cluster_kit.cache.counted import CountedBook, version_of
 from cluster_kit.cache.envelope import (
     CorruptEntryError,
     Kind,
@@ -54,7 +55,7 @@ class Remote:
         self._clock = clock
         self._corrupt = corrupt
         self._versions = VersionBook(guard, names.epoch, names.tag)
-        self._counted = VersionBook(guard, names.counted, names.tag)
+        self._counted = CountedBook(guard, names.counted)
 
     @property
     def is_missed(self) -> bool:
@@ -209,36 +210,33 @@ class Remote:
         """Let no entry with any of these tags count any more."""
         await self._versions.renew(tags)
 
-    async def reset(self, counters: str = "") -> None:
-        """Let no entry count any more, and no counter where `counters` is the id of a reset."""
-        if counters:
-            await self._versions.renew_epoch(self._counted, reset=counters)
-        else:
-            await self._versions.renew_epoch()
+    async def reset(self) -> None:
+        """Let no entry count any more."""
+        await self._versions.renew_epoch()
 
-    async def reset_counters(self, reset: str) -> None:
-        """Let no counter count any more, unless the reset with this id was carried out before."""
-        await self._counted.renew_epoch_once(reset)
+    async def reset_counters(self, ids: Sequence[str], *, although_resting: bool = True) -> None:
+        """Let no counter count any more, unless all resets with these ids were carried out."""
+        await self._counted.reset(ids, although_resting=although_resting)
 
     # --- counting --------------------------------------------------------------------------------
 
     async def increment(self, key: str, amount: int, ttl: float | None) -> int:
         """Add to a counter and return it."""
         marks = [self._names.counted]
-        epoch = self._counted.epoch or (await self._counted.current(())).epoch
+        version = self._counted.version or await self._counted.current()
         while True:
-            name = self._names.counter(key, epoch)
-            count, [current] = await self._guard.increment(name, amount, ttl, marks)
-            if current == epoch:
+            name = self._names.counter(key, version)
+            count, [mark] = await self._guard.increment(name, amount, ttl, marks)
+            if version_of(mark) == version:
                 return count
-            epoch = (await self._counted.complete((), [current])).epoch
+            version = await self._counted.complete(mark)
 
     async def count(self, key: str, *, clear: bool = False) -> int:
         """Return a counter, 0 where there is none; with `clear` remove it."""
-        epoch = await self._counted.there()
-        if epoch is None:
+        version = await self._counted.there()
+        if version is None:
             return 0
-        name = self._names.counter(key, epoch)
+        name = self._names.counter(key, version)
         answer = self._guard.remove([name], once=True) if clear else self._guard.read([name])
         [digits] = await answer
         try:

@@ -6,13 +6,10 @@ is gone invalidates, too, for nothing stands on the one that is made in its plac
 
 from __future__ import annotations
 
-from functools import partial
-from hashlib import blake2s
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from cluster_kit.cache.envelope import STAMP_BYTES, new_stamp
 from cluster_kit.errors import CacheUnavailable
-from cluster_kit.ports import HEAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +21,6 @@ TAG_LIFE = 30 * 24 * 3600.0
 An entry that stands on one that is gone is a miss."""
 
 _MAKES = 10  # of versions, before it is plain that the store does not keep them
-
-_TAIL_BYTES = STAMP_BYTES // 2
-"""Of an epoch that a reset has made: they tell which one it was."""
 
 MAX_VERSIONS = 10_000
 """Tags whose version is remembered, to be confirmed with the next write."""
@@ -71,11 +65,6 @@ class VersionBook:
             return None
         return Versions(self.epoch, {tag: self._known[tag] for tag in tags})
 
-    async def there(self) -> bytes | None:
-        """Read the epoch; None where there is none, so that nothing stands on it."""
-        [mark] = await self._guard.read([self.place])
-        return mark if _is_version(mark) else None
-
     async def current(self, tags: Sequence[str]) -> Versions:
         """Read the versions."""
         return await self.complete(tags, await self._guard.read(self._places(tags)))
@@ -104,59 +93,25 @@ class VersionBook:
                 current.update(await self._make(some, present=present))
         raise CacheUnavailable(self.place, "the versions that are made do not stay there")
 
-    async def renew_epoch(self, *others: VersionBook, reset: str = "") -> None:
-        """Let nothing count any more, in other books of this store too, by one write.
-
-        Args:
-            others: see there.
-            reset: by whose id `renew_epoch_once` knows what was done here; empty for none.
+    async def renew_epoch(self) -> None:
+        """Let nothing count any more, by one write.
 
         Raises:
             CacheUnavailable: the store did not answer.
         """
-        books, make = (self, *others), partial(_stamp_of, reset) if reset else new_stamp
-        marks = await self._renew([book.place for book in books], None, make)
-        for book in books:
-            book.epoch = marks[book.place]
-
-    async def renew_epoch_once(self, reset: str) -> None:
-        """Let nothing count any more, unless it was done for this reset, by whomever.
-
-        What has counted since then goes on. An epoch that is gone is made, so that whoever comes
-        next sees it was done. Raises as `renew_epoch`.
-        """
-        make = partial(_stamp_of, reset)
-        for _ in range(_MAKES):
-            [mark] = await self._guard.read([self.place], although_resting=True)
-            if _is_version(mark) and mark.endswith(_tail_of(reset)):
-                self.epoch = mark
-                return
-            made = make()
-            try:
-                done = await self._guard.settle(self.place, made, mark and mark[:HEAD_BYTES])
-            except CacheUnavailable as exc:
-                if not exc.refused:
-                    raise
-                self.epoch = (await self._renew([self.place], None, make))[self.place]
-                return
-            if done:
-                self.epoch = made
-                return
-        raise CacheUnavailable(self.place, "the versions that are made do not stay there")
+        self.epoch = (await self._renew([self.place], None))[self.place]
 
     async def renew(self, tags: Sequence[str]) -> None:
         """Let nothing with any of these tags count any more. Raises as `renew_epoch`."""
-        marks = await self._renew(list(map(self._tag, tags)), TAG_LIFE, new_stamp)
+        marks = await self._renew(list(map(self._tag, tags)), TAG_LIFE)
         for tag in tags:
             self._known.pop(tag, None)
         self.remember({tag: mark for tag in tags if (mark := marks[self._tag(tag)]) is not None})
 
-    async def _renew(
-        self, places: Sequence[str], life: float | None, make: Callable[[], bytes]
-    ) -> Mapping[str, bytes | None]:
+    async def _renew(self, places: Sequence[str], life: float | None) -> Mapping[str, bytes | None]:
         """Replace versions; where there is none, nothing counts."""
         try:
-            found = await self._guard.renew(places, make, life, present=True)
+            found = await self._guard.renew(places, new_stamp, life, present=True)
         except CacheUnavailable as exc:
             if not exc.refused:
                 raise
@@ -181,12 +136,3 @@ class VersionBook:
 
 def _is_version(mark: bytes | None) -> TypeGuard[bytes]:
     return mark is not None and len(mark) == STAMP_BYTES
-
-
-def _stamp_of(reset: str) -> bytes:
-    """Return an epoch there never was, by which a reset is known."""
-    return new_stamp()[_TAIL_BYTES:] + _tail_of(reset)
-
-
-def _tail_of(reset: str) -> bytes:
-    return blake2s(reset.encode(), digest_size=_TAIL_BYTES).digest()

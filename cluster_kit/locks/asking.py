@@ -38,8 +38,10 @@ class Asking:
         self.unsure = False
         self.under_way: bool = False
         self._around = around
-        # Nothing is under way to a server within this process: a task would only take time.
-        self._at_once = around.adapter.capabilities.scope == "process"
+        # Nothing is under way to a server within this process: a task would only take time. And to
+        # who stands in the line of a server, it would cost the place of his coming.
+        promises = around.adapter.capabilities
+        self._at_once = promises.scope == "process" or promises.fair
         self._said: Grant | Exception | None = None
         self._heard: asyncio.Future[None] | None = None  # for who waits; None once it was said
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cluster_kit.ports import AdapterContext, Claim
     from cluster_kit_amqp.locks.desk import Desk
 
-_ORDER_SECONDS = 0.05  # over a slow line, who comes together stands in any order
+_ORDER_SECONDS = 0.25  # over a slow line, who comes together stands in any order
 
 Take = Callable[[Session, float], float]
 """Called with a session that has the token and the time before it was asked for."""
@@ -46,7 +46,7 @@ class AmqpContender:
     """
 
     unsure = False  # nothing is repeated below
-    asked = True  # or it may have
+    asked = False  # nothing is kept for a token: with its channel a place in line is gone
 
     def __init__(self, claim: Claim, desk: Desk, context: AdapterContext, take: Take) -> None:
         self._claim = claim
