@@ -242,29 +242,6 @@ async def test_a_reset_that_several_owe_takes_nothing_back_that_was_counted_sinc
 
 
 @pytest.mark.asyncio
-async def test_a_reset_whose_answer_was_lost_is_not_carried_out_again(
-    request: pytest.FixtureRequest, cluster_factory: ClusterFactory
-) -> None:
-    url = request.getfixturevalue("redis")
-    async with FaultProxy(url) as proxy:
-        [away], [near] = [
-            await cluster_factory(cache={"url": each, "timeout": 0.5}) for each in (proxy.url, url)
-        ]
-        first = await away.caches.create_cache("rows", ttl=60, backplane=False)
-        second = await near.caches.create_cache("rows", ttl=60, backplane=False)
-        for cache in (first, second):
-            await cache.incr("logins")
-        proxy.freeze("to_client")
-        with pytest.raises(CacheUnavailable):
-            await first.reset()
-        assert await second.incr("logins", 5) == 5
-
-        proxy.resume()
-        await eventually(lambda: not first.stats().unsent)
-        assert [await cache.count("logins") for cache in (first, second)] == [5, 5]
-
-
-@pytest.mark.asyncio
 @pytest.mark.parametrize("tags", [(), ("t",)], ids=["plain", "tagged"])
 async def test_what_is_invalidated_is_not_read_while_the_store_is_told(
     tags: tuple[str, ...], request: pytest.FixtureRequest, cluster_factory: ClusterFactory
